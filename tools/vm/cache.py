@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The cache: what was downloaded, unpacked or built once and is kept.
+
+It is one directory, $XDG_CACHE_HOME/virtio-blk-mq, and may be removed at
+any time.  A name in it either does not exist or is complete.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from .ui import UserError, say
+
+_MIB = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def root():
+    """Return the cache directory, which is made if need be."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    path = Path(base, "virtio-blk-mq")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the cache directory {path}: {error.strerror}; "
+            "set XDG_CACHE_HOME to a directory that can be written"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise UserError(
+            f"the cache directory {path} cannot be written by user id "
+            f"{os.geteuid()}; set XDG_CACHE_HOME to one that can")
+    return path
+
+
+def _free_mib(path):
+    return shutil.disk_usage(path).free // _MIB
+
+
+def require_space(path, mib):
+    """Raise UserError unless the file system of path has mib MiB free."""
+    free = _free_mib(path)
+    if free < mib:
+        raise UserError(
+            f"{path} has {free} MiB free and {mib} MiB are needed; make room, "
+            "or set XDG_CACHE_HOME to a directory with more space")
+
+
+@contextlib.contextmanager
+def space_errors(path):
+    """Turn any failure inside that is owed to a full disk into a UserError.
+
+    Programs report a full disk each in their own way, so whatever failed,
+    a disk found full afterwards is taken to be the cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "errno", None) in _NO_SPACE or _free_mib(path) < 1:
+            raise UserError(
+                f"the disk of {path} is full ({_free_mib(path)} MiB free); make "
+                "room, or set XDG_CACHE_HOME to a directory with more space"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def lock(name):
+    """Hold the lock of one name in the cache; wait while another has it."""
+    path = root() / f".{name}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(
+            f"cannot lock {path}: {error.strerror}; make room in the cache, or "
+            "set XDG_CACHE_HOME to another directory") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"  waiting for another process that is making {name} ...")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def populate(name, build, mib):
+    """Return the cache's directory `name`, having filled it if need be.
+
+    build(path) fills an empty directory, which appears under its name only
+    when build has returned.  It must not record the path: the directory is
+    renamed afterwards.  mib is how many MiB of free disk it needs.  If it
+    fails, or is interrupted, nothing is left behind.
+    """
+    final = root() / name
+    if final.is_dir():
+        return final
+    with lock(name):
+        if final.is_dir():
+            return final
+        partial = root() / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        require_space(root(), mib)
+        try:
+            with space_errors(root()):
+                partial.mkdir()
+                build(partial)
+                partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return final

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Debian's archive, read without touching the host's own apt.
+
+apt runs on a configuration of our own in the cache: its own sources, lists
+and downloads.  Packages are unpacked into the cache, never installed.  Where
+the archive is to be found is taken from the host's apt, or from the
+environment variable DEBIAN_MIRROR.
+"""
+
+import functools
+import os
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import cache, host
+from .ui import UserError, say, step
+
+SUITES = ("bookworm", "bookworm-updates", "bookworm-security",
+          "bookworm-backports", "trixie-backports")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+_DAY = 24 * 3600
+_PROBE_SECONDS = 25
+
+
+@dataclass(frozen=True)
+class Package:
+    """One version of a package in the archive; size is in bytes."""
+    name: str
+    version: str
+    size: int
+
+    def __str__(self):
+        return f"{self.name} {self.version}"
+
+
+def mirrors():
+    """Return the URIs of Debian's archive and of its security archive."""
+    chosen = os.environ.get("DEBIAN_MIRROR", "").rstrip("/")
+    if chosen:
+        if not re.match(r"[a-z+]+:/", chosen):
+            raise UserError(f"DEBIAN_MIRROR is {chosen!r}, and must be the "
+                            "address of a Debian archive, as in http://HOST/debian")
+        return chosen, f"{chosen}-security"
+    host.need("archive")
+    result = subprocess.run(["apt-get", "update", "--print-uris"], text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL)
+    found = {}
+    for uri, suite in re.findall(r"^'(\S+?)/*/dists/([^/\s]+)/InRelease'",
+                                 result.stdout, re.MULTILINE):
+        if re.fullmatch(r"(bookworm|trixie|(old|)stable)(-updates|-backports)?",
+                        suite):
+            found.setdefault("main", uri)
+        elif re.fullmatch(r"(bookworm|trixie|(old|)stable)-security", suite):
+            found.setdefault("security", uri)
+    if "main" not in found:
+        raise UserError("this machine's apt names no archive of Debian 12; set "
+                        "DEBIAN_MIRROR to one, as in http://HOST/debian")
+    return found["main"], found.get("security", f"{found['main']}-security")
+
+
+def sources(suites=SUITES):
+    """Return the text of an apt sources list that covers the suites."""
+    main, security = mirrors()
+    return "".join(
+        f"deb [arch=amd64 target=Packages signed-by={KEYRING}] "
+        f"{security if suite.endswith('-security') else main} {suite} main\n"
+        for suite in suites)
+
+
+_CONF = """\
+// Written by virtio-blk-mq's tools; nothing here concerns the host's apt.
+#clear APT::Update;
+#clear DPkg;
+#clear APT::Architectures;
+APT::Architecture "amd64";
+APT::Architectures:: "amd64";
+APT::Sandbox::User "root";
+APT::Install-Recommends "false";
+Acquire::Languages "none";
+Acquire::Retries "1";
+Acquire::http::Timeout "10";
+Acquire::https::Timeout "10";
+Debug::NoLocking "true";
+Dir::State "{here}";
+Dir::State::lists "{here}/lists";
+Dir::State::status "{here}/status";
+Dir::Cache "{here}";
+Dir::Etc::sourcelist "{here}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+"""
+
+
+def _here():
+    """Return the directory of our apt's configuration and lists."""
+    return cache.root() / "apt"
+
+
+def _apt(program, *words, **options):
+    return subprocess.run(
+        [program, "-q", "-c", str(_here() / "apt.conf"), *words], text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}, **options)
+
+
+def _unreachable(detail):
+    errors = [line for line in detail.splitlines() if line[:2] in ("E:", "Er")]
+    return UserError(
+        f"Debian's archive at {mirrors()[0]} cannot be reached: "
+        f"{errors[0] if errors else 'no answer'}; see to the network, or set "
+        "DEBIAN_MIRROR to another archive, as in http://HOST/debian")
+
+
+def _probe():
+    """Fail soon, rather than suite by suite, where there is no network."""
+    probe = _here() / "probe"
+    try:
+        result = _apt("/usr/lib/apt/apt-helper", "download-file",
+                      f"{mirrors()[0]}/dists/{SUITES[0]}/Release", str(probe),
+                      timeout=_PROBE_SECONDS)
+    except subprocess.TimeoutExpired as expired:
+        raise _unreachable("") from expired
+    finally:
+        probe.unlink(missing_ok=True)
+    if result.returncode:
+        raise _unreachable(result.stdout)
+
+
+def refresh(force=False):
+    """See to it that the archive's lists are there, and a day old at most."""
+    host.need("archive")
+    text = sources()
+    here = _here()
+    listed = here / "sources.list"
+    stamp = here / "updated"
+
+    def fresh():
+        return (not force and stamp.exists() and listed.exists()
+                and listed.read_text() == text
+                and 0 <= time.time() - stamp.stat().st_mtime < _DAY)
+
+    if fresh():
+        return
+    with cache.lock("apt"):
+        if fresh():
+            return
+        cache.require_space(cache.root(), 400)
+        with cache.space_errors(cache.root()):
+            for directory in ("lists/partial", "archives/partial"):
+                (here / directory).mkdir(parents=True, exist_ok=True)
+            stamp.unlink(missing_ok=True)
+            (here / "apt.conf").write_text(_CONF.format(here=here))
+            (here / "status").touch()
+            listed.write_text(text)
+            with step("reading the lists of Debian's archive"):
+                _probe()
+                result = _apt("apt-get", "update", "--error-on=any")
+                if result.returncode:
+                    raise _unreachable(result.stdout)
+            _stanzas.cache_clear()
+            stamp.touch()
+
+
+@functools.cache
+def _stanzas(names):
+    """Return what apt knows of the packages in a tuple of names."""
+    result = _apt("apt-cache", "show", *names)
+    packages = []
+    for stanza in result.stdout.split("\n\n"):
+        fields = dict(re.findall(r"^(Package|Version|Size): (\S+)$", stanza,
+                                 re.MULTILINE))
+        if len(fields) == 3:
+            packages.append(Package(fields["Package"], fields["Version"],
+                                    int(fields["Size"])))
+    return packages
+
+
+def _compare(one, other):
+    """Order two packages by version, as Debian does."""
+    if one.version == other.version:
+        return 0
+    newer = subprocess.run(["dpkg", "--compare-versions",
+                            one.version, "gt", other.version])
+    return 1 if newer.returncode == 0 else -1
+
+
+def versions(pattern):
+    """Return the packages whose whole name matches a regular expression.
+
+    Each version of each is listed, the newest first.
+    """
+    refresh()
+    names = tuple(sorted(
+        name for name in _apt("apt-cache", "pkgnames").stdout.split()
+        if re.fullmatch(pattern, name)))
+    found = set(_stanzas(names)) if names else set()
+    return sorted(found, key=functools.cmp_to_key(_compare), reverse=True)
+
+
+def newest(pattern, variable, wanted=lambda package: True):
+    """Return the newest version of a package that matches.
+
+    pattern is a regular expression for the whole name, wanted a further
+    test.  If there is none the UserError says where was looked, and that
+    the environment variable `variable` names another package.
+    """
+    for package in versions(pattern):
+        if wanted(package):
+            return package
+    raise gone(pattern, variable)
+
+
+def gone(pattern, variable):
+    """Return the UserError for a package that is not in the archive."""
+    return UserError(
+        f"Debian's archive at {mirrors()[0]} has no (longer a) package "
+        f"{pattern}: looked in {', '.join(SUITES)}; set {variable} to the name "
+        "of a package that it has")
+
+
+def download(packages, directory):
+    """Download packages into a directory and return the paths of the .debs.
+
+    Raises UserError without a network, and FileNotFoundError where the
+    archive's lists name a version that is no longer there.
+    """
+    what = ", ".join(map(str, packages)) if len(packages) < 6 else \
+        f"{len(packages)} packages"
+    size = sum(package.size for package in packages)
+    say(f"    downloading {what} ({size / 1e6:.1f} MB)")
+    result = _apt("apt-get", "download",
+                  *(f"{package.name}={package.version}" for package in packages),
+                  cwd=directory)
+    if result.returncode:
+        if re.search(r"\b404\b|was not found", result.stdout):
+            raise FileNotFoundError(result.stdout)
+        # A full disk has a name of its own, which the caller gives it.
+        cache.require_space(directory, 1)
+        raise _unreachable(result.stdout)
+    return sorted(Path(directory).glob("*.deb"))
+
+
+def unpack(packages, directory):
+    """Download packages and unpack them into one directory."""
+    for deb in download(packages, directory):
+        subprocess.run(["dpkg", "-x", str(deb), str(directory)], check=True)
+        deb.unlink()
+
+
+def current(function):
+    """Call function, a second time on fresh lists if a package had gone.
+
+    The archive drops a version as soon as the next point release is there,
+    and lists may be up to a day old.
+    """
+    try:
+        return function()
+    except FileNotFoundError:
+        say("    superseded in the archive; looking for the next release")
+        refresh(force=True)
+        return function()
+
+
+def closure(names, suite):
+    """Return packages of a suite and all that they depend on.
+
+    The host's own packages count for nothing: what is returned is complete.
+    """
+    refresh()
+    result = _apt("apt-get", "install", "--print-uris", "-y", "-t", suite,
+                  *names)
+    if result.returncode:
+        raise UserError(f"Debian's archive at {mirrors()[0]} cannot provide "
+                        f"{' '.join(names)} from {suite}; apt-get said:\n"
+                        f"{result.stdout.strip()}")
+    return [Package(name, version.replace("%3a", ":"), int(size))
+            for name, version, size in re.findall(
+                r"^'\S+' ([^_\s]+)_([^_\s]+)_\w+\.deb (\d+) ",
+                result.stdout, re.MULTILINE)]
