@@ -59,7 +59,8 @@ def version(argv):
                             stderr=subprocess.STDOUT)
     match = re.search(r"(?:version|qemu-nbd) (\d+)\.(\d+)", result.stdout)
     if result.returncode or not match:
-        raise UserError(f"{argv[-1]} --version failed: {result.stdout.strip()}")
+        raise UserError(f"{' '.join(argv)} --version failed: "
+                        f"{result.stdout.strip()}")
     return int(match[1]), int(match[2])
 
 
@@ -91,11 +92,14 @@ def _unpacked(tool):
 def _words(directory, tool):
     """Return the words that run a tool which was unpacked into a directory.
 
-    QEMU finds its firmware relative to the program by itself, but neither
-    its libraries nor its modules.
+    Debian's QEMU looks for libraries, modules and firmware below /usr only.
     """
     libraries = ":".join(str(directory / path / _TRIPLET)
                          for path in ("usr/lib", "lib"))
-    return ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}",
-            f"QEMU_MODULE_DIR={directory}/usr/lib/{_TRIPLET}/qemu",
-            str(directory / "usr/bin" / tool)]
+    words = ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}",
+             f"QEMU_MODULE_DIR={directory}/usr/lib/{_TRIPLET}/qemu",
+             str(directory / "usr/bin" / tool)]
+    if tool == "qemu-system-x86_64":
+        for firmware in ("share/qemu", "share/seabios", "lib/ipxe/qemu"):
+            words += ["-L", str(directory / "usr" / firmware)]
+    return words
