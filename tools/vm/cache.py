@@ -70,20 +70,19 @@ def space_errors(path):
 
 
 @contextlib.contextmanager
-def lock(name):
-    """Hold the lock of one name in the cache; wait while another has it."""
-    path = root() / f".{name}.lock"
+def lock(path, what):
+    """Hold the lock file at path; say what is waited for while another does."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(
-            f"cannot lock {path}: {error.strerror}; make room in the cache, or "
-            "set XDG_CACHE_HOME to another directory") from error
+            f"cannot make the lock file {path}: {error.strerror}; see to its "
+            "directory") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"  waiting for another process that is making {name} ...")
+            say(f"  waiting for another process that is making {what} ...")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -101,7 +100,7 @@ def populate(name, build, mib):
     final = root() / name
     if final.is_dir():
         return final
-    with lock(name):
+    with lock(root() / f".{name}.lock", name):
         if final.is_dir():
             return final
         partial = root() / f".{name}.partial"

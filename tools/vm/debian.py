@@ -147,7 +147,7 @@ def refresh(force=False):
 
     if fresh():
         return
-    with cache.lock("apt"):
+    with cache.lock(cache.root() / ".apt.lock", "the lists of Debian's archive"):
         if fresh():
             return
         cache.require_space(cache.root(), 400)
@@ -193,13 +193,15 @@ def _compare(one, other):
 def versions(pattern):
     """Return the packages whose whole name matches a regular expression.
 
-    Each version of each is listed, the newest first.
+    Each version of each is listed, the newest first, and of one version in
+    the order of their names.
     """
     refresh()
     names = tuple(sorted(
         name for name in _apt("apt-cache", "pkgnames").stdout.split()
         if re.fullmatch(pattern, name)))
-    found = set(_stanzas(names)) if names else set()
+    found = sorted(set(_stanzas(names)) if names else (),
+                   key=lambda package: package.name)
     return sorted(found, key=functools.cmp_to_key(_compare), reverse=True)
 
 

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Kernels: getting, unpacking and building them, and our driver for them.
+
+Two come from Debian 12 as they are, 6.1 and 6.12, and take our driver as a
+module.  7.3 is built from Debian's source, with our driver in place of the
+kernel's own.  All of them live in the cache; none is installed.
+"""
+
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import cache, debian, host, ui
+from .ui import UserError, say, step
+
+OLDEST = (6, 1)
+NEWEST = (7, 3)
+NAMES = ("6.1", "6.12", "7.3", "7.3-debug")
+
+_TOP = Path(__file__).resolve().parents[2]
+_DRIVER = "drivers/block/virtio_blk"
+_FLAVOUR = r"-cloud-amd64"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to boot, or to build the driver for.
+
+    name is what it was asked for by, release what `uname -r` says.  image is
+    what QEMU boots, None if there is only something to build modules with.
+    modules is a directory that has lib/modules/<release>, None if there are
+    no modules.  build is the KDIR of external modules.  builtin: our driver
+    is in the kernel, and no module of it can be loaded.
+    """
+    name: str
+    release: str
+    image: Path | None
+    modules: Path | None
+    build: Path
+    builtin: bool
+
+
+def find(name):
+    """Return the Kernel of that name, got and built first if need be.
+
+    A name is one of NAMES, a path to a kernel build tree, or a Debian
+    package with a kernel for Debian 12, as in linux-image-6.12.95+deb12-amd64.
+    """
+    if "/" in name:
+        return _tree(Path(name))
+    if name in ("6.1", "6.12"):
+        return _debian(name, rf"linux-image-{re.escape(name)}\.\d[^-]*(-\d+)?"
+                             rf"{_FLAVOUR}(-unsigned)?")
+    if name.startswith("linux-image-"):
+        return _debian(name, re.escape(name))
+    if name in ("7.3", "7.3-debug"):
+        return _built(name, debug=name.endswith("-debug"))
+    raise UserError(f"KERNEL is {name!r}; known are {', '.join(NAMES)}, a "
+                    "package linux-image-... of Debian 12, and (with a slash in "
+                    "it) the path of a kernel build tree")
+
+
+def _supported(release, origin):
+    """Raise UserError if the driver is not for that release."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not OLDEST <= version <= NEWEST:
+        raise UserError(
+            f"{origin} is Linux {release}; the driver supports "
+            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}: choose a kernel "
+            f"of those, such as KERNEL=6.12")
+
+
+# Debian's kernels
+
+def _debian(name, pattern):
+    """Return a kernel from Debian's packages, unpacked into the cache."""
+    def build(directory):
+        def unpack():
+            packages = _packages(pattern)
+            _supported(packages[0].name.removeprefix("linux-image-"),
+                       packages[0].name)
+            debian.unpack(packages, directory)
+
+        with step(f"getting kernel {name} from Debian's archive"):
+            debian.current(unpack)
+            release = _only(directory / "lib/modules").name
+            _mend(directory, release)
+            subprocess.run([host.which("depmod"), "-b", directory, release],
+                           check=True)
+
+    host.need("archive", {"depmod": "kmod"})
+    directory = cache.populate(f"linux-{name.removeprefix('linux-')}", build,
+                               mib=700)
+    release = _only(directory / "lib/modules").name
+    return Kernel(name=name, release=release,
+                  image=directory / f"boot/vmlinuz-{release}",
+                  modules=directory,
+                  build=directory / f"usr/src/linux-headers-{release}",
+                  builtin=False)
+
+
+def _packages(pattern):
+    """Return the newest image that matches and, of the same version, its headers.
+
+    For a while after each release the archive has some packages of it and
+    lacks others; a release counts only when it is complete.
+    """
+    for image in debian.versions(pattern):
+        abi = re.sub(r"^linux-image-|(-cloud)?-amd64(-unsigned)?$", "",
+                     image.name)
+        flavoured = image.name.removesuffix("-unsigned").replace("image",
+                                                                 "headers")
+        series = ".".join(abi.split(".")[:2])
+        wanted = [{flavoured}, {f"linux-headers-{abi}-common"},
+                  {f"linux-kbuild-{abi}", f"linux-kbuild-{series}"}]
+        pieces = [package for package in debian.versions("|".join(
+                      re.escape(name) for names in wanted for name in names))
+                  if package.version == image.version]
+        if all(any(piece.name in names for piece in pieces)
+               for names in wanted):
+            return [image, *pieces]
+    raise debian.gone(f"{pattern}, with the headers of the same version,",
+                      "KERNEL")
+
+
+def _mend(directory, release):
+    """Make the headers' absolute paths relative, for they are not in /usr.
+
+    Only the link from lib/modules and one line of a Makefile need it.
+    """
+    makefile = directory / f"usr/src/linux-headers-{release}/Makefile"
+    makefile.write_text(re.sub(
+        r"^include /usr/src/",
+        "include $(dir $(lastword $(MAKEFILE_LIST)))../",
+        makefile.read_text(), flags=re.MULTILINE))
+    for name in ("build", "source"):
+        link = directory / "lib/modules" / release / name
+        if link.is_symlink():
+            target = os.readlink(link)
+            link.unlink()
+            link.symlink_to(f"../../..{target}")
+
+
+def _only(directory):
+    """Return the one entry of a directory."""
+    (entry,) = directory.iterdir()
+    return entry
+
+
+# A person's own build tree
+
+def _tree(path):
+    """Return the kernel in a build tree; its image only if it has one."""
+    path = path.resolve()
+    release = _prepared(path)
+    image = path / "arch/x86/boot/bzImage"
+    builtin = (path / _DRIVER / "virtio_blk.o").exists()
+    modules = None
+    if image.exists() and (path / "modules.order").exists():
+        host.need({"depmod": "kmod"})
+        modules = output(release) / "root"
+        _make(path, "modules_install", f"INSTALL_MOD_PATH={modules}",
+              what=f"installing the modules of {path}")
+    elif Path("/lib/modules", release, "build").resolve() == path:
+        modules = Path("/")
+        image = Path("/boot", f"vmlinuz-{release}")
+    return Kernel(name=str(path), release=release,
+                  image=image if image.exists() else None, modules=modules,
+                  build=path, builtin=builtin)
+
+
+def _prepared(path):
+    """Return the release of a build tree, checked for what a module needs."""
+    if not path.is_dir():
+        raise UserError(f"KDIR is {path}, which is no directory; name a kernel "
+                        "build tree, such as /lib/modules/$(uname -r)/build")
+    if not (path / "Makefile").exists():
+        raise UserError(f"{path} has no Makefile: it is not a kernel build tree; "
+                        "install the headers of that kernel, or name another")
+    for file in (".config", "include/generated/autoconf.h",
+                 "include/config/kernel.release", "scripts/mod/modpost"):
+        if not (path / file).exists():
+            raise UserError(
+                f"{path} has no {file}, which modules are built with; run `make "
+                "modules_prepare` there, or install the kernel's headers")
+    release = (path / "include/config/kernel.release").read_text().strip()
+    _supported(release, str(path))
+    if not (path / "Module.symvers").exists():
+        raise UserError(
+            f"{path} has no Module.symvers, the list of what the kernel exports; "
+            "build that kernel with `make`, or install its headers")
+    return release
+
+
+# 7.3, from source
+
+def _source():
+    """Return Debian's kernel source, unpacked into the cache."""
+    name = os.environ.get("LINUX_SOURCE") or "linux-source-7.3"
+    if not re.fullmatch(r"linux-source-\d+\.\d+", name):
+        raise UserError(f"LINUX_SOURCE is {name!r}, and must be the name of a "
+                        "package, as in linux-source-7.3")
+    _supported(name.removeprefix("linux-source-"), name)
+
+    def build(directory):
+        def unpack():
+            # Unpacking the archive takes a link or two for what it holds.
+            debian.unpack([debian.newest(re.escape(name), "LINUX_SOURCE")],
+                          directory)
+
+        with step(f"getting {name} from Debian's archive"):
+            debian.current(unpack)
+            archive = directory / f"usr/src/{name}.tar.xz"
+            subprocess.run(["tar", "-xf", archive, "-C", directory,
+                            "--strip-components=1"], check=True)
+            shutil.rmtree(directory / "usr/src")
+            shutil.rmtree(directory / "usr/share")
+
+    host.need("archive")
+    return cache.populate(name, build, mib=3000)
+
+
+def source():
+    """Return the path of the 7.3 source tree, with our driver in it."""
+    tree = _source()
+    _graft(tree)
+    return tree
+
+
+def _graft(tree):
+    with cache.lock(cache.root() / ".graft.lock", "the kernel source"):
+        result = subprocess.run([_TOP / "tools/packaging/graft", tree],
+                                text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)
+    if result.returncode:
+        raise UserError(result.stdout.strip())
+
+
+def configure(debug=False):
+    """Return (source tree, build tree) of 7.3, configured and prepared.
+
+    The build tree can be used to compile modules, though not to link them
+    before the kernel is built.
+    """
+    host.need("build")
+    tree = source()
+    variant = "debug" if debug else "lean"
+    build = cache.root() / f"{tree.name}-{variant}"
+    fragments = [_TOP / f"tools/vm/kconfig/{name}.config"
+                 for name in ("lean", "debug")[:2 if debug else 1]]
+    wanted = "".join(fragment.read_text() for fragment in fragments)
+    key = _digest([*fragments, _TOP / "Kconfig"])
+    done = build / ".configured"
+    if done.exists() and done.read_text() == key:
+        return tree, build
+    with _making(build, mib=2000):
+        done.unlink(missing_ok=True)
+        options = build / "wanted.config"
+        options.write_text(wanted)
+        _make(tree, f"O={build}", f"KCONFIG_ALLCONFIG={options}", "allnoconfig",
+              what=f"configuring the {variant} kernel")
+        _check(wanted, build / ".config")
+        _make(tree, f"O={build}", "modules_prepare",
+              what=f"preparing the {variant} kernel's build tree")
+        done.write_text(key)
+    return tree, build
+
+
+def _check(wanted, config):
+    """Raise UserError unless all that is wanted is in a .config."""
+    line = re.compile(r"^(?:CONFIG_\w+=.*|# CONFIG_\w+ is not set)$", re.MULTILINE)
+    got = set(line.findall(config.read_text()))
+    missing = []
+    for option in line.findall(wanted):
+        symbol = re.search(r"CONFIG_\w+", option)[0]
+        off = option.startswith("#")
+        if option not in got and not (
+                off and not any(has.startswith(f"{symbol}=") for has in got)):
+            missing.append(option)
+    if missing:
+        raise UserError("this kernel source does not take these options of "
+                        f"tools/vm/kconfig: {', '.join(missing)}; mend those "
+                        "files, or set LINUX_SOURCE to another release")
+
+
+def _built(name, debug):
+    """Return our own build of 7.3, brought up to date with the driver."""
+    tree, build = configure(debug)
+    key = _digest([*_sources(), build / ".config"])
+    done = build / ".built"
+    if not done.exists() or done.read_text() != key:
+        with _making(build, mib=1500):
+            done.unlink(missing_ok=True)
+            _graft(tree)
+            _make(tree, f"O={build}", "all",
+                  what=f"building kernel {name} with the driver in it")
+            done.write_text(key)
+    release = (build / "include/config/kernel.release").read_text().strip()
+    return Kernel(name=name, release=release,
+                  image=build / "arch/x86/boot/bzImage", modules=None,
+                  build=build, builtin=True)
+
+
+class _making:
+    """Work in a build tree, alone; remove it if the disk fills up.
+
+    make itself leaves nothing half-done behind that it would take for
+    finished, so after any other failure the tree is kept and made use of.
+    """
+
+    def __init__(self, build, mib):
+        self.build = build
+        self.mib = mib
+
+    def __enter__(self):
+        self.lock = cache.lock(self.build.with_name(f".{self.build.name}.lock"),
+                               self.build.name)
+        self.lock.__enter__()
+        try:
+            if not self.build.exists():
+                cache.require_space(cache.root(), self.mib)
+            self.build.mkdir(exist_ok=True)
+        except BaseException:
+            self.lock.__exit__(*sys.exc_info())
+            raise
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if isinstance(error, Exception):
+                with cache.space_errors(self.build):
+                    raise error
+        except UserError as full:
+            if full is not error:
+                shutil.rmtree(self.build, ignore_errors=True)
+            raise
+        finally:
+            self.lock.__exit__(kind, error, trace)
+
+
+# The driver
+
+def _sources():
+    """Return the files that the driver is built from."""
+    found = [path for directory in (_DRIVER, "include")
+             for path in (_TOP / directory).rglob("*")
+             if path.suffix in (".c", ".h") or path.name in ("Makefile", "Kbuild")]
+    if _TOP / _DRIVER / "Makefile" not in found:
+        raise UserError(f"{_TOP} has no {_DRIVER}/Makefile: the driver's sources "
+                        "are not there; check them out")
+    return sorted(found)
+
+
+def _digest(paths):
+    """Return a digest of files, their names and the compiler."""
+    digest = hashlib.sha256()
+    digest.update(subprocess.run(["gcc", "--version"], check=True,
+                                 stdout=subprocess.PIPE).stdout)
+    for path in paths:
+        digest.update(f"{path}\n".encode())
+        if path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def output(release):
+    """Return the directory that gets what is built for a kernel release."""
+    path = _TOP / "build" / release
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _copy_sources(directory):
+    """Copy the driver's sources, those that changed; drop those that are gone."""
+    wanted = set()
+    for path in _sources():
+        copy = directory / path.relative_to(_TOP)
+        wanted.add(copy)
+        if not copy.exists() or copy.read_bytes() != path.read_bytes():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    for part in (_DRIVER, "include"):
+        for copy in (directory / part).rglob("*.[ch]"):
+            if copy not in wanted and not copy.name.endswith(".mod.c"):
+                copy.unlink()
+
+
+def build_modules(kernel, out=None, flags=()):
+    """Build the driver as a module and return the path of virtio_blk.ko.
+
+    It is left in build/<release>/, or in the directory `out`.  What the
+    compiler says of our sources is shown.  flags are further words for make.
+    """
+    host.need("build")
+    directory = Path(out) if out else output(kernel.release)
+    cache.require_space(directory, 20)
+    with cache.lock(directory / ".lock", "the module"):
+        _copy_sources(directory)
+        place = directory / _DRIVER
+        _make(kernel.build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m", *flags,
+              "modules", what=f"building virtio_blk.ko for {kernel.release}",
+              show=directory)
+        module = directory / "virtio_blk.ko"
+        shutil.copyfile(place / "virtio_blk.ko", module)
+    return module
+
+
+def stock_module(kernel):
+    """Return the path of the kernel's own virtio_blk.ko, decompressed."""
+    where = "lib/modules/{}/kernel/drivers/block".format(kernel.release)
+    found = sorted((kernel.modules / where).glob("virtio_blk.ko*")) \
+        if kernel.modules else []
+    if not found:
+        raise UserError(f"kernel {kernel.name} has no module virtio_blk of its "
+                        "own; choose KERNEL=6.1 or 6.12")
+    packed = found[0]
+    if packed.suffix == ".ko":
+        return packed
+    directory = output(kernel.release) / "stock"
+    directory.mkdir(exist_ok=True)
+    module = directory / "virtio_blk.ko"
+    if packed.suffix == ".xz":
+        module.write_bytes(lzma.decompress(packed.read_bytes()))
+    else:
+        host.need({"zstd": "zstd"})
+        subprocess.run(["zstd", "-qdf", packed, "-o", module], check=True)
+    return module
+
+
+def _make(directory, *words, what, show=None):
+    """Run make in a directory; raise UserError with its output if it fails.
+
+    What it says is shown too if it is about files in the directory `show`,
+    a copy of our sources: they are named as in the original.
+    """
+    with step(what):
+        result = subprocess.run(
+            ["nice", "make", "-s", f"-j{os.cpu_count()}", "-C", directory, *words],
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=_environment())
+    said = result.stdout.strip()
+    if show:
+        said = said.replace(f"{show}/", "")
+    if result.returncode:
+        last = "\n".join(said.splitlines()[-40:])
+        raise UserError(f"{what} failed; make said:\n{last}")
+    if show and re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
+                          re.MULTILINE):
+        say(said)
+
+
+def _environment():
+    """Return the environment without what our own Makefile's make put there."""
+    private = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KERNEL",
+               "KDIR", "DEBUG", "T", "O", "M", "V", "C", "W", "CF")
+    return {**{name: value for name, value in os.environ.items()
+               if name not in private},
+            "LC_ALL": "C"}
+
+
+def main():
+    """Make what the Makefile's targets `modules` and `kernel` ask for."""
+    what = sys.argv[1]
+    if what == "modules":
+        kdir = os.environ.get("KDIR")
+        kernel = _tree_to_build_for(kdir) if kdir else \
+            find(os.environ.get("KERNEL") or "6.12")
+        print(build_modules(kernel))
+    else:
+        debug = os.environ.get("DEBUG", "0") not in ("", "0")
+        print(find("7.3-debug" if debug else "7.3").image)
+    return 0
+
+
+def _tree_to_build_for(kdir):
+    path = Path(kdir).resolve()
+    return Kernel(name=kdir, release=_prepared(path), image=None, modules=None,
+                  build=path, builtin=False)
+
+
+if __name__ == "__main__":
+    ui.main(main)
