@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The host's side of the conversation with a guest's agent (see agent.c)."""
+
+import select
+import time
+from dataclasses import dataclass
+
+_SEND_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended.
+
+    output: what it wrote to standard output and standard error
+    status: as $? has it; None if it was stopped at its time limit
+    seconds: how long it took, as seen from the host
+    """
+    output: str
+    status: int | None
+    seconds: float
+
+
+class Task:
+    """Something that the agent was asked to do.
+
+    outcome: None while it is under way, then "exit", "timeout", or "stuck"
+    if it was killed and has not died.
+    """
+
+    def __init__(self, number, command, limit):
+        self.number = number
+        self.command = command
+        self.limit = limit
+        self.started = time.monotonic()
+        self.outcome = None
+        self.result = None
+        self.output = b""
+
+    def end(self, outcome, status):
+        """Note how it ended."""
+        self.outcome = outcome
+        self.result = Result(self.output.decode(errors="replace"), status,
+                             time.monotonic() - self.started)
+
+
+class Agent:
+    """The agent behind a connected socket.
+
+    release: of the kernel, once the agent has said that it is ready.
+    """
+
+    def __init__(self, sock):
+        sock.settimeout(_SEND_SECONDS)
+        self._sock = sock
+        self._buffer = b""
+        self._tasks = {}
+        self._next = 1
+        self.release = None
+
+    def run(self, script, limit):
+        """Start a shell script; limit in seconds, None for none."""
+        data = script.encode()
+        task = self._add(script, limit)
+        milliseconds = max(int((limit or 0) * 1000), 0 if limit is None else 1)
+        self._send(f"run {task.number} {milliseconds} {len(data)}\n".encode()
+                   + data)
+        return task
+
+    def put(self, path, data, mode):
+        """Start writing a file in the guest."""
+        task = self._add(f"write {path}", _SEND_SECONDS)
+        self._send(f"put {task.number} {mode:o} {len(data)} {path}\n".encode()
+                   + data)
+        return task
+
+    def kill(self, task):
+        """Kill a command and all that it has started."""
+        self._send(f"kill {task.number}\n".encode())
+
+    def reboot(self):
+        """Let the guest's machine restart."""
+        self._send(b"reboot\n")
+
+    def forget(self):
+        """Start afresh, with a guest that has just restarted."""
+        while self._readable(0):
+            self._sock.recv(65536)
+        self._buffer = b""
+        self._tasks.clear()
+        self.release = None
+
+    def pump(self, timeout):
+        """Take in what the agent says, waiting for it up to timeout seconds.
+
+        Raises EOFError if QEMU has gone.
+        """
+        if not self._readable(timeout):
+            return
+        try:
+            data = self._sock.recv(65536)
+        except ConnectionError as error:
+            raise EOFError from error
+        if not data:
+            raise EOFError
+        self._buffer += data
+        while self._take_message():
+            pass
+
+    def _readable(self, timeout):
+        return bool(select.select([self._sock], [], [], timeout)[0])
+
+    def _add(self, command, limit):
+        task = Task(self._next, command, limit)
+        self._tasks[self._next] = task
+        self._next += 1
+        return task
+
+    def _send(self, data):
+        try:
+            self._sock.sendall(data)
+        except ConnectionError as error:
+            raise EOFError from error
+
+    def _take_message(self):
+        """Handle one message from the buffer; False if it is incomplete."""
+        line, newline, rest = self._buffer.partition(b"\n")
+        if not newline:
+            return False
+        kind, *words = line.decode(errors="replace").split()
+        if kind == "out":
+            length = int(words[1])
+            if len(rest) < length:
+                return False
+            self._handle(kind, words, rest[:length])
+            rest = rest[length:]
+        else:
+            self._handle(kind, words)
+        self._buffer = rest
+        return True
+
+    def _handle(self, kind, words, data=b""):
+        if kind == "ready":
+            self.release = words[0]
+            return
+        task = self._tasks.get(int(words[0])) if words[0].isdigit() else None
+        if task is None:
+            return
+        if kind == "out":
+            task.output += data
+            return
+        task.end(kind, int(words[1]) if kind == "exit" else None)
+        del self._tasks[task.number]

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0
+"""One disk of a guest: what is behind it, and the device in front."""
+
+import os
+import socket
+from pathlib import Path
+
+from . import process, qemu_dist
+from .errors import QemuRefused
+from .ui import UserError
+
+GIB = 1 << 30
+BACKENDS = ("null", "ram", "raw", "qcow2", "nbd", "vhost-user")
+
+# QEMU's own properties that are spelt with an underscore; all others have a
+# hyphen.
+_UNDERSCORED = {"any_layout", "backend_defaults", "discard_granularity",
+                "event_idx", "failover_pair_id", "in_order", "indirect_desc",
+                "iommu_platform", "logical_block_size", "min_io_size",
+                "notify_on_empty", "opt_io_size", "physical_block_size",
+                "queue_reset"}
+_START_SECONDS = 15
+
+
+class Disk:
+    """A virtio-blk disk, to be given to a Guest.
+
+    id: its name for QEMU, its node name, and its serial number.
+    backend: "null" has no data; "ram" keeps it in memory; "raw" and "qcow2"
+        in a file; "nbd" in a raw file behind an NBD server; "vhost-user" in
+        a raw file, and qemu-storage-daemon is the device.
+    size: in bytes; ignored if path names a file that exists.
+    path: the file, which is kept; without it there is a new one, removed
+        with the guest.
+    queues: number of virtqueues; QEMU's default is one per CPU.
+    legacy: the device speaks virtio 0.9 only.
+    iothreads: QEMU's threads that serve the queues; 0 is its main loop.
+    latency_ns, read_zeroes: of the null backend.
+    filters: block nodes, as for -blockdev, that stand between device and
+        backend, the nearest to the backend first.
+    properties: any property of QEMU's virtio-blk device, with underscores:
+        queue_size=1024, packed=True, write_cache="off", config_wce=False,
+        discard=True, logical_block_size=4096, share_rw=True, serial=""...
+    """
+
+    def __init__(self, id, backend="null", size=GIB, *, path=None, queues=None,
+                 legacy=False, iothreads=0, latency_ns=0, read_zeroes=False,
+                 read_only=False, filters=(), **properties):
+        if backend not in BACKENDS:
+            raise UserError(f"disk {id}: no backend {backend!r}; there are "
+                            + ", ".join(BACKENDS))
+        self.id = id
+        self.backend = backend
+        self.size = size
+        self.path = Path(path) if path else None
+        self.queues = queues
+        self.legacy = legacy
+        self.iothreads = iothreads
+        self.latency_ns = latency_ns
+        self.read_zeroes = read_zeroes
+        self.read_only = read_only
+        self.filters = list(filters)
+        self.properties = properties
+        self._memory = None
+        self._server = None
+
+    def __repr__(self):
+        return f"Disk({self.id!r}, {self.backend!r})"
+
+    def prepare(self, directory, cpus):
+        """Make the file and start the server that the disk needs.
+
+        directory: for its files; cpus: how many the guest has.
+        """
+        if self.backend == "ram":
+            self._memory = os.memfd_create(self.id)
+            os.ftruncate(self._memory, self.size)
+            self.path = Path(f"/proc/{os.getpid()}/fd/{self._memory}")
+        elif self.backend != "null":
+            self.path = self.path or directory / f"{self.id}.img"
+            if not self.path.exists():
+                self._make_file()
+        if self.backend == "vhost-user":
+            self.queues = self.queues or cpus
+        if self.backend in ("nbd", "vhost-user"):
+            self._start_server(directory)
+
+    def _make_file(self):
+        if self.backend != "qcow2":
+            with open(self.path, "wb") as file:
+                file.truncate(self.size)
+            return
+        log = self.path.with_suffix(".log")
+        making = process.spawn([*qemu_dist.find("qemu-img"), "create", "-q", "-f",
+                                "qcow2", self.path, str(self.size)], log)
+        process.end(making, _START_SECONDS)
+        if making.returncode:
+            raise QemuRefused(f"qemu-img: {log.read_text().strip()}")
+
+    def _start_server(self, directory):
+        """Start a qemu-storage-daemon and wait until it listens."""
+        log = directory / f"{self.id}.log"
+        self._address = directory / f"{self.id}.sock"
+        listener = socket.socket(socket.AF_UNIX)
+        with listener:
+            listener.bind(str(self._address))
+            listener.listen()
+            address = {"addr.type": "fd", "addr.str": listener.fileno()}
+            self._server = process.spawn(
+                [*qemu_dist.find("qemu-storage-daemon"),
+                 "--blockdev", _join({"driver": "raw", "node-name": "disk",
+                                      "discard": "unmap", "file.driver": "file",
+                                      "file.filename": self.path}),
+                 *self._export(address)],
+                log, pass_fds=[listener.fileno()])
+
+    def _export(self, address):
+        writable = "off" if self.read_only else "on"
+        if self.backend == "nbd":
+            return ["--nbd-server", _join(address),
+                    "--export", _join({"type": "nbd", "id": self.id,
+                                       "node-name": "disk", "name": "disk",
+                                       "writable": writable})]
+        block_size = self.properties.get("logical_block_size", 512)
+        return ["--export", _join({"type": "vhost-user-blk", "id": self.id,
+                                   "node-name": "disk", **address,
+                                   "writable": writable,
+                                   "num-queues": self.queues,
+                                   "logical-block-size": block_size})]
+
+    def release(self):
+        """Stop the server and free the memory."""
+        if self._server:
+            process.end(self._server)
+            self._server = None
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
+
+    def block_nodes(self):
+        """Return the nodes for -blockdev or blockdev-add, the lowest first."""
+        if self.backend == "vhost-user":
+            return []
+        nodes = [self._backend_node(), *self.filters]
+        for number, node in enumerate(nodes):
+            last = number == len(nodes) - 1
+            node = nodes[number] = {
+                **node, "node-name": self.id if last else f"{self.id}-{number}"}
+            if number:
+                child = "image" if node["driver"] == "blkdebug" else "file"
+                node[child] = nodes[number - 1]["node-name"]
+        return nodes
+
+    def _backend_node(self):
+        node = {"read-only": self.read_only, "discard": "unmap"}
+        if self.backend == "null":
+            return {**node, "driver": "null-co", "size": self.size,
+                    "latency-ns": self.latency_ns,
+                    "read-zeroes": self.read_zeroes}
+        if self.backend == "nbd":
+            return {**node, "driver": "nbd", "export": "disk",
+                    "server": {"type": "unix", "path": str(self._address)}}
+        return {**node, "driver": "qcow2" if self.backend == "qcow2" else "raw",
+                "file": {"driver": "file", "filename": str(self.path)}}
+
+    def iothread_ids(self):
+        """Return the names of the disk's own threads in QEMU."""
+        return [f"{self.id}-io{number}" for number in range(self.iothreads)]
+
+    def chardev(self):
+        """Return the character device that it needs, None if none."""
+        if self.backend != "vhost-user":
+            return None
+        return {"id": f"{self.id}-socket", "backend": {"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": str(self._address)}},
+            "server": False}}}
+
+    def device(self, transport, bus=None):
+        """Return the device for -device or device_add.
+
+        transport: "pci" or "device", as at the end of QEMU's device names.
+        """
+        device = {"id": self.id}
+        if self.backend == "vhost-user":
+            device |= {"driver": f"vhost-user-blk-{transport}",
+                       "chardev": f"{self.id}-socket"}
+        else:
+            device |= {"driver": f"virtio-blk-{transport}", "drive": self.id,
+                       "serial": self.id[:20]}
+        if bus:
+            device["bus"] = bus
+        if self.queues is not None:
+            device["num-queues"] = self.queues
+        if self.legacy:
+            device |= {"disable-modern": True, "disable-legacy": "off"}
+        device |= self._threads()
+        for name, value in self.properties.items():
+            if self.backend == "vhost-user" and name == "logical_block_size":
+                continue
+            device[name if name in _UNDERSCORED
+                   else name.replace("_", "-")] = value
+        return device
+
+    def _threads(self):
+        if self.iothreads > 1:
+            return {"iothread-vq-mapping": [{"iothread": name}
+                                            for name in self.iothread_ids()]}
+        return {"iothread": name for name in self.iothread_ids()}
+
+
+def _join(options):
+    """Return options in QEMU's notation key=value,..."""
+    return ",".join(f"{key}={str(value).replace(',', ',,')}"
+                    for key, value in options.items())

@@ -1,0 +1,525 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A guest: a Linux system on virtual disks, to be tested and measured.
+
+    with Guest("6.12", disks=[Disk("data", queues=4)]) as guest:
+        print(guest.run("lsblk").output)
+
+All times are in seconds.  A guest is used from one thread, which has to live
+as long as the guest does.
+"""
+
+import shlex
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from . import image, kernels, process, qemu, qemu_dist
+from .agent import Agent
+from .errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
+                     GuestSplat, QemuDied, QemuRefused)
+from .klog import KernelLog
+from .qmp import Qmp
+from .ui import UserError
+
+ROOTS = ("scsi", "virtio-blk", "initramfs")
+
+# Emulated CPUs have their time taken away by whatever else the host does:
+# the kernel's watchdogs are told to be patient.  Mitigations of the
+# processor's flaws have nothing to do with what is tested, and cost time.
+_CMDLINE = ("console=ttyS0", "loglevel=7", "mitigations=off", "tsc=reliable",
+            "no_timer_check", "random.trust_cpu=on", "watchdog_thresh=60",
+            "rcupdate.rcu_cpu_stall_timeout=300",
+            "workqueue.watchdog_thresh=300")
+
+_TICK = 0.25
+# How much later than the agent the host concludes that a command hangs.
+_GRACE = 20
+_REFUSAL_SECONDS = 60
+
+
+class Job:
+    """A command that runs in the guest."""
+
+    def __init__(self, guest, task):
+        self._guest = guest
+        self._task = task
+
+    @property
+    def running(self):
+        """Whether it has not ended yet."""
+        self._guest._pump(0)
+        return self._task.outcome is None
+
+    def kill(self):
+        """Kill it and all that it has started; wait() then has status None."""
+        self._guest._agent.kill(self._task)
+
+    def wait(self, check=True):
+        """Wait until it has ended and return its Result.
+
+        Raises CommandFailed if check is set and the status is not 0,
+        CommandTimeout if it had to be stopped, GuestSplat if the kernel
+        complained meanwhile.
+        """
+        return self._guest._wait(self._task, check)
+
+
+class Guest:
+    """A guest, which boots at the beginning of a with block.
+
+    kernel: a vm.kernels.Kernel, or a name or path for vm.kernels.find().
+    cpus, maxcpus: how many there are, and how many there might be.
+    nodes: NUMA nodes over which CPUs and memory are spread.
+    memory: in MiB.
+    machine: "q35", "pc", or "microvm", which has virtio-mmio and no PCI.
+    disks: the virtio-blk disks, see vm.disk.Disk.
+    driver: "ours", "stock", the path of a virtio_blk.ko, or None for none.
+    params: the driver's module parameters, as on insmod's command line.
+    cmdline: more for the kernel's command line.
+    root: "scsi" for Debian on a disk that the driver has nothing to do with;
+        "virtio-blk" for Debian on /dev/vda and no initramfs, for kernels with
+        our driver built in; "initramfs" for busybox alone, which is quickest.
+    shared: memory that later vhost-user disks can use.
+    boot_timeout: how long it may take until the first command.
+    qemu_args: more for QEMU's command line.
+
+    Once up it has boot_seconds, and release, the kernel's.
+    """
+
+    def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
+                 machine="q35", disks=(), driver="ours", params="", cmdline="",
+                 root="scsi", shared=False, boot_timeout=None, qemu_args=()):
+        self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
+            else kernel
+        if root not in ROOTS:
+            raise UserError(f"no root {root!r}; there are {', '.join(ROOTS)}")
+        if root == "virtio-blk" and not self.kernel.builtin:
+            raise UserError('root="virtio-blk" takes a kernel with the driver '
+                            f"built in, and {self.kernel.name} has it as a module")
+        self.cpus = cpus
+        self.machine = machine
+        self.disks = {disk.id: disk for disk in disks}
+        if len(self.disks) < len(disks):
+            raise UserError("two disks of a guest have the same id")
+        self._maxcpus = maxcpus
+        self._nodes = nodes
+        self._memory = memory
+        self._driver = driver
+        self._params = params
+        self._cmdline = cmdline
+        self._root = root
+        self._shared = shared or any(disk.backend == "vhost-user"
+                                     for disk in disks)
+        self._boot_timeout = boot_timeout or 120 + 6 * cpus
+        self._qemu_args = list(qemu_args)
+        self._slots = qemu.Slots(machine, disks)
+        self._process = None
+        self._directory = None
+
+    # Coming and going
+
+    def __enter__(self):
+        self.boot()
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None:
+            self.close()
+            return
+        splat = self._log.new_splat()
+        if splat:
+            error.add_note(f"The guest's kernel log has:\n{splat}")
+        self._end()
+
+    def boot(self):
+        """Boot the guest and load the driver."""
+        self._directory = process.work_directory()
+        self._log = KernelLog(self._directory / "console")
+        try:
+            started = time.monotonic()
+            self._start_qemu()
+            self._await_agent()
+            self.boot_seconds = time.monotonic() - started
+            self._load_first_driver()
+        except BaseException:
+            self._end()
+            raise
+
+    def close(self):
+        """Switch the guest off; raise GuestSplat if its kernel complained."""
+        if self._process is None:
+            return
+        try:
+            self.check_log()
+            self.qmp("quit")
+            process.end(self._process, timeout=10)
+        finally:
+            self._end()
+
+    def _end(self):
+        """Leave nothing running and nothing lying about."""
+        if self._process:
+            process.end(self._process)
+            self._process = None
+        for disk in self.disks.values():
+            disk.release()
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def reboot(self):
+        """Restart the guest, in the same QEMU and with the same disks.
+
+        The driver is not loaded again unless it is built in or was at the
+        start.  What is mounted is written back, but not unmounted.
+        """
+        self.check_log()
+        self.qmp("set-action", reboot="reset")
+        self._qmp.forget("RESET")
+        self._agent.reboot()
+        if not self.wait_event("RESET", timeout=60):
+            raise GuestError("the guest was told to restart and did not")
+        self._agent.forget()
+        self._await_agent()
+        # Not before: a kernel may try several ways to restart at once.
+        self.qmp("set-action", reboot="shutdown")
+        self._load_first_driver()
+
+    # Commands
+
+    def start(self, script, timeout=60):
+        """Start a shell script and return a Job.
+
+        It is killed, with all it has started, after timeout seconds; None is
+        no limit.
+        """
+        return Job(self, self._ask(lambda: self._agent.run(script, timeout)))
+
+    def run(self, script, timeout=60, check=True):
+        """Run a shell script in the guest as root and return its Result.
+
+        Raises what Job.wait() does.
+        """
+        return self.start(script, timeout).wait(check)
+
+    def put(self, source, path, mode=0o755):
+        """Copy a file of the host, or bytes, to a path in the guest."""
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        task = self._ask(lambda: self._agent.put(path, data, mode))
+        self._wait(task, check=True)
+
+    def sysfs(self, path):
+        """Return what a file of the guest contains, stripped."""
+        return self.run(f"cat {shlex.quote(path)}").output.strip()
+
+    # The driver
+
+    def load(self, params=""):
+        """Load our driver."""
+        self.run(f"insmod /run/vblk/virtio_blk.ko {params}", timeout=120)
+
+    def load_stock(self, params=""):
+        """Load the kernel's own driver."""
+        self.run(f"insmod /run/vblk/stock/virtio_blk.ko {params}", timeout=120)
+
+    def unload(self):
+        """Unload whichever driver is loaded."""
+        self.run("rmmod virtio_blk", timeout=120)
+
+    # Disks
+
+    def dev(self, id, timeout=10):
+        """Return the name that a disk has in the guest, as "vda".
+
+        It may take up to timeout seconds to appear.
+        """
+        address = self._pci_address(self.disks[id])
+        limit = time.monotonic() + timeout
+        while True:
+            for name, path, serial in self._block_devices():
+                if (f"/{address}/" in path) if address else serial == id[:20]:
+                    return name
+            if time.monotonic() > limit:
+                raise GuestError(f"disk {id} has not appeared in the guest")
+            time.sleep(0.1)
+
+    def _block_devices(self):
+        """Return name, path and serial of the guest's virtio-blk disks."""
+        listing = self.run(
+            "cd /sys/block; for name in vd*; do [ -e $name ] && "
+            "echo $name $(readlink -f $name) $(cat $name/serial); done; true")
+        for line in listing.output.splitlines():
+            name, path, *serial = line.split(" ", 2)
+            yield name, path, "".join(serial)
+
+    def _pci_address(self, disk):
+        """Return the PCI address of a disk or its port, None without PCI."""
+        if self.machine == "microvm":
+            return None
+        if address := self._slots.address(disk):
+            return address
+        found = self.qmp("qom-get", path=f"/machine/peripheral/{disk.id}",
+                         property="addr")
+        return f"0000:00:{found}"
+
+    def disk_path(self, id):
+        """Return the host's file behind a disk; None for the null backend."""
+        return self.disks[id].path
+
+    def add_disk(self, disk):
+        """Plug in a disk."""
+        if disk.backend == "vhost-user" and not self._shared:
+            raise UserError(f"disk {disk.id}: vhost-user needs a guest with "
+                            "shared=True")
+        if disk.id in self.disks:
+            raise UserError(f"there is a disk {disk.id} already")
+        disk.prepare(self._directory, self.cpus)
+        self.disks[disk.id] = disk
+        undo = []
+        try:
+            self._plug(disk, undo)
+        except BaseException:
+            for command, arguments in reversed(undo):
+                self.qmp(command, **arguments)
+            self._forget(disk)
+            raise
+
+    def _plug(self, disk, undo):
+        """Give QEMU a disk, noting in undo how to take back each step."""
+        def step(command, arguments, back, **back_arguments):
+            self.qmp(command, **arguments)
+            undo.append((back, back_arguments))
+
+        if chardev := disk.chardev():
+            step("chardev-add", chardev, "chardev-remove", id=chardev["id"])
+        for node in disk.block_nodes():
+            step("blockdev-add", node, "blockdev-del",
+                 **{"node-name": node["node-name"]})
+        for name in disk.iothread_ids():
+            step("object-add", {"qom-type": "iothread", "id": name},
+                 "object-del", id=name)
+        self.qmp("device_add",
+                 **disk.device(self._slots.transport, self._slots.take(disk)))
+
+    def remove_disk(self, id, timeout=30):
+        """Unplug a disk; the guest has timeout seconds to let go of it."""
+        disk = self.disks[id]
+        self.qmp("device_del", id=id)
+        if not self.wait_event("DEVICE_DELETED", timeout, device=id):
+            raise GuestError(f"the guest did not let go of disk {id} within "
+                             f"{timeout} s; its last words:\n{self._log.tail()}")
+        for node in reversed(disk.block_nodes()):
+            self.qmp("blockdev-del", **{"node-name": node["node-name"]})
+        for name in disk.iothread_ids():
+            self.qmp("object-del", id=name)
+        if chardev := disk.chardev():
+            self.qmp("chardev-remove", id=chardev["id"])
+        self._forget(disk)
+        self.check_log()
+
+    def _forget(self, disk):
+        self._slots.give_back(disk)
+        disk.release()
+        del self.disks[disk.id]
+
+    def resize_disk(self, id, size):
+        """Give a disk another size, in bytes, and tell the guest."""
+        if self.disks[id].backend not in ("ram", "raw", "qcow2"):
+            raise UserError(f"disk {id}: QEMU cannot resize the backend "
+                            f"{self.disks[id].backend}")
+        self.qmp("block_resize", **{"node-name": id, "size": size})
+
+    # QMP
+
+    def qmp(self, command, /, **arguments):
+        """Run a QMP command and return its result.
+
+        Arguments whose names are no Python names go in a dictionary:
+        qmp("block_resize", **{"node-name": ...}).
+        """
+        return self._ask(lambda: self._qmp.command(command, arguments))
+
+    def wait_event(self, name, timeout=30, **data):
+        """Return the next QMP event of a name whose data has these values.
+
+        None if it has not come within timeout seconds.
+        """
+        return self._ask(lambda: self._qmp.event(
+            name, lambda found: data.items() <= found.items(), timeout))
+
+    # The kernel's log
+
+    def log(self):
+        """Return what the guest's kernel has logged, since its start."""
+        return self._log.text()
+
+    def check_log(self):
+        """Raise GuestSplat if the kernel has complained since the last time."""
+        splat = self._log.new_splat()
+        if splat:
+            raise GuestSplat(f"the guest's kernel complained:\n{splat}")
+
+    def tolerate(self, pattern):
+        """From now on pass over splats whose first line matches a pattern."""
+        self._log.tolerate(pattern)
+
+    # How it works
+
+    def _start_qemu(self):
+        for disk in self.disks.values():
+            disk.prepare(self._directory, self.cpus)
+        agent, agent_end = socket.socketpair()
+        qmp, qmp_end = socket.socketpair()
+        with agent_end, qmp_end:
+            self.argv = self._argv(agent_end.fileno(), qmp_end.fileno())
+            self._process = process.spawn(
+                self.argv, self._directory / "qemu.log",
+                pass_fds=[agent_end.fileno(), qmp_end.fileno()],
+                cwd=self._directory)
+        self._agent = Agent(agent)
+        try:
+            self._qmp = Qmp(qmp, _REFUSAL_SECONDS)
+        except EOFError:
+            process.end(self._process, timeout=5)
+            raise QemuRefused(f"QEMU did not start:\n{self._stderr()}") from None
+
+    def _argv(self, agent, qmp):
+        transport = self._slots.transport
+        argv = [*qemu_dist.find(), "-name", "vblk", "-nodefaults",
+                "-no-user-config", "-display", "none", "-no-reboot",
+                *qemu.machine_options(self.machine, self.cpus, self._maxcpus,
+                                      self._nodes, self._memory, self._shared),
+                *qemu.accelerator_options(self._qemu_args),
+                *qemu.channel_options(transport, agent, qmp, "console"),
+                *self._boot_options()]
+        if self.machine == "microvm":
+            legacy = any(disk.legacy for disk in self.disks.values())
+            argv += ["-global", "virtio-mmio.force-legacy="
+                     + ("on" if legacy else "off")]
+        argv += self._slots.options()
+        for disk in self.disks.values():
+            argv += qemu.disk_options(disk, self._slots)
+        return [*argv, *self._qemu_args]
+
+    def _boot_options(self):
+        """Return kernel, initramfs, command line, and the disks of the system."""
+        words = [*_CMDLINE]
+        options = ["-kernel", self.kernel.image]
+        images = [image.root()] if self._root == "scsi" else []
+        modules = image.modules(self.kernel) if self._root == "scsi" else None
+        if self._root == "scsi":
+            words += [f"vblk_root={image.ROOT_LABEL}"]
+        if modules:
+            images.append(modules)
+            words += [f"vblk_modules={image.MODULES_LABEL}"]
+        if self._root == "virtio-blk":
+            words += ["root=/dev/vda", "rw", "init=/usr/sbin/agent"]
+            options += qemu.root_disk_options(self._slots.transport,
+                                              image.root_with_agent(), self.cpus)
+        else:
+            initramfs = self._directory / "initramfs"
+            image.initramfs(initramfs, self.kernel, ours=self._our_module(),
+                            stock=self._stock_module(),
+                            tools=self._root == "initramfs")
+            options += ["-initrd", initramfs]
+        if images:
+            options += qemu.scsi_options(self._slots.transport, images)
+        if self.kernel.builtin:
+            words += [f"virtio_blk.{word}" for word in self._params.split()]
+        return [*options, "-append", " ".join([*words, self._cmdline])]
+
+    def _our_module(self):
+        if self.kernel.builtin:
+            return None
+        if isinstance(self._driver, Path):
+            return self._driver
+        return kernels.build_modules(self.kernel) if self._driver == "ours" \
+            else None
+
+    def _stock_module(self):
+        return None if self.kernel.builtin else kernels.stock_module(self.kernel)
+
+    def _load_first_driver(self):
+        if self.kernel.builtin or self._driver is None:
+            self.check_log()
+        elif self._driver == "stock":
+            self.load_stock(self._params)
+        else:
+            self.load(self._params)
+
+    def _await_agent(self):
+        """Wait until the guest is up, unless it panics or QEMU ends."""
+        limit = time.monotonic() + self._boot_timeout
+        while self._agent.release is None:
+            self._pump(_TICK)
+            if "Kernel panic" in self._log.tail():
+                time.sleep(1)
+                raise BootFailed("the guest panicked while it came up:\n"
+                                 + self._log.tail(60))
+            if time.monotonic() > limit:
+                raise BootFailed(
+                    f"the guest was not up within {self._boot_timeout} s; the "
+                    f"last lines of its console:\n{self._log.tail()}")
+        self.release = self._agent.release
+
+    def _pump(self, timeout):
+        self._ask(lambda: self._agent.pump(timeout))
+
+    def _ask(self, question):
+        """Do something that takes a living QEMU."""
+        if self._process is None:
+            raise GuestError("the guest is not running")
+        try:
+            return question()
+        except EOFError:
+            process.end(self._process, timeout=5)
+        status = self._process.returncode
+        why = "" if status else " (the guest restarted or switched itself off)"
+        raise QemuDied(
+            f"QEMU ended with status {status}{why}; it said:\n"
+            f"{self._stderr()}\nand the guest's console:\n{self._log.tail()}")
+
+    def _stderr(self):
+        """Return what QEMU and the disks' servers have written."""
+        text = "".join(path.read_text(errors="replace")
+                       for path in sorted(self._directory.glob("*.log")))
+        lines = text.strip().splitlines()[-20:]
+        return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+
+    def _wait(self, task, check):
+        limit = None if task.limit is None else \
+            task.started + task.limit + _GRACE
+        while task.outcome is None:
+            self._pump(_TICK)
+            self.check_log()
+            if limit is not None and time.monotonic() > limit:
+                task.end("silent", None)
+        self.check_log()
+        if task.outcome != "exit":
+            raise self._timeout(task)
+        if check and task.result.status:
+            raise CommandFailed(
+                f"status {task.result.status} from: {task.command}\n"
+                + _tail(task.result.output), task.result)
+        return task.result
+
+    def _timeout(self, task):
+        """Return the exception for a task that did not end."""
+        said = _tail(task.result.output)
+        text = f"within {task.limit} s did not end: {task.command}\n{said}"
+        if task.outcome == "stuck":
+            # What it waits for, the kernel can tell.
+            self._agent.run("echo w > /proc/sysrq-trigger", 5)
+            time.sleep(2)
+            text += ("\nit cannot be killed; the kernel's log, with the tasks "
+                     f"that are blocked:\n{self._log.tail(80)}")
+        elif task.outcome == "silent":
+            text += ("\nthe guest itself gives no answer; the last lines of "
+                     f"its console:\n{self._log.tail()}")
+        return CommandTimeout(text, task.result)
+
+
+def _tail(output, lines=30):
+    found = output.strip().splitlines()[-lines:]
+    return "\n".join(f"    {line}" for line in found) or "    (no output)"

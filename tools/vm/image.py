@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a guest boots from: root file system, kernel modules, initramfs.
+
+Images are made once and kept in the cache; guests never change them.  The
+initramfs is put together for each boot.
+"""
+
+import hashlib
+import lzma
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+from . import cache, debian, host
+from .ui import UserError, step
+
+ROOT_LABEL = "vblk-root"
+MODULES_LABEL = "vblk-modules"
+
+PACKAGES = ("busybox-static", "e2fsprogs", "fdisk", "fio", "kmod", "pciutils",
+            "procps", "udev", "util-linux", "xfsprogs")
+_SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
+_NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+_ROOT_MIB = 2048
+
+# What it takes to reach the host and the root file system.  Those that are
+# built into a kernel are passed over.
+_BOOT_MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "virtio_scsi",
+                 "sd_mod", "ext4", "rtc_cmos")
+
+
+def _run(argv):
+    """Run a program that is meant to be silent and to succeed."""
+    result = subprocess.run([host.which(argv[0]) or argv[0], *map(str, argv[1:])],
+                            text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if result.returncode:
+        tail = "\n".join(result.stdout.strip().splitlines()[-15:])
+        raise UserError(f"{argv[0]} failed with status {result.returncode}:\n"
+                        f"{tail}")
+
+
+def _digest(*parts):
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _make_ext4(tree, image, label, mib, *options):
+    _run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", *options,
+          "-d", tree, image, f"{mib}M"])
+
+
+def agent():
+    """Return the path of the guest's agent, a static program."""
+    source = Path(__file__).with_name("agent.c")
+
+    def build(directory):
+        host.need({"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev"})
+        _run(["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror",
+              "-o", directory / "agent", source])
+
+    name = f"agent-{_digest(source.read_text())}"
+    return cache.populate(name, build, mib=4) / "agent"
+
+
+def _build_root(directory):
+    host.need("vm", "archive")
+    tree = directory / "tree"
+    tarball = directory / "root.tar"
+    sources = directory / "sources.list"
+    sources.write_text(debian.sources(_SUITES))
+    with step("making the guests' root file system"):
+        # Packed and unpacked once more, all files belong to whoever runs
+        # this and no device files are needed: it works without being root,
+        # and all the same to a guest where everything runs as root.
+        _run(["mmdebstrap", "--quiet", "--variant=apt",
+              f"--include={','.join(PACKAGES)}",
+              *(f"--dpkgopt=path-exclude={path}" for path in _NOT_NEEDED),
+              _SUITES[0], tarball, sources])
+        tree.mkdir()
+        _run(["tar", "-x", "--no-same-owner", "--exclude=./dev/*",
+              "-f", tarball, "-C", tree])
+        (tree / "usr/lib/modules").mkdir(exist_ok=True)
+        _make_ext4(tree, directory / "root.ext4", ROOT_LABEL, _ROOT_MIB,
+                   "-E", "root_owner=0:0", "-J", "size=8")
+        _run(["chmod", "-R", "u+rwX", tree])
+        shutil.rmtree(tree)
+    tarball.unlink()
+    sources.unlink()
+
+
+def root():
+    """Return the path of the Debian root file system, an ext4 image."""
+    name = f"root-{_digest(*PACKAGES, *_NOT_NEEDED)}"
+    return cache.populate(name, _build_root, mib=2000) / "root.ext4"
+
+
+def root_with_agent():
+    """Return a root file system that brings its own agent, as /sbin/agent.
+
+    It is for guests that boot without an initramfs.
+    """
+    def build(directory):
+        image = directory / "root.ext4"
+        _run(["cp", "--sparse=always", root(), image])
+        _run(["debugfs", "-w", "-R", f"write {agent()} /usr/sbin/agent", image])
+
+    name = f"{root().parent.name}-{agent().parent.name}"
+    return cache.populate(name, build, mib=600) / "root.ext4"
+
+
+def busybox():
+    """Return the path of a static busybox."""
+    def build(directory):
+        _run(["debugfs", "-R",
+              f"dump -p /usr/bin/busybox {directory}/busybox", root()])
+
+    return cache.populate(f"busybox-{root().parent.name}", build,
+                          mib=4) / "busybox"
+
+
+def modules(kernel):
+    """Return the path of an image of a kernel's modules, None if it has none."""
+    if kernel.modules is None:
+        return None
+    tree = kernel.modules / "lib/modules"
+    table = tree / kernel.release / "modules.dep"
+
+    def build(directory):
+        size = sum(path.lstat().st_size // 4096 + 1 for path in tree.rglob("*"))
+        with step(f"packing the modules of {kernel.release}"):
+            _make_ext4(tree, directory / "modules.ext4", MODULES_LABEL,
+                       size // 256 * 5 // 4 + 32, "-O", "^has_journal")
+
+    name = f"modules-{_digest(kernel.release, table.read_text())}"
+    return cache.populate(name, build, mib=800) / "modules.ext4"
+
+
+def _plain(path):
+    """Return a module's contents, decompressed."""
+    data = Path(path).read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".ko":
+        return data
+    raise UserError(f"{path} is compressed in a way that is not known here; "
+                    "use a kernel with plain or xz modules")
+
+
+def _boot_modules(kernel):
+    """Return the files of the boot modules, each after those it needs."""
+    base = kernel.modules / "lib/modules" / kernel.release
+    needs = {}
+    paths = {}
+    for line in (base / "modules.dep").read_text().splitlines():
+        path, _, needed = line.partition(":")
+        needs[path] = needed.split()
+        paths[path.rsplit("/", 1)[-1].partition(".")[0]] = path
+    order = []
+
+    def add(path):
+        if path not in order:
+            for needed in needs[path]:
+                add(needed)
+            order.append(path)
+
+    for name in _BOOT_MODULES:
+        if name in paths:
+            add(paths[name])
+    return [base / path for path in order]
+
+
+class _Cpio:
+    """An archive in the format that the kernel unpacks, "newc"."""
+
+    def __init__(self, path):
+        self._file = open(path, "wb")
+        self._count = 0
+
+    def add(self, name, mode, data=b"", device=(0, 0)):
+        self._count += 1
+        fields = (self._count, mode, 0, 0, 1, 0, len(data), 0, 0, *device,
+                  len(name) + 1, 0)
+        header = "070701" + "".join(f"{field:08x}" for field in fields)
+        self._pad(header.encode() + name.encode() + b"\0")
+        self._pad(data)
+
+    def _pad(self, data):
+        self._file.write(data + bytes(-len(data) % 4))
+
+    def directory(self, name):
+        self.add(name, stat.S_IFDIR | 0o755)
+
+    def file(self, name, data, mode=0o755):
+        self.add(name, stat.S_IFREG | mode, data)
+
+    def link(self, name, target):
+        self.add(name, stat.S_IFLNK | 0o777, target.encode())
+
+    def close(self):
+        self.add("TRAILER!!!", 0)
+        self._file.close()
+
+
+def _add_busybox(archive):
+    program = busybox()
+    archive.file("bin/busybox", program.read_bytes())
+    applets = subprocess.run([program, "--list"], text=True, check=True,
+                             stdout=subprocess.PIPE).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            archive.link(f"bin/{applet}", "busybox")
+
+
+def initramfs(path, kernel, ours=None, stock=None, tools=False):
+    """Write the initramfs for one boot to path.
+
+    ours and stock are paths of modules which the guest is to find as
+    /run/vblk/virtio_blk.ko and /run/vblk/stock/virtio_blk.ko; with tools it
+    has busybox, to be used without a root file system.
+    """
+    archive = _Cpio(path)
+    for directory in ("bin", "dev", "lib", "lib/modules", "mnt", "newroot",
+                      "proc", "root", "run", "sys", "tmp", "vblk", "vblk/stock"):
+        archive.directory(directory)
+    archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    archive.file("init", agent().read_bytes())
+    load = []
+    for module in _boot_modules(kernel) if kernel.modules else ():
+        name = module.name.partition(".")[0]
+        archive.file(f"vblk/{name}.ko", _plain(module), 0o644)
+        load.append(f"/vblk/{name}.ko\n")
+    archive.file("vblk/load", "".join(load).encode(), 0o644)
+    if ours:
+        archive.file("vblk/virtio_blk.ko", _plain(ours), 0o644)
+    if stock:
+        archive.file("vblk/stock/virtio_blk.ko", _plain(stock), 0o644)
+    if tools:
+        _add_busybox(archive)
+    archive.close()

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0
+"""QEMU: with which accelerator, on what command line."""
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from . import qemu_dist
+from .ui import UserError, say
+
+MACHINES = {
+    "q35": "q35",
+    "pc": "pc",
+    "microvm": "microvm,acpi=on,rtc=on,isa-serial=on",
+}
+
+# Root ports for disks that are plugged in later, and where ports begin.
+SPARE_PORTS = 4
+_FIRST_PORT_SLOT = 0x10
+
+_PROBE_SECONDS = 2
+
+
+@functools.cache
+def accelerator():
+    """Return "kvm" or "tcg", having said which one and why."""
+    name, reason = _choose_accelerator()
+    number = ".".join(map(str, qemu_dist.version(qemu_dist.find())))
+    say(f"  guests run on QEMU {number} with {name.upper()}: {reason}")
+    return name
+
+
+def _choose_accelerator():
+    flags = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].split()
+    if not {"vmx", "svm"} & set(flags):
+        return "tcg", "the processor's flags have neither vmx nor svm"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg", "/dev/kvm cannot be opened"
+    if not _kvm_starts_a_guest():
+        return "tcg", "/dev/kvm is there, but no guest starts on it"
+    return "kvm", "a guest was seen to start"
+
+
+def _kvm_starts_a_guest():
+    """Tell whether the firmware gets as far as its first words."""
+    argv = ["setpriv", "--pdeathsig", "KILL", "--", *qemu_dist.find(),
+            "-nodefaults", "-no-user-config", "-display", "none",
+            "-machine", "pc", "-accel", "kvm", "-m", "64",
+            "-chardev", "stdio,id=words",
+            "-device", "isa-debugcon,iobase=0x402,chardev=words"]
+    probe = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        words, _ = probe.communicate(timeout=_PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        probe.kill()
+        words, _ = probe.communicate()
+    return bool(words)
+
+
+def json_option(value):
+    """Return an argument of -blockdev, -device or -object."""
+    return json.dumps(value)
+
+
+def accelerator_options(extra):
+    """Return -accel and -cpu; instructions can be counted on one thread only."""
+    if accelerator() == "kvm" and "-icount" not in extra:
+        return ["-accel", "kvm", "-cpu", "host"]
+    thread = "single" if "-icount" in extra else "multi"
+    # Five levels of page tables only make address translation slower.
+    return ["-accel", f"tcg,thread={thread}", "-cpu", "max,la57=off"]
+
+
+def machine_options(machine, cpus, maxcpus, nodes, memory, shared):
+    """Return the options for the machine, its CPUs, memory and NUMA nodes.
+
+    memory in MiB; shared memory can be handed to a vhost-user device.
+    """
+    if machine not in MACHINES:
+        raise UserError(f"no machine {machine!r}; there are {', '.join(MACHINES)}")
+    if nodes < 1 or nodes > cpus:
+        raise UserError(f"{nodes} NUMA nodes need as many CPUs, and there are {cpus}")
+    kind = ({"qom-type": "memory-backend-memfd", "share": True} if shared
+            else {"qom-type": "memory-backend-ram"})
+    name = MACHINES[machine]
+    smp = str(cpus) if maxcpus is None else f"{cpus},maxcpus={maxcpus}"
+    total = maxcpus or cpus
+    options = ["-smp", smp, "-m", str(memory)]
+    for node in range(nodes):
+        options += ["-object", json_option(
+            {**kind, "id": f"mem{node}", "size": (memory // nodes) << 20})]
+        if nodes > 1:
+            first, last = node * total // nodes, (node + 1) * total // nodes - 1
+            options += ["-numa", f"node,nodeid={node},memdev=mem{node},"
+                                 f"cpus={first}-{last}"]
+    if nodes == 1:
+        name += ",memory-backend=mem0"
+    return ["-machine", name, *options]
+
+
+class Slots:
+    """The places of a machine into which disks go.
+
+    On q35 each disk has a root port of its own, from which it can be
+    unplugged, but for those that speak virtio 0.9: those need I/O ports,
+    which are too few for that.
+    """
+
+    def __init__(self, machine, disks):
+        self.transport = "device" if machine == "microvm" else "pci"
+        count = len(disks) + SPARE_PORTS if machine == "q35" else 0
+        self._addresses = [f"{_FIRST_PORT_SLOT + number // 8:02x}.{number % 8}"
+                           for number in range(count)]
+        self._free = list(range(count))
+        self._taken = {}
+
+    def options(self):
+        """Return the devices that make the places."""
+        options = []
+        for number, address in enumerate(self._addresses):
+            options += ["-device", json_option(
+                {"driver": "pcie-root-port", "id": f"port{number}",
+                 "bus": "pcie.0", "addr": address, "chassis": number + 1,
+                 "multifunction": True})]
+        return options
+
+    def take(self, disk):
+        """Return the bus for a disk; None if QEMU is to choose."""
+        if disk.legacy or not self._addresses:
+            return None
+        if not self._free:
+            raise UserError(f"no free slot for disk {disk.id}: a guest has "
+                            f"{SPARE_PORTS} more than it has disks at its start")
+        self._taken[disk.id] = self._free.pop(0)
+        return f"port{self._taken[disk.id]}"
+
+    def give_back(self, disk):
+        """Free the place of a disk."""
+        if disk.id in self._taken:
+            self._free.append(self._taken.pop(disk.id))
+
+    def address(self, disk):
+        """Return the PCI address of a disk's port, None if it has none."""
+        number = self._taken.get(disk.id)
+        return None if number is None else f"0000:00:{self._addresses[number]}"
+
+
+def disk_options(disk, slots):
+    """Return the options that give a machine a disk."""
+    options = []
+    chardev = disk.chardev()
+    if chardev:
+        path = chardev["backend"]["data"]["addr"]["data"]["path"]
+        options += ["-chardev", f"socket,id={chardev['id']},path={path}"]
+    for node in disk.block_nodes():
+        options += ["-blockdev", json_option(node)]
+    for name in disk.iothread_ids():
+        options += ["-object", json_option({"qom-type": "iothread", "id": name})]
+    device = disk.device(slots.transport, slots.take(disk))
+    return [*options, "-device", json_option(device)]
+
+
+def scsi_options(transport, images):
+    """Return a virtio-scsi controller with disks that forget what is written."""
+    options = ["-device", f"virtio-scsi-{transport},id=scsi"]
+    for lun, image in enumerate(images):
+        options += ["-drive", f"if=none,id=lun{lun},format=raw,snapshot=on,"
+                              f"cache=unsafe,file={image}",
+                    "-device", f"scsi-hd,drive=lun{lun},lun={lun}"]
+    return options
+
+
+def root_disk_options(transport, image, cpus):
+    """Return the disk from which a guest boots that has no initramfs.
+
+    It comes before all other disks and forgets what is written.
+    """
+    place = ",addr=02.0" if transport == "pci" else ""
+    return ["-drive", f"if=none,id=root,format=raw,snapshot=on,cache=unsafe,"
+                      f"file={image}",
+            "-device", f"virtio-blk-{transport},id=root,drive=root,serial=root,"
+                       f"num-queues={cpus}{place}"]
+
+
+def channel_options(transport, agent, qmp, console):
+    """Return the guest's serial console, the agent's port, and the monitor.
+
+    agent and qmp are file descriptors of connected sockets, console the
+    path of the log.
+    """
+    return ["-chardev", f"file,id=console,path={console}",
+            "-serial", "chardev:console",
+            "-chardev", f"socket,id=agent,fd={agent}",
+            "-device", f"virtio-serial-{transport}",
+            "-device", "virtserialport,chardev=agent,name=vblk.agent",
+            "-chardev", f"socket,id=qmp,fd={qmp}",
+            "-mon", "chardev=qmp,mode=control"]

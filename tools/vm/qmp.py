@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A client of the QEMU Machine Protocol."""
+
+import json
+import time
+
+from .errors import QmpError
+
+
+class Qmp:
+    """The QMP monitor behind a connected socket.
+
+    Raises EOFError if QEMU has gone.
+    """
+
+    def __init__(self, sock, timeout=30):
+        self._sock = sock
+        self._buffer = b""
+        self._events = []
+        self._receive(time.monotonic() + timeout)
+        self.command("qmp_capabilities")
+
+    def command(self, name, arguments=None, timeout=30):
+        """Run a command and return its result; QmpError if QEMU refuses."""
+        message = {"execute": name, "arguments": arguments or {}}
+        try:
+            self._sock.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise EOFError from error
+        limit = time.monotonic() + timeout
+        while True:
+            answer = self._receive(limit)
+            if answer is None:
+                raise QmpError(f"{name}: no answer from QEMU in {timeout} s")
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise QmpError(f"{name}: {answer['error']['desc']}")
+            self._events.append(answer)
+
+    def event(self, name, matches, timeout):
+        """Return the first event of a name whose data matches(data) accepts.
+
+        Events that came since the start, or since the last one of that name
+        that was returned, count.  None if there is none within timeout
+        seconds.
+        """
+        limit = time.monotonic() + timeout
+        while True:
+            for event in self._events:
+                if event["event"] == name and matches(event.get("data", {})):
+                    self._events.remove(event)
+                    return event
+            message = self._receive(limit)
+            if message is None:
+                return None
+            self._events.append(message)
+
+    def forget(self, name):
+        """Drop the events of a name that have come so far."""
+        while message := self._receive(time.monotonic()):
+            self._events.append(message)
+        self._events = [event for event in self._events
+                        if event["event"] != name]
+
+    def _receive(self, limit):
+        """Return the next message; None if it does not come before limit."""
+        while b"\n" not in self._buffer:
+            self._sock.settimeout(max(limit - time.monotonic(), 0.001))
+            try:
+                data = self._sock.recv(65536)
+            except TimeoutError:
+                return None
+            except OSError as error:
+                raise EOFError from error
+            if not data:
+                raise EOFError
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return json.loads(line)
