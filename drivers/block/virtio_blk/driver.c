@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A block driver for virtio disks with one virtqueue for each blk-mq hardware
+ * context.
+ *
+ * This file is the table of contents: the module, the features, and a disk's
+ * way from probe to remove.
+ *
+ *	config.c	configuration space -> checked limits
+ *	queue.c		how many queues, their vectors, CPUs and hctxs
+ *	io.c		the hot path
+ *	request.c	the rest of what requests need
+ *	sysfs.c		files of the disk
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/idr.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/virtio_ids.h>
+
+#include "virtio_blk.h"
+
+/* Disks that have minors of their own: 2^20 minors, 16 each. */
+#define VIRTBLK_MAX_DISKS	(1 << (MINORBITS - VIRTBLK_PART_BITS))
+
+static int virtblk_major;
+static DEFINE_IDA(virtblk_ida);
+
+static const struct blk_mq_ops virtblk_mq_ops = {
+	.queue_rq	= virtblk_queue_rq,
+	.queue_rqs	= virtblk_queue_rqs,
+	.commit_rqs	= virtblk_commit_rqs,
+	.complete	= virtblk_complete_rq,
+	.map_queues	= virtblk_map_queues,
+	.init_hctx	= virtblk_init_hctx,
+	.init_request	= virtblk_init_request,
+	.poll		= virtblk_poll,
+};
+
+/* The last user of the disk has gone, maybe long after the device. */
+static void virtblk_free_disk(struct gendisk *disk)
+{
+	struct virtio_blk *vblk = disk->private_data;
+
+	ida_free(&virtblk_ida, vblk->index);
+	kfree(vblk);
+}
+
+static const struct block_device_operations virtblk_fops = {
+	.owner		= THIS_MODULE,
+	.getgeo		= virtblk_getgeo,
+	.free_disk	= virtblk_free_disk,
+};
+
+/* 0 is vda, 25 vdz, 26 vdaa, 701 vdzz, 702 vdaaa. */
+static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
+{
+	char letters[8];
+	char *p = letters + sizeof(letters);
+
+	*--p = '\0';
+	for (;;) {
+		*--p = 'a' + index % 26;
+		index /= 26;
+		if (!index--)
+			break;
+	}
+	snprintf(disk->disk_name, sizeof(disk->disk_name), "vd%s", p);
+}
+
+static int virtblk_alloc_tag_set(struct virtio_blk *vblk)
+{
+	struct blk_mq_tag_set *set = &vblk->tag_set;
+
+	set->ops = &virtblk_mq_ops;
+	set->nr_hw_queues = vblk->nr_vqs;
+	set->nr_maps = vblk->nr_queues[HCTX_TYPE_POLL] ? HCTX_MAX_TYPES : 1;
+	set->queue_depth = virtblk_choose_depth(vblk);
+	set->numa_node = dev_to_node(vblk->vdev->dev.parent);
+	set->cmd_size = sizeof(struct virtblk_req);
+	set->driver_data = vblk;
+	return blk_mq_alloc_tag_set(set);
+}
+
+static int virtblk_alloc_disk(struct virtio_blk *vblk)
+{
+	struct virtblk_config config;
+	struct gendisk *disk;
+	int err;
+
+	err = virtblk_read_config(vblk->vdev, vblk->ring_size, &config);
+	if (err)
+		return err;
+	vblk->write_zeroes_may_unmap = config.write_zeroes_may_unmap;
+	vblk->geometry = config.geometry;
+
+	disk = blk_mq_alloc_disk(&vblk->tag_set, &config.lim, vblk);
+	if (IS_ERR(disk))
+		return PTR_ERR(disk);
+
+	disk->major = virtblk_major;
+	disk->first_minor = vblk->index << VIRTBLK_PART_BITS;
+	disk->minors = 1 << VIRTBLK_PART_BITS;
+	disk->private_data = vblk;
+	disk->fops = &virtblk_fops;
+	virtblk_name_disk(disk, vblk->index);
+	vblk->disk = disk;
+
+	if (virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_RO))
+		set_disk_ro(disk, true);
+	return 0;
+}
+
+static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
+{
+	unsigned int nr_queues[HCTX_MAX_TYPES], nr_vqs;
+	struct virtio_blk *vblk;
+
+	nr_vqs = virtblk_count_queues(vdev, nr_queues);
+	vblk = kzalloc(struct_size(vblk, queues, nr_vqs), GFP_KERNEL);
+	if (!vblk)
+		return NULL;
+
+	vblk->vq_names = kcalloc(nr_vqs, sizeof(*vblk->vq_names), GFP_KERNEL);
+	if (!vblk->vq_names) {
+		kfree(vblk);
+		return NULL;
+	}
+
+	vblk->vdev = vdev;
+	vblk->legacy = !virtio_has_feature(vdev, VIRTIO_F_VERSION_1);
+	vblk->nr_vqs = nr_vqs;
+	memcpy(vblk->nr_queues, nr_queues, sizeof(nr_queues));
+	INIT_WORK(&vblk->config_work, virtblk_config_work);
+	return vblk;
+}
+
+static int virtblk_probe(struct virtio_device *vdev)
+{
+	struct virtio_blk *vblk;
+	int err;
+
+	vblk = virtblk_alloc(vdev);
+	if (!vblk)
+		return -ENOMEM;
+	vdev->priv = vblk;
+
+	err = ida_alloc_max(&virtblk_ida, VIRTBLK_MAX_DISKS - 1, GFP_KERNEL);
+	if (err < 0)
+		goto out_free_vblk;
+	vblk->index = err;
+
+	err = virtblk_find_vqs(vblk);
+	if (err)
+		goto out_free_index;
+
+	err = virtblk_alloc_tag_set(vblk);
+	if (err)
+		goto out_del_vqs;
+
+	err = virtblk_alloc_queues(vblk);
+	if (err)
+		goto out_free_tag_set;
+	virtblk_bind_vqs(vblk);
+
+	err = virtblk_alloc_disk(vblk);
+	if (err)
+		goto out_free_tag_set;
+
+	dev_info(&vdev->dev, "[%s] %u/%u default/poll queues, ring %u, depth %u\n",
+		 vblk->disk->disk_name, vblk->nr_queues[HCTX_TYPE_DEFAULT],
+		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
+		 vblk->tag_set.queue_depth);
+	virtblk_update_capacity(vblk, false);
+	virtio_device_ready(vdev);
+
+	err = device_add_disk(&vdev->dev, vblk->disk, virtblk_attr_groups);
+	if (err)
+		goto out_put_disk;
+	return 0;
+
+out_put_disk:
+	virtio_reset_device(vdev);
+	put_disk(vblk->disk);
+out_free_tag_set:
+	blk_mq_free_tag_set(&vblk->tag_set);
+out_del_vqs:
+	virtblk_del_vqs(vblk);
+	/* Not before: the callback of a virtqueue looks for its queue. */
+	virtblk_free_queues(vblk);
+out_free_index:
+	ida_free(&virtblk_ida, vblk->index);
+out_free_vblk:
+	kfree(vblk->vq_names);
+	kfree(vblk);
+	return err;
+}
+
+static void virtblk_remove(struct virtio_device *vdev)
+{
+	struct virtio_blk *vblk = vdev->priv;
+
+	/* The virtio core has stopped config_changed, so no work comes after. */
+	cancel_work_sync(&vblk->config_work);
+	del_gendisk(vblk->disk);
+
+	virtio_reset_device(vdev);
+	virtblk_del_vqs(vblk);
+	blk_mq_free_tag_set(&vblk->tag_set);
+	virtblk_free_queues(vblk);
+	kfree(vblk->vq_names);
+	put_disk(vblk->disk);
+}
+
+static void virtblk_config_changed(struct virtio_device *vdev)
+{
+	struct virtio_blk *vblk = vdev->priv;
+
+	schedule_work(&vblk->config_work);
+}
+
+#ifdef CONFIG_PM_SLEEP
+static int virtblk_freeze(struct virtio_device *vdev)
+{
+	struct virtio_blk *vblk = vdev->priv;
+	struct request_queue *rq_queue = vblk->disk->queue;
+	unsigned int memflags;
+
+	/*
+	 * Wait for what is in flight.  What comes after that waits in a
+	 * quiesced queue, which unlike a frozen one holds up nobody who only
+	 * wants to change a setting.
+	 */
+	memflags = blk_mq_freeze_queue(rq_queue);
+	blk_mq_quiesce_queue_nowait(rq_queue);
+	blk_mq_unfreeze_queue(rq_queue, memflags);
+
+	cancel_work_sync(&vblk->config_work);
+	virtio_reset_device(vdev);
+	virtblk_del_vqs(vblk);
+	return 0;
+}
+
+static int virtblk_restore(struct virtio_device *vdev)
+{
+	struct virtio_blk *vblk = vdev->priv;
+	int err;
+
+	err = virtblk_find_vqs(vblk);
+	if (err) {
+		dev_err(&vdev->dev, "[%s] did not come back from suspend: %d\n",
+			vblk->disk->disk_name, err);
+		return err;
+	}
+	virtblk_bind_vqs(vblk);
+	virtio_device_ready(vdev);
+
+	blk_mq_unquiesce_queue(vblk->disk->queue);
+	/* The capacity may have changed while nobody listened. */
+	schedule_work(&vblk->config_work);
+	return 0;
+}
+#endif
+
+static const struct virtio_device_id virtblk_id_table[] = {
+	{ VIRTIO_ID_BLOCK, VIRTIO_DEV_ANY_ID },
+	{ }
+};
+MODULE_DEVICE_TABLE(virtio, virtblk_id_table);
+
+static const unsigned int virtblk_features[] = {
+	VIRTIO_BLK_F_SIZE_MAX,
+	VIRTIO_BLK_F_SEG_MAX,
+	VIRTIO_BLK_F_GEOMETRY,
+	VIRTIO_BLK_F_RO,
+	VIRTIO_BLK_F_BLK_SIZE,
+	VIRTIO_BLK_F_FLUSH,
+	VIRTIO_BLK_F_TOPOLOGY,
+	VIRTIO_BLK_F_CONFIG_WCE,
+	VIRTIO_BLK_F_MQ,
+	VIRTIO_BLK_F_DISCARD,
+	VIRTIO_BLK_F_WRITE_ZEROES,
+};
+
+static struct virtio_driver virtblk_driver = {
+	.feature_table		= virtblk_features,
+	.feature_table_size	= ARRAY_SIZE(virtblk_features),
+	.driver.name		= KBUILD_MODNAME,
+	.id_table		= virtblk_id_table,
+	.validate		= virtblk_validate,
+	.probe			= virtblk_probe,
+	.remove			= virtblk_remove,
+	.config_changed		= virtblk_config_changed,
+#ifdef CONFIG_PM_SLEEP
+	.freeze			= virtblk_freeze,
+	.restore		= virtblk_restore,
+#endif
+};
+
+static int __init virtblk_init(void)
+{
+	int err;
+
+	virtblk_major = register_blkdev(0, "virtblk");
+	if (virtblk_major < 0)
+		return virtblk_major;
+
+	err = register_virtio_driver(&virtblk_driver);
+	if (err)
+		unregister_blkdev(virtblk_major, "virtblk");
+	return err;
+}
+
+static void __exit virtblk_exit(void)
+{
+	unregister_virtio_driver(&virtblk_driver);
+	unregister_blkdev(virtblk_major, "virtblk");
+	ida_destroy(&virtblk_ida);
+}
+
+module_init(virtblk_init);
+module_exit(virtblk_exit);
+
+MODULE_DESCRIPTION("Multi-queue virtio block driver");
+MODULE_LICENSE("GPL");

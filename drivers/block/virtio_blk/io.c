@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The hot path, in the order in which a request lives: build, submit,
+ * complete, poll.
+ *
+ * Nothing here walks all queues, and the only lock is the queue's own.  What
+ * a request looks like to the device (VIRTIO 1.3, 5.2.6):
+ *
+ *	           struct virtblk_req              descriptors
+ *	         +--------------------+
+ *	hdr_sg   | out_hdr: type      |  device   +-----------+
+ *	-------->|          ioprio    |  reads    | 16 bytes  |
+ *	         |          sector    |           +-----------+
+ *	         |                    |                 |
+ *	data     |                    |           +-----------+
+ *	---------+--> inline_sg, or   |  reads    | data or   |  one for each
+ *	         |    sg_table        |  or       | ranges    |  segment, none
+ *	         |                    |  writes   +-----------+  for a flush
+ *	         |                    |                 |
+ *	status_sg|                    |  device   +-----------+
+ *	-------->| status             |  writes   | 1 byte    |
+ *	         +--------------------+           +-----------+
+ *
+ * The first and last scatterlist are made once for each request slot.  A
+ * request whose data is one segment, the common 4 KiB, has it in inline_sg;
+ * one with more segments than fit there borrows a table.
+ */
+
+#include <linux/blk-mq.h>
+
+#include "virtio_blk.h"
+
+/* How many requests one hold of the lock takes off the ring. */
+#define VIRTBLK_REAP_BATCH	32
+
+/* Build */
+
+static void virtblk_set_header(struct virtio_blk *vblk, struct request *req,
+			       u32 type, u64 sector)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	vbr->out_hdr.type = cpu_to_virtio32(vblk->vdev, type);
+	vbr->out_hdr.sector = cpu_to_virtio64(vblk->vdev, sector);
+	/* Legacy devices take a priority here; later the field is reserved. */
+	vbr->out_hdr.ioprio = vblk->legacy ?
+		cpu_to_virtio32(vblk->vdev, req_get_ioprio(req)) : 0;
+}
+
+static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
+				     struct request *req)
+{
+	unsigned short segments = blk_rq_nr_phys_segments(req);
+	struct bio_vec bv;
+
+	if (!segments) {
+		vbr->data = NULL;
+		return BLK_STS_OK;
+	}
+
+	if (segments > VIRTBLK_INLINE_SGS)
+		return virtblk_map_table(vbr, req);
+
+	vbr->data = vbr->inline_sg;
+	bv = req_bvec(req);
+	if (bv.bv_len == blk_rq_payload_bytes(req)) {
+		sg_set_page(vbr->data, bv.bv_page, bv.bv_len, bv.bv_offset);
+		sg_mark_end(vbr->data);
+		return BLK_STS_OK;
+	}
+
+	if (unlikely(blk_rq_map_sg(req, vbr->data) <= 0))
+		return BLK_STS_IOERR;
+	return BLK_STS_OK;
+}
+
+static void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
+{
+	if (vbr->sg_table.sgl) {
+		sg_free_table_chained(&vbr->sg_table, 0);
+		vbr->sg_table.sgl = NULL;
+	}
+	if (req->rq_flags & RQF_SPECIAL_PAYLOAD)
+		virtblk_free_ranges(req);
+}
+
+static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	blk_status_t status;
+
+	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
+
+	switch (req_op(req)) {
+	case REQ_OP_READ:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_IN,
+				   blk_rq_pos(req));
+		break;
+	case REQ_OP_WRITE:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_OUT,
+				   blk_rq_pos(req));
+		break;
+	case REQ_OP_FLUSH:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_FLUSH, 0);
+		break;
+	case REQ_OP_DISCARD:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_DISCARD, 0);
+		status = virtblk_add_ranges(vblk, req);
+		if (status)
+			return status;
+		break;
+	case REQ_OP_WRITE_ZEROES:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_WRITE_ZEROES, 0);
+		status = virtblk_add_ranges(vblk, req);
+		if (status)
+			return status;
+		break;
+	case REQ_OP_DRV_IN:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_GET_ID, 0);
+		break;
+	default:
+		return BLK_STS_NOTSUPP;
+	}
+
+	status = virtblk_map_data(vbr, req);
+	if (unlikely(status)) {
+		virtblk_unmap_data(vbr, req);
+		return status;
+	}
+
+	blk_mq_start_request(req);
+	return BLK_STS_OK;
+}
+
+/* Submit */
+
+/* Called with the queue's lock held. */
+static int virtblk_add(struct virtblk_queue *q, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	unsigned int out = 0, in = 0;
+	struct scatterlist *sgs[3];
+
+	sgs[out++] = &vbr->hdr_sg;
+	if (vbr->data) {
+		if (rq_data_dir(req) == WRITE)
+			sgs[out++] = vbr->data;
+		else
+			sgs[out + in++] = vbr->data;
+	}
+	sgs[out + in++] = &vbr->status_sg;
+
+	return virtqueue_add_sgs(q->vq, sgs, out, in, vbr, GFP_ATOMIC);
+}
+
+/*
+ * The ring has no room: keep requests away until a completion has made some.
+ * Called with the queue's lock held, so that a completion sees either the
+ * queue stopped or the room that it made used.
+ */
+static void virtblk_stop(struct virtblk_queue *q)
+{
+	blk_mq_stop_hw_queue(q->hctx);
+	q->stopped = true;
+}
+
+static blk_status_t virtblk_add_error(int err)
+{
+	switch (err) {
+	case -ENOSPC:
+		return BLK_STS_DEV_RESOURCE;
+	case -ENOMEM:
+		return BLK_STS_RESOURCE;
+	default:
+		return BLK_STS_IOERR;
+	}
+}
+
+/**
+ * virtblk_queue_rq() - blk-mq's queue_rq: send one request
+ * @hctx: the hardware context
+ * @bd: the request, and whether it is the last for now
+ *
+ * Return: BLK_STS_OK; BLK_STS_DEV_RESOURCE if the ring is full, and the queue
+ * has been stopped; BLK_STS_RESOURCE if memory is short; BLK_STS_NOTSUPP for
+ * an operation that the driver does not know; BLK_STS_IOERR if the virtqueue
+ * is broken.
+ */
+blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
+			      const struct blk_mq_queue_data *bd)
+{
+	struct virtblk_queue *q = hctx->driver_data;
+	struct request *req = bd->rq;
+	blk_status_t status;
+	unsigned long flags;
+	bool kick = false;
+	int err;
+
+	status = virtblk_build(q->vblk, req);
+	if (unlikely(status))
+		return status;
+
+	spin_lock_irqsave(&q->lock, flags);
+	err = virtblk_add(q, req);
+	if (unlikely(err == -ENOSPC))
+		virtblk_stop(q);
+	/* A full ring is not to wait for a kick that may be long in coming. */
+	if (bd->last || unlikely(err))
+		kick = virtqueue_kick_prepare(q->vq);
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	if (kick)
+		virtqueue_notify(q->vq);
+
+	if (unlikely(err)) {
+		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
+		return virtblk_add_error(err);
+	}
+	return BLK_STS_OK;
+}
+
+/* Send the first @count requests of @rqlist, all of them built, to @q. */
+static void virtblk_submit_batch(struct virtblk_queue *q,
+				 struct rq_list *rqlist, unsigned int count)
+{
+	struct rq_list refused;
+	struct request *req;
+	unsigned long flags;
+	bool kick;
+	int err;
+
+	rq_list_init(&refused);
+
+	spin_lock_irqsave(&q->lock, flags);
+	while (count--) {
+		req = rq_list_pop(rqlist);
+		err = virtblk_add(q, req);
+		if (likely(!err))
+			continue;
+		if (err == -ENOSPC)
+			virtblk_stop(q);
+		rq_list_add_tail(&refused, req);
+	}
+	kick = virtqueue_kick_prepare(q->vq);
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	if (kick)
+		virtqueue_notify(q->vq);
+
+	/* They were started, so blk-mq has to bring them back from there. */
+	while (unlikely((req = rq_list_pop(&refused)))) {
+		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
+		blk_mq_requeue_request(req, true);
+	}
+}
+
+/**
+ * virtblk_queue_rqs() - blk-mq's queue_rqs: send a plugged batch
+ * @rqlist: the requests; what cannot be sent now is left on it, and blk-mq
+ *	then offers it to virtblk_queue_rq() one by one
+ *
+ * One lock, one decision about one kick, for each run of requests that go to
+ * the same queue.
+ */
+void virtblk_queue_rqs(struct rq_list *rqlist)
+{
+	struct rq_list left;
+	struct request *req;
+
+	rq_list_init(&left);
+
+	while ((req = rq_list_peek(rqlist))) {
+		struct blk_mq_hw_ctx *hctx = req->mq_hctx;
+		struct virtblk_queue *q = hctx->driver_data;
+		unsigned int built = 0;
+		bool refused = false;
+
+		rq_list_for_each(rqlist, req) {
+			if (req->mq_hctx != hctx)
+				break;
+			refused = virtblk_build(q->vblk, req) != BLK_STS_OK;
+			if (unlikely(refused))
+				break;
+			built++;
+		}
+
+		if (built)
+			virtblk_submit_batch(q, rqlist, built);
+		if (unlikely(refused)) {
+			req = rq_list_pop(rqlist);
+			rq_list_add_tail(&left, req);
+		}
+	}
+
+	*rqlist = left;
+}
+
+/**
+ * virtblk_commit_rqs() - blk-mq's commit_rqs: no further request will come
+ * @hctx: the hardware context
+ *
+ * Kicks for requests that were queued as not being the last.
+ */
+void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx)
+{
+	struct virtblk_queue *q = hctx->driver_data;
+	unsigned long flags;
+	bool kick;
+
+	spin_lock_irqsave(&q->lock, flags);
+	kick = virtqueue_kick_prepare(q->vq);
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	if (kick)
+		virtqueue_notify(q->vq);
+}
+
+/* Complete */
+
+static blk_status_t virtblk_result(const struct virtblk_req *vbr)
+{
+	switch (vbr->status) {
+	case VIRTIO_BLK_S_OK:
+		return BLK_STS_OK;
+	case VIRTIO_BLK_S_UNSUPP:
+		return BLK_STS_NOTSUPP;
+	default:
+		return BLK_STS_IOERR;
+	}
+}
+
+/**
+ * virtblk_complete_rq() - blk-mq's complete: end a request
+ * @req: a request that the device is done with
+ *
+ * Runs on the CPU, or one of those sharing its cache, that submitted @req.
+ */
+void virtblk_complete_rq(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	virtblk_unmap_data(vbr, req);
+	blk_mq_end_request(req, virtblk_result(vbr));
+}
+
+static void virtblk_complete_batch(struct io_comp_batch *iob)
+{
+	struct request *req;
+
+	rq_list_for_each(&iob->req_list, req)
+		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
+	blk_mq_end_request_batch(iob);
+}
+
+/*
+ * Take up to VIRTBLK_REAP_BATCH finished requests off the ring.  Called with
+ * the queue's lock held; *restart is set when there is room again for requests
+ * that had to wait.
+ */
+static unsigned int virtblk_reap(struct virtblk_queue *q,
+				 struct request *done[VIRTBLK_REAP_BATCH],
+				 bool *restart)
+{
+	struct virtblk_req *vbr;
+	unsigned int len, n = 0;
+
+	while (n < VIRTBLK_REAP_BATCH) {
+		vbr = virtqueue_get_buf(q->vq, &len);
+		if (!vbr)
+			break;
+		done[n++] = blk_mq_rq_from_pdu(vbr);
+	}
+
+	if (unlikely(q->stopped) && n) {
+		q->stopped = false;
+		*restart = true;
+	}
+	return n;
+}
+
+/**
+ * virtblk_interrupt() - the virtqueue's callback: requests are done
+ * @vq: the virtqueue
+ *
+ * Takes finished requests off the ring under the queue's lock, and ends them
+ * outside of it.  Context: hard interrupt.
+ */
+void virtblk_interrupt(struct virtqueue *vq)
+{
+	struct virtio_blk *vblk = vq->vdev->priv;
+	struct virtblk_queue *q = vblk->queues[vq->index];
+	struct request *done[VIRTBLK_REAP_BATCH];
+	bool armed = false, restart = false;
+	unsigned long flags;
+	unsigned int i, n;
+
+	/* Only a device that does not wait for DRIVER_OK gets here so early. */
+	if (unlikely(!q))
+		return;
+
+	do {
+		spin_lock_irqsave(&q->lock, flags);
+		virtqueue_disable_cb(vq);
+		n = virtblk_reap(q, done, &restart);
+		if (n < VIRTBLK_REAP_BATCH)
+			armed = virtqueue_enable_cb(vq);
+		spin_unlock_irqrestore(&q->lock, flags);
+
+		for (i = 0; i < n; i++)
+			if (likely(!blk_should_fake_timeout(done[i]->q)))
+				blk_mq_complete_request(done[i]);
+	} while (!armed && !virtqueue_is_broken(vq));
+
+	if (unlikely(restart))
+		blk_mq_start_stopped_hw_queue(q->hctx, true);
+}
+
+/* Poll */
+
+/**
+ * virtblk_poll() - blk-mq's poll: end what is done on a queue without vector
+ * @hctx: the hardware context
+ * @iob: collects requests that can be ended together
+ *
+ * Return: how many requests were done.
+ */
+int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
+{
+	struct virtblk_queue *q = hctx->driver_data;
+	struct request *done[VIRTBLK_REAP_BATCH];
+	bool restart = false;
+	unsigned long flags;
+	unsigned int i, n;
+
+	spin_lock_irqsave(&q->lock, flags);
+	n = virtblk_reap(q, done, &restart);
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	for (i = 0; i < n; i++) {
+		struct virtblk_req *vbr = blk_mq_rq_to_pdu(done[i]);
+
+		if (unlikely(blk_should_fake_timeout(done[i]->q)))
+			continue;
+		if (!blk_mq_add_to_batch(done[i], iob,
+					 vbr->status != VIRTIO_BLK_S_OK,
+					 virtblk_complete_batch))
+			blk_mq_complete_request(done[i]);
+	}
+
+	if (unlikely(restart))
+		blk_mq_start_stopped_hw_queue(hctx, true);
+	return n;
+}

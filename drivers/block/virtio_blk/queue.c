@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Queues: how many, their virtqueues and vectors, which CPUs each serves, and
+ * the hctx that each belongs to.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/cpumask.h>
+#include <linux/interrupt.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/slab.h>
+#include <linux/topology.h>
+
+#include "virtio_blk.h"
+
+unsigned int virtblk_num_request_queues;
+module_param_named(num_request_queues, virtblk_num_request_queues, uint, 0644);
+MODULE_PARM_DESC(num_request_queues,
+		 "Use at most this many queues for each disk (0: as many as the device and the CPUs allow). Read when a disk is probed.");
+
+unsigned int virtblk_poll_queues;
+module_param_named(poll_queues, virtblk_poll_queues, uint, 0644);
+MODULE_PARM_DESC(poll_queues,
+		 "How many of a disk's queues are polled, not interrupt driven. Read when a disk is probed.");
+
+unsigned int virtblk_queue_depth;
+module_param_named(queue_depth, virtblk_queue_depth, uint, 0444);
+MODULE_PARM_DESC(queue_depth,
+		 "Requests in flight on each queue (0: as many as fill the ring)");
+
+static unsigned int virtblk_device_queues(struct virtio_device *vdev)
+{
+	u16 num_queues;
+
+	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_MQ))
+		return 1;
+
+	virtio_cread(vdev, struct virtio_blk_config, num_queues, &num_queues);
+	if (!num_queues) {
+		dev_warn(&vdev->dev, "the device offers MQ and says that it has 0 queues; using 1\n");
+		return 1;
+	}
+	return num_queues;
+}
+
+/**
+ * virtblk_count_queues() - decide how many queues to use
+ * @vdev: the device, its features negotiated
+ * @nr_queues: filled in, how many for each type of hctx
+ *
+ * As many as the device has, there are possible CPUs, and num_request_queues
+ * allows, whichever is least; poll_queues of them without an interrupt.
+ *
+ * Return: the sum over the types.
+ */
+unsigned int virtblk_count_queues(struct virtio_device *vdev,
+				  unsigned int nr_queues[HCTX_MAX_TYPES])
+{
+	unsigned int limit = READ_ONCE(virtblk_num_request_queues);
+	unsigned int poll = READ_ONCE(virtblk_poll_queues);
+	unsigned int queues, total;
+
+	queues = min(virtblk_device_queues(vdev), num_possible_cpus());
+	total = min_not_zero(queues, limit);
+	if (limit > queues)
+		dev_notice(&vdev->dev, "num_request_queues=%u: using %u, more would need a device with more queues, and a CPU for each\n",
+			   limit, queues);
+
+	if (poll > total - 1) {
+		dev_notice(&vdev->dev, "poll_queues=%u: using %u, one of %u queues has to have an interrupt\n",
+			   poll, total - 1, total);
+		poll = total - 1;
+	}
+
+	nr_queues[HCTX_TYPE_DEFAULT] = total - poll;
+	nr_queues[HCTX_TYPE_READ] = 0;
+	nr_queues[HCTX_TYPE_POLL] = poll;
+	return total;
+}
+
+/**
+ * virtblk_find_vqs() - have the transport set the virtqueues up
+ * @vblk: the disk, its numbers of queues decided
+ *
+ * The virtqueues that interrupt get an affinity descriptor: a transport with a
+ * vector for each spreads them over the CPUs.  virtblk_bind_vqs() gives the
+ * virtqueues to their queues.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, -ENOMEM, or the transport's error.
+ */
+int virtblk_find_vqs(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	struct irq_affinity affinity = { };
+	struct virtqueue_info *vqs_info;
+	struct virtqueue **vqs;
+	unsigned int i;
+	int err = -ENOMEM;
+
+	vqs_info = kcalloc(vblk->nr_vqs, sizeof(*vqs_info), GFP_KERNEL);
+	vqs = kcalloc(vblk->nr_vqs, sizeof(*vqs), GFP_KERNEL);
+	if (!vqs_info || !vqs)
+		goto out;
+
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		snprintf(vblk->vq_names[i], sizeof(vblk->vq_names[i]),
+			 "req.%u", i);
+		vqs_info[i].name = vblk->vq_names[i];
+		if (i < vblk->nr_queues[HCTX_TYPE_DEFAULT])
+			vqs_info[i].callback = virtblk_interrupt;
+	}
+
+	err = virtio_find_vqs(vdev, vblk->nr_vqs, vqs, vqs_info, &affinity);
+	if (err) {
+		dev_err(&vdev->dev, "setting up %u virtqueues failed: %d\n",
+			vblk->nr_vqs, err);
+		goto out;
+	}
+
+	/* They are of one size in practice; the smallest suits them all. */
+	vblk->ring_size = virtqueue_get_vring_size(vqs[0]);
+	for (i = 1; i < vblk->nr_vqs; i++)
+		vblk->ring_size = min(vblk->ring_size,
+				      virtqueue_get_vring_size(vqs[i]));
+out:
+	kfree(vqs);
+	kfree(vqs_info);
+	return err;
+}
+
+/**
+ * virtblk_del_vqs() - take the virtqueues down
+ * @vblk: the disk, its device reset
+ */
+void virtblk_del_vqs(struct virtio_blk *vblk)
+{
+	vblk->vdev->config->del_vqs(vblk->vdev);
+}
+
+/**
+ * virtblk_choose_depth() - decide how many requests each queue has in flight
+ * @vblk: the disk, its virtqueues set up
+ *
+ * With indirect descriptors a request takes one entry of the ring.  Without, a
+ * read or write of one segment takes three.
+ *
+ * Return: the depth, 1 or more.
+ */
+unsigned int virtblk_choose_depth(struct virtio_blk *vblk)
+{
+	unsigned int wanted = virtblk_queue_depth;
+	unsigned int most = vblk->ring_size;
+
+	if (!virtblk_has_indirect(vblk->vdev))
+		most /= 3;
+	most = clamp_t(unsigned int, most, 1, BLK_MQ_MAX_DEPTH);
+
+	if (wanted > most)
+		dev_notice(&vblk->vdev->dev, "queue_depth=%u: using %u, what a ring of %u holds\n",
+			   wanted, most, vblk->ring_size);
+	return min_not_zero(wanted, most);
+}
+
+/* The CPUs whose requests of the queue's type go to queue @index. */
+static void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
+			       struct cpumask *mask)
+{
+	bool poll = index >= vblk->nr_queues[HCTX_TYPE_DEFAULT];
+	struct blk_mq_queue_map *qmap =
+		&vblk->tag_set.map[poll ? HCTX_TYPE_POLL : HCTX_TYPE_DEFAULT];
+	unsigned int cpu;
+
+	cpumask_clear(mask);
+	for_each_possible_cpu(cpu)
+		if (qmap->mq_map[cpu] == index)
+			cpumask_set_cpu(cpu, mask);
+}
+
+/**
+ * virtblk_alloc_queues() - allocate the queues near the CPUs that they serve
+ * @vblk: the disk, its tag set allocated
+ *
+ * Return: 0 or -ENOMEM; virtblk_free_queues() frees what there is.
+ */
+int virtblk_alloc_queues(struct virtio_blk *vblk)
+{
+	struct virtblk_queue *q;
+	cpumask_var_t mask;
+	unsigned int i, cpu;
+	size_t size;
+
+	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
+		return -ENOMEM;
+
+	/* Only sizes that are powers of two are aligned by kmalloc() for sure. */
+	size = roundup_pow_of_two(sizeof(*q));
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		virtblk_queue_cpus(vblk, i, mask);
+		cpu = cpumask_first(mask);
+		q = kzalloc_node(size, GFP_KERNEL, cpu < nr_cpu_ids ?
+				 cpu_to_node(cpu) : NUMA_NO_NODE);
+		if (!q)
+			break;
+		spin_lock_init(&q->lock);
+		q->vblk = vblk;
+		vblk->queues[i] = q;
+	}
+	free_cpumask_var(mask);
+	return i < vblk->nr_vqs ? -ENOMEM : 0;
+}
+
+/**
+ * virtblk_free_queues() - free what virtblk_alloc_queues() allocated
+ * @vblk: the disk, its virtqueues taken down
+ */
+void virtblk_free_queues(struct virtio_blk *vblk)
+{
+	unsigned int i;
+
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		kfree(vblk->queues[i]);
+		vblk->queues[i] = NULL;
+	}
+}
+
+/*
+ * Send each queue's interrupts to its CPUs where the transport left that to
+ * the driver (vDPA).  PCI either spreads the vectors by itself or has fewer of
+ * them than queues: a shared one must not follow the last queue that asks.
+ */
+static void virtblk_set_affinity(struct virtio_blk *vblk)
+{
+	cpumask_var_t mask;
+	unsigned int i;
+
+	if (vblk->vectors_spread || dev_is_pci(vblk->vdev->dev.parent))
+		return;
+	/* An affinity that could not be set costs speed, nothing else. */
+	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
+		return;
+
+	for (i = 0; i < vblk->nr_queues[HCTX_TYPE_DEFAULT]; i++) {
+		virtblk_queue_cpus(vblk, i, mask);
+		virtqueue_set_affinity(vblk->queues[i]->vq, mask);
+	}
+	free_cpumask_var(mask);
+}
+
+/**
+ * virtblk_bind_vqs() - give each queue its virtqueue
+ * @vblk: the disk, its virtqueues set up and its queues allocated
+ *
+ * Called when the disk is probed, and again after each suspend.
+ */
+void virtblk_bind_vqs(struct virtio_blk *vblk)
+{
+	struct virtqueue *vq;
+
+	virtio_device_for_each_vq(vblk->vdev, vq)
+		vblk->queues[vq->index]->vq = vq;
+	virtblk_set_affinity(vblk);
+}
+
+/*
+ * Map each CPU to the queue whose vector goes there.  Only if the transport
+ * has spread the vectors so that each CPU belongs to just one of them.
+ */
+static bool virtblk_map_by_vectors(struct virtio_device *vdev,
+				   struct blk_mq_queue_map *qmap)
+{
+	const struct cpumask *mask;
+	unsigned int cpu, i;
+
+	if (!vdev->config->get_vq_affinity)
+		return false;
+
+	for_each_possible_cpu(cpu)
+		qmap->mq_map[cpu] = UINT_MAX;
+
+	for (i = qmap->queue_offset;
+	     i < qmap->queue_offset + qmap->nr_queues; i++) {
+		mask = vdev->config->get_vq_affinity(vdev, i);
+		if (!mask)
+			return false;
+		for_each_cpu(cpu, mask) {
+			if (qmap->mq_map[cpu] != UINT_MAX)
+				return false;
+			qmap->mq_map[cpu] = i;
+		}
+	}
+
+	for_each_possible_cpu(cpu)
+		if (qmap->mq_map[cpu] == UINT_MAX)
+			return false;
+	return true;
+}
+
+/**
+ * virtblk_map_queues() - blk-mq's map_queues: which CPU uses which queue
+ * @set: the disk's tag set
+ *
+ * Queues with an interrupt follow their vectors.  Without vectors to follow,
+ * and queues that are polled, are spread evenly.
+ */
+void virtblk_map_queues(struct blk_mq_tag_set *set)
+{
+	struct virtio_blk *vblk = set->driver_data;
+	unsigned int type, offset = 0;
+
+	for (type = 0; type < set->nr_maps; type++) {
+		struct blk_mq_queue_map *qmap = &set->map[type];
+
+		qmap->nr_queues = vblk->nr_queues[type];
+		qmap->queue_offset = offset;
+		offset += qmap->nr_queues;
+		if (!qmap->nr_queues)
+			continue;
+
+		if (type == HCTX_TYPE_DEFAULT) {
+			vblk->vectors_spread =
+				virtblk_map_by_vectors(vblk->vdev, qmap);
+			if (vblk->vectors_spread)
+				continue;
+		}
+		blk_mq_map_queues(qmap);
+	}
+}
+
+/**
+ * virtblk_init_hctx() - blk-mq's init_hctx: bind a queue to its hctx
+ * @hctx: the hardware context
+ * @data: the disk
+ * @index: number of the hctx, which is the virtqueue's
+ *
+ * Return: 0.
+ */
+int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
+		      unsigned int index)
+{
+	struct virtio_blk *vblk = data;
+	struct virtblk_queue *q = vblk->queues[index];
+
+	q->hctx = hctx;
+	hctx->driver_data = q;
+	return 0;
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The files of a disk in sysfs: serial and cache_type.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/device.h>
+#include <linux/sysfs.h>
+
+#include "virtio_blk.h"
+
+/* In the order of the device's writeback field. */
+static const char *const virtblk_cache_types[] = {
+	"write through", "write back",
+};
+
+static ssize_t serial_show(struct device *dev, struct device_attribute *attr,
+			   char *buf)
+{
+	char id[VIRTIO_BLK_ID_BYTES + 1];
+	int err;
+
+	err = virtblk_get_id(dev_to_disk(dev), id);
+	/* A device without an ID has an empty one. */
+	if (err == -EOPNOTSUPP || err == -EIO)
+		return 0;
+	if (err)
+		return err;
+	return sysfs_emit(buf, "%s", id);
+}
+static DEVICE_ATTR_RO(serial);
+
+static ssize_t cache_type_show(struct device *dev,
+			       struct device_attribute *attr, char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%s\n",
+			  virtblk_cache_types[virtblk_writeback(vblk->vdev)]);
+}
+
+static ssize_t cache_type_store(struct device *dev,
+				struct device_attribute *attr,
+				const char *buf, size_t count)
+{
+	struct gendisk *disk = dev_to_disk(dev);
+	struct virtio_blk *vblk = disk->private_data;
+	struct queue_limits lim;
+	u8 writeback;
+	int i, err;
+
+	i = sysfs_match_string(virtblk_cache_types, buf);
+	if (i < 0)
+		return i;
+
+	writeback = i;
+	virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce, &writeback);
+
+	/* What the device made of it decides, not what was asked for. */
+	lim = queue_limits_start_update(disk->queue);
+	if (virtblk_writeback(vblk->vdev))
+		lim.features |= BLK_FEAT_WRITE_CACHE;
+	else
+		lim.features &= ~BLK_FEAT_WRITE_CACHE;
+	err = queue_limits_commit_update_frozen(disk->queue, &lim);
+	return err ?: count;
+}
+static DEVICE_ATTR_RW(cache_type);
+
+static struct attribute *virtblk_attrs[] = {
+	&dev_attr_serial.attr,
+	&dev_attr_cache_type.attr,
+	NULL,
+};
+
+static umode_t virtblk_attr_is_visible(struct kobject *kobj,
+				       struct attribute *attr, int n)
+{
+	struct gendisk *disk = dev_to_disk(kobj_to_dev(kobj));
+	struct virtio_blk *vblk = disk->private_data;
+
+	if (attr == &dev_attr_cache_type.attr &&
+	    !virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
+		return 0444;
+	return attr->mode;
+}
+
+static const struct attribute_group virtblk_attr_group = {
+	.attrs		= virtblk_attrs,
+	.is_visible	= virtblk_attr_is_visible,
+};
+
+const struct attribute_group *virtblk_attr_groups[] = {
+	&virtblk_attr_group,
+	NULL,
+};

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Which of the interfaces that the driver uses this kernel has.
+#
+# Looked up in the kernel's headers, not derived from its version: stable and
+# distribution kernels take interfaces over from later ones (Debian's 6.12 has
+# rq_list, the first 6.12 did not).  In the patterns a dot stands for a bracket,
+# which make would count.
+
+virtblk-has = $(if $(shell grep -sE '$(3)' $(srctree)/include/linux/$(2)),-DVIRTBLK_HAVE_$(1))
+
+virtblk-have := \
+	$(call virtblk-has,RQ_LIST,blkdev.h,^struct rq_list) \
+	$(call virtblk-has,QUEUE_FEATURES,blkdev.h,define BLK_FEAT_ROTATIONAL) \
+	$(call virtblk-has,COMMIT_FROZEN,blkdev.h,queue_limits_commit_update_frozen) \
+	$(call virtblk-has,WZEROES_UNMAP,blkdev.h,max_hw_wzeroes_unmap_sectors) \
+	$(call virtblk-has,GETGEO_DISK,blkdev.h,getgeo..struct gendisk) \
+	$(call virtblk-has,MERGE_BY_DEFAULT,blk-mq.h,BLK_MQ_F_TAG_RR) \
+	$(call virtblk-has,SIGNED_NODE,blk-mq.h,unsigned int. int.;) \
+	$(call virtblk-has,FREEZE_MEMFLAGS,blk-mq.h,blk_mq_freeze_queue_nomemsave) \
+	$(call virtblk-has,MAP_SG_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_sg.struct request \*) \
+	$(call virtblk-has,MAP_KERN_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_kern.struct request \*) \
+	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info)
+
+ccflags-y += $(virtblk-have)
+# In front of the kernel's own headers, which they include and add to.
+LINUXINCLUDE := -I$(virtblk-compat) $(LINUXINCLUDE)

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What linux/blk-mq.h of older kernels lacks. */
+#ifndef VIRTBLK_COMPAT_LINUX_BLK_MQ_H
+#define VIRTBLK_COMPAT_LINUX_BLK_MQ_H
+
+#include_next <linux/blk-mq.h>
+#include <linux/blkdev.h>
+
+/* 6.13: a list of requests knows its tail, before that it was its head. */
+#ifndef VIRTBLK_HAVE_RQ_LIST
+#define rq_list request *
+
+#undef rq_list_pop
+#undef rq_list_add_tail
+#define rq_list_init(list)	(*(list) = NULL)
+
+static inline struct request *rq_list_pop(struct request **list)
+{
+	struct request *rq = *list;
+
+	if (rq) {
+		*list = rq->rq_next;
+		rq->rq_next = NULL;
+	}
+	return rq;
+}
+
+static inline void rq_list_add_tail(struct request **list, struct request *rq)
+{
+	while (*list)
+		list = &(*list)->rq_next;
+	rq->rq_next = NULL;
+	*list = rq;
+}
+#endif
+
+/* 6.14: requests are merged unless asked otherwise. */
+#ifndef VIRTBLK_HAVE_MERGE_BY_DEFAULT
+static inline int virtblk_compat_alloc_tag_set(struct blk_mq_tag_set *set)
+{
+	set->flags |= BLK_MQ_F_SHOULD_MERGE;
+	return blk_mq_alloc_tag_set(set);
+}
+
+#define blk_mq_alloc_tag_set(set)	virtblk_compat_alloc_tag_set(set)
+#endif
+
+/*
+ * 7.0: init_request takes the node as an int.  The driver's function takes the
+ * name with "_int", as with getgeo in linux/blkdev.h.
+ */
+#ifndef VIRTBLK_HAVE_SIGNED_NODE
+int virtblk_init_request_int(struct blk_mq_tag_set *set, struct request *req,
+			     unsigned int hctx_index, int numa_node);
+
+static inline int virtblk_init_request(struct blk_mq_tag_set *set,
+				       struct request *req,
+				       unsigned int hctx_index,
+				       unsigned int numa_node)
+{
+	return virtblk_init_request_int(set, req, hctx_index, numa_node);
+}
+
+#define virtblk_init_request(set, req, hctx_index, numa_node) \
+	virtblk_init_request_int(set, req, hctx_index, numa_node)
+#endif
+
+/* 6.14: freezing a queue keeps allocations from waiting for it. */
+#ifndef VIRTBLK_HAVE_FREEZE_MEMFLAGS
+#define blk_mq_freeze_queue(q)		({ blk_mq_freeze_queue(q); 0; })
+#define blk_mq_unfreeze_queue(q, flags)	\
+	({ (void)(flags); blk_mq_unfreeze_queue(q); })
+#endif
+
+/* 6.15 */
+#ifndef VIRTBLK_HAVE_MAP_SG_WITHOUT_QUEUE
+#define blk_rq_map_sg(rq, sgl)		blk_rq_map_sg((rq)->q, rq, sgl)
+#endif
+#ifndef VIRTBLK_HAVE_MAP_KERN_WITHOUT_QUEUE
+#define blk_rq_map_kern(rq, buf, len, gfp) \
+	blk_rq_map_kern((rq)->q, rq, buf, len, gfp)
+#endif
+
+/*
+ * 6.11: features of a queue are among its limits, and those are set and
+ * changed as a whole.  Older kernels have a function for each limit.
+ */
+#ifndef VIRTBLK_HAVE_QUEUE_FEATURES
+#define BLK_FEAT_WRITE_CACHE	(1U << 0)
+#define BLK_FEAT_ROTATIONAL	(1U << 2)	/* the default there */
+
+struct virtblk_compat_limits {
+	unsigned int features;
+	unsigned int logical_block_size;
+	unsigned int physical_block_size;
+	unsigned int alignment_offset;
+	unsigned int io_min;
+	unsigned int io_opt;
+	unsigned int max_hw_sectors;
+	unsigned int max_segments;
+	unsigned int max_segment_size;
+	unsigned int max_hw_discard_sectors;
+	unsigned int max_discard_segments;
+	unsigned int discard_granularity;
+	unsigned int max_write_zeroes_sectors;
+};
+
+static inline void
+virtblk_compat_set_limits(struct request_queue *q,
+			  const struct virtblk_compat_limits *lim)
+{
+	blk_queue_logical_block_size(q, lim->logical_block_size);
+	blk_queue_physical_block_size(q, lim->physical_block_size);
+	blk_queue_alignment_offset(q, lim->alignment_offset);
+	blk_queue_io_min(q, max(lim->io_min, lim->physical_block_size));
+	blk_queue_io_opt(q, lim->io_opt);
+	blk_queue_max_hw_sectors(q, lim->max_hw_sectors);
+	blk_queue_max_segments(q, lim->max_segments);
+	blk_queue_max_segment_size(q, lim->max_segment_size);
+	blk_queue_max_discard_sectors(q, lim->max_hw_discard_sectors);
+	blk_queue_max_discard_segments(q, max(lim->max_discard_segments, 1U));
+	q->limits.discard_granularity = lim->discard_granularity;
+	blk_queue_max_write_zeroes_sectors(q, lim->max_write_zeroes_sectors);
+	blk_queue_write_cache(q, lim->features & BLK_FEAT_WRITE_CACHE, false);
+}
+
+static inline struct gendisk *
+virtblk_compat_alloc_disk(struct blk_mq_tag_set *set,
+			  const struct virtblk_compat_limits *lim,
+			  void *queuedata, struct lock_class_key *key)
+{
+	struct gendisk *disk = __blk_mq_alloc_disk(set, queuedata, key);
+
+	if (!IS_ERR(disk))
+		virtblk_compat_set_limits(disk->queue, lim);
+	return disk;
+}
+
+#undef blk_mq_alloc_disk
+#define blk_mq_alloc_disk(set, lim, queuedata)				\
+({									\
+	static struct lock_class_key key;				\
+									\
+	virtblk_compat_alloc_disk(set, lim, queuedata, &key);		\
+})
+
+/* Only the features are ever changed later. */
+static inline struct virtblk_compat_limits
+queue_limits_start_update(struct request_queue *q)
+{
+	return (struct virtblk_compat_limits) {
+		.features = test_bit(QUEUE_FLAG_WC, &q->queue_flags) ?
+			BLK_FEAT_WRITE_CACHE : 0,
+	};
+}
+
+static inline int
+queue_limits_commit_update_frozen(struct request_queue *q,
+				  const struct virtblk_compat_limits *lim)
+{
+	blk_queue_write_cache(q, lim->features & BLK_FEAT_WRITE_CACHE, false);
+	return 0;
+}
+
+/* Last: from here on the name means what the driver fills in. */
+#define queue_limits virtblk_compat_limits
+#endif
+
+#endif /* VIRTBLK_COMPAT_LINUX_BLK_MQ_H */

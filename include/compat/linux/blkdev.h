@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What linux/blkdev.h of older kernels lacks. */
+#ifndef VIRTBLK_COMPAT_LINUX_BLKDEV_H
+#define VIRTBLK_COMPAT_LINUX_BLKDEV_H
+
+#include_next <linux/blkdev.h>
+
+/* 6.15 */
+#ifndef BLK_MAX_BLOCK_SIZE
+#define BLK_MAX_BLOCK_SIZE	PAGE_SIZE
+#endif
+
+/*
+ * 6.17.  Its value is the one of max_write_zeroes_sectors wherever it is not 0,
+ * so that setting the latter a second time is harmless.
+ */
+#ifndef VIRTBLK_HAVE_WZEROES_UNMAP
+#define max_hw_wzeroes_unmap_sectors	max_write_zeroes_sectors
+#endif
+
+/*
+ * 6.17: getgeo of a disk, before that of a block device.  The driver's own
+ * function takes the name with "_disk", the one with the name that stands in
+ * the table of operations calls it.
+ */
+#ifndef VIRTBLK_HAVE_GETGEO_DISK
+struct hd_geometry;
+
+int virtblk_getgeo_disk(struct gendisk *disk, struct hd_geometry *geo);
+
+static inline int virtblk_getgeo(struct block_device *bdev,
+				 struct hd_geometry *geo)
+{
+	return virtblk_getgeo_disk(bdev->bd_disk, geo);
+}
+
+#define virtblk_getgeo(disk, geo)	virtblk_getgeo_disk(disk, geo)
+#endif
+
+/* 6.14 */
+#if defined(VIRTBLK_HAVE_QUEUE_FEATURES) && !defined(VIRTBLK_HAVE_COMMIT_FROZEN)
+static inline int
+queue_limits_commit_update_frozen(struct request_queue *q,
+				  struct queue_limits *lim)
+{
+	int err;
+
+	blk_mq_freeze_queue(q);
+	err = queue_limits_commit_update(q, lim);
+	blk_mq_unfreeze_queue(q);
+	return err;
+}
+#endif
+
+#endif /* VIRTBLK_COMPAT_LINUX_BLKDEV_H */

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What linux/virtio_config.h of older kernels lacks. */
+#ifndef VIRTBLK_COMPAT_LINUX_VIRTIO_CONFIG_H
+#define VIRTBLK_COMPAT_LINUX_VIRTIO_CONFIG_H
+
+#include_next <linux/virtio_config.h>
+
+/* 6.11: one array tells about the virtqueues, before that one for each fact. */
+#ifndef VIRTBLK_HAVE_VIRTQUEUE_INFO
+#include <linux/slab.h>
+
+struct virtqueue_info {
+	const char *name;
+	vq_callback_t *callback;
+};
+
+static inline int virtblk_compat_find_vqs(struct virtio_device *vdev,
+					  unsigned int nvqs,
+					  struct virtqueue *vqs[],
+					  struct virtqueue_info vqs_info[],
+					  struct irq_affinity *desc)
+{
+	vq_callback_t **callbacks;
+	const char **names;
+	unsigned int i;
+	int err = -ENOMEM;
+
+	callbacks = kcalloc(nvqs, sizeof(*callbacks), GFP_KERNEL);
+	names = kcalloc(nvqs, sizeof(*names), GFP_KERNEL);
+	if (callbacks && names) {
+		for (i = 0; i < nvqs; i++) {
+			callbacks[i] = vqs_info[i].callback;
+			names[i] = vqs_info[i].name;
+		}
+		err = virtio_find_vqs(vdev, nvqs, vqs, callbacks, names, desc);
+	}
+	kfree(names);
+	kfree(callbacks);
+	return err;
+}
+
+#define virtio_find_vqs(vdev, nvqs, vqs, vqs_info, desc) \
+	virtblk_compat_find_vqs(vdev, nvqs, vqs, vqs_info, desc)
+#endif
+
+#endif /* VIRTBLK_COMPAT_LINUX_VIRTIO_CONFIG_H */
