@@ -15,6 +15,7 @@ from pathlib import Path
 from .ui import UserError, say
 
 _MIB = 1 << 20
+_MORE_ROOM = "set XDG_CACHE_HOME to a directory with more space"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -42,13 +43,12 @@ def _free_mib(path):
     return shutil.disk_usage(path).free // _MIB
 
 
-def require_space(path, mib):
+def require_space(path, mib, way_out=_MORE_ROOM):
     """Raise UserError unless the file system of path has mib MiB free."""
     free = _free_mib(path)
     if free < mib:
-        raise UserError(
-            f"{path} has {free} MiB free and {mib} MiB are needed; make room, "
-            "or set XDG_CACHE_HOME to a directory with more space")
+        raise UserError(f"{path} has {free} MiB free and {mib} MiB are needed; "
+                        f"make room, or {way_out}")
 
 
 @contextlib.contextmanager
@@ -64,8 +64,7 @@ def space_errors(path):
         if getattr(error, "errno", None) in _NO_SPACE or _free_mib(path) < 1:
             raise UserError(
                 f"the disk of {path} is full ({_free_mib(path)} MiB free); make "
-                "room, or set XDG_CACHE_HOME to a directory with more space"
-            ) from error
+                f"room, or {_MORE_ROOM}") from error
         raise
 
 

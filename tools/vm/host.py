@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+from . import ui
 from .ui import UserError, step
 
 # For each group, what must be there and the Debian package that brings it.
@@ -127,3 +128,7 @@ def install(packages):
 def _run(argv):
     return subprocess.run(argv, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
+
+
+if __name__ == "__main__":
+    ui.main(lambda: need(*sys.argv[1:]))

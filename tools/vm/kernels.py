@@ -264,11 +264,12 @@ def configure(debug=False):
         done.unlink(missing_ok=True)
         options = build / "wanted.config"
         options.write_text(wanted)
-        _make(tree, f"O={build}", f"KCONFIG_ALLCONFIG={options}", "allnoconfig",
-              what=f"configuring the {variant} kernel")
-        _check(wanted, build / ".config")
-        _make(tree, f"O={build}", "modules_prepare",
-              what=f"preparing the {variant} kernel's build tree")
+        with step(f"configuring the {variant} kernel"):
+            _make(tree, f"O={build}", f"KCONFIG_ALLCONFIG={options}",
+                  "allnoconfig", what=f"configuring the {variant} kernel")
+            _check(wanted, build / ".config")
+            _make(tree, f"O={build}", "modules_prepare",
+                  what=f"preparing to build the {variant} kernel")
         done.write_text(key)
     return tree, build
 
@@ -299,8 +300,8 @@ def _built(name, debug):
         with _making(build, mib=1500):
             done.unlink(missing_ok=True)
             _graft(tree)
-            _make(tree, f"O={build}", "all",
-                  what=f"building kernel {name} with the driver in it")
+            with step(f"building kernel {name} with the driver in it"):
+                _make(tree, f"O={build}", "all", what=f"building kernel {name}")
             done.write_text(key)
     release = (build / "include/config/kernel.release").read_text().strip()
     return Kernel(name=name, release=release,
@@ -350,7 +351,7 @@ def _sources():
     """Return the files that the driver is built from."""
     found = [path for directory in (_DRIVER, "include")
              for path in (_TOP / directory).rglob("*")
-             if path.suffix in (".c", ".h") or path.name in ("Makefile", "Kbuild")]
+             if path.suffix in (".c", ".h", ".mk") or path.name in ("Makefile", "Kbuild")]
     if _TOP / _DRIVER / "Makefile" not in found:
         raise UserError(f"{_TOP} has no {_DRIVER}/Makefile: the driver's sources "
                         "are not there; check them out")
@@ -391,24 +392,37 @@ def _copy_sources(directory):
                 copy.unlink()
 
 
-def build_modules(kernel, out=None, flags=()):
+def build_modules(kernel, out=None):
     """Build the driver as a module and return the path of virtio_blk.ko.
 
     It is left in build/<release>/, or in the directory `out`.  What the
-    compiler says of our sources is shown.  flags are further words for make.
+    compiler says of our sources is shown.
     """
     host.need("build")
     directory = Path(out) if out else output(kernel.release)
-    cache.require_space(directory, 20)
-    with cache.lock(directory / ".lock", "the module"):
+    with step(f"building virtio_blk.ko for {kernel.release}"):
+        said = compile_module(kernel.build, directory)
+    if re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
+                 re.MULTILINE):
+        say(said)
+    return directory / "virtio_blk.ko"
+
+
+def compile_module(build, directory, *flags):
+    """Build the driver in a directory and return what the compiler said.
+
+    build is the KDIR, flags are further words for make.  Of the sources only
+    those are copied that changed, so that make does no more than it must.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    cache.require_space(directory, 20, "move the repository to a larger disk")
+    with cache.lock(directory / ".lock", f"the module in {directory}"):
         _copy_sources(directory)
         place = directory / _DRIVER
-        _make(kernel.build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m", *flags,
-              "modules", what=f"building virtio_blk.ko for {kernel.release}",
-              show=directory)
-        module = directory / "virtio_blk.ko"
-        shutil.copyfile(place / "virtio_blk.ko", module)
-    return module
+        said = _make(build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m", *flags,
+                     "modules", what=f"building virtio_blk.ko with {build}")
+        shutil.copyfile(place / "virtio_blk.ko", directory / "virtio_blk.ko")
+    return said.replace(f"{directory}/", "")
 
 
 def stock_module(kernel):
@@ -433,26 +447,20 @@ def stock_module(kernel):
     return module
 
 
-def _make(directory, *words, what, show=None):
-    """Run make in a directory; raise UserError with its output if it fails.
+def _make(directory, *words, what):
+    """Run make in a directory and return what it said.
 
-    What it says is shown too if it is about files in the directory `show`,
-    a copy of our sources: they are named as in the original.
+    Raises UserError with the end of that if it fails.
     """
-    with step(what):
-        result = subprocess.run(
-            ["nice", "make", "-s", f"-j{os.cpu_count()}", "-C", directory, *words],
-            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=_environment())
+    result = subprocess.run(
+        ["nice", "make", "-s", f"-j{os.cpu_count()}", "-C", directory, *words],
+        text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env=_environment())
     said = result.stdout.strip()
-    if show:
-        said = said.replace(f"{show}/", "")
     if result.returncode:
         last = "\n".join(said.splitlines()[-40:])
         raise UserError(f"{what} failed; make said:\n{last}")
-    if show and re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
-                          re.MULTILINE):
-        say(said)
+    return said
 
 
 def _environment():
