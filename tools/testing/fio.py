@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0
+"""fio in a guest: run it, and take nothing for success that is none.
+
+    fio.run(guest, "/dev/vda", rw="randrw", bs="4k", size="16m", verify="crc32c")
+
+Options are fio's own; True and False stand for 1 and 0, and a list gives an
+option several times.  Those in DEFAULTS can be overridden, or left out by
+giving None.
+"""
+
+import json
+import re
+import shlex
+
+DEFAULTS = {"ioengine": "libaio", "direct": 1, "thread": 1, "iodepth": 16,
+            "group_reporting": 1}
+
+
+class FioError(Exception):
+    """fio found an error, or did not do what it was told to.
+
+    output: all that it said; report: its JSON report, None if there is none.
+    """
+
+    def __init__(self, text, output, report=None):
+        super().__init__(text)
+        self.output = output
+        self.report = report
+
+
+class Run:
+    """fio, running in a guest."""
+
+    def __init__(self, job):
+        self._job = job
+
+    @property
+    def running(self):
+        """Whether it has not ended yet."""
+        return self._job.running
+
+    def kill(self):
+        """Kill it; there is nothing to be had from wait() then but an error."""
+        self._job.kill()
+
+    def wait(self):
+        """Wait until it has ended and return its report, a dictionary.
+
+        Raises FioError for any error, that of a verification among them, and
+        for a run that did no I/O.
+        """
+        result = self._job.wait(check=False)
+        report = _report(result.output)
+        said = result.output.partition("\n{\n")[0].strip()[-3000:]
+        if report is None:
+            raise FioError(f"fio ended with status {result.status} and without "
+                           f"a report:\n{said}", result.output)
+        failed = sorted({job["error"] for job in report["jobs"]} - {0})
+        if result.status or failed:
+            raise FioError(f"fio ended with status {result.status}, errors "
+                           f"{failed}:\n{said}", result.output, report)
+        if not any(job[way]["total_ios"] for job in report["jobs"]
+                   for way in ("read", "write", "trim", "sync")):
+            raise FioError(f"fio did no I/O:\n{said}", result.output, report)
+        return report
+
+
+def start(guest, filename, timeout=120, **options):
+    """Start fio on a file or disk of the guest and return a Run.
+
+    timeout: in seconds, after which it is killed.
+    """
+    words = ["fio", "--name=job", "--output-format=json", "--eta=never"]
+    # A colon separates files, and is in the names of some.
+    for name, value in {"filename": filename.replace(":", r"\:"), **DEFAULTS,
+                        **options}.items():
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None:
+                item = int(item) if isinstance(item, bool) else item
+                words.append(f"--{name}={item}")
+    # Only this way its complaints do not get in between the lines of the report.
+    return Run(guest.start(
+        f"report=$(mktemp); {shlex.join(words)} --output=$report; status=$?; "
+        "echo; cat $report; rm $report; exit $status", timeout))
+
+
+def run(guest, filename, timeout=120, **options):
+    """Run fio to its end and return its report; see Run.wait()."""
+    return start(guest, filename, timeout, **options).wait()
+
+
+def ios(report, *ways):
+    """Return how many I/Os a report counts; ways: "read", "write", "trim"."""
+    return sum(job[way]["total_ios"] for job in report["jobs"]
+               for way in ways or ("read", "write", "trim"))
+
+
+def _report(output):
+    found = re.search(r"^\{$", output, re.MULTILINE)
+    if not found:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(output, found.start())[0]
+    except json.JSONDecodeError:
+        return None
