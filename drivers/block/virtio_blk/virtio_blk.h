@@ -129,7 +129,9 @@ struct virtio_blk {
 
 /**
  * virtblk_has_indirect() - may a request take one descriptor of the ring?
- * @vdev: the device
+ * @vdev: the device, its features negotiated
+ *
+ * Return: true if the device takes indirect descriptors (VIRTIO 1.3, 2.7.5.3).
  */
 static inline bool virtblk_has_indirect(struct virtio_device *vdev)
 {

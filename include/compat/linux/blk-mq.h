@@ -6,32 +6,62 @@
 #include_next <linux/blk-mq.h>
 #include <linux/blkdev.h>
 
-/* 6.13: a list of requests knows its tail, before that it was its head. */
+/*
+ * 6.13: a list of requests knows its tail, before that it was its head.  The
+ * driver's queue_rqs takes the name with "_list", as with getgeo in
+ * linux/blkdev.h.
+ */
 #ifndef VIRTBLK_HAVE_RQ_LIST
-#define rq_list request *
+struct rq_list {
+	struct request *head;
+	struct request *tail;
+};
 
+#undef rq_list_peek
 #undef rq_list_pop
 #undef rq_list_add_tail
-#define rq_list_init(list)	(*(list) = NULL)
 
-static inline struct request *rq_list_pop(struct request **list)
+static inline void rq_list_init(struct rq_list *rl)
 {
-	struct request *rq = *list;
+	rl->head = NULL;
+	rl->tail = NULL;
+}
+
+/* Of such a list, or of the io_comp_batch's, which is a mere head. */
+#define rq_list_peek(list)	(*(struct request **)(list))
+
+static inline struct request *rq_list_pop(struct rq_list *rl)
+{
+	struct request *rq = rl->head;
 
 	if (rq) {
-		*list = rq->rq_next;
+		rl->head = rq->rq_next;
 		rq->rq_next = NULL;
 	}
 	return rq;
 }
 
-static inline void rq_list_add_tail(struct request **list, struct request *rq)
+static inline void rq_list_add_tail(struct rq_list *rl, struct request *rq)
 {
-	while (*list)
-		list = &(*list)->rq_next;
 	rq->rq_next = NULL;
-	*list = rq;
+	if (rl->head)
+		rl->tail->rq_next = rq;
+	else
+		rl->head = rq;
+	rl->tail = rq;
 }
+
+void virtblk_queue_rqs_list(struct rq_list *rqlist);
+
+static inline void virtblk_queue_rqs(struct request **head)
+{
+	struct rq_list rqlist = { .head = *head };
+
+	virtblk_queue_rqs_list(&rqlist);
+	*head = rqlist.head;
+}
+
+#define virtblk_queue_rqs(rqlist)	virtblk_queue_rqs_list(rqlist)
 #endif
 
 /* 6.14: requests are merged unless asked otherwise. */
@@ -74,11 +104,24 @@ static inline int virtblk_init_request(struct blk_mq_tag_set *set,
 
 /* 6.15 */
 #ifndef VIRTBLK_HAVE_MAP_SG_WITHOUT_QUEUE
-#define blk_rq_map_sg(rq, sgl)		blk_rq_map_sg((rq)->q, rq, sgl)
+static inline int virtblk_compat_map_sg(struct request *rq,
+					struct scatterlist *sgl)
+{
+	return blk_rq_map_sg(rq->q, rq, sgl);
+}
+
+#define blk_rq_map_sg(rq, sgl)	virtblk_compat_map_sg(rq, sgl)
 #endif
+
 #ifndef VIRTBLK_HAVE_MAP_KERN_WITHOUT_QUEUE
+static inline int virtblk_compat_map_kern(struct request *rq, void *buf,
+					  unsigned int len, gfp_t gfp)
+{
+	return blk_rq_map_kern(rq->q, rq, buf, len, gfp);
+}
+
 #define blk_rq_map_kern(rq, buf, len, gfp) \
-	blk_rq_map_kern((rq)->q, rq, buf, len, gfp)
+	virtblk_compat_map_kern(rq, buf, len, gfp)
 #endif
 
 /*
@@ -86,8 +129,8 @@ static inline int virtblk_init_request(struct blk_mq_tag_set *set,
  * changed as a whole.  Older kernels have a function for each limit.
  */
 #ifndef VIRTBLK_HAVE_QUEUE_FEATURES
-#define BLK_FEAT_WRITE_CACHE	(1U << 0)
-#define BLK_FEAT_ROTATIONAL	(1U << 2)	/* the default there */
+#define BLK_FEAT_WRITE_CACHE	BIT(0)
+#define BLK_FEAT_ROTATIONAL	BIT(2)	/* the default there */
 
 struct virtblk_compat_limits {
 	unsigned int features;
