@@ -63,7 +63,7 @@ static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 
 	vbr->data = vbr->inline_sg;
 	bv = req_bvec(req);
-	if (bv.bv_len == blk_rq_payload_bytes(req)) {
+	if (segments == 1 && bv.bv_len == blk_rq_payload_bytes(req)) {
 		sg_set_page(vbr->data, bv.bv_page, bv.bv_len, bv.bv_offset);
 		sg_mark_end(vbr->data);
 		return BLK_STS_OK;

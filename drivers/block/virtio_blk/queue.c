@@ -259,8 +259,10 @@ void virtblk_bind_vqs(struct virtio_blk *vblk)
 {
 	struct virtqueue *vq;
 
+	/* Beyond ours there may be the transport's own, for administration. */
 	virtio_device_for_each_vq(vblk->vdev, vq)
-		vblk->queues[vq->index]->vq = vq;
+		if (vq->index < vblk->nr_vqs)
+			vblk->queues[vq->index]->vq = vq;
 	virtblk_set_affinity(vblk);
 }
 
