@@ -358,6 +358,24 @@ def test_kdir_is_not_there(tmp_path):
     assert "nowhere" in result.stderr and "no directory" in result.stderr
 
 
+@pytest.mark.parametrize("said", [
+    "/b/drivers/block/virtio_blk/io.c:3:1: warning",
+    "io.c:3:1: warning",
+])
+def test_compiler_names_the_original(said):
+    assert kernels._as_in_repository(said, Path("/b")) == \
+        "drivers/block/virtio_blk/io.c:3:1: warning"
+
+
+@pytest.mark.parametrize("said", [
+    "/b/include/compat/linux/blkdev.h:3:1: warning",
+    "././../../../include/compat/linux/blkdev.h:3:1: warning",
+])
+def test_compiler_names_the_original_header(said):
+    assert kernels._as_in_repository(said, Path("/b")) == \
+        "include/compat/linux/blkdev.h:3:1: warning"
+
+
 def test_option_the_source_does_not_know(tmp_path):
     config = tmp_path / ".config"
     config.write_text("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_D=m\n")

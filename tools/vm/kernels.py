@@ -25,6 +25,7 @@ NAMES = ("6.1", "6.12", "7.3", "7.3-debug")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
+_SUFFIXES = (".c", ".h", ".mk")
 _FLAVOUR = r"-cloud-amd64"
 
 
@@ -351,7 +352,7 @@ def _sources():
     """Return the files that the driver is built from."""
     found = [path for directory in (_DRIVER, "include")
              for path in (_TOP / directory).rglob("*")
-             if path.suffix in (".c", ".h", ".mk") or path.name in ("Makefile", "Kbuild")]
+             if path.suffix in _SUFFIXES or path.name == "Makefile"]
     if _TOP / _DRIVER / "Makefile" not in found:
         raise UserError(f"{_TOP} has no {_DRIVER}/Makefile: the driver's sources "
                         "are not there; check them out")
@@ -387,8 +388,9 @@ def _copy_sources(directory):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     for part in (_DRIVER, "include"):
-        for copy in (directory / part).rglob("*.[ch]"):
-            if copy not in wanted and not copy.name.endswith(".mod.c"):
+        for copy in (directory / part).rglob("*"):
+            if (copy.suffix in _SUFFIXES and copy not in wanted
+                    and not copy.name.endswith(".mod.c")):
                 copy.unlink()
 
 
@@ -419,10 +421,27 @@ def compile_module(build, directory, *flags):
     with cache.lock(directory / ".lock", f"the module in {directory}"):
         _copy_sources(directory)
         place = directory / _DRIVER
-        said = _make(build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m", *flags,
-                     "modules", what=f"building virtio_blk.ko with {build}")
+        try:
+            said = _make(build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m",
+                         *flags, "modules",
+                         what=f"building virtio_blk.ko with {build}")
+        except UserError as error:
+            raise UserError(_as_in_repository(str(error), directory)) from None
         shutil.copyfile(place / "virtio_blk.ko", directory / "virtio_blk.ko")
-    return said.replace(f"{directory}/", "")
+    return _as_in_repository(said, directory)
+
+
+def _as_in_repository(said, directory):
+    """Return compiler messages about a copy with the files' original names.
+
+    Newer kernels compile a module in its own directory and have names
+    relative to that.
+    """
+    said = said.replace(f"{directory}/", "")
+    said = re.sub(r"^(In file included from |)(?:\./)*(?:\.\./)+include/",
+                  r"\1include/", said, flags=re.MULTILINE)
+    return re.sub(r"^(In file included from |)(\w+\.[ch]:\d)",
+                  rf"\1{_DRIVER}/\2", said, flags=re.MULTILINE)
 
 
 def stock_module(kernel):

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from . import host, kernels, ui
-from .ui import say
+from .ui import UserError, say
 
 _TOP = Path(__file__).resolve().parents[2]
 _CHECKER = ["C=1", "CF=-D__CHECK_ENDIAN__"]
@@ -26,14 +26,13 @@ def _tracked():
     return sorted(path for path in set(found) if path.is_file())
 
 
-def _lines(argv):
-    result = subprocess.run(argv, cwd=_TOP, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
-    return [line for line in result.stdout.splitlines() if line.strip()]
+def _run(argv):
+    return subprocess.run(argv, cwd=_TOP, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
 
 
 def python(files):
-    """Return what is wrong with the Python sources: syntax, and names unused."""
+    """Return the syntax errors of the Python sources."""
     problems = []
     for path in files:
         if path.suffix == ".py":
@@ -51,7 +50,8 @@ def shell(files):
         with path.open("rb") as file:
             script = file.readline().startswith(b"#!/bin/sh")
         if script:
-            problems += _lines(["sh", "-n", path.relative_to(_TOP)])
+            said = _run(["sh", "-n", path.relative_to(_TOP)]).stdout
+            problems += said.splitlines()
     return problems
 
 
@@ -68,10 +68,15 @@ def checkpatch(files):
             # Telling versions apart is what include/compat is for.
             (compat, ["--ignore", "LINUX_VERSION_CODE"])):
         if group:
-            problems += _lines(
+            result = _run(
                 ["perl", tree / "scripts/checkpatch.pl", f"--root={tree}",
                  "--strict", "--terse", "--no-summary", "--quiet", "--file",
                  *options, *group])
+            # It also calls helpers that fail where a Python module is missing.
+            found = re.findall(r"^\S+:\d+: .*", result.stdout, re.MULTILINE)
+            if result.returncode and not found:
+                found = [result.stdout.strip()]
+            problems += found
     return problems
 
 
@@ -83,8 +88,11 @@ def compiled(name, build, flags=()):
     directory = _TOP / "build/lint" / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    said = kernels.compile_module(build, directory, "KBUILD_MODPOST_WARN=1",
-                                  *flags)
+    try:
+        said = kernels.compile_module(build, directory, "KBUILD_MODPOST_WARN=1",
+                                      *flags)
+    except UserError as error:
+        return str(error).splitlines()
     return [line for line in said.splitlines()
             if re.match(r"(drivers|include)/\S+:\d+:", line)]
 
