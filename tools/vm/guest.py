@@ -28,9 +28,21 @@ ROOTS = ("scsi", "virtio-blk", "initramfs")
 # the kernel's watchdogs are told to be patient.  Mitigations of the
 # processor's flaws have nothing to do with what is tested, and cost time.
 _CMDLINE = ("console=ttyS0", "loglevel=7", "mitigations=off", "tsc=reliable",
-            "no_timer_check", "random.trust_cpu=on", "watchdog_thresh=60",
-            "rcupdate.rcu_cpu_stall_timeout=300",
+            "no_timer_check", "no_console_suspend", "random.trust_cpu=on",
+            "watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=300",
             "workqueue.watchdog_thresh=300")
+
+# Through the whole of it but for the idling itself, where the kernel has been
+# built to test just that; otherwise the power button wakes it.
+_SUSPEND = """
+test=/sys/power/pm_test
+[ -e $test ] && echo platform > $test
+[ -e $test ] && echo {seconds} > /sys/module/suspend/parameters/pm_test_delay
+echo freeze > /sys/power/state
+status=$?
+[ -e $test ] && echo none > $test
+exit $status
+"""
 
 _TICK = 0.25
 # How much later than the agent the host concludes that a command hangs.
@@ -50,6 +62,11 @@ class Job:
         """Whether it has not ended yet."""
         self._guest._pump(0)
         return self._task.outcome is None
+
+    @property
+    def output(self):
+        """What it has written so far."""
+        return self._task.output.decode(errors="replace")
 
     def kill(self):
         """Kill it and all that it has started; wait() then has status None."""
@@ -84,7 +101,8 @@ class Guest:
     boot_timeout: how long it may take until the first command.
     qemu_args: more for QEMU's command line.
 
-    Once up it has boot_seconds, and release, the kernel's.
+    Once up it has boot_seconds; release, the kernel's; and directory, where its
+    files are.
     """
 
     def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
@@ -115,7 +133,7 @@ class Guest:
         self._qemu_args = list(qemu_args)
         self._slots = qemu.Slots(machine, disks)
         self._process = None
-        self._directory = None
+        self.directory = None
 
     # Coming and going
 
@@ -134,8 +152,8 @@ class Guest:
 
     def boot(self):
         """Boot the guest and load the driver."""
-        self._directory = process.work_directory()
-        self._log = KernelLog(self._directory / "console")
+        self.directory = process.work_directory()
+        self._log = KernelLog(self.directory / "console")
         try:
             started = time.monotonic()
             self._start_qemu()
@@ -164,9 +182,9 @@ class Guest:
             self._process = None
         for disk in self.disks.values():
             disk.release()
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory = None
 
     def reboot(self):
         """Restart the guest, in the same QEMU and with the same disks.
@@ -185,6 +203,18 @@ class Guest:
         # Not before: a kernel may try several ways to restart at once.
         self.qmp("set-action", reboot="shutdown")
         self._load_first_driver()
+
+    def suspend(self, seconds=1):
+        """Suspend the guest to idle for some seconds, and resume it."""
+        entry = "PM: suspend entry"
+        entries = self.log().count(entry)
+        job = self.start(_SUSPEND.format(seconds=seconds), timeout=seconds + 60)
+        process.wait_for(lambda: self.log().count(entry) > entries
+                         or not job.running, timeout=30)
+        while job.running:
+            time.sleep(seconds)
+            self.qmp("system_powerdown")
+        return job.wait()
 
     # Commands
 
@@ -261,7 +291,7 @@ class Guest:
             return address
         found = self.qmp("qom-get", path=f"/machine/peripheral/{disk.id}",
                          property="addr")
-        return f"0000:00:{found}"
+        return f"0000:00:{found >> 3:02x}.{found & 7}"
 
     def disk_path(self, id):
         """Return the host's file behind a disk; None for the null backend."""
@@ -274,7 +304,7 @@ class Guest:
                             "shared=True")
         if disk.id in self.disks:
             raise UserError(f"there is a disk {disk.id} already")
-        disk.prepare(self._directory, self.cpus)
+        disk.prepare(self.directory, self.cpus)
         self.disks[disk.id] = disk
         undo = []
         try:
@@ -368,15 +398,15 @@ class Guest:
 
     def _start_qemu(self):
         for disk in self.disks.values():
-            disk.prepare(self._directory, self.cpus)
+            disk.prepare(self.directory, self.cpus)
         agent, agent_end = socket.socketpair()
         qmp, qmp_end = socket.socketpair()
         with agent_end, qmp_end:
             self.argv = self._argv(agent_end.fileno(), qmp_end.fileno())
             self._process = process.spawn(
-                self.argv, self._directory / "qemu.log",
+                self.argv, self.directory / "qemu.log",
                 pass_fds=[agent_end.fileno(), qmp_end.fileno()],
-                cwd=self._directory)
+                cwd=self.directory)
         self._agent = Agent(agent)
         try:
             self._qmp = Qmp(qmp, _REFUSAL_SECONDS)
@@ -404,7 +434,7 @@ class Guest:
 
     def _boot_options(self):
         """Return kernel, initramfs, command line, and the disks of the system."""
-        words = [*_CMDLINE]
+        words = [*_CMDLINE, *qemu.clock_words()]
         options = ["-kernel", self.kernel.image]
         images = [image.root()] if self._root == "scsi" else []
         modules = image.modules(self.kernel) if self._root == "scsi" else None
@@ -418,7 +448,7 @@ class Guest:
             options += qemu.root_disk_options(self._slots.transport,
                                               image.root_with_agent(), self.cpus)
         else:
-            initramfs = self._directory / "initramfs"
+            initramfs = self.directory / "initramfs"
             image.initramfs(initramfs, self.kernel, ours=self._our_module(),
                             stock=self._stock_module(),
                             tools=self._root == "initramfs")
@@ -483,7 +513,7 @@ class Guest:
     def _stderr(self):
         """Return what QEMU and the disks' servers have written."""
         text = "".join(path.read_text(errors="replace")
-                       for path in sorted(self._directory.glob("*.log")))
+                       for path in sorted(self.directory.glob("*.log")))
         lines = text.strip().splitlines()[-20:]
         return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
 

@@ -24,10 +24,10 @@ _SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _ROOT_MIB = 2048
 
-# What it takes to reach the host and the root file system.  Those that are
-# built into a kernel are passed over.
+# What it takes to reach the host and the root file system, and to be woken by
+# the power button.  Those that are built into a kernel are passed over.
 _BOOT_MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "virtio_scsi",
-                 "sd_mod", "ext4", "rtc_cmos")
+                 "sd_mod", "ext4", "button")
 
 
 def _run(argv):

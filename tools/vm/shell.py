@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A prompt in a guest whose disks our driver serves.
+
+    python3 -m vm.shell 6.12
+    echo 'lsblk; fio ...' | python3 -m vm.shell 6.1 --disk null,queues=8
+
+Without a terminal, standard input is run as a script, and the exit status
+is the script's.
+"""
+
+import argparse
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import termios
+import tty
+
+from . import ui
+from .disk import Disk
+from .errors import GuestError, GuestSplat
+from .guest import Guest
+from .ui import UserError, say
+
+_ESCAPE = b"\x1d"
+_HINT = """\
+  Leave with `exit` or ^D; ^] ends the guest even when it hangs.
+  Its disks are gone after that; its kernel's log is seen with dmesg."""
+
+_TTY = "tty"
+_TTY_ARGS = ["-chardev", f"socket,id=tty,path={_TTY},server=on,wait=off",
+             "-device", "virtconsole,chardev=tty"]
+_SIZE = "stty -F /dev/hvc0 rows {lines} cols {columns}"
+_LOGIN = "cd; TERM={term} exec setsid -w -c bash -l <>/dev/hvc0 >&0 2>&0"
+
+
+def _arguments():
+    parser = argparse.ArgumentParser(
+        prog="vm.shell", description="Get a prompt in a guest.")
+    parser.add_argument("kernel", nargs="?",
+                        default=os.environ.get("KERNEL") or "6.12",
+                        help="name or build tree of the kernel; without it the "
+                             "environment's KERNEL counts, or else 6.12 is used")
+    parser.add_argument("--cpus", type=int, default=4)
+    parser.add_argument("--machine", default="q35", help="q35, pc or microvm")
+    parser.add_argument("--stock", action="store_true",
+                        help="use the kernel's own driver")
+    parser.add_argument("--params", default="",
+                        help='the driver\'s, as "num_request_queues=2"')
+    parser.add_argument("--disk", action="append", metavar="BACKEND[,KEY=VALUE...]",
+                        help="as in ram,queues=4,packed=on; KEY is an argument "
+                             "of vm.disk.Disk; may be repeated")
+    return parser.parse_args()
+
+
+def _value(text):
+    switch = {"on": True, "off": False}
+    return int(text) if text.isdigit() else switch.get(text, text)
+
+
+def _disk(number, description):
+    backend, *options = description.split(",")
+    keywords = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UserError(f"--disk {description}: {option!r} is not KEY=VALUE")
+        keywords[key] = _value(value)
+    return Disk(keywords.pop("id", f"disk{number}"), backend, **keywords)
+
+
+def _guest(arguments, **options):
+    disks = arguments.disk or ["null,queues=4,id=null", "qcow2,queues=4,id=data"]
+    return Guest(arguments.kernel, cpus=arguments.cpus, params=arguments.params,
+                 machine=arguments.machine,
+                 driver="stock" if arguments.stock else "ours",
+                 disks=[_disk(number, text) for number, text in enumerate(disks)],
+                 **options)
+
+
+@contextlib.contextmanager
+def _raw_terminal():
+    saved = termios.tcgetattr(sys.stdin)
+    tty.setraw(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, saved)
+
+
+class _Terminal:
+    """The terminal here, joined to one in the guest."""
+
+    def __init__(self, guest, sock):
+        self._guest = guest
+        self._sock = sock
+        self._fit()
+
+    def _fit(self, *_):
+        size = shutil.get_terminal_size()
+        self._guest.start(_SIZE.format(lines=size.lines, columns=size.columns))
+
+    def run(self):
+        """Pass on what is typed and shown until the guest's shell ends."""
+        term = os.environ.get("TERM", "linux")
+        job = self._guest.start(_LOGIN.format(term=term), timeout=None)
+        signal.signal(signal.SIGWINCH, self._fit)
+        with _raw_terminal():
+            while job.running and self._relay():
+                self._show_splats()
+        signal.signal(signal.SIGWINCH, signal.SIG_DFL)
+        while self._show(timeout=0.1):
+            pass
+
+    def _relay(self):
+        """Relay for a moment; False if the way out was typed."""
+        ready, _, _ = select.select([sys.stdin, self._sock], [], [], 0.2)
+        if self._sock in ready:
+            self._show(timeout=0)
+        if sys.stdin not in ready:
+            return True
+        typed = os.read(sys.stdin.fileno(), 4096)
+        if not typed or _ESCAPE in typed:
+            return False
+        self._sock.sendall(typed)
+        return True
+
+    def _show(self, timeout):
+        if not select.select([self._sock], [], [], timeout)[0]:
+            return False
+        data = self._sock.recv(65536)
+        os.write(sys.stdout.fileno(), data)
+        return bool(data)
+
+    def _show_splats(self):
+        try:
+            self._guest.check_log()
+        except GuestSplat as splat:
+            print(f"\n{splat}\n".replace("\n", "\r\n"), file=sys.stderr)
+
+
+def _interactive(arguments):
+    with _guest(arguments, qemu_args=_TTY_ARGS) as guest:
+        say(f"  Linux {guest.release}, up after {guest.boot_seconds:.0f} s\n{_HINT}")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(guest.directory / _TTY))
+            _Terminal(guest, sock).run()
+    return 0
+
+
+def _script(arguments):
+    script = sys.stdin.read()
+    with _guest(arguments) as guest:
+        job = guest.start(script, timeout=None)
+        shown = 0
+        while True:
+            running = job.running
+            print(job.output[shown:], end="", flush=True)
+            shown = len(job.output)
+            if not running:
+                return job.wait(check=False).status
+            guest.check_log()
+            select.select([], [], [], 0.1)
+
+
+def main():
+    arguments = _arguments()
+    try:
+        return (_interactive if sys.stdin.isatty() else _script)(arguments)
+    except GuestError as error:
+        say(f"error: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    ui.main(main)
