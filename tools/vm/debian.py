@@ -110,7 +110,7 @@ def _apt(program, *words, **options):
 
 
 def _unreachable(detail):
-    errors = [line for line in detail.splitlines() if line[:2] in ("E:", "Er")]
+    errors = re.findall(r"^E: (.*)", detail, re.MULTILINE)
     return UserError(
         f"Debian's archive at {mirrors()[0]} cannot be reached: "
         f"{errors[0] if errors else 'no answer'}; see to the network, or set "

@@ -34,7 +34,7 @@ class Kernel:
     """A kernel to boot, or to build the driver for.
 
     name is what it was asked for by, release what `uname -r` says.  image is
-    what QEMU boots, None if there is only something to build modules with.
+    what QEMU boots, a bzImage or an ELF file, None if there is only something to build modules with.
     modules is a directory that has lib/modules/<release>, None if there are
     no modules.  build is the KDIR of external modules.  builtin: our driver
     is in the kernel, and no module of it can be loaded.
@@ -302,12 +302,12 @@ def _built(name, debug):
             done.unlink(missing_ok=True)
             _graft(tree)
             with step(f"building kernel {name} with the driver in it"):
-                _make(tree, f"O={build}", "all", what=f"building kernel {name}")
+                _make(tree, f"O={build}", "vmlinux", "modules",
+                      what=f"building kernel {name}")
             done.write_text(key)
     release = (build / "include/config/kernel.release").read_text().strip()
-    return Kernel(name=name, release=release,
-                  image=build / "arch/x86/boot/bzImage", modules=None,
-                  build=build, builtin=True)
+    return Kernel(name=name, release=release, image=build / "vmlinux",
+                  modules=None, build=build, builtin=True)
 
 
 class _making:
