@@ -19,6 +19,10 @@ _MORE_ROOM = "set XDG_CACHE_HOME to a directory with more space"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
+class DiskFull(UserError):
+    """The disk filled up while something was made."""
+
+
 def root():
     """Return the cache directory, which is made if need be."""
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -53,7 +57,7 @@ def require_space(path, mib, way_out=_MORE_ROOM):
 
 @contextlib.contextmanager
 def space_errors(path):
-    """Turn any failure inside that is owed to a full disk into a UserError.
+    """Turn any failure inside that is owed to a full disk into DiskFull.
 
     Programs report a full disk each in their own way, so whatever failed,
     a disk found full afterwards is taken to be the cause.
@@ -62,7 +66,7 @@ def space_errors(path):
         yield
     except Exception as error:
         if getattr(error, "errno", None) in _NO_SPACE or _free_mib(path) < 1:
-            raise UserError(
+            raise DiskFull(
                 f"the disk of {path} is full ({_free_mib(path)} MiB free); make "
                 f"room, or {_MORE_ROOM}") from error
         raise

@@ -6,6 +6,7 @@ module.  7.3 is built from Debian's source, with our driver in place of the
 kernel's own.  All of them live in the cache; none is installed.
 """
 
+import contextlib
 import hashlib
 import lzma
 import os
@@ -50,9 +51,10 @@ class Kernel:
 def find(name):
     """Return the Kernel of that name, got and built first if need be.
 
-    A name is one of NAMES, a path to a kernel build tree, or a Debian
-    package with a kernel for Debian 12, as in linux-image-6.12.95+deb12-amd64.
+    A name is one of NAMES, a path (with a slash in it) to a kernel build tree,
+    or a package of Debian 12, as in linux-image-6.12.95+deb12-cloud-amd64.
     """
+    name = str(name)
     if "/" in name:
         return _tree(Path(name))
     if name in ("6.1", "6.12"):
@@ -212,7 +214,6 @@ def _source():
 
     def build(directory):
         def unpack():
-            # Unpacking the archive takes a link or two for what it holds.
             debian.unpack([debian.newest(re.escape(name), "LINUX_SOURCE")],
                           directory)
 
@@ -259,9 +260,9 @@ def configure(debug=False):
     wanted = "".join(fragment.read_text() for fragment in fragments)
     key = _digest([*fragments, _TOP / "Kconfig"])
     done = build / ".configured"
-    if done.exists() and done.read_text() == key:
-        return tree, build
     with _making(build, mib=2000):
+        if done.exists() and done.read_text() == key:
+            return tree, build
         done.unlink(missing_ok=True)
         options = build / "wanted.config"
         options.write_text(wanted)
@@ -297,8 +298,8 @@ def _built(name, debug):
     tree, build = configure(debug)
     key = _digest([*_sources(), build / ".config"])
     done = build / ".built"
-    if not done.exists() or done.read_text() != key:
-        with _making(build, mib=1500):
+    with _making(build, mib=2000):
+        if not done.exists() or done.read_text() != key:
             done.unlink(missing_ok=True)
             _graft(tree)
             with step(f"building kernel {name} with the driver in it"):
@@ -310,40 +311,23 @@ def _built(name, debug):
                   modules=None, build=build, builtin=True)
 
 
-class _making:
+@contextlib.contextmanager
+def _making(build, mib):
     """Work in a build tree, alone; remove it if the disk fills up.
 
     make itself leaves nothing half-done behind that it would take for
     finished, so after any other failure the tree is kept and made use of.
     """
-
-    def __init__(self, build, mib):
-        self.build = build
-        self.mib = mib
-
-    def __enter__(self):
-        self.lock = cache.lock(self.build.with_name(f".{self.build.name}.lock"),
-                               self.build.name)
-        self.lock.__enter__()
+    with cache.lock(build.with_name(f".{build.name}.lock"), build.name):
+        if not build.exists():
+            cache.require_space(cache.root(), mib)
+            build.mkdir()
         try:
-            if not self.build.exists():
-                cache.require_space(cache.root(), self.mib)
-            self.build.mkdir(exist_ok=True)
-        except BaseException:
-            self.lock.__exit__(*sys.exc_info())
+            with cache.space_errors(build):
+                yield
+        except cache.DiskFull:
+            shutil.rmtree(build, ignore_errors=True)
             raise
-
-    def __exit__(self, kind, error, trace):
-        try:
-            if isinstance(error, Exception):
-                with cache.space_errors(self.build):
-                    raise error
-        except UserError as full:
-            if full is not error:
-                shutil.rmtree(self.build, ignore_errors=True)
-            raise
-        finally:
-            self.lock.__exit__(kind, error, trace)
 
 
 # The driver
@@ -365,7 +349,7 @@ def _digest(paths):
     digest.update(subprocess.run(["gcc", "--version"], check=True,
                                  stdout=subprocess.PIPE).stdout)
     for path in paths:
-        digest.update(f"{path}\n".encode())
+        digest.update(f"{path.name}\n".encode())
         if path.exists():
             digest.update(path.read_bytes())
     return digest.hexdigest()
