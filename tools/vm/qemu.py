@@ -101,8 +101,12 @@ def machine_options(machine, cpus, maxcpus, nodes, memory, shared):
     kind = ({"qom-type": "memory-backend-memfd", "share": True} if shared
             else {"qom-type": "memory-backend-ram"})
     name = MACHINES[machine]
-    smp = str(cpus) if maxcpus is None else f"{cpus},maxcpus={maxcpus}"
     total = maxcpus or cpus
+    smp = f"{cpus},maxcpus={total}"
+    if nodes > 1:
+        # A socket that is on two nodes makes Linux complain.
+        smp += f",sockets={total},cores=1" if total % nodes else \
+            f",sockets={nodes},cores={total // nodes}"
     options = ["-smp", smp, "-m", str(memory)]
     for node in range(nodes):
         options += ["-object", json_option(
