@@ -18,8 +18,8 @@ from .ui import UserError, step
 ROOT_LABEL = "vblk-root"
 MODULES_LABEL = "vblk-modules"
 
-PACKAGES = ("busybox-static", "e2fsprogs", "fdisk", "fio", "kmod", "pciutils",
-            "procps", "udev", "util-linux", "xfsprogs")
+PACKAGES = ("busybox-static", "e2fsprogs", "fdisk", "fio", "kmod", "mount",
+            "pciutils", "procps", "udev", "util-linux", "xfsprogs")
 _SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _ROOT_MIB = 2048
