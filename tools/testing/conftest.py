@@ -12,6 +12,7 @@ in.
 """
 
 import os
+import sys
 
 import pytest
 
@@ -33,13 +34,33 @@ def _names(metafunc):
     names = (wanted,) if wanted else mark.args if mark else DEFAULT
     if metafunc.definition.get_closest_marker("module"):
         names = [name for name in names if not name.startswith("7.3")]
-    return names
+    # pytest shares a fixture between tests whose parameter is the same object.
+    return [sys.intern(name) for name in names]
 
 
 def pytest_generate_tests(metafunc):
     if "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", _names(metafunc), indirect=True,
                              scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Within a file, put together what runs on one kernel.
+
+    pytest groups by a parameter's place in each test's own list, and would
+    boot the guests of a file anew wherever two tests name other kernels.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+
+    def place(item):
+        name = getattr(item, "callspec", None) and \
+            item.callspec.params.get("kernel")
+        known = name in kernels.NAMES
+        return (files.index(item.path),
+                kernels.NAMES.index(name) if known else len(kernels.NAMES))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
