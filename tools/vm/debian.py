@@ -218,12 +218,13 @@ def newest(pattern, variable, wanted=lambda package: True):
     raise gone(pattern, variable)
 
 
-def gone(pattern, variable):
+def gone(what, variable):
     """Return the UserError for a package that is not in the archive."""
+    name = what.replace("\\", "")
     return UserError(
-        f"Debian's archive at {mirrors()[0]} has no (longer a) package "
-        f"{pattern}: looked in {', '.join(SUITES)}; set {variable} to the name "
-        "of a package that it has")
+        f"Debian's archive at {mirrors()[0]} has no package {name} (any more); "
+        f"looked in {', '.join(SUITES)}; set {variable} to the name of one that "
+        "it has")
 
 
 def download(packages, directory):

@@ -61,6 +61,7 @@ def find(name):
         return _debian(name, rf"linux-image-{re.escape(name)}\.\d[^-]*(-\d+)?"
                              rf"{_FLAVOUR}(-unsigned)?")
     if name.startswith("linux-image-"):
+        _supported(name.removeprefix("linux-image-"), name)
         return _debian(name, re.escape(name))
     if name in ("7.3", "7.3-debug"):
         return _built(name, debug=name.endswith("-debug"))
@@ -86,10 +87,7 @@ def _debian(name, pattern):
     """Return a kernel from Debian's packages, unpacked into the cache."""
     def build(directory):
         def unpack():
-            packages = _packages(pattern)
-            _supported(packages[0].name.removeprefix("linux-image-"),
-                       packages[0].name)
-            debian.unpack(packages, directory)
+            debian.unpack(_packages(pattern), directory)
 
         with step(f"getting kernel {name} from Debian's archive"):
             debian.current(unpack)
@@ -129,8 +127,7 @@ def _packages(pattern):
         if all(any(piece.name in names for piece in pieces)
                for names in wanted):
             return [image, *pieces]
-    raise debian.gone(f"{pattern}, with the headers of the same version,",
-                      "KERNEL")
+    raise debian.gone(f"{pattern} with headers of the same version", "KERNEL")
 
 
 def _mend(directory, release):
