@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0
+"""fio in a guest, and what its I/O cost in interrupts and kicks."""
+
+import json
+import re
+import statistics
+
+from . import queues
+from .errors import CommandFailed, GuestError
+
+# A kick is a call of vp_notify(), which writes to the device's notification
+# register.  The third pointer of struct virtqueue, after its list head, is
+# the queue's name, "req.N" for all that a virtio-blk driver makes.
+_TRACING = "/sys/kernel/tracing"
+_PROBE = "p:vblk/kick vp_notify name=+0(+24(%di)):string"
+_TRIGGER = f"{_TRACING}/events/vblk/kick/trigger"
+_HIST = f"{_TRACING}/events/vblk/kick/hist"
+
+JOBS = ("randread", "randwrite")
+
+_GRACE = 120
+
+
+def fio(guest, seconds=0, **options):
+    """Run fio in a guest and return what its JSON says of the whole.
+
+    Jobs are threads.  options are fio's.  The result has errors, and for
+    reads and writes (ios, bytes, iops).  GuestError if fio cannot be made
+    sense of.
+    """
+    words = " ".join(f"--{name}={value}" for name, value in options.items())
+    result = guest.run(
+        f"fio --name=job --thread --group_reporting --output-format=json "
+        f"--output=/run/fio.json {words}; status=$?; "
+        "echo; echo @json; cat /run/fio.json; exit $status",
+        timeout=seconds + _GRACE, check=False)
+    said, _, text = result.output.partition("\n@json\n")
+    try:
+        return _outcome(json.loads(text[text.index("{"):]), said)
+    except (ValueError, LookupError):
+        raise CommandFailed(f"fio {words} ended with status {result.status}:\n"
+                            f"{result.output.strip()}", result) from None
+
+
+def _outcome(report, said):
+    """Return what matters of fio's report, and what it said besides."""
+    (job,) = report["jobs"]
+    errors = job.get("total_err", 0) or int(job["error"] != 0)
+    found = {"errors": errors}
+    if errors:
+        found["said"] = said.strip()
+    for way in ("read", "write", "trim"):
+        if job[way]["total_ios"]:
+            found[way] = {"ios": job[way]["total_ios"],
+                          "bytes": job[way]["io_bytes"],
+                          "iops": round(job[way]["iops"])}
+    return found
+
+
+def interrupts(guest, virtio):
+    """Return how often each queue's interrupt came, by queue and CPU."""
+    irqs = queues.parse_interrupts(guest.run("cat /proc/interrupts").output)
+    return {index: irq.counts
+            for index, irq in queues.disk_irqs(irqs, virtio).items()}
+
+
+class KickCounter:
+    """Counts the kicks of virtio-blk queues, in a with block.
+
+    Its reading is None in a guest whose kernel has no kprobe events.
+    """
+
+    def __init__(self, guest):
+        self._guest = guest
+
+    def __enter__(self):
+        made = self._guest.run(
+            f"echo '{_PROBE}' > {_TRACING}/kprobe_events && "
+            f"echo 'hist:keys=name' > {_TRIGGER}", check=False)
+        self.known = made.status == 0
+        return self
+
+    def read(self):
+        """Return the number of kicks since the last reading."""
+        if not self.known:
+            return None
+        text = self._guest.run(
+            f"cat {_HIST}; echo 'hist:keys=name:clear' >> {_TRIGGER}").output
+        return sum(int(count) for count in re.findall(
+            r"\{ name: req\.\d+\s*\} hitcount:\s*(\d+)", text))
+
+    def __exit__(self, kind, error, traceback):
+        if self.known and error is None:
+            self._guest.run(f"echo '!hist:keys=name' >> {_TRIGGER}; "
+                            f"echo '-:vblk/kick' >> {_TRACING}/kprobe_events")
+
+
+def workload(guest, virtio, name, rw, seconds, cpus, kicks=None):
+    """Run one timed job on a disk; return its figures.
+
+    virtio and name: of the disk, as "virtio2" and "vda".  kicks: a
+    KickCounter, or None.
+    """
+    before = interrupts(guest, virtio)
+    if kicks:
+        kicks.read()
+    outcome = fio(guest, seconds, filename=f"/dev/{name}", rw=rw, bs="4k",
+                  direct=1, ioengine="libaio", iodepth=32, numjobs=cpus,
+                  cpus_allowed=f"0-{cpus - 1}", cpus_allowed_policy="split",
+                  norandommap=1, time_based=1, runtime=seconds)
+    kicked = kicks.read() if kicks else None
+    after = interrupts(guest, virtio)
+    way = outcome.get("read" if rw == "randread" else "write")
+    if way is None or outcome["errors"]:
+        raise GuestError(f"fio {rw} on {name}: {outcome['errors']} errors:\n"
+                         f"{outcome.get('said') or '(nothing done)'}")
+    came = {index: {cpu: after[index][cpu] - before[index][cpu]
+                    for cpu in after[index]} for index in after}
+    total = sum(sum(counts.values()) for counts in came.values())
+    return {"ios": way["ios"], "iops": way["iops"], "interrupts": came,
+            "interrupts_per_io": total / way["ios"],
+            "kicks_per_io": None if kicked is None else kicked / way["ios"]}
+
+
+def compare(rounds, counted):
+    """Return how two drivers did at one job.
+
+    rounds: for each the figures from workload() of "ours" and "stock";
+    counted: those of the round in which kicks were counted.
+    """
+    ratios = [pair["ours"]["iops"] / pair["stock"]["iops"] for pair in rounds]
+    found = {"ratios": ratios, "median": statistics.median(ratios),
+             "low": min(ratios), "high": max(ratios)}
+    for side in ("ours", "stock"):
+        runs = [pair[side] for pair in rounds]
+        found[side] = {
+            "iops": [run["iops"] for run in runs],
+            "iops_median": statistics.median(run["iops"] for run in runs),
+            "interrupts_per_io": statistics.median(
+                run["interrupts_per_io"] for run in runs),
+            "kicks_per_io": counted[side]["kicks_per_io"]}
+    return found
+
+
+def where_interrupts_went(disk, counts):
+    """Return how many of a disk's queues interrupted, and how often elsewhere.
+
+    disk: as from queues.read(); counts: each as from interrupts().  Elsewhere
+    is a CPU that is not one of the queue's.
+    """
+    own, elsewhere = {}, 0
+    for queue in disk["queues"]:
+        for by_cpu in (each.get(queue["index"], {}) for each in counts):
+            for cpu, count in by_cpu.items():
+                if cpu in queue["cpus"]:
+                    own[queue["index"]] = own.get(queue["index"], 0) + count
+                else:
+                    elsewhere += count
+    return {"queues": sum(count > 0 for count in own.values()),
+            "elsewhere": elsewhere}

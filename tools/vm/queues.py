@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A disk's queues as the guest sees them: their CPUs, vectors and interrupts."""
+
+import re
+from dataclasses import asdict, dataclass
+
+# The part of an MSI's number that is the vector's index in its device; the
+# rest, which older kernels show as well, is the device's address.
+_VECTOR_MASK = 0x7ff
+
+
+@dataclass(frozen=True)
+class Irq:
+    """A line of /proc/interrupts.
+
+    vector: the index of an MSI vector in its device, None for other kinds.
+    counts: how often it came, by CPU.
+    """
+    number: int
+    counts: dict
+    chip: str
+    vector: int | None
+    name: str
+
+
+def parse_interrupts(text):
+    """Return the Irqs in the contents of /proc/interrupts."""
+    header, *lines = text.splitlines()
+    cpus = [int(name.removeprefix("CPU")) for name in header.split()]
+    irqs = []
+    for line in lines:
+        number, *words = line.split(None, len(cpus) + 1)
+        chip, pin, name = _source(words[len(cpus):])
+        if not re.fullmatch(r"\d+:", number) or chip is None:
+            continue
+        counts = dict(zip(cpus, map(int, words)))
+        vector = int(pin) & _VECTOR_MASK if "MSI" in chip else None
+        irqs.append(Irq(int(number[:-1]), counts, chip, vector, name))
+    return irqs
+
+
+def _source(words):
+    """Return chip, number there, and name from what follows the counts."""
+    match = re.match(r"(\S+)\s+(\d+)-\S+\s*(.*)", words[0].strip()) \
+        if words else None
+    return match.groups() if match else (None, None, None)
+
+
+def parse_cpus(text):
+    """Return the CPUs in a list as the kernel writes it: "0-3,8" or "0, 1"."""
+    cpus = set()
+    for part in text.replace(",", " ").split():
+        first, _, last = part.partition("-")
+        cpus.update(range(int(first), int(last or first) + 1))
+    return sorted(cpus)
+
+
+def format_cpus(cpus):
+    """Return a list of CPUs as short as it gets: "0-3,8"."""
+    runs = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][1] + 1:
+            runs[-1][1] = cpu
+        else:
+            runs.append([cpu, cpu])
+    return ",".join(str(first) if first == last else f"{first}-{last}"
+                    for first, last in runs)
+
+
+def disk_irqs(irqs, virtio):
+    """Return the Irqs of a device's queues, by queue."""
+    found = {}
+    for irq in irqs:
+        match = re.fullmatch(re.escape(virtio) + r"-req\.(\d+)", irq.name)
+        if match:
+            found[int(match[1])] = irq
+    return found
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One queue of a disk; cpus are those that submit to it.
+
+    vector, irq and the affinities are None where the queue has no interrupt
+    of its own, ring where the driver does not tell.
+    """
+    index: int
+    type: str
+    cpus: list
+    vector: int | None
+    irq: int | None
+    affinity: list | None
+    effective: list | None
+    ring: int | None
+    depth: int
+
+    @property
+    def affinity_equal(self):
+        """Whether its interrupt may go to its CPUs and to no others."""
+        return self.affinity is not None and self.affinity == self.cpus
+
+
+def read(guest, name):
+    """Return what is to be known of the queues of a disk such as "vda"."""
+    files = _files(guest, f"/sys/block/{name}/mq/*/cpu_list",
+                   f"/sys/block/{name}/mq/*/nr_tags",
+                   f"/sys/kernel/debug/block/{name}/hctx*/type",
+                   "/proc/irq/*/smp_affinity_list",
+                   "/proc/irq/*/effective_affinity_list")
+    virtio = guest.run(f"basename $(readlink /sys/block/{name}/device)")
+    irqs = parse_interrupts(guest.run("cat /proc/interrupts").output)
+    found = assemble(name, files, disk_irqs(irqs, virtio.output.strip()),
+                     guest.log())
+    return {"name": name, "virtio": virtio.output.strip(),
+            "queues": [{**asdict(queue), "affinity_equal": queue.affinity_equal}
+                       for queue in found],
+            "affinities_equal": sum(queue.affinity_equal for queue in found)}
+
+
+def _files(guest, *patterns):
+    """Return the contents of the guest's files that match, by path."""
+    # Some /proc/irq files answer with an error where nobody owns the number.
+    listing = guest.run(f"grep -H '' {' '.join(patterns)} 2>/dev/null; true")
+    return dict(line.split(":", 1) for line in listing.output.splitlines())
+
+
+def assemble(name, files, irqs, log):
+    """Return a disk's Queues from the parts of which read() puts them together.
+
+    files: contents by path; irqs: as from disk_irqs(); log: the kernel's.
+    """
+    said = re.findall(rf"\[{name}\] (\d+)/(\d+) default/poll queues, "
+                      r"ring (\d+), depth \d+", log)
+    defaults, ring = (int(said[-1][0]), int(said[-1][2])) if said else (None, None)
+    found = []
+    for path, cpus in files.items():
+        match = re.fullmatch(rf"/sys/block/{name}/mq/(\d+)/cpu_list", path)
+        if not match:
+            continue
+        index = int(match[1])
+        kind = "default" if defaults is None or index < defaults else "poll"
+        irq = irqs.get(index)
+        found.append(Queue(
+            index=index,
+            type=files.get(f"/sys/kernel/debug/block/{name}/hctx{index}/type",
+                           kind),
+            cpus=parse_cpus(cpus),
+            vector=irq and irq.vector, irq=irq and irq.number,
+            affinity=_affinity(files, irq, "smp_affinity_list"),
+            effective=_affinity(files, irq, "effective_affinity_list"),
+            ring=ring, depth=int(files[f"/sys/block/{name}/mq/{index}/nr_tags"])))
+    return sorted(found, key=lambda queue: queue.index)
+
+
+def _affinity(files, irq, file):
+    return irq and parse_cpus(files[f"/proc/irq/{irq.number}/{file}"])

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What `make run` shows: tables, a plot, a page.
+
+All are made of the run's facts, which are also what report.json holds:
+
+format          1
+verdict, why    "PASS" or "FAIL", and the reasons
+queues, affinities_equal
+                of the null disk: how many queues, and for how many of them
+                the IRQ's affinity equals the queue's CPUs
+verify_errors   blocks that fio found to be wrong, before and after a restart
+error           only if the run was cut short: by what
+checks          each name, expected, seen, passed
+versions        kernel, qemu, accelerator, driver (commit), module_sha256, fio
+wall_clock      what its figures of speed are good for
+seconds, phases how long all of it took, and its parts
+disks           "null" and "files": name, virtio, affinities_equal, and for
+                each of queues index, type, cpus, vector, irq, affinity,
+                effective, affinity_equal, ring, depth
+one_queue       the null disk likewise, with num_request_queues=1
+write, reread   fio's verified writes, and the later reading: errors, and for
+                read and write ios, bytes, iops
+fsck, image_check
+                exit status and words of e2fsck and `qemu-img check`
+clearing        of discard and both kinds of write zeroes, what was read back
+                inside and around, and what the qcow2 file holds there
+drivers         "ours" and "stock": whether the module is "out of tree"
+comparison      for each job and number of queues: ratios of IOPS, ours to
+                the kernel's own, by round; their median, low and high; and
+                for "ours" and "stock" iops by round, iops_median,
+                interrupts_per_io, kicks_per_io (null where not known)
+interrupts      queues that interrupted, and interrupts elsewhere than on
+                their queue's CPUs
+kernel_log      "no complaint", if the guest's kernel had none
+
+A fact that the run did not reach is missing.
+"""
+
+import base64
+import html
+import subprocess
+from pathlib import Path
+from string import Template
+
+from . import host
+from .queues import format_cpus
+
+WALL_CLOCK = {
+    "tcg": "The guest runs under emulation (TCG): figures per second say nothing "
+           "about hardware, and are good only as ratios of runs side by side.",
+    "kvm": "The guest runs under KVM: figures per second belong to this machine "
+           "and its load; the ratios of runs side by side are steadier.",
+}
+JOB_NAMES = {"randread": "random read", "randwrite": "random write"}
+_DISK_NAMES = {"null": "null-co", "files": "qcow2 with ext4"}
+_HERE = Path(__file__).parent
+
+
+# Tables: a header and rows of strings
+
+def _queue_table(disk):
+    header = ["queue", "type", "CPUs", "vector", "IRQ", "effective affinity",
+              "ring", "depth", "affinity = CPUs"]
+    rows = [[_number(queue["index"]), queue["type"], format_cpus(queue["cpus"]),
+             _number(queue["vector"]), _number(queue["irq"]),
+             "-" if queue["effective"] is None else
+             format_cpus(queue["effective"]),
+             _number(queue["ring"]), _number(queue["depth"]),
+             _equality(queue)] for queue in disk["queues"]]
+    return header, rows
+
+
+def _equality(queue):
+    if queue["affinity"] is None:
+        return "no IRQ of its own"
+    return "yes" if queue["affinity_equal"] else \
+        f"no, it is {format_cpus(queue['affinity'])}"
+
+
+def _number(value):
+    return "-" if value is None else str(value)
+
+
+def _comparison_table(facts):
+    header = ["job", "queues", "IOPS ours", "kernel's own", "ratio", "range",
+              "interrupts per I/O", "kernel's own", "kicks per I/O",
+              "kernel's own"]
+    return header, [_comparison_row(row) for row in facts["comparison"]]
+
+
+def _comparison_row(row):
+    ours, stock = row["ours"], row["stock"]
+    return [JOB_NAMES[row["job"]], str(row["queues"]),
+            f"{ours['iops_median']:.0f}", f"{stock['iops_median']:.0f}",
+            f"{row['median']:.2f}", f"{row['low']:.2f}-{row['high']:.2f}",
+            *(_per_io(side[key]) for key in ("interrupts_per_io", "kicks_per_io")
+              for side in (ours, stock))]
+
+
+def _per_io(value):
+    return "not known" if value is None else f"{value:.3f}"
+
+
+def _check_table(facts):
+    return ["", "check", "expected", "seen"], [
+        ["ok" if check["passed"] else "FAIL", check["name"],
+         str(check["expected"]), str(check["seen"])]
+        for check in facts["checks"]]
+
+
+def _rounds(facts):
+    return len(facts["comparison"][0]["ratios"])
+
+
+def _comparison_words(facts):
+    return (f"4 KiB on the null disk, 4 jobs of depth 32 pinned to CPUs 0-3. "
+            f"Medians of {_rounds(facts)} rounds in one boot, the drivers taking "
+            "turns; the range is from the lowest ratio to the highest. Kicks are "
+            "calls of vp_notify, counted in a round of their own.")
+
+
+def _disk_title(facts, id):
+    disk = facts["disks"][id]
+    return f"{disk['name']}, {_DISK_NAMES[id]} ({disk['virtio']})"
+
+
+def _affinity_words(disk):
+    return (f"{disk['affinities_equal']} of {len(disk['queues'])} IRQ affinities "
+            "equal their queue's CPUs")
+
+
+# For the terminal
+
+def _text_table(header, rows):
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    numeric = [all(cell[:1].isdigit() or cell in ("-", "not known")
+                   for cell in column) for column in zip(*rows)]
+    lines = ["  ".join(cell.rjust(width) if right else cell.ljust(width)
+                       for cell, width, right in zip(row, widths, numeric))
+             for row in [header, *rows]]
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def queue_tables(facts):
+    """Return the tables of both disks' queues, as text."""
+    parts = [f"\n{_disk_title(facts, id)}\n{_text_table(*_queue_table(disk))}\n"
+             f"  {_affinity_words(disk)}\n" for id, disk in facts["disks"].items()]
+    (queue, *_), one = facts["one_queue"]["queues"], facts["one_queue"]
+    parts.append(f"\n{one['name']} with num_request_queues=1: CPUs "
+                 f"{format_cpus(queue['cpus'])}, {_affinity_words(one)}\n")
+    return "".join(parts)
+
+
+def comparison_table(facts):
+    """Return both drivers' figures side by side, as text."""
+    header, rows = _comparison_table(facts)
+    return (f"\nour driver and the kernel's own\n{_text_table(header, rows)}\n"
+            f"\n  {_comparison_words(facts)}\n  {facts['wall_clock']}\n")
+
+
+def verdict_text(facts):
+    """Return the checks and the verdict, as text."""
+    return (f"\n{_text_table(*_check_table(facts))}\n"
+            f"\n{facts['verdict']}: {facts['why']}")
+
+
+# The plot
+
+_LIGHT = {"ink": "#1f2328", "paper": "#ffffff", "faint": "#6b7280",
+          "accent": "#2563a8"}
+_DARK = {"ink": "#e4e6ea", "paper": "#16181c", "faint": "#9aa1ac",
+         "accent": "#6ea8e8"}
+
+
+def plot(facts, colours=_LIGHT):
+    """Return a PNG with the ratio of each round, made with gnuplot."""
+    rows = list(enumerate(facts["comparison"], 1))
+    extreme = max(max(row["high"], 1 / row["low"]) for _, row in rows)
+    lines = ["$rounds << END",
+             *(f"{number} {ratio}" for number, row in rows
+               for ratio in row["ratios"]), "END",
+             "$medians << END",
+             *(f"{number} {row['median']} {row['median']:.2f}"
+               for number, row in rows), "END",
+             *(f"{name} = '{value}'" for name, value in colours.items()),
+             f"reach = {max(extreme * 1.1, 1.6)}", f"rounds = {_rounds(facts)}",
+             f"load '{_HERE / 'ratios.gnuplot'}'", ""]
+    made = subprocess.run([host.which("gnuplot")], input="\n".join(lines).encode(),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if made.returncode or not made.stdout:
+        raise OSError(f"gnuplot failed: {made.stderr.decode().strip()}")
+    return made.stdout
+
+
+# The page
+
+def html_page(facts):
+    """Return a page that shows all of it and needs nothing else."""
+    sections = [_queue_section, _comparison_section, _data_section]
+    return Template((_HERE / "report.html").read_text()).substitute(
+        verdict=facts["verdict"], mark=facts["verdict"].lower(),
+        why=html.escape(facts["why"]), figures=_figures(facts),
+        sections="".join(section(facts) for section in sections),
+        checks=_html_table(*_check_table(facts)),
+        versions=_html_table(["", ""], _version_rows(facts)))
+
+
+def _html_table(header, rows):
+    def row(cells, tag):
+        return "<tr>" + "".join(
+            f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    head = row(header, "th") if any(header) else ""
+    body = "".join(row(cells, "td") for cells in rows)
+    return (f'<div class="wide"><table><thead>{head}</thead>'
+            f"<tbody>{body}</tbody></table></div>")
+
+
+def _figures(facts):
+    """Return the few figures that come first."""
+    found = []
+    if "queues" in facts:
+        found += [(facts["queues"], "queues"),
+                  (f"{facts['affinities_equal']} of {facts['queues']}",
+                   "affinities equal")]
+    if "verify_errors" in facts:
+        found.append((facts["verify_errors"], "verify errors"))
+    passed = sum(check["passed"] for check in facts["checks"])
+    found.append((f"{passed} of {len(facts['checks'])}", "checks hold"))
+    return "".join(f"<div><b>{value}</b> {label}</div>" for value, label in found)
+
+
+def _queue_section(facts):
+    if "one_queue" not in facts:
+        return ""
+    return "<h2>Queues</h2>" + "".join(
+        f"<h3>{html.escape(_disk_title(facts, id))}</h3>"
+        f"{_html_table(*_queue_table(disk))}<p>{_affinity_words(disk)}.</p>"
+        for id, disk in facts["disks"].items())
+
+
+def _comparison_section(facts):
+    if "comparison" not in facts:
+        return ""
+    light, dark = (base64.b64encode(plot(facts, colours)).decode()
+                   for colours in (_LIGHT, _DARK))
+    return (
+        "<h2>Our driver and the kernel's own</h2>"
+        '<figure><picture><source media="(prefers-color-scheme: dark)" '
+        f'srcset="data:image/png;base64,{dark}">'
+        f'<img src="data:image/png;base64,{light}" width="1000" height="620" '
+        'alt="Ratios of IOPS, by job and number of queues, as in the table '
+        'below"></picture></figure>'
+        f"<p><strong>{html.escape(facts['wall_clock'])}</strong></p>"
+        f"{_html_table(*_comparison_table(facts))}"
+        f"<p>{html.escape(_comparison_words(facts))}</p>")
+
+
+def _data_section(facts):
+    if not any("image_inside" in found
+               for found in facts.get("clearing", {}).values()):
+        return ""
+    rows = [[name, found["inside"], found["around"], found["image_inside"],
+             found["image_around"]] for name, found in facts["clearing"].items()]
+    return "<h2>Discard and write zeroes</h2>" + _html_table(
+        ["", "reads back as", "around it", "the qcow2 file holds there",
+         "and around it"], rows)
+
+
+def _version_rows(facts):
+    names = {"kernel": "Linux", "qemu": "QEMU", "accelerator": "accelerator",
+             "driver": "driver", "module_sha256": "virtio_blk.ko, SHA-256",
+             "fio": "fio"}
+    versions = facts.get("versions", {})
+    rows = [[label, str(versions[key])[:24]] for key, label in names.items()
+            if versions.get(key)]
+    rows += [[phase["name"], f"{phase['seconds']:.1f} s"]
+             for phase in facts["phases"]]
+    return [*rows, ["in all", f"{facts['seconds']:.0f} s"]]
