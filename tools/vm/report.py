@@ -38,7 +38,9 @@ A fact that the run did not reach is missing.
 
 import base64
 import html
+import re
 import subprocess
+import textwrap
 from pathlib import Path
 from string import Template
 
@@ -82,23 +84,21 @@ def _number(value):
 
 
 def _comparison_table(facts):
-    header = ["job", "queues", "IOPS ours", "kernel's own", "ratio", "range",
-              "interrupts per I/O", "kernel's own", "kicks per I/O",
-              "kernel's own"]
-    return header, [_comparison_row(row) for row in facts["comparison"]]
+    header = ["job", "queues", "ratio of IOPS", "range", "IOPS",
+              "interrupts per I/O", "kicks per I/O"]
+    return header, [
+        [JOB_NAMES[row["job"]], str(row["queues"]), f"{row['median']:.2f}",
+         f"{row['low']:.2f} to {row['high']:.2f}",
+         _both(row, "iops_median", "{:.0f}"),
+         _both(row, "interrupts_per_io", "{:.3f}"),
+         _both(row, "kicks_per_io", "{:.3f}")] for row in facts["comparison"]]
 
 
-def _comparison_row(row):
-    ours, stock = row["ours"], row["stock"]
-    return [JOB_NAMES[row["job"]], str(row["queues"]),
-            f"{ours['iops_median']:.0f}", f"{stock['iops_median']:.0f}",
-            f"{row['median']:.2f}", f"{row['low']:.2f}-{row['high']:.2f}",
-            *(_per_io(side[key]) for key in ("interrupts_per_io", "kicks_per_io")
-              for side in (ours, stock))]
-
-
-def _per_io(value):
-    return "not known" if value is None else f"{value:.3f}"
+def _both(row, key, form):
+    """Return a figure of our driver's and of the kernel's own."""
+    if row["ours"][key] is None:
+        return "not known"
+    return " / ".join(form.format(row[side][key]) for side in ("ours", "stock"))
 
 
 def _check_table(facts):
@@ -113,10 +113,11 @@ def _rounds(facts):
 
 
 def _comparison_words(facts):
-    return (f"4 KiB on the null disk, 4 jobs of depth 32 pinned to CPUs 0-3. "
-            f"Medians of {_rounds(facts)} rounds in one boot, the drivers taking "
-            "turns; the range is from the lowest ratio to the highest. Kicks are "
-            "calls of vp_notify, counted in a round of their own.")
+    return ("Ours / the kernel's own; 4 KiB on the null disk, 4 jobs of depth 32 "
+            f"pinned to CPUs 0-3. Medians of {_rounds(facts)} rounds in one boot, "
+            "the drivers taking turns; the range is from the lowest ratio of a "
+            "round to the highest. Kicks are calls of vp_notify, counted in a "
+            "round of their own.")
 
 
 def _disk_title(facts, id):
@@ -133,8 +134,8 @@ def _affinity_words(disk):
 
 def _text_table(header, rows):
     widths = [max(map(len, column)) for column in zip(header, *rows)]
-    numeric = [all(cell[:1].isdigit() or cell in ("-", "not known")
-                   for cell in column) for column in zip(*rows)]
+    numeric = [all(re.match(r"\d|-$|not known$", cell) for cell in column)
+               for column in zip(*rows)]
     lines = ["  ".join(cell.rjust(width) if right else cell.ljust(width)
                        for cell, width, right in zip(row, widths, numeric))
              for row in [header, *rows]]
@@ -154,8 +155,11 @@ def queue_tables(facts):
 def comparison_table(facts):
     """Return both drivers' figures side by side, as text."""
     header, rows = _comparison_table(facts)
+    words = "\n".join(
+        textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  ")
+        for text in (_comparison_words(facts), facts["wall_clock"]))
     return (f"\nour driver and the kernel's own\n{_text_table(header, rows)}\n"
-            f"\n  {_comparison_words(facts)}\n  {facts['wall_clock']}\n")
+            f"\n{words}\n")
 
 
 def verdict_text(facts):
@@ -174,22 +178,31 @@ _DARK = {"ink": "#e4e6ea", "paper": "#16181c", "faint": "#9aa1ac",
 
 def plot(facts, colours=_LIGHT):
     """Return a PNG with the ratio of each round, made with gnuplot."""
-    rows = list(enumerate(facts["comparison"], 1))
+    # A gap between the jobs.
+    rows = [(number + number // 2 * 0.5, row)
+            for number, row in enumerate(facts["comparison"])]
     extreme = max(max(row["high"], 1 / row["low"]) for _, row in rows)
     lines = ["$rounds << END",
              *(f"{number} {ratio}" for number, row in rows
                for ratio in row["ratios"]), "END",
              "$medians << END",
-             *(f"{number} {row['median']} {row['median']:.2f}"
-               for number, row in rows), "END",
+             *(f"{number} {row['median']} {row['median']:.2f} "
+               f'"{_queues(row)}"' for number, row in rows), "END",
+             "$jobs << END",
+             *(f'{number} "{JOB_NAMES[row["job"]]}"'
+               for number, row in rows[::2]), "END",
              *(f"{name} = '{value}'" for name, value in colours.items()),
-             f"reach = {max(extreme * 1.1, 1.6)}", f"rounds = {_rounds(facts)}",
+             f"reach = {max(extreme * 1.1, 1.4)}", f"rounds = {_rounds(facts)}",
              f"load '{_HERE / 'ratios.gnuplot'}'", ""]
     made = subprocess.run([host.which("gnuplot")], input="\n".join(lines).encode(),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if made.returncode or not made.stdout:
         raise OSError(f"gnuplot failed: {made.stderr.decode().strip()}")
     return made.stdout
+
+
+def _queues(row):
+    return f"{row['queues']} queue{'s' * (row['queues'] > 1)}"
 
 
 # The page
@@ -201,18 +214,19 @@ def html_page(facts):
         verdict=facts["verdict"], mark=facts["verdict"].lower(),
         why=html.escape(facts["why"]), figures=_figures(facts),
         sections="".join(section(facts) for section in sections),
-        checks=_html_table(*_check_table(facts)),
-        versions=_html_table(["", ""], _version_rows(facts)))
+        checks=_html_table(*_check_table(facts), kind="text"),
+        versions=_html_table(["", ""], _version_rows(facts), kind="text"))
 
 
-def _html_table(header, rows):
+def _html_table(header, rows, kind="wide"):
+    """Return a table; one of kind "wide" has no lines broken, and scrolls."""
     def row(cells, tag):
         return "<tr>" + "".join(
             f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     head = row(header, "th") if any(header) else ""
     body = "".join(row(cells, "td") for cells in rows)
-    return (f'<div class="wide"><table><thead>{head}</thead>'
+    return (f'<div class="{kind}"><table><thead>{head}</thead>'
             f"<tbody>{body}</tbody></table></div>")
 
 
@@ -248,7 +262,7 @@ def _comparison_section(facts):
         "<h2>Our driver and the kernel's own</h2>"
         '<figure><picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="data:image/png;base64,{dark}">'
-        f'<img src="data:image/png;base64,{light}" width="1000" height="620" '
+        f'<img src="data:image/png;base64,{light}" width="1000" height="560" '
         'alt="Ratios of IOPS, by job and number of queues, as in the table '
         'below"></picture></figure>'
         f"<p><strong>{html.escape(facts['wall_clock'])}</strong></p>"

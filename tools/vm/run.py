@@ -116,16 +116,24 @@ def write_and_verify(guest, facts):
     dev = f"/dev/{guest.dev('files')}"
     guest.run(f"mkfs.ext4 -q {dev} {_FS_MIB}M && mkdir -p {_MOUNT} && "
               f"busybox mount {dev} {_MOUNT}")
-    facts["write"] = measure.fio(guest, rw="randwrite", **_VERIFY)
+    facts["write"] = verified(guest, "randwrite")
     fsck = guest.run(f"busybox umount {_MOUNT} && e2fsck -fn {dev}", check=False)
     facts["fsck"] = {"status": fsck.status, "said": fsck.output.strip()}
+
+
+def verified(guest, rw):
+    """Return what fio found, having shown what it had to say of errors."""
+    found = measure.fio(guest, rw=rw, **_VERIFY)
+    if found["errors"]:
+        say(found["said"])
+    return found
 
 
 def read_again(guest, facts):
     """Verify the files once more, in a guest that has not written them."""
     dev = f"/dev/{guest.dev('files')}"
     guest.run(f"mkdir -p {_MOUNT} && busybox mount -o ro {dev} {_MOUNT}")
-    facts["reread"] = measure.fio(guest, rw="read", **_VERIFY)
+    facts["reread"] = verified(guest, "read")
     guest.run(f"busybox umount {_MOUNT}")
     facts["verify_errors"] = (facts["write"]["errors"]
                               + facts["reread"]["errors"])
@@ -232,7 +240,7 @@ def compare(guest, facts):
         {"job": job, "queues": count,
          **measure.compare([round_[job, count] for round_ in rounds],
                            counted[job, count])}
-        for job, count in counted]
+        for job in measure.JOBS for count in (1, QUEUES)]
     facts["interrupts"] = measure.where_interrupts_went(
         disk, [round_[job, QUEUES]["ours"]["interrupts"]
                for round_ in [counted, *rounds] for job in measure.JOBS])
