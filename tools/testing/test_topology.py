@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which CPU uses which queue, and where that queue's interrupts go.
+
+Most guests here have the same eight disks: four with 1, 2, 4 and 16 queues
+and a vector for each of them, and four with 4 queues each and 0, 1, 2 and 3
+vectors.  What must hold is the same for any number of CPUs, so all guests
+share the checks at the beginning of this file.
+"""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import fio
+import topology
+from vm import cache, host, qemu_dist
+from vm.disk import Disk
+from vm.guest import Guest
+
+MIB = 1 << 20
+QUEUES = {"q1": 1, "q2": 2, "q4": 4, "q16": 16,
+          "v0": 4, "v1": 4, "v2": 4, "v3": 4}
+
+
+def disks():
+    """Return the eight disks."""
+    return [Disk(id, queues=queues, vectors=vectors(id))
+            for id, queues in QUEUES.items()]
+
+
+def vectors(id):
+    """Return how many vectors a disk has, one of them for its configuration."""
+    return int(id[1:]) if id[0] == "v" else QUEUES[id] + 1
+
+
+# What must hold for every disk
+
+def check_counts(layout, id, limit=0, poll=0):
+    """A disk has as many queues of each type as it should."""
+    total = min(QUEUES[id], len(layout.possible), limit or QUEUES[id])
+    poll = min(poll, total - 1)
+    wanted = {"default": total - poll} | ({"poll": poll} if poll else {})
+    found = {type: len(queues)
+             for type, queues in layout.disks[id].queues.items()}
+    assert found == wanted, id
+
+
+def check_map(layout, id, probed):
+    """Each possible CPU uses one queue of each type, and no queue is idle.
+
+    probed: the layout when the disk was probed.
+    """
+    for type, queues in layout.disks[id].queues.items():
+        what = f"{id}: the {type} queues serve CPUs {queues}"
+        users = sorted(cpu for cpus in queues.values() for cpu in cpus)
+        assert users == sorted(layout.possible), what
+        assert all(queues.values()), what
+        # The kernel spreads those that are there first, then all others.
+        for some in (probed.present, probed.possible - probed.present):
+            sizes = {len(cpus & some) for cpus in queues.values()}
+            assert max(sizes) - min(sizes) <= 1, what
+
+
+def own_vectors(layout, id):
+    """Tell whether a disk has a vector for each queue with an interrupt."""
+    return vectors(id) > len(layout.disks[id].queues["default"])
+
+
+def check_vectors(layout, id, probed):
+    """Each queue's vector goes to its CPUs; a shared one belongs to no queue.
+
+    probed: the layout when the disk was probed.
+    """
+    disk = layout.disks[id]
+    found = {vector: interrupt.affinity
+             for vector, interrupt in disk.interrupts.items()}
+    if own_vectors(layout, id):
+        del found["config"]
+        assert found == {f"req.{index}": cpus for index, cpus
+                         in disk.queues["default"].items()}, id
+    elif vectors(id) >= 2:
+        assert set(found) == {"config", "virtqueues"}, id
+        assert found["virtqueues"] >= probed.online, id
+    else:
+        assert set(found) == {""}, id
+        assert found[""] >= probed.online, id
+
+
+def check_arrivals(guest, layout, id, ios=16):
+    """I/O from each CPU interrupts by its own queue's vector, and no other."""
+    disk = layout.disks[id]
+    for arrival in topology.read_from_each_cpu(guest, disk, layout.online, ios):
+        what = f"{id}: I/O of CPU {arrival.cpu} came in at {arrival.counts}"
+        vector, cpus = "virtqueues" if vectors(id) >= 2 else "", layout.online
+        if own_vectors(layout, id):
+            index = disk.queue_of(arrival.cpu)
+            vector, cpus = f"req.{index}", disk.queues["default"][index]
+        assert set(arrival.counts) == {vector}, what
+        assert set(arrival.counts[vector]) <= cpus, what
+        count = sum(arrival.counts[vector].values())
+        # The pin of an INTx may belong to several disks.
+        assert ios // 2 <= count and (count <= ios or not vector), what
+
+
+def check_layout(guest, probed=None, **limits):
+    """All disks of a guest are laid out as they should; return the layout.
+
+    probed: the layout when the disks were probed, if it has changed since.
+    """
+    layout = topology.read(guest)
+    assert set(layout.disks) == set(QUEUES)
+    for id in QUEUES:
+        check_counts(layout, id, **limits)
+        check_map(layout, id, probed or layout)
+        check_vectors(layout, id, probed or layout)
+    return layout
+
+
+# CPUs against queues
+
+@pytest.fixture(scope="module", params=(1, 2, 3, 4, 7, 16),
+                ids=lambda cpus: f"{cpus}cpus")
+def guest(request, kernel):
+    """A guest with so many CPUs and the eight disks."""
+    with Guest(kernel, cpus=request.param, disks=disks()) as guest:
+        yield guest
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_affinity(guest):
+    """Queues, CPUs and vectors belong together, with the default parameters."""
+    layout = check_layout(guest)
+    assert len(layout.possible) == len(layout.online) == guest.cpus
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_affinity_of_io(guest):
+    """I/O from each CPU shows up on the interrupt of its own queue only."""
+    layout = topology.read(guest)
+    for id in QUEUES:
+        check_arrivals(guest, layout, id)
+
+
+def clamped(guest, name):
+    """Return what the log says a parameter was clamped to, for each disk."""
+    return dict(re.findall(rf"virtio_blk (virtio\d+): {name}=\d+: using (\d+)",
+                           guest.run("dmesg -c").output))
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_affinity_num_request_queues(guest):
+    """num_request_queues limits the queues; more than there are is clamped."""
+    for limit in (1, 3, 100):
+        guest.run("dmesg -C")
+        topology.probe_again(guest, num_request_queues=limit, poll_queues=0)
+        layout = check_layout(guest, limit=limit)
+        most = {layout.disks[id].virtio: min(queues, len(layout.possible))
+                for id, queues in QUEUES.items()}
+        assert clamped(guest, "num_request_queues") == {
+            virtio: str(queues) for virtio, queues in most.items()
+            if queues < limit}
+        if limit == 3:
+            for id in ("q4", "v2"):
+                check_arrivals(guest, layout, id)
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_affinity_poll_queues(guest):
+    """poll_queues sets queues aside, and leaves one with an interrupt."""
+    for poll, limit in ((1, 0), (2, 3), (100, 0)):
+        guest.run("dmesg -C")
+        topology.probe_again(guest, num_request_queues=limit, poll_queues=poll)
+        layout = check_layout(guest, limit=limit, poll=poll)
+        most = {layout.disks[id].virtio:
+                min(queues, len(layout.possible), limit or queues) - 1
+                for id, queues in QUEUES.items()}
+        assert clamped(guest, "poll_queues") == {
+            virtio: str(queues) for virtio, queues in most.items()
+            if queues < poll}
+        # What is not polled keeps to the queues with an interrupt.
+        for id in ("q4", "v1") if poll < 100 else ("q16",):
+            check_arrivals(guest, layout, id)
+    topology.probe_again(guest, num_request_queues=0, poll_queues=0)
+    check_layout(guest)
+
+
+# NUMA nodes, and CPUs that come later
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_affinity_numa_and_cpus_brought_up_later(kernel):
+    """Queues keep to a node, and those of offline CPUs wait for them.
+
+    Three CPUs of six, on two nodes, are not brought up at first.  Their queues
+    are there all the same; later they work.
+    """
+    with Guest(kernel, cpus=6, nodes=2, disks=disks(),
+               cmdline="maxcpus=3") as guest:
+        layout = check_layout(guest)
+        assert len(layout.online) == 3 and len(layout.possible) == 6
+        check_nodes(guest, layout)
+        for id in QUEUES:
+            check_arrivals(guest, layout, id)
+        guest.run("for cpu in 3 4 5; do "
+                  "echo 1 > /sys/devices/system/cpu/cpu$cpu/online; done")
+        layout = check_layout(guest, probed=layout)
+        assert len(layout.online) == 6
+        for id in QUEUES:
+            check_arrivals(guest, layout, id)
+
+
+def check_nodes(guest, layout):
+    """No vector serves two nodes where there are enough of them."""
+    nodes = [topology.parse_cpus(cpus) for cpus in guest.run(
+        "cat /sys/devices/system/node/node*/cpulist").output.splitlines()]
+    possible = [topology.parse_cpus(cpus) for cpus in ("0-2", "3-5")]
+    # What is offline belongs to no node yet.
+    assert nodes == [cpus & layout.online for cpus in possible]
+    for id in ("q2", "q4", "q16"):
+        for cpus in layout.disks[id].queues["default"].values():
+            assert any(cpus <= node for node in possible), \
+                f"{id}: a queue serves CPUs {cpus} of both nodes"
+
+
+# Under emulation later kernels take no notice of CPUs that can be plugged in:
+# since 6.12.35 or so they believe that of firmware like QEMU's only if they
+# recognize the hypervisor.  With CPUs brought up later they are tested above.
+@pytest.mark.kernels("6.1")
+def test_affinity_of_cpus_plugged_in(kernel):
+    """CPUs that may come have queues, which work once they have come."""
+    with Guest(kernel, cpus=3, maxcpus=6, disks=disks()) as guest:
+        layout = check_layout(guest)
+        assert len(layout.present) == 3 and len(layout.possible) == 6
+        for id in QUEUES:
+            check_arrivals(guest, layout, id)
+        free = [cpu for cpu in guest.qmp("query-hotpluggable-cpus")
+                if "qom-path" not in cpu]
+        assert len(free) == 3
+        for cpu in free:
+            guest.qmp("device_add", driver=cpu["type"], **cpu["props"])
+        guest.run("for try in $(seq 100); do "
+                  "[ $(cat /sys/devices/system/cpu/present) = 0-5 ] && break; "
+                  "sleep 0.1; done; "
+                  "for cpu in /sys/devices/system/cpu/cpu[345]; do "
+                  "[ $(cat $cpu/online) = 1 ] || echo 1 > $cpu/online; done")
+        layout = check_layout(guest, probed=layout)
+        assert len(layout.online) == 6
+        for id in QUEUES:
+            check_arrivals(guest, layout, id)
+
+
+# Under load
+
+@pytest.fixture(scope="module")
+def loaded(kernel):
+    """A guest with a disk of 4 queues that keeps its data."""
+    with Guest(kernel, cpus=4, disks=[
+            Disk("q4", "ram", 64 * MIB, queues=4)]) as guest:
+        yield guest
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_affinity_while_cpus_go_and_come(loaded):
+    """Going offline, a CPU leaves no I/O behind; back again it has its queue."""
+    disk = topology.read(loaded).disks["q4"]
+    load = fio.start(loaded, f"/dev/{disk.name}", rw="randwrite", bs="4k",
+                     numjobs=4, offset_increment="16m", size="16m", iodepth=64,
+                     verify="crc32c", verify_backlog=256,
+                     time_based=True, runtime=6)
+    flips = 0
+    while load.running:
+        cpu = 1 + flips % 3
+        loaded.run(f"echo 0 > /sys/devices/system/cpu/cpu{cpu}/online; sleep 0.2; "
+                   f"echo 1 > /sys/devices/system/cpu/cpu{cpu}/online")
+        flips += 1
+    report = load.wait()
+    assert flips >= 3
+    assert fio.ios(report, "write") > 500 and fio.ios(report, "read") > 500
+    layout = topology.read(loaded)
+    check_counts(layout, "q4")
+    check_map(layout, "q4", layout)
+    check_vectors(layout, "q4", layout)
+    check_arrivals(loaded, layout, "q4")
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_polled_io(loaded):
+    """Polled I/O is verified, and comes in without a single interrupt."""
+    topology.probe_again(loaded, poll_queues=2)
+    disk = topology.read(loaded).disks["q4"]
+    assert {type: len(queues) for type, queues in disk.queues.items()} == {
+        "default": 2, "poll": 2}
+    assert loaded.sysfs(f"/sys/block/{disk.name}/queue/io_poll") == "1"
+    polled = {"ioengine": "io_uring", "hipri": True, "rw": "randwrite",
+              "bsrange": "4k-256k", "verify": "crc32c", "numjobs": 2,
+              "size": "8m", "offset_increment": "8m",
+              "cpus_allowed": "0-3", "cpus_allowed_policy": "split"}
+    before = topology.read(loaded).disks["q4"].interrupts
+    # Reading the layout asks the device for its serial number.
+    serials = topology.read(loaded).disks["q4"].interrupts
+    report = fio.run(loaded, f"/dev/{disk.name}", **polled)
+    after = topology.read(loaded).disks["q4"].interrupts
+    assert fio.ios(report, "write") > 50 and fio.ios(report, "read") > 50
+    cost = _total(serials) - _total(before)
+    assert _total(after) - _total(serials) <= cost, \
+        f"{fio.ios(report)} polled I/Os came in by interrupts: {before} {after}"
+
+    # The same again, beside I/O that is not polled.
+    other = fio.start(loaded, f"/dev/{disk.name}", rw="randwrite", bs="4k",
+                      offset="32m", size="8m", verify="crc32c")
+    fio.run(loaded, f"/dev/{disk.name}", **polled)
+    other.wait()
+    after = _total(topology.read(loaded).disks["q4"].interrupts) - _total(after)
+    assert after > cost
+
+    topology.probe_again(loaded, poll_queues=0)
+    assert loaded.sysfs(f"/sys/block/{disk.name}/queue/io_poll") == "0"
+
+
+def _total(interrupts):
+    return sum(interrupt.total for interrupt in interrupts.values())
+
+
+# vDPA
+
+_RUN = """\
+#!/bin/sh
+here=${0%/*}
+program=$here/$1
+shift
+exec $here/lib/ld-linux-x86-64.so.2 --library-path $here/lib $program "$@"
+"""
+
+
+def vdpa_tools():
+    """Return an image with what makes a virtio-blk device inside a guest.
+
+    qemu-storage-daemon is the device, and vdpa tells the kernel of it.  Both
+    come with the host's libraries, and are started by the script `run`.
+    """
+    daemon = qemu_dist.find("qemu-storage-daemon")
+
+    def build(directory):
+        tree = directory / "tree"
+        (tree / "lib").mkdir(parents=True)
+        host.need({"vdpa": "iproute2", "mke2fs": "e2fsprogs"})
+        for words in (daemon, [host.which("vdpa")]):
+            shutil.copy(words[-1], tree)
+            # The words before the last one set the path of libraries.
+            listed = subprocess.run([*words[:-1], "ldd", words[-1]], text=True,
+                                    check=True, stdout=subprocess.PIPE).stdout
+            for library in re.findall(r"(/\S+) \(0x", listed):
+                shutil.copy(library, tree / "lib")
+        (tree / "run").write_text(_RUN)
+        (tree / "run").chmod(0o755)
+        subprocess.run([host.which("mke2fs"), "-q", "-t", "ext4", "-m", "0",
+                        "-O", "^has_journal", "-L", "vdpa-tools", "-d", tree,
+                        directory / "vdpa.ext4", "48M"], check=True,
+                       stdout=subprocess.DEVNULL)
+        shutil.rmtree(tree)
+
+    number = ".".join(map(str, qemu_dist.version(daemon)))
+    return cache.populate(f"vdpa-tools-{number}", build, mib=100) / "vdpa.ext4"
+
+
+# The cloud kernel 6.1 has neither vduse nor virtio_vdpa.
+@pytest.mark.kernels("6.12")
+@pytest.mark.module
+def test_affinity_vdpa(kernel):
+    """Where the transport leaves it to the driver, it sets each affinity.
+
+    The guest itself has the devices, by VDUSE; their interrupts are callbacks
+    whose affinity is in sysfs.
+    """
+    counts = {"d1": 1, "d2": 2, "d3": 3, "d4": 4}
+    with Guest(kernel, cpus=4, qemu_args=[
+            "-drive", "if=none,id=vdpa,format=raw,snapshot=on,"
+                      f"file={vdpa_tools()}",
+            "-device", "scsi-hd,drive=vdpa,lun=7"]) as guest:
+        guest.run("mkdir /tmp/vdpa && "
+                  "busybox mount -o ro $(blkid -L vdpa-tools) /tmp/vdpa && "
+                  "modprobe vduse && modprobe virtio_vdpa && "
+                  + " && ".join(f"truncate -s 64M /tmp/{id}" for id in counts))
+        server = guest.start(
+            "exec /tmp/vdpa/run qemu-storage-daemon " + " ".join(
+                f"--blockdev driver=file,filename=/tmp/{id},node-name={id} "
+                f"--export type=vduse-blk,id={id},node-name={id},name={id},"
+                f"num-queues={queues},queue-size=128,writable=on,serial={id}"
+                for id, queues in counts.items()), timeout=None)
+        guest.run("for try in $(seq 100); do "
+                  f"[ $(ls -d /sys/class/vduse/d? | wc -l) = {len(counts)} ] "
+                  "&& break; sleep 0.1; done; " + "; ".join(
+                      f"/tmp/vdpa/run vdpa dev add name {id} mgmtdev vduse"
+                      for id in counts))
+        for poll in (0, 1):
+            topology.probe_again(guest, poll_queues=poll)
+            layout = topology.read(guest)
+            assert set(layout.disks) == set(counts)
+            for id, queues in counts.items():
+                check_vdpa(guest, layout, id, queues, poll)
+        guest.run("for disk in d1 d2 d3 d4; do "
+                  "/tmp/vdpa/run vdpa dev del $disk; done")
+        assert not topology.read(guest).disks
+        assert server.running
+        server.kill()
+
+
+def check_vdpa(guest, layout, id, count, poll):
+    """The queues of one disk are spread, and their callbacks follow them."""
+    poll = min(poll, count - 1)
+    queues = layout.disks[id].queues
+    assert len(queues["default"]) == count - poll
+    assert len(queues.get("poll", ())) == poll
+    check_map(layout, id, layout)
+    for index, cpus in queues["default"].items():
+        mask = guest.sysfs(f"/sys/class/vduse/{id}/vq{index}/irq_cb_affinity")
+        mask = int(mask.replace(",", ""), 16)
+        assert cpus == {cpu for cpu in layout.possible if mask >> cpu & 1}, \
+            f"{id}: queue {index} serves CPUs {cpus}, its callback has {mask:x}"
+    report = fio.run(guest, f"/dev/{layout.disks[id].name}", rw="randwrite",
+                     bsrange="4k-64k", numjobs=4, size="1m",
+                     offset_increment="16m", verify="crc32c",
+                     cpus_allowed="0-3", cpus_allowed_policy="split")
+    assert fio.ios(report, "read") > 50

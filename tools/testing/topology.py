@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How a guest's disks are laid out: their queues, CPUs and interrupts.
+
+Read from the guest's own tables, as an administrator would: sysfs for the
+CPUs of each hctx, debugfs for its type, /proc/irq for the affinity of each
+interrupt, and /proc/interrupts for what has come in.
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+
+_CPUS = "/sys/devices/system/cpu"
+_TABLES = f"""
+cd /sys/block
+grep -H . {_CPUS}/possible {_CPUS}/present {_CPUS}/online \\
+    vd*/serial vd*/mq/*/cpu_list /sys/kernel/debug/block/vd*/hctx*/type \\
+    /proc/irq/*/smp_affinity_list 2> /dev/null
+for disk in vd*; do [ -e $disk ] && echo "$disk/device:$(readlink $disk/device)"; done
+echo interrupts:
+cat /proc/interrupts
+"""
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """An interrupt of a disk.
+
+    vector: "config", "req.N", "virtqueues", or "" for the disk's only one.
+    affinity: the CPUs to which it may go.  counts: by CPU, online ones only.
+    """
+    number: int
+    vector: str
+    affinity: frozenset
+    counts: dict
+
+    @property
+    def total(self):
+        """How often it has come in."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The queues of a disk: for each type, by index, the CPUs of the hctx."""
+    name: str
+    virtio: str
+    queues: dict
+    interrupts: dict
+
+    def queue_of(self, cpu, type="default"):
+        """Return the index of the one queue that a CPU uses."""
+        (index,) = [index for index, cpus in self.queues[type].items()
+                    if cpu in cpus]
+        return index
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A guest's CPUs, and its virtio-blk disks by serial number.
+
+    A disk without a serial number goes by its name.
+    """
+    possible: frozenset
+    present: frozenset
+    online: frozenset
+    disks: dict
+
+
+def parse_cpus(text):
+    """Return the CPUs in a list such as "0-2,5" or "0, 1, 2, 5"."""
+    cpus = set()
+    for part in text.replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        if first:
+            cpus.update(range(int(first), int(last or first) + 1))
+    return frozenset(cpus)
+
+
+def read(guest):
+    """Return the Layout of a guest."""
+    tables, _, interrupts = guest.run(_TABLES).output.partition("interrupts:\n")
+    facts = dict(line.rsplit(":", 1) for line in tables.splitlines())
+    affinity = {int(path.split("/")[3]): parse_cpus(cpus)
+                for path, cpus in facts.items()
+                if path.startswith("/proc/irq/")}
+    disks = {}
+    for path, target in facts.items():
+        if path.endswith("/device"):
+            name, virtio = path.split("/")[0], target.rsplit("/", 1)[-1]
+            disks[facts.get(f"{name}/serial", name)] = Disk(
+                name, virtio, _queues(name, facts),
+                parse_interrupts(interrupts, virtio, affinity))
+    return Layout(*(parse_cpus(facts[f"{_CPUS}/{which}"])
+                    for which in ("possible", "present", "online")), disks)
+
+
+def _queues(name, facts):
+    """Return the queues of a disk.
+
+    debugfs lists every hctx, sysfs only those that some CPU uses.
+    """
+    queues = {}
+    pattern = re.compile(rf"/sys/kernel/debug/block/{name}/hctx(\d+)/type")
+    for path, type in facts.items():
+        if found := pattern.fullmatch(path):
+            cpus = parse_cpus(facts.get(f"{name}/mq/{found[1]}/cpu_list", ""))
+            queues.setdefault(type, {})[int(found[1])] = cpus
+    return {type: dict(sorted(found.items())) for type, found in queues.items()}
+
+
+def parse_interrupts(table, virtio, affinity):
+    """Return a device's interrupts by vector, from /proc/interrupts."""
+    header, *lines = table.splitlines()
+    cpus = [int(word.removeprefix("CPU")) for word in header.split()]
+    found = {}
+    for line in lines:
+        number, _, rest = line.partition(":")
+        words = rest.split()
+        for word in words[len(cpus):]:
+            word = word.rstrip(",")
+            if word == virtio or word.startswith(f"{virtio}-"):
+                vector = word.removeprefix(virtio).removeprefix("-")
+                found[vector] = Interrupt(
+                    int(number), vector, affinity.get(int(number), frozenset()),
+                    dict(zip(cpus, map(int, words))))
+    return found
+
+
+def probe_again(guest, **params):
+    """Set the driver's parameters and have it probe all its disks anew.
+
+    It works with a driver that is built in, too.
+    """
+    setting = "".join(f"echo {value} > /sys/module/virtio_blk/parameters/{name}\n"
+                      for name, value in params.items())
+    guest.run(f"set -e\n{setting}"
+              "cd /sys/bus/virtio/drivers/virtio_blk\n"
+              "disks=$(ls -d virtio* | sort -V)\n"
+              "for disk in $disks; do echo $disk > unbind; done\n"
+              "for disk in $disks; do echo $disk > bind; done", timeout=120)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Interrupts that came in while one CPU did I/O: vector -> {CPU: count}."""
+    cpu: int
+    counts: dict
+
+
+def read_from_each_cpu(guest, disk, cpus, ios=16):
+    """Read from a disk on one CPU after the other; return their Arrivals.
+
+    Each reads so many blocks of 4 KiB, one after the other.
+    """
+    table = f"echo; grep -wE 'CPU0|{disk.virtio}' /proc/interrupts"
+    snapshots = guest.run(
+        f"{table}; for cpu in {' '.join(map(str, sorted(cpus)))}; do "
+        f"taskset -c $cpu dd if=/dev/{disk.name} of=/dev/null bs=4k "
+        f"count={ios} iflag=direct status=none || exit; {table}; done",
+        timeout=120).output.strip().split("\n\n")
+    counts = [{vector: interrupt.counts for vector, interrupt in
+               parse_interrupts(snapshot, disk.virtio, {}).items()}
+              for snapshot in snapshots]
+    return [Arrival(cpu, _difference(*pair)) for cpu, pair
+            in zip(sorted(cpus), itertools.pairwise(counts), strict=True)]
+
+
+def _difference(before, after):
+    """Return by how much counts have grown; what has not is left out."""
+    grown = {}
+    for vector, counts in after.items():
+        more = {cpu: count - before[vector][cpu] for cpu, count in counts.items()
+                if count != before[vector][cpu]}
+        if more:
+            grown[vector] = more
+    return grown
