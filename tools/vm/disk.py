@@ -25,7 +25,8 @@ _START_SECONDS = 15
 class Disk:
     """A virtio-blk disk, to be given to a Guest.
 
-    id: its name for QEMU, its node name, and its serial number.
+    id: its name for QEMU, its node name, and its serial number (the first 20
+        characters; all vhost-user disks have the same).
     backend: "null" has no data; "ram" keeps it in memory; "raw" and "qcow2"
         in a file; "nbd" in a raw file behind an NBD server; "vhost-user" in
         a raw file, and qemu-storage-daemon is the device.
@@ -63,6 +64,13 @@ class Disk:
         self.properties = properties
         self._memory = None
         self._server = None
+
+    @property
+    def serial(self):
+        """The serial number that it shows to the guest."""
+        if self.backend == "vhost-user":
+            return "vhost_user_blk"
+        return self.properties.get("serial", self.id[:20])
 
     def __repr__(self):
         return f"Disk({self.id!r}, {self.backend!r})"
@@ -182,17 +190,20 @@ class Disk:
         """
         device = {"id": self.id}
         if self.backend == "vhost-user":
-            device |= {"driver": f"vhost-user-blk-{transport}",
-                       "chardev": f"{self.id}-socket"}
+            # Its name on virtio-mmio is a special case.
+            name = f"vhost-user-blk-{transport}".removesuffix("-device")
+            device |= {"driver": name, "chardev": f"{self.id}-socket"}
         else:
             device |= {"driver": f"virtio-blk-{transport}", "drive": self.id,
-                       "serial": self.id[:20]}
+                       "serial": self.serial}
         if bus:
             device["bus"] = bus
         if self.queues is not None:
             device["num-queues"] = self.queues
-        if self.legacy:
+        if self.legacy and transport == "pci":
             device |= {"disable-modern": True, "disable-legacy": "off"}
+        if block_size := self.properties.get("logical_block_size"):
+            device["physical_block_size"] = block_size
         device |= self._threads()
         for name, value in self.properties.items():
             if self.backend == "vhost-user" and name == "logical_block_size":

@@ -155,8 +155,8 @@ class Guest:
         self.directory = process.work_directory()
         self._log = KernelLog(self.directory / "console")
         try:
-            started = time.monotonic()
             self._start_qemu()
+            started = time.monotonic()
             self._await_agent()
             self.boot_seconds = time.monotonic() - started
             self._load_first_driver()
@@ -265,10 +265,11 @@ class Guest:
         It may take up to timeout seconds to appear.
         """
         address = self._pci_address(self.disks[id])
+        expected = self.disks[id].serial
         limit = time.monotonic() + timeout
         while True:
             for name, path, serial in self._block_devices():
-                if (f"/{address}/" in path) if address else serial == id[:20]:
+                if (f"/{address}/" in path) if address else serial == expected:
                     return name
             if time.monotonic() > limit:
                 raise GuestError(f"disk {id} has not appeared in the guest")

@@ -117,6 +117,9 @@ def machine_options(machine, cpus, maxcpus, nodes, memory, shared):
                                  f"cpus={first}-{last}"]
     if nodes == 1:
         name += ",memory-backend=mem0"
+    if machine == "microvm":
+        # SeaBIOS, the default, stumbles over vhost-user disks on virtio-mmio.
+        options += ["-bios", "qboot.rom"]
     return ["-machine", name, *options]
 
 
