@@ -116,7 +116,9 @@ static int virtblk_read_segment_limits(struct virtio_device *vdev,
 
 	if (virtio_has_feature(vdev, VIRTIO_BLK_F_SIZE_MAX)) {
 		virtio_cread(vdev, struct virtio_blk_config, size_max, &v);
-		size_max = min_t(size_t, size_max, v);
+		/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
+		if (v)
+			size_max = min_t(size_t, size_max, v);
 	}
 	size_max = round_down(min_t(size_t, size_max, UINT_MAX),
 			      lim->logical_block_size);
