@@ -257,20 +257,26 @@ def configure(debug=False):
     wanted = "".join(fragment.read_text() for fragment in fragments)
     key = _digest([*fragments, _TOP / "Kconfig"])
     done = build / ".configured"
+    if _holds(done, key):
+        return tree, build
     with _making(build, mib=2000):
-        if done.exists() and done.read_text() == key:
-            return tree, build
-        done.unlink(missing_ok=True)
-        options = build / "wanted.config"
-        options.write_text(wanted)
-        with step(f"configuring the {variant} kernel"):
-            _make(tree, f"O={build}", f"KCONFIG_ALLCONFIG={options}",
-                  "allnoconfig", what=f"configuring the {variant} kernel")
-            _check(wanted, build / ".config")
-            _make(tree, f"O={build}", "modules_prepare",
-                  what=f"preparing to build the {variant} kernel")
-        done.write_text(key)
+        if not _holds(done, key):
+            done.unlink(missing_ok=True)
+            options = build / "wanted.config"
+            options.write_text(wanted)
+            with step(f"configuring the {variant} kernel"):
+                _make(tree, f"O={build}", f"KCONFIG_ALLCONFIG={options}",
+                      "allnoconfig", what=f"configuring the {variant} kernel")
+                _check(wanted, build / ".config")
+                _make(tree, f"O={build}", "modules_prepare",
+                      what=f"preparing to build the {variant} kernel")
+            done.write_text(key)
     return tree, build
+
+
+def _holds(file, text):
+    """Tell whether there is such a file and it holds that text."""
+    return file.exists() and file.read_text() == text
 
 
 def _check(wanted, config):
@@ -295,14 +301,15 @@ def _built(name, debug):
     tree, build = configure(debug)
     key = _digest([*_sources(), build / ".config"])
     done = build / ".built"
-    with _making(build, mib=2000):
-        if not done.exists() or done.read_text() != key:
-            done.unlink(missing_ok=True)
-            _graft(tree)
-            with step(f"building kernel {name} with the driver in it"):
-                _make(tree, f"O={build}", "vmlinux", "modules",
-                      what=f"building kernel {name}")
-            done.write_text(key)
+    if not _holds(done, key):
+        with _making(build, mib=2000):
+            if not _holds(done, key):
+                done.unlink(missing_ok=True)
+                _graft(tree)
+                with step(f"building kernel {name} with the driver in it"):
+                    _make(tree, f"O={build}", "vmlinux", "modules",
+                          what=f"building kernel {name}")
+                done.write_text(key)
     release = (build / "include/config/kernel.release").read_text().strip()
     return Kernel(name=name, release=release, image=build / "vmlinux",
                   modules=None, build=build, builtin=True)
@@ -453,7 +460,7 @@ def _make(directory, *words, what):
     Raises UserError with the end of that if it fails.
     """
     result = subprocess.run(
-        ["nice", "make", "-s", f"-j{os.cpu_count()}", "-C", directory, *words],
+        ["make", "-s", f"-j{os.cpu_count()}", "-C", directory, *words],
         text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env=_environment())
     said = result.stdout.strip()
