@@ -254,7 +254,9 @@ def test_a_run_that_never_began_has_a_page():
     facts = judged({"phases": [], "seconds": 0.1, "error": "missing: <gnuplot>"})
     page = report.html_page(facts)
     assert "FAIL" in page and "missing: &lt;gnuplot&gt;" in page
-    assert report.verdict_text(facts).endswith("FAIL: missing: <gnuplot>")
+    assert report.verdict_text(facts) == (
+        f"\n{len(verdict.CHECKS)} of {len(verdict.CHECKS)} checks were not "
+        "reached.\n\nFAIL: missing: <gnuplot>\n")
 
 
 def test_tables_tell_which_affinity_is_off():

@@ -46,6 +46,7 @@ from string import Template
 
 from . import host
 from .queues import format_cpus
+from .verdict import NOT_REACHED
 
 WALL_CLOCK = {
     "tcg": "The guest runs under emulation (TCG): figures per second say nothing "
@@ -102,10 +103,18 @@ def _both(row, key, form):
 
 
 def _check_table(facts):
+    """Return the checks that were reached."""
     return ["", "check", "expected", "seen"], [
         ["ok" if check["passed"] else "FAIL", check["name"],
          str(check["expected"]), str(check["seen"])]
-        for check in facts["checks"]]
+        for check in facts["checks"] if check["seen"] != NOT_REACHED]
+
+
+def _missing_words(facts):
+    """Return how many checks were not reached, as a sentence, if any."""
+    missing = sum(check["seen"] == NOT_REACHED for check in facts["checks"])
+    return f"{missing} of {len(facts['checks'])} checks were not reached." \
+        if missing else ""
 
 
 def _rounds(facts):
@@ -164,8 +173,10 @@ def comparison_table(facts):
 
 def verdict_text(facts):
     """Return the checks and the verdict, as text."""
-    return (f"\n{_text_table(*_check_table(facts))}\n"
-            f"\n{facts['verdict']}: {facts['why']}")
+    header, rows = _check_table(facts)
+    parts = [_text_table(header, rows) if rows else "",
+             _missing_words(facts), f"{facts['verdict']}: {facts['why']}"]
+    return "".join(f"\n{part}\n" for part in parts if part)
 
 
 # The plot
@@ -214,7 +225,8 @@ def html_page(facts):
         verdict=facts["verdict"], mark=facts["verdict"].lower(),
         why=html.escape(facts["why"]), figures=_figures(facts),
         sections="".join(section(facts) for section in sections),
-        checks=_html_table(*_check_table(facts), kind="text"),
+        checks=_html_table(*_check_table(facts), kind="text")
+        + f"<p>{_missing_words(facts)}</p>",
         versions=_html_table(["", ""], _version_rows(facts), kind="text"))
 
 

@@ -312,23 +312,22 @@ def main():
     facts["seconds"] = round(time.monotonic() - started, 1)
     verdict.judge(facts)
     leave(facts)
-    print(report.verdict_text(facts))
+    print(report.verdict_text(facts), end="")
     return status or int(facts["verdict"] != "PASS")
 
 
 def leave(facts):
     """Leave the report's files in build/run; say so where that fails."""
+    files = {"report.json": lambda: (json.dumps(facts, indent=1) + "\n").encode(),
+             "report.html": lambda: report.html_page(facts).encode()}
+    if "comparison" in facts:
+        files["ratios.png"] = lambda: report.plot(facts)
     try:
-        cache.require_space(_OUT, 2, "move the repository to a larger disk")
-        (_OUT / "report.json").write_text(json.dumps(facts, indent=1) + "\n")
-        if "comparison" in facts:
-            (_OUT / "ratios.png").write_bytes(report.plot(facts))
-        (_OUT / "report.html").write_text(report.html_page(facts))
-    except (OSError, UserError) as error:
-        say(f"the report could not be written: {error}")
-    else:
-        say(f"  report: {(_OUT / 'report.html').relative_to(_TOP)}, "
-            "report.json and ratios.png beside it")
+        for name, make in files.items():
+            (_OUT / name).write_bytes(make())
+            say(f"  left {(_OUT / name).relative_to(_TOP)}")
+    except OSError as error:
+        say(f"the report could not be written in full: {error}")
 
 
 if __name__ == "__main__":
