@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The same disk behind every transport and every kind of ring.
+
+Each disk shows three things: that just those features were negotiated that it
+was given, that its rings have the size that they were given, and that data
+survives, in requests of 4 KiB to 1 MiB and with more of them in flight than
+the ring holds.
+"""
+
+import mmap
+import re
+import struct
+
+import pytest
+
+import fio
+import topology
+from vm.disk import Disk
+from vm.guest import Guest
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+# Numbers of feature bits (VIRTIO 1.3, 5.2.3 and 6).
+FEATURES = {"SEG_MAX": 2, "BLK_SIZE": 6, "FLUSH": 9, "TOPOLOGY": 10,
+            "CONFIG_WCE": 11, "MQ": 12, "INDIRECT_DESC": 28, "EVENT_IDX": 29,
+            "VERSION_1": 32, "RING_PACKED": 34}
+# What QEMU offers for any disk here unless told otherwise.
+USUAL = set(FEATURES) - {"RING_PACKED"}
+
+
+def pci(id, ring=256, **properties):
+    """Return a disk of 4 queues with the properties of its rings."""
+    return Disk(id, "ram", 64 * MIB, queues=4, queue_size=ring, **properties)
+
+
+def features(guest, disk):
+    """Return which of FEATURES were negotiated."""
+    bits = guest.sysfs(f"/sys/bus/virtio/devices/{disk.virtio}/features")
+    return {name for name, bit in FEATURES.items() if bits[bit] == "1"}
+
+
+def check_features(guest, disk, wanted):
+    """Just those features were negotiated, and the driver took 4 queues."""
+    assert features(guest, disk) == wanted
+    assert len(disk.queues["default"]) == min(4, guest.cpus)
+
+
+def check_ring(guest, disk, size, indirect):
+    """Each queue has a ring of that size, and as many requests as fit."""
+    depth = size if indirect else max(size // 3, 1)
+    tags = guest.run(f"grep -h ^nr_tags= /sys/kernel/debug/block/{disk.name}/"
+                     "hctx*/tags").output.split()
+    assert tags == [f"nr_tags={depth}"] * len(disk.queues["default"])
+    assert f"[{disk.name}]" in guest.log()
+    rings = re.findall(rf"\[{disk.name}\] .*\bring (\d+)", guest.log())
+    assert rings[-1] == str(size)
+
+
+def check_io(guest, disk, ring):
+    """Data survives large requests, small ones, and an overfull ring."""
+    device = f"/dev/{disk.name}"
+    report = fio.run(guest, device, rw="randwrite", bsrange="4k-1m",
+                     size="12m", iodepth=24, verify="crc32c")
+    assert _bytes(report, "write") >= 12 * MIB
+    assert _bytes(report, "read") >= 12 * MIB
+    # One CPU has one queue: the jobs fill the rings of two.
+    report = fio.run(guest, device, rw="randrw", bsrange="4k-12k", size="4m",
+                     offset="32m", offset_increment="8m", numjobs=2,
+                     iodepth=ring + ring // 4, verify="crc32c",
+                     cpus_allowed="0,1", cpus_allowed_policy="split")
+    assert _bytes(report, "write") >= 2 * MIB
+
+
+def _bytes(report, way):
+    return sum(job[way]["io_bytes"] for job in report["jobs"])
+
+
+# PCI
+
+RINGS = {
+    "split": ({}, USUAL),
+    "direct": ({"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+    "noevent": ({"event_idx": False}, USUAL - {"EVENT_IDX"}),
+    "bare": ({"indirect_desc": False, "event_idx": False},
+             USUAL - {"INDIRECT_DESC", "EVENT_IDX"}),
+    "packed": ({"packed": True}, USUAL | {"RING_PACKED"}),
+    "pkdirect": ({"packed": True, "indirect_desc": False},
+                 USUAL - {"INDIRECT_DESC"} | {"RING_PACKED"}),
+    "pknoevent": ({"packed": True, "event_idx": False},
+                  USUAL - {"EVENT_IDX"} | {"RING_PACKED"}),
+    "legacy": ({"legacy": True}, USUAL - {"VERSION_1"}),
+    "lgdirect": ({"legacy": True, "indirect_desc": False},
+                 USUAL - {"VERSION_1", "INDIRECT_DESC"}),
+    "intx": ({"vectors": 0}, USUAL),
+}
+SIZES = {
+    "r4": (4, {}, USUAL),
+    "r4direct": (4, {"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+    "r8pkdirect": (8, {"packed": True, "indirect_desc": False},
+                   USUAL - {"INDIRECT_DESC"} | {"RING_PACKED"}),
+    "r1024": (1024, {}, USUAL),
+    "r1024direct": (1024, {"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+}
+DISKS = {id: (256, *rest) for id, rest in RINGS.items()} | SIZES
+
+
+@pytest.fixture(scope="module")
+def q35(kernel):
+    """A guest with a disk for each kind of ring, and their Layout."""
+    with Guest(kernel, disks=[pci(id, ring, **properties) for id,
+                              (ring, properties, _) in DISKS.items()]) as guest:
+        yield guest, topology.read(guest)
+
+
+@pytest.mark.kernels("6.1", "6.12")
+@pytest.mark.parametrize("id", DISKS)
+def test_ring(q35, id):
+    """A ring of any kind and size, on modern and on legacy PCI."""
+    guest, layout = q35
+    ring, _, wanted = DISKS[id]
+    disk = layout.disks[id]
+    check_features(guest, disk, wanted)
+    check_ring(guest, disk, ring, "INDIRECT_DESC" in wanted)
+    assert ("" in disk.interrupts) == (id == "intx")
+    check_io(guest, disk, ring)
+
+
+@pytest.fixture(scope="module")
+def pc(kernel):
+    """A guest on the old machine, which has PCI and no PCI Express."""
+    with Guest(kernel, machine="pc", cpus=2, disks=[
+            pci("modern", disable_legacy="on"),
+            pci("transitional", disable_legacy="off"),
+            pci("legacy", legacy=True)]) as guest:
+        yield guest, topology.read(guest)
+
+
+@pytest.mark.parametrize("id", ("modern", "transitional", "legacy"))
+def test_pc(pc, id):
+    """Modern, transitional and legacy devices on conventional PCI."""
+    guest, layout = pc
+    disk = layout.disks[id]
+    check_features(guest, disk, USUAL - ({"VERSION_1"} if id == "legacy"
+                                         else set()))
+    check_ring(guest, disk, 256, indirect=True)
+    assert "req.0" in disk.interrupts
+    check_io(guest, disk, 256)
+
+
+# virtio-mmio
+
+# The most that QEMU has: it offers that whatever queue size it was given.
+MMIO_RING = 1024
+MMIO = {"split": ({}, USUAL),
+        "direct": ({"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+        "packed": ({"packed": True}, USUAL | {"RING_PACKED"})}
+
+
+@pytest.fixture(scope="module")
+def microvm(kernel):
+    """A guest without PCI."""
+    with Guest(kernel, machine="microvm", cpus=2, disks=[
+            pci(id, **properties) for id, (properties, _) in MMIO.items()]) as guest:
+        yield guest, topology.read(guest)
+
+
+@pytest.mark.parametrize("id", MMIO)
+def test_mmio(microvm, id):
+    """All queues of a virtio-mmio device share its one interrupt."""
+    guest, layout = microvm
+    wanted = MMIO[id][1]
+    disk = layout.disks[id]
+    check_features(guest, disk, wanted)
+    check_ring(guest, disk, MMIO_RING, "INDIRECT_DESC" in wanted)
+    assert set(disk.interrupts) == {""}
+    check_io(guest, disk, MMIO_RING)
+
+
+def test_mmio_legacy(kernel):
+    """virtio-mmio as it was before virtio 1.0."""
+    with Guest(kernel, machine="microvm", cpus=2,
+               disks=[pci("old", legacy=True)]) as guest:
+        disk = topology.read(guest).disks["old"]
+        check_features(guest, disk, USUAL - {"VERSION_1"})
+        check_ring(guest, disk, MMIO_RING, indirect=True)
+        check_io(guest, disk, MMIO_RING)
+
+
+# I/O priority
+
+REALTIME_3 = 1 << 13 | 3
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_io_priority(kernel, tmp_path):
+    """Legacy devices are told a request's priority; for others it is reserved.
+
+    QEMU never looks at it, so the test does, in the guest's memory: there the
+    header of a write remains, to be known by its sector.
+    """
+    sectors = {"legacy": 0x1_2345_6788, "modern": 0x1_8765_4320}
+    with Guest(kernel, cpus=1, memory=512, disks=[
+            Disk(id, size=4096 * GIB, queues=1, legacy=id == "legacy")
+            for id in sectors]) as guest:
+        for id, sector in sectors.items():
+            guest.run("ionice -c realtime -n 3 dd if=/dev/zero bs=4k count=1 "
+                      f"of=/dev/{guest.dev(id)} seek={sector // 8} "
+                      "oflag=direct status=none")
+        memory = tmp_path / "memory"
+        guest.qmp("pmemsave", val=0, size=512 * MIB, filename=str(memory))
+    assert priorities(memory, sectors["legacy"]) == {REALTIME_3}
+    assert priorities(memory, sectors["modern"]) == {0}
+    memory.unlink()
+
+
+def priorities(memory, sector):
+    """Return the priorities in the headers of writes to a sector."""
+    header = re.compile(re.escape(struct.pack("<I", 1)) + b"(.{4})"
+                        + re.escape(struct.pack("<Q", sector)), re.DOTALL)
+    with memory.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return {struct.unpack("<I", match[1])[0]
+                for match in header.finditer(data)}
