@@ -186,6 +186,8 @@ out_put_disk:
 out_free_tag_set:
 	blk_mq_free_tag_set(&vblk->tag_set);
 out_del_vqs:
+	/* Only a reset disables virtqueues, and the next probe needs them so. */
+	virtio_reset_device(vdev);
 	virtblk_del_vqs(vblk);
 	/* Not before: the callback of a virtqueue looks for its queue. */
 	virtblk_free_queues(vblk);
