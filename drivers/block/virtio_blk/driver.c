@@ -181,7 +181,6 @@ static int virtblk_probe(struct virtio_device *vdev)
 	return 0;
 
 out_put_disk:
-	virtio_reset_device(vdev);
 	put_disk(vblk->disk);
 out_free_tag_set:
 	blk_mq_free_tag_set(&vblk->tag_set);
