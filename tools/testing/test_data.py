@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What was written is what is read, and what the backend holds.
+
+Not here: discards of several ranges in one request.  QEMU's devices say that
+they take one (max_discard_seg is 1) and reject more, so they take a device that
+is made for testing.
+"""
+
+import hashlib
+
+import pytest
+
+import fio
+from backend import Backend, WriteLog
+from vm.disk import Disk
+from vm.errors import CommandTimeout
+from vm.guest import Guest
+
+MIB = 1 << 20
+
+short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
+with_debug = pytest.mark.kernels("6.12", "7.3-debug")
+
+
+@pytest.fixture(scope="module")
+def guest(kernel, tmp_path_factory):
+    log = WriteLog(tmp_path_factory.mktemp("log") / "writes")
+    disks = [
+        Disk("sector", "ram", 384 * MIB, queues=4, queue_size=1024),
+        Disk("page", "ram", 384 * MIB, queues=4, logical_block_size=4096,
+             physical_block_size=4096),
+        Disk("narrow", "ram", 64 * MIB, queues=2, queue_size=8),
+        Disk("full", "ram", 64 * MIB, queues=2, queue_size=16,
+             indirect_desc=False),
+        Disk("slow", "null", 64 * MIB, queues=2, queue_size=16,
+             indirect_desc=False, latency_ns=3_000_000),
+        Disk("null", "null", 64 * MIB, queues=4),
+        Disk("thin", "raw", 64 * MIB, queues=2, max_discard_sectors=2048,
+             max_write_zeroes_sectors=4096),
+        Disk("logged", "ram", 64 * MIB, queues=1, filters=[log.node]),
+        Disk("through", "ram", 16 * MIB, queues=1, write_cache="off",
+             config_wce=False),
+    ]
+    with Guest(kernel, disks=disks) as guest:
+        guest.write_log = log
+        yield guest
+
+
+def device(guest, id):
+    return f"/dev/{guest.dev(id)}"
+
+
+def quota(guest, size):
+    """Return how much I/O to do: less where each costs several times more."""
+    return size // 4 if guest.kernel.name.endswith("debug") else size
+
+
+def queue_file(guest, id, name):
+    return f"/sys/block/{guest.dev(id)}/queue/{name}"
+
+
+def verified(guest, filename, **options):
+    """Write, read back and compare, in turn."""
+    return fio.run(guest, filename, **{
+        "rw": "randwrite", "verify": "crc32c", "verify_fatal": 1,
+        "verify_backlog": 64, "iodepth": 32, **options})
+
+
+# The whole disk, raw
+
+@short
+@pytest.mark.parametrize("id", ["sector", "page"])
+@pytest.mark.parametrize("bs", ["4k", "64k", "1m", "4m"])
+def test_raw(guest, id, bs):
+    """Each request size on either block size is read back as written."""
+    size = quota(guest, {"4k": 4, "64k": 16, "1m": 48, "4m": 64}[bs] * MIB)
+    report = verified(guest, device(guest, id), bs=bs, size=size, iodepth=8)
+    assert fio.ios(report, "write") * fio_bytes(bs) == size
+
+
+def fio_bytes(bs):
+    return int(bs[:-1]) * {"k": 1024, "m": MIB}[bs[-1]]
+
+
+def test_smallest_requests(guest):
+    """A disk with blocks of 512 bytes takes requests of as many."""
+    verified(guest, device(guest, "sector"), bs="512", size=MIB)
+
+
+def test_large_requests_stay_whole(guest):
+    """With a long ring requests are as large as the queue's setting allows."""
+    disk = device(guest, "sector")
+    guest.run(f"echo 4096 > {queue_file(guest, 'sector', 'max_sectors_kb')}")
+    backend = Backend(guest, "sector")
+    before, merged = backend.count("wr_operations", "wr_merged")
+    fio.run(guest, disk, rw="write", bs="4m", size="32m", iodepth=1)
+    after, merged_after = backend.count("wr_operations", "wr_merged")
+    # QEMU would count what it merges itself.
+    assert merged_after == merged
+    assert after - before == 8
+
+
+def _stamp(first, sectors):
+    """Return sectors each of which holds its own number, many times."""
+    return b"".join(number.to_bytes(8, "little") * 64
+                    for number in range(first, first + sectors))
+
+
+@short
+@pytest.mark.parametrize("id", ["sector", "page"])
+def test_each_sector_is_in_its_place(guest, id):
+    """The guest reads what the host has put at a place, and the reverse.
+
+    A driver that is off by some sectors for writes and reads alike passes any
+    test from within the guest.
+    """
+    disk, backend = device(guest, id), Backend(guest, id)
+    places = [(0, 8 * MIB, "4M"), (100 * MIB, MIB, "4k"),
+              (383 * MIB, MIB, "1M")]
+    for place, size, bs in places:
+        data = _stamp(place // 512, size // 512)
+        backend.write(place, data)
+        said = guest.run(f"dd if={disk} iflag=direct,skip_bytes,count_bytes "
+                         f"bs={bs} skip={place} count={size} status=none "
+                         "| sha256sum").output
+        assert said.split()[0] == hashlib.sha256(data).hexdigest(), place
+
+    said = guest.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=8 "
+                     "status=none; sha256sum /tmp/noise").output
+    for place, size, bs in places:
+        around = backend.read(place + size, MIB)
+        guest.run(f"dd if=/tmp/noise of={disk} oflag=direct,seek_bytes "
+                  f"iflag=count_bytes bs={bs} seek={place} count={size} "
+                  "conv=notrunc status=none")
+        if size == 8 * MIB:
+            assert hashlib.sha256(backend.read(place, size)).hexdigest() == \
+                said.split()[0]
+        else:
+            assert backend.read(place, size) == backend.read(0, size)
+        assert backend.read(place + size, MIB) == around
+    guest.run("rm /tmp/noise")
+
+
+# Rings that are too short
+
+@short
+@pytest.mark.parametrize("id", ["narrow", "full"])
+def test_more_than_the_ring_holds(guest, id):
+    """Mixed sizes from all CPUs, 64 deep each, through rings of 8 and 16.
+
+    "narrow" has indirect descriptors, so that its 8 tags are what is short.
+    "full" has none: its ring fills up with requests of several segments.
+    """
+    size = quota(guest, 8 * MIB)
+    verified(guest, device(guest, id), size=size, offset_increment=16 * MIB,
+             numjobs=4, bssplit="4k/50:8k/20:64k/20:256k/5:1m/5", iodepth=64,
+             cpus_allowed="0-3", cpus_allowed_policy="split")
+
+
+_WATCH = """
+cd /sys/kernel/debug/block/{name}
+echo 0 > /tmp/stop
+while [ -e /tmp/stop ]; do
+    for hctx in hctx*; do echo $hctx $(cat $hctx/state); done
+    usleep 2000 2>/dev/null || sleep 0.01
+done | sort | uniq -c
+"""
+
+
+@with_debug
+def test_full_ring_stops_its_own_queue_only(guest):
+    """A queue is stopped while its ring is full, its neighbour goes on.
+
+    Random writes through the page cache leave pages that do not follow each
+    other in memory: requests with many segments, which without indirect
+    descriptors fill a ring of 16 three at a time.
+    """
+    name = guest.dev("slow")
+    cpus = guest.sysfs(f"/sys/block/{name}/mq/0/cpu_list")
+    other = guest.sysfs(f"/sys/block/{name}/mq/1/cpu_list")
+    watch = guest.start(_WATCH.format(name=name), timeout=120)
+    loads = [
+        fio.start(guest, f"/dev/{name}", rw="write", bs="64k", size="8m",
+                  mem="mmap", iodepth=64, cpus_allowed=cpus, norandommap=1,
+                  buffered=0),
+        fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", size="32m",
+                  io_size=quota(guest, 2 * MIB), iodepth=2, cpus_allowed=other),
+    ]
+    try:
+        for load in loads:
+            load.wait()
+    finally:
+        guest.run("rm /tmp/stop")
+    seen = watch.wait().output
+    print(seen)
+    states = {words[1]: set() for line in seen.splitlines()
+              if (words := line.split())}
+    for line in seen.splitlines():
+        _, hctx, *state = line.split()
+        states[hctx] |= set("".join(state).split("|"))
+    assert "STOPPED" in states["hctx0"], seen
+    assert "STOPPED" not in states["hctx1"], seen
+
+
+@with_debug
+def test_all_cpus_while_another_disk_is_busy(guest):
+    """Verified I/O from each CPU, while one of them hammers another disk."""
+    hammer = fio.start(guest, device(guest, "null"), rw="randread", bs="4k",
+                       size="64m", iodepth=128, cpus_allowed="3",
+                       time_based=1, runtime=300)
+    try:
+        verified(guest, device(guest, "sector"), bssplit="4k/70:64k/30",
+                 size=quota(guest, 8 * MIB), offset_increment=64 * MIB,
+                 numjobs=4, cpus_allowed="0-3", cpus_allowed_policy="split")
+        assert hammer.running
+    finally:
+        hammer.kill()
+        with pytest.raises((CommandTimeout, fio.FioError)):
+            hammer.wait()
+
+
+# File systems
+
+_MAKE = {"ext4": "mkfs.ext4 -q -F", "xfs": "mkfs.xfs -q -f"}
+_CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
+_WAYS = {
+    "buffered": {"ioengine": "psync", "direct": 0, "bs": "16k", "iodepth": 1},
+    "mapped": {"ioengine": "mmap", "direct": 0, "bs": "4k", "iodepth": 1},
+    "direct": {"ioengine": "libaio", "direct": 1, "bs": "64k", "iodepth": 16},
+}
+
+
+def _use_file_system(guest, kind, id):
+    disk = device(guest, id)
+    size = quota(guest, 8 * MIB)
+
+    def each_way(**options):
+        runs = [fio.start(guest, f"/mnt/{way}", rw="randwrite", size=size,
+                          verify="crc32c", fallocate="none", **how, **options)
+                for way, how in _WAYS.items()]
+        for run in runs:
+            run.wait()
+
+    guest.run(f"{_MAKE[kind]} {disk} && mount -t {kind} {disk} /mnt")
+    try:
+        each_way(do_verify=0, end_fsync=1)
+        guest.run("mkdir /mnt/etc && cp -a /etc /mnt/etc && umount /mnt")
+        guest.run(f"{_CHECK[kind]} {disk} && mount -t {kind} {disk} /mnt")
+        each_way(verify_only=1)
+        guest.run("diff -r --no-dereference /etc /mnt/etc/etc")
+    finally:
+        guest.run("umount /mnt")
+
+
+@short
+@pytest.mark.parametrize("kind,id", [("ext4", "page"), ("xfs", "sector")])
+def test_file_system(guest, kind, id):
+    """Buffered, mapped and direct writes are there after mounting again."""
+    _use_file_system(guest, kind, id)
+
+
+@pytest.mark.parametrize("kind,id", [("ext4", "sector"), ("xfs", "page")])
+def test_file_system_on_other_blocks(guest, kind, id):
+    """The same, with the other size of logical blocks."""
+    _use_file_system(guest, kind, id)
+
+
+# Discard and write zeroes
+
+_FILL = b"\xa5" * MIB
+# What the host's file system may need for a file with holes.
+_METADATA = 256 * 1024
+
+
+def _filled(guest, id, size):
+    """Return the backend of a disk, filled."""
+    backend = Backend(guest, id)
+    guest.run(f"blockdev --flushbufs {device(guest, id)}")
+    for place in range(0, size, MIB):
+        backend.write(place, _FILL)
+    return backend
+
+
+def _assert_zeroed(backend, size, start, end):
+    """Assert that the range reads as zeroes, and nothing else was touched."""
+    for place in range(0, size, MIB):
+        inside = start <= place < end
+        assert backend.read(place, MIB) == (bytes(MIB) if inside else _FILL), \
+            f"at {place // MIB} MiB"
+
+
+@short
+def test_discard(guest):
+    """A discard empties its range, in requests of the device's size, no more."""
+    backend = _filled(guest, "thin", 64 * MIB)
+    counters = ("discard-nb-ok", "discard-bytes-ok", "discard-nb-failed",
+                "wr_operations")
+    before = backend.count(*counters)
+    held = backend.allocated()
+    guest.run(f"blkdiscard -o {8 * MIB} -l {16 * MIB} {device(guest, 'thin')}")
+    after = backend.count(*counters)
+    # The device takes 1 MiB at a time.
+    assert [b - a for a, b in zip(before, after)] == [16, 16 * MIB, 0, 0]
+    assert abs(backend.allocated() - (held - 16 * MIB)) <= _METADATA
+    _assert_zeroed(backend, 64 * MIB, 8 * MIB, 24 * MIB)
+
+
+@short
+@pytest.mark.parametrize("command,unmaps", [
+    ("fallocate -z", False), ("blkdiscard -z", False), ("fallocate -p", True)])
+def test_write_zeroes(guest, command, unmaps):
+    """Zeroes are written by the device, which frees space only if it may."""
+    backend = _filled(guest, "thin", 64 * MIB)
+    counters = ("wr_operations", "wr_bytes", "discard-nb-ok")
+    before = backend.count(*counters)
+    held = backend.allocated()
+    guest.run(f"{command} -o {4 * MIB} -l {16 * MIB} {device(guest, 'thin')}")
+    after = backend.count(*counters)
+    # 2 MiB at a time; had the block layer sent pages, there would be more.
+    assert [b - a for a, b in zip(before, after)] == [8, 16 * MIB, 0]
+    freed = 16 * MIB if unmaps else 0
+    assert abs(backend.allocated() - (held - freed)) <= _METADATA
+    _assert_zeroed(backend, 64 * MIB, 4 * MIB, 20 * MIB)
+
+
+@with_debug
+def test_trim_of_a_file_system(guest):
+    """fstrim gives back what deleted files held, and nothing of the others."""
+    disk, backend = device(guest, "thin"), Backend(guest, "thin")
+    guest.run(f"mkfs.ext4 -q -F {disk} && mount {disk} /mnt")
+    try:
+        # Free space in many pieces, each of which becomes a discard.
+        guest.run("cd /mnt && for i in $(seq 100); do "
+                  "dd if=/dev/urandom of=$i bs=256k count=1 status=none; done; "
+                  "sync; fstrim /mnt; sha256sum $(seq 1 2 100) > sums; "
+                  "rm $(seq 2 2 100); sync")
+        held = backend.allocated()
+        (pieces,) = backend.count("discard-nb-ok")
+        guest.run("fstrim /mnt && cd /mnt && sync && "
+                  "echo 3 > /proc/sys/vm/drop_caches && sha256sum -c sums")
+        assert backend.allocated() <= held - 50 * 256 * 1024 * 9 // 10
+        assert backend.count("discard-nb-ok") >= (pieces + 10,)
+    finally:
+        guest.run("umount /mnt")
+    guest.run(f"e2fsck -fn {disk}")
+
+
+# Flushes
+
+def _entries(guest, command):
+    """Return what reached the backend of the disk "logged" by a command."""
+    seen = len(guest.write_log.entries())
+    guest.run(command)
+    return guest.write_log.entries()[seen:]
+
+
+def _kinds(entries):
+    """Return a letter for each entry of the log: a write, or a flush."""
+    return "".join("F" if "flush" in flags else "W" for flags, _, _ in entries)
+
+
+def _write(guest, id, flags="", conv=""):
+    return (f"dd if=/dev/zero of={device(guest, id)} bs=4k count=4 seek=16 "
+            f"status=none oflag=direct{flags} conv=notrunc{conv}")
+
+
+@with_debug
+def test_flush_with_a_volatile_cache(guest):
+    """fsync sends one flush, after the writes; without one there is none."""
+    backend = Backend(guest, "logged")
+    assert guest.sysfs(queue_file(guest, "logged", "write_cache")) == \
+        "write back"
+    start = backend.count("flush_operations")[0]
+    done = _entries(guest, _write(guest, "logged"))
+    assert done == [(set(), 128 + 8 * n, 8) for n in range(4)]
+    assert backend.count("flush_operations")[0] == start
+
+    done = _entries(guest, _write(guest, "logged", conv=",fsync"))
+    assert done == [*((set(), 128 + 8 * n, 8) for n in range(4)),
+                    ({"flush"}, 0, 0)]
+    assert backend.count("flush_operations")[0] == start + 1
+
+
+@with_debug
+def test_fua_becomes_a_flush(guest):
+    """Each synchronous write is followed by a flush before the next one.
+
+    virtio-blk has no FUA: the block layer flushes instead, but only if it was
+    not told that the device has it.
+    """
+    backend = Backend(guest, "logged")
+    assert guest.sysfs(queue_file(guest, "logged", "fua")) == "0"
+    start = backend.count("flush_operations")[0]
+    done = _entries(guest, _write(guest, "logged", flags=",dsync"))
+    assert _kinds(done) == "WF" * 4
+    # One for FUA itself, one because dd's file is synchronous; QEMU passes
+    # the second one on only if something was written in between.
+    assert backend.count("flush_operations")[0] == start + 8
+
+
+@with_debug
+def test_no_flush_without_a_volatile_cache(guest):
+    """A device that writes through is never asked to flush."""
+    backend = Backend(guest, "through")
+    assert guest.sysfs(queue_file(guest, "through", "write_cache")) == \
+        "write through"
+    start = backend.count("flush_operations", "wr_operations")
+    guest.run(_write(guest, "through", conv=",fsync"))
+    guest.run(_write(guest, "through", flags=",dsync"))
+    assert backend.count("flush_operations", "wr_operations") == \
+        (start[0], start[1] + 8)
+
+
+@with_debug
+def test_changing_the_cache_mode(guest):
+    """The mode written to cache_type reaches the device and the block layer."""
+    name = guest.dev("logged")
+    backend = Backend(guest, "logged")
+    cache_type = f"/sys/block/{name}/cache_type"
+    start = backend.count("flush_operations")[0]
+    guest.run(f"echo write through > {cache_type}")
+    try:
+        assert guest.sysfs(queue_file(guest, "logged", "write_cache")) == \
+            "write through"
+        done = _entries(guest, _write(guest, "logged", conv=",fsync"))
+        # The flushes after single writes are QEMU's own, none is the guest's.
+        assert "FW" in _kinds(done)
+        assert backend.count("flush_operations")[0] == start
+    finally:
+        guest.run(f"echo write back > {cache_type}")
+    done = _entries(guest, _write(guest, "logged", conv=",fsync"))
+    assert _kinds(done) == "WWWWF"
+    assert backend.count("flush_operations")[0] == start + 1
