@@ -183,7 +183,7 @@ class Disk:
             "addr": {"type": "unix", "data": {"path": str(self._address)}},
             "server": False}}}
 
-    def device(self, transport, bus=None):
+    def device(self, transport):
         """Return the device for -device or device_add.
 
         transport: "pci" or "device", as at the end of QEMU's device names.
@@ -196,8 +196,6 @@ class Disk:
         else:
             device |= {"driver": f"virtio-blk-{transport}", "drive": self.id,
                        "serial": self.serial}
-        if bus:
-            device["bus"] = bus
         if self.queues is not None:
             device["num-queues"] = self.queues
         if self.legacy and transport == "pci":

@@ -8,6 +8,7 @@ All times are in seconds.  A guest is used from one thread, which has to live
 as long as the guest does.
 """
 
+import re
 import shlex
 import shutil
 import socket
@@ -20,7 +21,7 @@ from .errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
                      GuestSplat, QemuDied, QemuRefused)
 from .klog import KernelLog
 from .qmp import Qmp
-from .ui import UserError
+from .ui import UserError, say
 
 ROOTS = ("scsi", "virtio-blk", "initramfs")
 
@@ -131,7 +132,6 @@ class Guest:
                                      for disk in disks)
         self._boot_timeout = boot_timeout or 120 + 6 * cpus
         self._qemu_args = list(qemu_args)
-        self._slots = qemu.Slots(machine, disks)
         self._process = None
         self.directory = None
 
@@ -152,6 +152,17 @@ class Guest:
 
     def boot(self):
         """Boot the guest and load the driver."""
+        try:
+            self._boot()
+        except QemuDied as death:
+            if qemu.FLAW not in str(death):
+                raise
+            say("  QEMU fell over a flaw of its own while the guest booted; "
+                "once more")
+            self._boot()
+
+    def _boot(self):
+        self._slots = qemu.Slots(self.machine, self.disks)
         self.directory = process.work_directory()
         self._log = KernelLog(self.directory / "console")
         try:
@@ -265,24 +276,27 @@ class Guest:
         It may take up to timeout seconds to appear.
         """
         address = self._pci_address(self.disks[id])
-        expected = self.disks[id].serial
         limit = time.monotonic() + timeout
         while True:
-            for name, path, serial in self._block_devices():
-                if (f"/{address}/" in path) if address else serial == expected:
-                    return name
+            name = self._at_address(address) if address else \
+                self._with_serial(self.disks[id].serial)
+            if name:
+                return name
             if time.monotonic() > limit:
                 raise GuestError(f"disk {id} has not appeared in the guest")
             time.sleep(0.1)
 
-    def _block_devices(self):
-        """Return name, path and serial of the guest's virtio-blk disks."""
-        listing = self.run(
-            "cd /sys/block; for name in vd*; do [ -e $name ] && "
-            "echo $name $(readlink -f $name) $(cat $name/serial); done; true")
-        for line in listing.output.splitlines():
-            name, path, *serial = line.split(" ", 2)
-            yield name, path, "".join(serial)
+    def _at_address(self, address):
+        """Return the name of the disk at or behind a PCI address, or None."""
+        found = re.search(rf"(vd\w+) -> \S*/{address}/",
+                          self.run("ls -l /sys/block").output)
+        return found and found[1]
+
+    def _with_serial(self, serial):
+        """Return the name of the disk with a serial number, or None."""
+        found = re.search(rf"^(vd\w+)/serial:{re.escape(serial)}$", self.run(
+            "cd /sys/block; grep -H . vd*/serial; true").output, re.MULTILINE)
+        return found and found[1]
 
     def _pci_address(self, disk):
         """Return the PCI address of a disk or its port, None without PCI."""
@@ -330,8 +344,8 @@ class Guest:
         for name in disk.iothread_ids():
             step("object-add", {"qom-type": "iothread", "id": name},
                  "object-del", id=name)
-        self.qmp("device_add",
-                 **disk.device(self._slots.transport, self._slots.take(disk)))
+        self.qmp("device_add", **disk.device(self._slots.transport),
+                 **self._slots.take(disk))
 
     def remove_disk(self, id, timeout=30):
         """Unplug a disk; the guest has timeout seconds to let go of it."""
@@ -483,7 +497,12 @@ class Guest:
         """Wait until the guest is up, unless it panics or QEMU ends."""
         limit = time.monotonic() + self._boot_timeout
         while self._agent.release is None:
-            self._pump(_TICK)
+            try:
+                self._pump(_TICK)
+            except QemuDied as death:
+                if self._process.returncode:
+                    raise
+                raise BootFailed(f"the guest did not come up: {death}") from None
             if "Kernel panic" in self._log.tail():
                 time.sleep(1)
                 raise BootFailed("the guest panicked while it came up:\n"
