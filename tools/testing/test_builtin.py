@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel with the driver built in boots from our disk, with no initramfs."""
+
+import re
+
+import pytest
+
+import fio
+from backend import Backend
+from vm.disk import Disk
+from vm.guest import Guest
+
+pytestmark = pytest.mark.kernels("7.3")
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    disks = [Disk("data", "ram", 64 * MIB, queues=4)]
+    with Guest(kernel, root="virtio-blk", disks=disks,
+               params="num_request_queues=2 queue_depth=32") as guest:
+        yield guest
+
+
+def test_root_is_on_our_disk(guest):
+    """/ is on vda, and vda is served by our driver, as only that one says it."""
+    assert guest.run("findmnt -no SOURCE / || awk '$2 == \"/\" { print $1 }' "
+                     "/proc/mounts").output.split()[-1] in ("/dev/vda",
+                                                            "/dev/root")
+    name, major_minor = guest.run(
+        "mountpoint -d /; cat /sys/block/vda/dev").output.split()
+    assert name == major_minor
+    assert guest.sysfs("/sys/block/vda/serial") == "root"
+    assert guest.run("readlink -f /sys/block/vda/device/driver"
+                     ).output.strip().endswith("/virtio/drivers/virtio_blk")
+    assert re.search(r"\[vda\] \d/0 default/poll queues, ring \d+, depth \d+$",
+                     guest.log(), re.MULTILINE)
+    # Built in, and nothing else to come from.
+    assert guest.run("cat /proc/modules 2>/dev/null || true").output == ""
+    assert "initrd" not in guest.sysfs("/proc/cmdline")
+
+
+def test_parameters_on_the_command_line(guest):
+    """virtio_blk.name=value is heard, as it is from insmod."""
+    base = "/sys/module/virtio_blk/parameters"
+    assert guest.sysfs(f"{base}/num_request_queues") == "2"
+    assert guest.sysfs(f"{base}/queue_depth") == "32"
+    for name in ("vda", guest.dev("data")):
+        assert guest.run(f"ls /sys/block/{name}/mq").output.split() == \
+            ["0", "1"]
+        assert guest.sysfs(f"/sys/block/{name}/queue/nr_requests") == "32"
+        assert re.search(rf"\[{name}\] 2/0 default/poll queues, ring \d+, "
+                         "depth 32$", guest.log(), re.MULTILINE)
+
+
+def test_using_the_root_file_system(guest):
+    """What is written to / and to another disk is read back from the device."""
+    fio.run(guest, "/root/file", rw="randwrite", bs="16k", size="8m",
+            verify="crc32c", end_fsync=1)
+    fio.run(guest, f"/dev/{guest.dev('data')}", rw="randwrite", bs="4k",
+            size="4m", numjobs=4, offset_increment="8m", verify="crc32c")
+    guest.run("cp -a /usr/bin /root/bin && sync && "
+              "echo 3 > /proc/sys/vm/drop_caches && diff -r --no-dereference "
+              "/usr/bin /root/bin && rm -r /root/bin", timeout=120)
+
+
+def test_restart(guest):
+    """The guest restarts from its disk, and what was written is there."""
+    data = b"written before the restart\n" * 1000
+    guest.put(data, "/root/before")
+    Backend(guest, "data").write(0, data)
+    guest.reboot()
+    guest.run(f"head -c {len(data)} /dev/{guest.dev('data')} | "
+              "cmp - /root/before")

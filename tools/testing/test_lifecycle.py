@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Disks that come and go, and guests that sleep and restart, under I/O."""
+
+import pytest
+
+import fio
+from backend import Backend
+from vm.disk import Disk
+from vm.errors import CommandFailed
+from vm.guest import Guest
+
+MIB = 1 << 20
+DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
+
+with_debug = pytest.mark.kernels("6.12", "7.3-debug")
+short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    disks = [Disk("data", "ram", 64 * MIB, queues=4),
+             Disk("other", "ram", 64 * MIB, queues=2)]
+    with Guest(kernel, disks=disks) as guest:
+        guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
+        yield guest
+
+
+def times(guest, count):
+    """Return how often to do something: less where it takes much longer."""
+    return max(2, count // 5) if guest.kernel.name.endswith("debug") else count
+
+
+def virtio_device(guest, id):
+    """Return the name of the virtio device that is a disk, as "virtio3"."""
+    return guest.run("basename $(readlink -f /sys/block/"
+                     f"{guest.dev(id)}/device)").output.strip()
+
+
+def queues(guest, id):
+    """Return which CPUs each queue serves, and which its interrupt goes to."""
+    name, device = guest.dev(id), virtio_device(guest, id)
+    maps = guest.run(f"cd /sys/block/{name}/mq && grep . */cpu_list").output
+    lines = guest.run(f"grep -- '{device}-req' /proc/interrupts").output
+    irqs = {line.split()[-1]: line.split(":")[0].strip()
+            for line in lines.splitlines()}
+    affinity = {queue: guest.sysfs(f"/proc/irq/{irq}/effective_affinity")
+                for queue, irq in irqs.items()}
+    assert maps and irqs
+    return (maps, {queue.partition("-")[2]: cpus
+                   for queue, cpus in affinity.items()})
+
+
+def put_sample(guest, id):
+    guest.run(f"dd if=/tmp/sample of=/dev/{guest.dev(id)} bs=1M oflag=direct "
+              "conv=notrunc,fsync status=none")
+
+
+def check_sample(guest, id):
+    """Assert that a disk has what put_sample() wrote."""
+    disk = f"/dev/{guest.dev(id)}"
+    guest.run(f"blockdev --flushbufs {disk}; cmp -n {4 * MIB} /tmp/sample "
+              f"{disk}")
+
+
+def load(guest, id, **options):
+    """Start verified writes from all CPUs beyond the sample."""
+    return fio.start(guest, f"/dev/{guest.dev(id)}", timeout=300, **{
+        "rw": "randwrite", "bs": "4k", "size": "4m", "offset": "8m",
+        "offset_increment": "8m", "numjobs": 4, "verify": "crc32c",
+        "verify_backlog": 32, "time_based": 1, "runtime": 240,
+        "cpus_allowed": "0-3", "cpus_allowed_policy": "split", **options})
+
+
+def whole_load(guest):
+    """Run a load from beginning to end: all that it wrote is verified."""
+    load(guest, "data", time_based=None, runtime=None, size="1m").wait()
+
+
+def wait_for_io(guest, id):
+    """Wait until a disk has just done a good many I/Os."""
+    name = guest.dev(id)
+    guest.run(f"count() {{ awk '{{ print $1 + $5 }}' /sys/block/{name}/stat; }}"
+              "; goal=$(($(count) + 300)); "
+              "until [ $(count) -ge $goal ]; do sleep 0.1; done")
+
+
+def plain_load(guest, id):
+    """Start reads and writes from all CPUs, as load() does.
+
+    Without verifying: reads from a disk that has gone return nothing, as at
+    the end of a file, and fio holds what its buffer had before for wrong data.
+    """
+    return load(guest, id, rw="randrw", verify=None, verify_backlog=None)
+
+
+def assert_failed(run):
+    """Assert that fio ended, and that it did because of I/O errors."""
+    with pytest.raises(fio.FioError) as caught:
+        run.wait()
+    errors = {job["error"] for job in caught.value.report["jobs"]} - {0}
+    # EIO, ENXIO, ENODEV; ENOSPC is what lies beyond the end of a dead disk.
+    assert errors and errors <= {5, 6, 19, 28}, caught.value
+
+
+# Unbind and bind
+
+_REBIND = """
+cd {driver}
+for n in $(seq {count}); do
+    echo {device} > unbind
+    [ ! -e /sys/block/{name} ] || exit 2
+    echo {device} > bind
+    cmp -n 65536 /tmp/sample /dev/{name} || exit 3
+done
+"""
+
+
+@short
+def test_unbind_and_bind(guest):
+    """50 times in a row a disk goes, and comes back as it was."""
+    put_sample(guest, "data")
+    before = queues(guest, "data")
+    guest.run(_REBIND.format(driver=DRIVER, name=guest.dev("data"),
+                             device=virtio_device(guest, "data"),
+                             count=times(guest, 50)), timeout=180)
+    assert queues(guest, "data") == before
+    check_sample(guest, "data")
+
+
+@short
+def test_unbind_under_load(guest):
+    """fio gets errors and ends; the disk comes back and works."""
+    put_sample(guest, "data")
+    for _ in range(times(guest, 5)):
+        running = plain_load(guest, "data")
+        wait_for_io(guest, "data")
+        device = virtio_device(guest, "data")
+        guest.run(f"echo {device} > {DRIVER}/unbind", timeout=30)
+        try:
+            assert_failed(running)
+        finally:
+            guest.run(f"echo {device} > {DRIVER}/bind")
+        check_sample(guest, "data")
+    whole_load(guest)
+
+
+@with_debug
+def test_unbind_while_mounted(guest):
+    """A file system outlives its disk without harm to the kernel."""
+    disk, device = f"/dev/{guest.dev('other')}", virtio_device(guest, "other")
+    guest.run(f"mkfs.ext4 -q -F {disk} && mount {disk} /mnt && "
+              "cp /tmp/sample /mnt/sample && sync")
+    running = fio.start(guest, "/mnt/file", rw="randwrite", bs="4k", size="8m",
+                        ioengine="psync", direct=0, fsync=8, time_based=1,
+                        runtime=120)
+    wait_for_io(guest, "other")
+    guest.run(f"echo {device} > {DRIVER}/unbind", timeout=30)
+    with pytest.raises(fio.FioError):
+        running.wait()
+    guest.run("umount /mnt", timeout=30)
+    guest.run(f"echo {device} > {DRIVER}/bind")
+    disk = f"/dev/{guest.dev('other')}"
+    guest.run(f"e2fsck -fy {disk} > /tmp/fsck; [ $? -le 1 ] || "
+              f"{{ cat /tmp/fsck; exit 1; }}; mount {disk} /mnt && "
+              "cmp /tmp/sample /mnt/sample; status=$?; umount /mnt; "
+              "exit $status")
+
+
+# The module
+
+# With so many more disks, what is lost for each of them stands out.
+_DISKS = 7
+
+@pytest.fixture(scope="module")
+def reloaded(kernel):
+    disks = [Disk("data", "ram", 64 * MIB, queues=4),
+             *(Disk(f"disk{number}", queues=2) for number in range(_DISKS))]
+    with Guest(kernel, disks=disks) as guest:
+        guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
+        yield guest
+
+
+@pytest.mark.module
+@pytest.mark.kernels("6.1", "6.12")
+def test_unload_in_use(reloaded):
+    """The module cannot be unloaded while a disk is open."""
+    guest = reloaded
+    guest.run(f"sleep 100 < /dev/{guest.dev('data')} > /dev/null 2>&1 & "
+              "echo $! > /tmp/pid; sleep 0.2")
+    with pytest.raises(CommandFailed, match="in use"):
+        guest.unload()
+    put_sample(guest, "data")
+    guest.run("kill $(cat /tmp/pid); sleep 0.2")
+    guest.unload()
+    assert "vd" not in guest.run("ls /sys/block").output
+    guest.load()
+    check_sample(guest, "data")
+
+
+_RELOAD = """
+for n in $(seq {count}); do
+    rmmod virtio_blk || exit 2
+    [ ! -e /sys/block/{name} ] || exit 3
+    insmod /run/vblk/virtio_blk.ko || exit 4
+    cmp -n 65536 /tmp/sample /dev/{name} || exit 5
+done
+"""
+
+# Objects in each of the kernel's general caches, once those that are only kept
+# at hand have been given back.
+_OBJECTS = """
+sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1
+for cache in /sys/kernel/slab/*; do [ -L $cache ] || echo 1 > $cache/shrink; done
+awk '/^kmalloc-|^sgpool|^biovec|^blkdev|^request_queue/ {{ print $1, $2 }}' \\
+    /proc/slabinfo
+"""
+
+
+def objects(guest):
+    said = guest.run(_OBJECTS.format()).output
+    return {name: int(count) for name, count in
+            map(str.split, said.splitlines())}
+
+
+@pytest.mark.module
+def test_reload(reloaded):
+    """20 times in a row the module goes and comes, and leaves nothing behind.
+
+    What leaks does so in each round, once or more for each disk.  The number
+    of objects that the kernel has in use wavers by some hundred of the small
+    ones with either driver, but not upwards twice in a row.
+    """
+    guest = reloaded
+    put_sample(guest, "data")
+    before = queues(guest, "data")
+    rounds = 10
+    counts = [objects(guest)]
+    for _ in range(2):
+        guest.run(_RELOAD.format(count=rounds, name=guest.dev("data")),
+                  timeout=300)
+        counts.append(objects(guest))
+    growth = {name: [later.get(name, 0) - earlier.get(name, 0)
+                     for earlier, later in zip(counts, counts[1:])]
+              for name in counts[0]}
+    assert {name: both for name, both in growth.items()
+            if min(both) >= rounds * (_DISKS + 1)} == {}
+    assert queues(guest, "data") == before
+    check_sample(guest, "data")
+
+
+# Hot-plug
+
+@short
+def test_hotplug(guest, tmp_path):
+    """A disk is plugged in and out again and again; its data stay."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(16 * MIB))
+    for number in range(times(guest, 10)):
+        guest.add_disk(Disk("plugged", "raw", path=path, queues=4))
+        if number:
+            check_sample(guest, "plugged")
+        put_sample(guest, "plugged")
+        guest.remove_disk("plugged")
+        assert "plugged" not in guest.run(
+            "cat /sys/block/vd*/serial").output
+
+
+@short
+def test_unplug_under_load(guest):
+    """Unplugging a busy disk ends its I/O with errors, and harms no other."""
+    steady = load(guest, "data", numjobs=1, cpus_allowed="0")
+    for _ in range(times(guest, 4)):
+        guest.add_disk(Disk("plugged", "ram", 64 * MIB, queues=4))
+        running = plain_load(guest, "plugged")
+        wait_for_io(guest, "plugged")
+        guest.remove_disk("plugged")
+        assert_failed(running)
+    assert steady.running
+    wait_for_io(guest, "data")
+    steady.kill()
+
+
+@with_debug
+def test_pci_remove_and_rescan(guest):
+    """The PCI device goes and is found again, idle or busy."""
+    put_sample(guest, "data")
+    path = guest.run("dirname $(readlink -f /sys/block/"
+                     f"{guest.dev('data')}/device)").output.strip()
+    for busy in (False, True, True):
+        running = busy and plain_load(guest, "data")
+        if busy:
+            wait_for_io(guest, "data")
+        guest.run(f"echo 1 > {path}/remove", timeout=30)
+        try:
+            if busy:
+                assert_failed(running)
+        finally:
+            guest.run("echo 1 > /sys/bus/pci/rescan")
+        check_sample(guest, "data")
+
+
+# Sleep
+
+@short
+def test_suspend_to_idle(guest):
+    """Verified I/O from all CPUs runs on across suspends, on the same queues."""
+    put_sample(guest, "data")
+    before = queues(guest, "data"), queues(guest, "other")
+    exits = guest.log().count("PM: suspend exit")
+    cycles = times(guest, 3)
+    running = load(guest, "data")
+    for _ in range(cycles):
+        wait_for_io(guest, "data")
+        guest.suspend()
+    wait_for_io(guest, "data")
+    assert running.running
+    running.kill()
+    check_sample(guest, "data")
+    whole_load(guest)
+    assert (queues(guest, "data"), queues(guest, "other")) == before
+    assert guest.log().count("PM: suspend exit") == exits + cycles
+
+
+@pytest.fixture(scope="module")
+def sleeper(kernel):
+    """A guest that sleeps once: QEMU lets none suspend to memory again."""
+    disks = [Disk("data", "ram", 64 * MIB, queues=4),
+             Disk("other", "ram", 64 * MIB, queues=2)]
+    with Guest(kernel, disks=disks) as guest:
+        guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
+        yield guest
+
+
+@with_debug
+def test_suspend_to_memory(sleeper):
+    """Where devices lose all they know, I/O goes on, on the same queues.
+
+    The disk learns of a new size, though its device had nobody to tell.  And
+    num_request_queues can be changed at any time: what it says is for disks
+    that are probed later.
+    """
+    guest = sleeper
+    parameter = "/sys/module/virtio_blk/parameters/num_request_queues"
+    put_sample(guest, "data")
+    before = queues(guest, "data"), queues(guest, "other")
+    running = load(guest, "data")
+    wait_for_io(guest, "data")
+    guest.run(f"echo 1 > {parameter}")
+    job = guest.start("echo mem > /sys/power/state", timeout=90)
+    assert guest.wait_event("SUSPEND", timeout=60), guest.log()[-3000:]
+    guest.resize_disk("other", 80 * MIB)
+    guest.qmp("system_wakeup")
+    job.wait()
+    guest.run(f"echo 0 > {parameter}")
+    wait_for_io(guest, "data")
+    assert running.running
+    running.kill()
+    assert (queues(guest, "data"), queues(guest, "other")) == before
+    grown = f"$(cat /sys/block/{guest.dev('other')}/size) = {80 * 2048}"
+    guest.run(f"for n in $(seq 50); do [ {grown} ] && exit 0; sleep 0.1; done; "
+              "exit 1")
+    check_sample(guest, "data")
+    whole_load(guest)
+
+
+# Restart
+
+@with_debug
+def test_reboot_under_load(sleeper):
+    """A guest restarts with I/O in flight; what was flushed before is there."""
+    guest = sleeper
+    put_sample(guest, "data")
+    load(guest, "data")
+    wait_for_io(guest, "data")
+    sample = Backend(guest, "data").read(0, 4 * MIB)
+    guest.reboot()
+    guest.put(sample, "/tmp/sample")
+    check_sample(guest, "data")
+    whole_load(guest)
