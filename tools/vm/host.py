@@ -31,6 +31,7 @@ GROUPS = {
         "xz": "xz-utils",
         "zstd": "zstd",
         "perl": "perl",
+        "pahole": "pahole",
         f"{_INCLUDE}/stdio.h": "libc6-dev",
         f"{_INCLUDE}/libelf.h": "libelf-dev",
         f"{_INCLUDE}/openssl/ssl.h": "libssl-dev",

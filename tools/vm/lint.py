@@ -13,17 +13,10 @@ _TOP = Path(__file__).resolve().parents[2]
 _CHECKER = ["C=1", "CF=-D__CHECK_ENDIAN__"]
 
 
-def _tracked():
-    """Return the files of the project, those not yet committed included."""
-    listed = subprocess.run(
-        ["git", "-C", _TOP, "ls-files", "-z", "--cached", "--others",
-         "--exclude-standard"], text=True, stdout=subprocess.PIPE)
-    if listed.returncode:
-        found = (path for path in _TOP.rglob("*")
-                 if "build" not in path.relative_to(_TOP).parts)
-    else:
-        found = (_TOP / name for name in listed.stdout.split("\0") if name)
-    return sorted(path for path in set(found) if path.is_file())
+def _ours():
+    """Return the project's files, those not yet committed included."""
+    return sorted(path for path in _TOP.rglob("*") if path.is_file()
+                  and not {".git", "build"} & set(path.relative_to(_TOP).parts))
 
 
 def _run(argv):
@@ -100,7 +93,7 @@ def compiled(name, build, flags=()):
 def main():
     """Run everything and say how it ended; 1 if there is anything to mend."""
     host.need("build", "lint")
-    files = _tracked()
+    files = _ours()
     problems = []
 
     def check(what, found):
