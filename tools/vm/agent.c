@@ -61,6 +61,8 @@
 /* How long a killed command may take to die before it is called stuck. */
 #define DEATH_MS	5000
 #define DEVICE_WAIT_MS	30000
+/* How long the port may be without a host before it is set up anew. */
+#define HOST_WAIT_MS	1000
 
 #define EXT4_LABEL_OFFSET	(1024 + 0x78)
 #define EXT4_LABEL_SIZE		16
@@ -83,7 +85,9 @@ static struct job jobs[MAX_JOBS];
 
 static struct {
 	int fd;
+	char device[16];	/* as in virtio0 */
 	bool connected;
+	long alone_since;
 	char *in;
 	size_t in_len, in_size;
 	char out[OUT_SIZE];
@@ -282,6 +286,16 @@ static bool port_is_ours(const char *name)
 	return !strcmp(found, PORT_NAME);
 }
 
+static void find_device(const char *name)
+{
+	char path[PATH_MAX], target[PATH_MAX] = "";
+
+	snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/device", name);
+	if (readlink(path, target, sizeof(target) - 1) > 0)
+		snprintf(port.device, sizeof(port.device), "%s",
+			 strrchr(target, '/') + 1);
+}
+
 static void open_port(void)
 {
 	DIR *dir = opendir("/sys/class/virtio-ports");
@@ -291,11 +305,46 @@ static void open_port(void)
 	while (dir && port.fd < 0 && (entry = readdir(dir))) {
 		if (!port_is_ours(entry->d_name))
 			continue;
+		find_device(entry->d_name);
 		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
 		port.fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	}
 	if (dir)
 		closedir(dir);
+}
+
+static void wait_for_port(void)
+{
+	for (open_port(); port.fd < 0; open_port())
+		sleep_ms(20);
+	port.alone_since = now_ms();
+}
+
+static void tell_driver(const char *verb)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/virtio_console/%s",
+		 verb);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, port.device, strlen(port.device)) < 0)
+		complain(verb, port.device);
+	if (fd >= 0)
+		close(fd);
+}
+
+/*
+ * After a resume a port can be left believing that the host is away, as all
+ * are on Linux 7.3.  Binding their driver anew makes the two talk again.
+ */
+static void set_up_port_anew(void)
+{
+	close(port.fd);
+	port.fd = -1;
+	tell_driver("unbind");
+	tell_driver("bind");
+	wait_for_port();
 }
 
 static size_t out_room(void)
@@ -602,11 +651,13 @@ static void host_came(void)
 	say("ready %s\n", name.release);
 }
 
-static void host_went(void)
+static void host_is_away(void)
 {
+	if (port.connected)
+		port.alone_since = now_ms();
 	port.connected = false;
-	port.in_len = 0;
-	port.out_len = 0;
+	if (now_ms() - port.alone_since > HOST_WAIT_MS)
+		set_up_port_anew();
 	/* A port without a host is always ready to be polled. */
 	sleep_ms(50);
 }
@@ -614,7 +665,7 @@ static void host_went(void)
 static void handle_port(short events)
 {
 	if (events & POLLHUP) {
-		host_went();
+		host_is_away();
 		return;
 	}
 	if (!port.connected)
@@ -681,10 +732,7 @@ int main(void)
 	setenv("HOME", "/root", 1);
 	setenv("LC_ALL", "C.UTF-8", 1);
 	chdir("/tmp");
-	while (port.fd < 0) {
-		open_port();
-		sleep_ms(20);
-	}
+	wait_for_port();
 	for (;;)
 		serve(signals);
 }
