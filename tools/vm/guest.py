@@ -443,7 +443,7 @@ class Guest:
 
     def _boot_options(self):
         """Return kernel, initramfs, command line, and the disks of the system."""
-        words = [*_CMDLINE, *qemu.clock_words()]
+        words = [*_CMDLINE, *qemu.clock_words(self.kernel)]
         options = ["-kernel", self.kernel.image]
         images = [image.root()] if self._root == "scsi" else []
         modules = image.modules(self.kernel) if self._root == "scsi" else None

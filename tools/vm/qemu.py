@@ -83,18 +83,23 @@ def accelerator_options(extra):
     return ["-accel", f"tcg,thread={thread}", "-cpu", "max,la57=off"]
 
 
-def clock_words():
+def clock_words(kernel):
     """Return words for the kernel's command line that tell it the clock's rate.
 
     Under TCG the guest's time stamp counter is the host's.  To measure its
-    rate, as a kernel does, fails on a busy host, and a microvm then has no
-    clock at all.
+    rate, as a kernel does with each CPU, fails on a busy host: it takes
+    minutes with many CPUs, and a microvm then has no clock at all.
     """
-    if accelerator() == "kvm":
+    rate = re.search(r"^bogomips\s*: ([\d.]+)$",
+                     Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    if accelerator() == "kvm" or not rate:
         return []
-    found = re.search(r"^bogomips\s*: ([\d.]+)$",
-                      Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return [f"tsc_early_khz={float(found[1]) * 500:.0f}"] if found else []
+    khz = round(float(rate[1]) * 500)
+    config = kernel.build / ".config"
+    ticks = re.search(r"^CONFIG_HZ=(\d+)$",
+                      config.read_text() if config.exists() else "", re.MULTILINE)
+    return [f"tsc_early_khz={khz}",
+            *([f"lpj={khz * 1000 // int(ticks[1])}"] if ticks else [])]
 
 
 def machine_options(machine, cpus, maxcpus, nodes, memory, shared):
