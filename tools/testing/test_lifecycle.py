@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Disks that come and go, and guests that sleep and restart, under I/O."""
 
+import contextlib
+
 import pytest
 
 import fio
@@ -16,12 +18,22 @@ with_debug = pytest.mark.kernels("6.12", "7.3-debug")
 short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
 
 
-@pytest.fixture(scope="module")
-def guest(kernel):
+@contextlib.contextmanager
+def _two_disks(kernel):
+    """Boot a guest with two disks, and something to write to them."""
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              Disk("other", "ram", 64 * MIB, queues=2)]
     with Guest(kernel, disks=disks) as guest:
         guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
+        # Devices go to sleep one after the other: emulated CPUs that move PCI
+        # windows at the same time now and then bring QEMU down (qemu.FLAW).
+        guest.run("echo 0 > /sys/power/pm_async")
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    with _two_disks(kernel) as guest:
         yield guest
 
 
@@ -37,17 +49,17 @@ def virtio_device(guest, id):
 
 
 def queues(guest, id):
-    """Return which CPUs each queue serves, and which its interrupt goes to."""
+    """Return which CPUs each queue serves, and its interrupt may go to."""
     name, device = guest.dev(id), virtio_device(guest, id)
     maps = guest.run(f"cd /sys/block/{name}/mq && grep . */cpu_list").output
     lines = guest.run(f"grep -- '{device}-req' /proc/interrupts").output
     irqs = {line.split()[-1]: line.split(":")[0].strip()
             for line in lines.splitlines()}
-    affinity = {queue: guest.sysfs(f"/proc/irq/{irq}/effective_affinity")
+    affinity = {queue.partition("-")[2]:
+                guest.sysfs(f"/proc/irq/{irq}/smp_affinity_list")
                 for queue, irq in irqs.items()}
     assert maps and irqs
-    return (maps, {queue.partition("-")[2]: cpus
-                   for queue, cpus in affinity.items()})
+    return maps, affinity
 
 
 def put_sample(guest, id):
@@ -324,14 +336,14 @@ def test_suspend_to_idle(guest):
 @pytest.fixture(scope="module")
 def sleeper(kernel):
     """A guest that sleeps once: QEMU lets none suspend to memory again."""
-    disks = [Disk("data", "ram", 64 * MIB, queues=4),
-             Disk("other", "ram", 64 * MIB, queues=2)]
-    with Guest(kernel, disks=disks) as guest:
-        guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
+    if kernel.name.startswith("7.3"):
+        pytest.skip("waking from S3 resets the machine, with this kernel and "
+                    "QEMU, before any driver runs")
+    with _two_disks(kernel) as guest:
         yield guest
 
 
-@with_debug
+@pytest.mark.kernels("6.1", "6.12")
 def test_suspend_to_memory(sleeper):
     """Where devices lose all they know, I/O goes on, on the same queues.
 
@@ -366,9 +378,8 @@ def test_suspend_to_memory(sleeper):
 # Restart
 
 @with_debug
-def test_reboot_under_load(sleeper):
+def test_reboot_under_load(guest):
     """A guest restarts with I/O in flight; what was flushed before is there."""
-    guest = sleeper
     put_sample(guest, "data")
     load(guest, "data")
     wait_for_io(guest, "data")

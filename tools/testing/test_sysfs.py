@@ -263,7 +263,7 @@ def test_resize_under_load(guest):
     load = fio.start(guest, f"/dev/{guest.dev('plain')}", rw="randwrite",
                      bs="4k", size="32m", verify="crc32c", verify_backlog=64,
                      iodepth=16)
-    for size in (128, 48, 256, 64):
+    for size in (120, 48, 250, 64):
         _resize(guest, "plain", size * MIB)
     load.wait()
     assert _size(guest, "plain") == 64 * MIB
