@@ -12,6 +12,7 @@ in.
 """
 
 import os
+import signal
 import sys
 
 import pytest
@@ -22,6 +23,8 @@ DEFAULT = ("6.12",)
 
 
 def pytest_configure(config):
+    # Being told to end means all tests, as ^C does; not the one that runs.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "kernels(*names): the kernels that the test runs on")
     config.addinivalue_line(
