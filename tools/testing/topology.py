@@ -10,6 +10,8 @@ import itertools
 import re
 from dataclasses import dataclass
 
+from vm.errors import CommandTimeout
+
 _CPUS = "/sys/devices/system/cpu"
 _TABLES = f"""
 cd /sys/block
@@ -154,16 +156,58 @@ def read_from_each_cpu(guest, disk, cpus, ios=16):
     Each reads so many blocks of 4 KiB, one after the other.
     """
     table = f"echo; grep -wE 'CPU0|{disk.virtio}' /proc/interrupts"
-    snapshots = guest.run(
+    script = (
         f"{table}; for cpu in {' '.join(map(str, sorted(cpus)))}; do "
         f"taskset -c $cpu dd if=/dev/{disk.name} of=/dev/null bs=4k "
-        f"count={ios} iflag=direct status=none || exit; {table}; done",
-        timeout=120).output.strip().split("\n\n")
+        f"count={ios} iflag=direct status=none || exit; {table}; done")
+    try:
+        snapshots = guest.run(script, timeout=120).output.strip().split("\n\n")
+    except CommandTimeout as error:
+        error.add_note(f"In flight, as QEMU sees it:\n{rings_in_use(guest)}")
+        raise
     counts = [{vector: interrupt.counts for vector, interrupt in
                parse_interrupts(snapshot, disk.virtio, {}).items()}
               for snapshot in snapshots]
     return [Arrival(cpu, _difference(*pair)) for cpu, pair
             in zip(sorted(cpus), itertools.pairwise(counts), strict=True)]
+
+
+def rings_in_use(guest):
+    """Return what is in flight on the disks' split rings, as QEMU sees it.
+
+    Where I/O hangs it tells whether the device has seen the request (the
+    driver's avail index is the device's last), and whether it is done with it
+    (the used index is the same).  Taken from memory: QEMU's own query of a
+    ring's elements writes to the ring, and the next kick is lost.
+    """
+    lines = []
+    for device in guest.qmp("x-query-virtio"):
+        if device["name"] != "virtio-blk":
+            continue
+        status = guest.qmp("x-query-virtio-status", path=device["path"])
+        for number in range(status["num-vqs"]):
+            queue = guest.qmp("x-query-virtio-queue-status",
+                              path=device["path"], queue=number)
+            size, avail, used = (queue[f"vring-{part}"]
+                                 for part in ("num", "avail", "used"))
+            if not avail:
+                continue
+            words = {"avail": avail + 2, "used": used + 2,
+                     "used event": avail + 4 + 2 * size,
+                     "avail event": used + 4 + 8 * size}
+            found = {name: _word(guest, place) for name, place in words.items()}
+            found |= {"device's last": queue["last-avail-idx"],
+                      "in use": queue["inuse"]}
+            if not found["avail"] == found["used"] == found["device's last"]:
+                lines.append(f"{device['path']} queue {number}: {found}")
+    return "\n".join(lines) or "nothing"
+
+
+def _word(guest, address):
+    """Return two bytes of the guest's memory."""
+    said = guest.qmp("human-monitor-command",
+                     **{"command-line": f"xp /1hx {address:#x}"})
+    return int(said.split(":")[1], 16)
 
 
 def _difference(before, after):
