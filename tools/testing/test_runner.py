@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vm import kernels, klog, process
+from vm import kernels, klog, process, qemu
 from vm.disk import BACKENDS, Disk
 from vm.errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
                        GuestSplat, QemuDied, QemuRefused, QmpError)
@@ -126,7 +126,8 @@ def test_unkillable_command(guest):
     with pytest.raises(CommandTimeout,
                        match=r"(?s)cannot be killed.*task:touch +state:D"):
         guest.run("echo before; touch /mnt/file; echo after", timeout=1)
-    guest.run("fsfreeze -u /mnt && umount /mnt")
+    guest.run("fsfreeze -u /mnt; while pgrep touch; do sleep 0.1; done; "
+              "umount /mnt")
 
 
 # The machine
@@ -356,6 +357,21 @@ def test_patterns(tmp_path, monkeypatch):
         assert found(line), line
     for line in HARMLESS.strip().splitlines():
         assert not found(line), line
+
+
+def test_qemu_that_fails_by_itself_is_started_again(monkeypatch):
+    await_agent = Guest._await_agent
+    failures = iter([QemuDied(qemu.FLAW)])
+
+    def fail_once(guest):
+        for failure in failures:
+            raise failure
+        await_agent(guest)
+
+    monkeypatch.setattr(Guest, "_await_agent", fail_once)
+    with quick(disks=[Disk("disk", "vhost-user", 4 * MIB)]) as guest:
+        assert guest.run("echo up").output == "up\n"
+        assert guest.disk_path("disk").stat().st_size == 4 * MIB
 
 
 # What is left behind

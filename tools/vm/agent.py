@@ -82,14 +82,6 @@ class Agent:
         """Let the guest's machine restart."""
         self._send(b"reboot\n")
 
-    def forget(self):
-        """Start afresh, with a guest that has just restarted."""
-        while self._readable(0):
-            self._sock.recv(65536)
-        self._buffer = b""
-        self._tasks.clear()
-        self.release = None
-
     def pump(self, timeout):
         """Take in what the agent says, waiting for it up to timeout seconds.
 

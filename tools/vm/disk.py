@@ -62,8 +62,14 @@ class Disk:
         self.read_only = read_only
         self.filters = list(filters)
         self.properties = properties
+        self._file = None
         self._memory = None
         self._server = None
+
+    @property
+    def file(self):
+        """The file behind it while it is in use; None for the null backend."""
+        return self._file
 
     @property
     def serial(self):
@@ -83,10 +89,10 @@ class Disk:
         if self.backend == "ram":
             self._memory = os.memfd_create(self.id)
             os.ftruncate(self._memory, self.size)
-            self.path = Path(f"/proc/{os.getpid()}/fd/{self._memory}")
+            self._file = Path(f"/proc/{os.getpid()}/fd/{self._memory}")
         elif self.backend != "null":
-            self.path = self.path or directory / f"{self.id}.img"
-            if not self.path.exists():
+            self._file = self.path or directory / f"{self.id}.img"
+            if not self._file.exists():
                 self._make_file()
         if self.backend == "vhost-user":
             self.queues = self.queues or cpus
@@ -95,12 +101,12 @@ class Disk:
 
     def _make_file(self):
         if self.backend != "qcow2":
-            with open(self.path, "wb") as file:
+            with open(self._file, "wb") as file:
                 file.truncate(self.size)
             return
-        log = self.path.with_suffix(".log")
+        log = self._file.with_suffix(".log")
         making = process.spawn([*qemu_dist.find("qemu-img"), "create", "-q", "-f",
-                                "qcow2", self.path, str(self.size)], log)
+                                "qcow2", self._file, str(self.size)], log)
         process.end(making, _START_SECONDS)
         if making.returncode:
             raise QemuRefused(f"qemu-img: {log.read_text().strip()}")
@@ -118,7 +124,7 @@ class Disk:
                 [*qemu_dist.find("qemu-storage-daemon"),
                  "--blockdev", _join({"driver": "raw", "node-name": "disk",
                                       "discard": "unmap", "file.driver": "file",
-                                      "file.filename": self.path}),
+                                      "file.filename": self._file}),
                  *self._export(address)],
                 log, pass_fds=[listener.fileno()])
 
@@ -137,7 +143,8 @@ class Disk:
                                    "logical-block-size": block_size})]
 
     def release(self):
-        """Stop the server and free the memory."""
+        """Stop the server, free the memory and forget the file."""
+        self._file = None
         if self._server:
             process.end(self._server)
             self._server = None
@@ -169,7 +176,7 @@ class Disk:
             return {**node, "driver": "nbd", "export": "disk",
                     "server": {"type": "unix", "path": str(self._address)}}
         return {**node, "driver": "qcow2" if self.backend == "qcow2" else "raw",
-                "file": {"driver": "file", "filename": str(self.path)}}
+                "file": {"driver": "file", "filename": str(self._file)}}
 
     def iothread_ids(self):
         """Return the names of the disk's own threads in QEMU."""

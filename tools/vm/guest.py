@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -29,7 +30,7 @@ ROOTS = ("scsi", "virtio-blk", "initramfs")
 # the kernel's watchdogs are told to be patient.  Mitigations of the
 # processor's flaws have nothing to do with what is tested, and cost time.
 _CMDLINE = ("console=ttyS0", "loglevel=7", "mitigations=off", "tsc=reliable",
-            "no_timer_check", "no_console_suspend", "random.trust_cpu=on",
+            "no_timer_check", "no_console_suspend", "pcie_port_pm=off", "random.trust_cpu=on",
             "watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=300",
             "workqueue.watchdog_thresh=300")
 
@@ -140,28 +141,30 @@ class Guest:
 
     def boot(self):
         """Boot the guest and load the driver."""
-        try:
-            self._boot()
-        except QemuDied as death:
-            if qemu.FLAW not in str(death):
-                raise
-            say("  QEMU fell over a flaw of its own while the guest booted; "
-                "once more")
-            self._boot()
-
-    def _boot(self):
-        self._slots = qemu.Slots(self.machine, self.disks)
         self.directory = process.work_directory()
         self._log = KernelLog(self.directory / "console")
         try:
-            self._start_qemu()
-            started = time.monotonic()
-            self._await_agent()
-            self.boot_seconds = time.monotonic() - started
-            self._load_first_driver()
+            for disk in self.disks.values():
+                disk.prepare(self.directory, self.cpus)
+            self._switch_on()
         except BaseException:
             self._end()
             raise
+
+    def _switch_on(self):
+        """Start QEMU, once more if it fails by itself, and load the driver."""
+        for last in (False, False, True):
+            started = time.monotonic()
+            try:
+                self._start_qemu()
+                self._await_agent()
+                break
+            except QemuDied as death:
+                if last or qemu.FLAW not in str(death):
+                    raise
+                say("  QEMU fell over a flaw of its own; booting once more")
+        self.boot_seconds = time.monotonic() - started
+        self._load_first_driver()
 
     def close(self):
         """Switch the guest off; raise GuestSplat if its kernel complained."""
@@ -186,22 +189,21 @@ class Guest:
             self.directory = None
 
     def reboot(self):
-        """Restart the guest, in the same QEMU and with the same disks.
+        """Restart the guest, in another QEMU and with the same disks.
 
-        The driver is not loaded again unless it is built in or was at the
-        start.  What is mounted is written back, but not unmounted.
+        The driver that was asked for at first is loaded again.  What is
+        mounted is written back, but not unmounted; the root file system is
+        as new.
         """
         self.check_log()
-        self.qmp("set-action", reboot="reset")
-        self._qmp.forget("RESET")
-        self._agent.reboot()
-        if not self.wait_event("RESET", timeout=60):
-            raise GuestError("the guest was told to restart and did not")
-        self._agent.forget()
-        self._await_agent()
-        # Not before: a kernel may try several ways to restart at once.
-        self.qmp("set-action", reboot="shutdown")
-        self._load_first_driver()
+        self._ask(self._agent.reboot)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            raise GuestError("the guest was told to restart and did not; its "
+                             f"last words:\n{self._log.tail()}") from None
+        self.check_log()
+        self._switch_on()
 
     def suspend(self, seconds=1):
         """Suspend the guest to idle; after some seconds resume it.
@@ -304,7 +306,7 @@ class Guest:
 
     def disk_path(self, id):
         """Return the host's file behind a disk; None for the null backend."""
-        return self.disks[id].path
+        return self.disks[id].file
 
     def add_disk(self, disk):
         """Plug in a disk."""
@@ -406,8 +408,9 @@ class Guest:
     # How it works
 
     def _start_qemu(self):
-        for disk in self.disks.values():
-            disk.prepare(self.directory, self.cpus)
+        if self._process:
+            process.end(self._process)
+        self._slots = qemu.Slots(self.machine, self.disks)
         agent, agent_end = socket.socketpair()
         qmp, qmp_end = socket.socketpair()
         with agent_end, qmp_end:

@@ -26,9 +26,9 @@ _FIRST_DIRECT_SLOT = 0x04
 
 _PROBE_SECONDS = 2
 
-# What QEMU says when one of its CPUs rearranges the memory map, as kernels do
-# while they look at PCI devices, and another gets in its way: rarely, under
-# TCG only, and no fault of the guest.
+# What QEMU says when one of its CPUs rearranges the memory map and another gets
+# in its way: rarely, under TCG only, and no fault of the guest.  Kernels do so
+# while they look for PCI devices, and when they put them to sleep.
 FLAW = "iotlb_to_section: Assertion"
 
 
@@ -79,8 +79,10 @@ def accelerator_options(extra):
     if accelerator() == "kvm" and "-icount" not in extra:
         return ["-accel", "kvm", "-cpu", "host"]
     thread = "single" if "-icount" in extra else "multi"
-    # Five levels of page tables only make address translation slower.
-    return ["-accel", f"tcg,thread={thread}", "-cpu", "max,la57=off"]
+    # Five levels of page tables only make address translation slower.  A device
+    # that cannot be put to sleep stays where it is in the memory map: see FLAW.
+    return ["-accel", f"tcg,thread={thread}", "-cpu", "max,la57=off",
+            "-global", "virtio-pci.x-pcie-pm-init=off"]
 
 
 def clock_words(kernel):
@@ -235,7 +237,7 @@ def channel_options(transport, agent, qmp, console):
     agent and qmp are file descriptors of connected sockets, console the
     path of the log.
     """
-    return ["-chardev", f"file,id=console,path={console}",
+    return ["-chardev", f"file,id=console,path={console},append=on",
             "-serial", "chardev:console",
             "-chardev", f"socket,id=agent,fd={agent}",
             "-device", f"virtio-serial-{transport}",

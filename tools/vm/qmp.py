@@ -56,13 +56,6 @@ class Qmp:
                 return None
             self._events.append(message)
 
-    def forget(self, name):
-        """Drop the events of a name that have come so far."""
-        while message := self._receive(time.monotonic()):
-            self._events.append(message)
-        self._events = [event for event in self._events
-                        if event["event"] != name]
-
     def _receive(self, limit):
         """Return the next message; None if it does not come before limit."""
         while b"\n" not in self._buffer:
