@@ -12,6 +12,7 @@ virtblk-has = $(if $(shell grep -sE '$(3)' $(srctree)/include/linux/$(2)),-DVIRT
 virtblk-have := \
 	$(call virtblk-has,RQ_LIST,blk-mq.h,queue_rqs..struct rq_list) \
 	$(call virtblk-has,QUEUE_FEATURES,blkdev.h,define BLK_FEAT_ROTATIONAL) \
+	$(call virtblk-has,LIMITS_UPDATE,blkdev.h,^queue_limits_start_update) \
 	$(call virtblk-has,COMMIT_FROZEN,blkdev.h,queue_limits_commit_update_frozen) \
 	$(call virtblk-has,WZEROES_UNMAP,blkdev.h,max_hw_wzeroes_unmap_sectors) \
 	$(call virtblk-has,GETGEO_DISK,blkdev.h,getgeo..struct gendisk) \

@@ -129,6 +129,10 @@ static inline int virtblk_compat_map_kern(struct request *rq, void *buf,
  * changed as a whole.  Older kernels have a function for each limit.
  */
 #ifndef VIRTBLK_HAVE_QUEUE_FEATURES
+#ifdef VIRTBLK_HAVE_LIMITS_UPDATE
+#error "Linux 6.9 and 6.10 are not supported; use 6.1 to 6.8, or 6.11 and later"
+#endif
+
 #define BLK_FEAT_WRITE_CACHE	BIT(0)
 #define BLK_FEAT_ROTATIONAL	BIT(2)	/* the default there */
 
