@@ -333,6 +333,47 @@ def test_suspend_to_idle(guest):
     assert guest.log().count("PM: suspend exit") == exits + cycles
 
 
+@with_debug
+def test_cache_mode_across_suspend(guest):
+    """The reset that suspend takes does not bring an old cache mode back.
+
+    QEMU's device is as it was first configured after a reset. A cache of
+    which the block layer does not know would never be flushed.
+    """
+    name = guest.dev("data")
+    guest.run(f"echo write through > /sys/block/{name}/cache_type")
+    try:
+        guest.suspend()
+        assert guest.sysfs(f"/sys/block/{name}/cache_type") == "write through"
+        assert guest.sysfs(f"/sys/block/{name}/queue/write_cache") == \
+            "write through"
+    finally:
+        guest.run(f"echo write back > /sys/block/{name}/cache_type")
+    assert guest.sysfs(f"/sys/block/{name}/queue/write_cache") == "write back"
+
+
+@pytest.mark.module
+def test_suspend_while_polling(kernel):
+    """Polled I/O in flight does not keep the guest from being suspended.
+
+    The tasks that poll are frozen by then, and no interrupt tells of what
+    they wait for.
+    """
+    disk = Disk("slow", "null", 64 * MIB, queues=4, latency_ns=20_000_000)
+    with Guest(kernel, disks=[disk], params="poll_queues=2") as guest:
+        guest.run("echo 0 > /sys/power/pm_async")
+        running = fio.start(
+            guest, f"/dev/{guest.dev('slow')}", timeout=120, rw="randread",
+            bs="4k", iodepth=16, numjobs=2, ioengine="io_uring", hipri=1,
+            time_based=1, runtime=60)
+        for _ in range(3):
+            wait_for_io(guest, "slow")
+            guest.suspend()
+        wait_for_io(guest, "slow")
+        assert running.running
+        running.kill()
+
+
 @pytest.fixture(scope="module")
 def sleeper(kernel):
     """A guest that sleeps once: QEMU lets none suspend to memory again."""

@@ -68,6 +68,51 @@ bool virtblk_writeback(struct virtio_device *vdev)
 	return writeback;
 }
 
+/**
+ * virtblk_set_write_cache() - tell the block layer whether to flush
+ * @vblk: the disk
+ * @writeback: the device has a volatile write cache
+ *
+ * Context: may sleep, waits for I/O in flight.
+ *
+ * Return: 0 or the block layer's error.
+ */
+int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
+{
+	struct request_queue *rq_queue = vblk->disk->queue;
+	struct queue_limits lim = queue_limits_start_update(rq_queue);
+	int err;
+
+	if (writeback)
+		lim.features |= BLK_FEAT_WRITE_CACHE;
+	else
+		lim.features &= ~BLK_FEAT_WRITE_CACHE;
+	err = queue_limits_commit_update_frozen(rq_queue, &lim);
+	if (!err)
+		vblk->writeback = writeback;
+	return err;
+}
+
+/**
+ * virtblk_restore_writeback() - give the device its cache mode back
+ * @vblk: the disk, its device reset since
+ *
+ * A reset may change the mode (VIRTIO 1.3, 5.2.5), and a cache that the block
+ * layer does not know of would never be flushed.
+ *
+ * Return: true if the device has the mode that the block layer knows of, or one
+ * that needs no flush.
+ */
+bool virtblk_restore_writeback(struct virtio_blk *vblk)
+{
+	u8 writeback = vblk->writeback;
+
+	if (virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
+		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
+			      &writeback);
+	return writeback || !virtblk_writeback(vblk->vdev);
+}
+
 static int virtblk_read_block_size(struct virtio_device *vdev,
 				   struct queue_limits *lim)
 {
@@ -179,11 +224,12 @@ static void virtblk_read_topology(struct virtio_device *vdev,
 
 /*
  * What a limit of sectors means: 0 is how devices say that they have none, and
- * a request is made of whole logical blocks.
+ * a request is made of whole logical blocks.  A bio counts its bytes in 32
+ * bits, and before 6.9 write zeroes relies on a limit that heeds that.
  */
 static unsigned int virtblk_sector_limit(const struct queue_limits *lim, u32 v)
 {
-	return round_down(v ? v : UINT_MAX,
+	return round_down(min_not_zero(v, UINT_MAX >> SECTOR_SHIFT),
 			  lim->logical_block_size >> SECTOR_SHIFT);
 }
 
@@ -338,7 +384,8 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 			sizeof(binary));
 	dev_notice(&vdev->dev, "[%s] %s%llu %u-byte logical blocks (%s/%s)\n",
 		   vblk->disk->disk_name, resize ? "new size: " : "",
-		   capacity / (block >> SECTOR_SHIFT), block, decimal, binary);
+		   capacity >> (ilog2(block) - SECTOR_SHIFT), block, decimal,
+		   binary);
 	if (!capacity)
 		dev_warn(&vdev->dev, "[%s] the capacity is 0, no I/O is possible until the device reports another\n",
 			 vblk->disk->disk_name);

@@ -92,6 +92,7 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 	err = virtblk_read_config(vblk->vdev, vblk->ring_size, &config);
 	if (err)
 		return err;
+	vblk->writeback = config.lim.features & BLK_FEAT_WRITE_CACHE;
 	vblk->write_zeroes_may_unmap = config.write_zeroes_may_unmap;
 	vblk->geometry = config.geometry;
 
@@ -205,6 +206,8 @@ static void virtblk_remove(struct virtio_device *vdev)
 	/* The virtio core has stopped config_changed, so no work comes after. */
 	cancel_work_sync(&vblk->config_work);
 	del_gendisk(vblk->disk);
+	/* A submitter may be about to kick for a request that is done already. */
+	synchronize_rcu();
 
 	virtio_reset_device(vdev);
 	virtblk_del_vqs(vblk);
@@ -231,10 +234,12 @@ static int virtblk_freeze(struct virtio_device *vdev)
 	/*
 	 * Wait for what is in flight.  What comes after that waits in a
 	 * quiesced queue, which unlike a frozen one holds up nobody who only
-	 * wants to change a setting.
+	 * wants to change a setting.  Quiescing also waits for submitters that
+	 * have yet to kick.
 	 */
+	virtblk_drain_poll_queues(vblk);
 	memflags = blk_mq_freeze_queue(rq_queue);
-	blk_mq_quiesce_queue_nowait(rq_queue);
+	blk_mq_quiesce_queue(rq_queue);
 	blk_mq_unfreeze_queue(rq_queue, memflags);
 
 	cancel_work_sync(&vblk->config_work);
@@ -246,6 +251,7 @@ static int virtblk_freeze(struct virtio_device *vdev)
 static int virtblk_restore(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk = vdev->priv;
+	bool flushed;
 	int err;
 
 	err = virtblk_find_vqs(vblk);
@@ -256,8 +262,14 @@ static int virtblk_restore(struct virtio_device *vdev)
 	}
 	virtblk_bind_vqs(vblk);
 	virtio_device_ready(vdev);
+	flushed = virtblk_restore_writeback(vblk);
 
 	blk_mq_unquiesce_queue(vblk->disk->queue);
+	if (!flushed) {
+		dev_warn(&vdev->dev, "[%s] came back with a volatile write cache, flushing from now on\n",
+			 vblk->disk->disk_name);
+		virtblk_set_write_cache(vblk, true);
+	}
 	/* The capacity may have changed while nobody listened. */
 	schedule_work(&vblk->config_work);
 	return 0;

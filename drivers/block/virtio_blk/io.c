@@ -134,12 +134,19 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 
 /* Submit */
 
-/* Called with the queue's lock held. */
+/*
+ * Called with the queue's lock held.  A ring without room is found out here:
+ * virtqueue_add_sgs() would kick, under the lock.
+ */
 static int virtblk_add(struct virtblk_queue *q, struct request *req)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	unsigned int out = 0, in = 0;
 	struct scatterlist *sgs[3];
+
+	if (unlikely(q->vq->num_free < (q->indirect ? 1 :
+					blk_rq_nr_phys_segments(req) + 2)))
+		return -ENOSPC;
 
 	sgs[out++] = &vbr->hdr_sg;
 	if (vbr->data) {
@@ -164,16 +171,15 @@ static void virtblk_stop(struct virtblk_queue *q)
 	q->stopped = true;
 }
 
-static blk_status_t virtblk_add_error(int err)
+/*
+ * Unless the virtqueue is broken it is for want of memory that it takes no
+ * request, bounce buffers for one: a packed ring then says -EIO.
+ */
+static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
 {
-	switch (err) {
-	case -ENOSPC:
+	if (err == -ENOSPC)
 		return BLK_STS_DEV_RESOURCE;
-	case -ENOMEM:
-		return BLK_STS_RESOURCE;
-	default:
-		return BLK_STS_IOERR;
-	}
+	return virtqueue_is_broken(q->vq) ? BLK_STS_IOERR : BLK_STS_RESOURCE;
 }
 
 /**
@@ -214,7 +220,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 
 	if (unlikely(err)) {
 		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
-		return virtblk_add_error(err);
+		return virtblk_add_error(q, err);
 	}
 	return BLK_STS_OK;
 }

@@ -6,6 +6,8 @@
 
 #include <linux/blk-mq.h>
 #include <linux/cpumask.h>
+#include <linux/crash_dump.h>
+#include <linux/delay.h>
 #include <linux/interrupt.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -62,6 +64,9 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 	unsigned int queues, total;
 
 	queues = min(virtblk_device_queues(vdev), num_possible_cpus());
+	/* Memory is short where a crash is dumped, and blk-mq has one queue. */
+	if (is_kdump_kernel())
+		queues = 1;
 	total = min_not_zero(queues, limit);
 	if (limit > queues)
 		dev_notice(&vdev->dev, "num_request_queues=%u: using %u, more would need a device with more queues, and a CPU for each\n",
@@ -206,6 +211,7 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 			break;
 		spin_lock_init(&q->lock);
 		q->vblk = vblk;
+		q->indirect = virtblk_has_indirect(vblk->vdev);
 		vblk->queues[i] = q;
 	}
 	free_cpumask_var(mask);
@@ -264,6 +270,31 @@ void virtblk_bind_vqs(struct virtio_blk *vblk)
 		if (vq->index < vblk->nr_vqs)
 			vblk->queues[vq->index]->vq = vq;
 	virtblk_set_affinity(vblk);
+}
+
+/**
+ * virtblk_drain_poll_queues() - wait until nothing is polled for any more
+ * @vblk: the disk, about to be suspended
+ *
+ * The tasks that would look for these completions are frozen by then, and no
+ * interrupt tells of them.
+ *
+ * Context: may sleep.
+ */
+void virtblk_drain_poll_queues(struct virtio_blk *vblk)
+{
+	struct virtblk_queue *q;
+	unsigned int i;
+
+	for (i = vblk->nr_queues[HCTX_TYPE_DEFAULT]; i < vblk->nr_vqs; i++) {
+		q = vblk->queues[i];
+		while (READ_ONCE(q->vq->num_free) <
+		       virtqueue_get_vring_size(q->vq) &&
+		       !virtqueue_is_broken(q->vq)) {
+			virtblk_poll(q->hctx, NULL);
+			usleep_range(100, 200);
+		}
+	}
 }
 
 /*

@@ -5,6 +5,7 @@
 
 #include <linux/blk-mq.h>
 #include <linux/device.h>
+#include <linux/mutex.h>
 #include <linux/sysfs.h>
 
 #include "virtio_blk.h"
@@ -39,30 +40,48 @@ static ssize_t cache_type_show(struct device *dev,
 			  virtblk_cache_types[virtblk_writeback(vblk->vdev)]);
 }
 
+/*
+ * Nothing that was acknowledged may be left in the device's cache with nobody
+ * to flush it: the block layer flushes before the device starts to cache, and
+ * goes on until, the device having stopped, a flush has emptied the cache
+ * (VIRTIO 1.3, 5.2.6.1).  What the device made of the request decides.
+ */
+static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
+{
+	int err;
+
+	if (writeback) {
+		err = virtblk_set_write_cache(vblk, true);
+		if (err)
+			return err;
+	}
+
+	virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce, &writeback);
+	if (virtblk_writeback(vblk->vdev))
+		return 0;
+
+	err = blkdev_issue_flush(vblk->disk->part0);
+	if (err)
+		return err;
+	return virtblk_set_write_cache(vblk, false);
+}
+
+static DEFINE_MUTEX(virtblk_cache_type_lock);
+
 static ssize_t cache_type_store(struct device *dev,
 				struct device_attribute *attr,
 				const char *buf, size_t count)
 {
-	struct gendisk *disk = dev_to_disk(dev);
-	struct virtio_blk *vblk = disk->private_data;
-	struct queue_limits lim;
-	u8 writeback;
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
 	int i, err;
 
 	i = sysfs_match_string(virtblk_cache_types, buf);
 	if (i < 0)
 		return i;
 
-	writeback = i;
-	virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce, &writeback);
-
-	/* What the device made of it decides, not what was asked for. */
-	lim = queue_limits_start_update(disk->queue);
-	if (virtblk_writeback(vblk->vdev))
-		lim.features |= BLK_FEAT_WRITE_CACHE;
-	else
-		lim.features &= ~BLK_FEAT_WRITE_CACHE;
-	err = queue_limits_commit_update_frozen(disk->queue, &lim);
+	mutex_lock(&virtblk_cache_type_lock);
+	err = virtblk_change_cache_type(vblk, i);
+	mutex_unlock(&virtblk_cache_type_lock);
 	return err ?: count;
 }
 static DEVICE_ATTR_RW(cache_type);

@@ -43,6 +43,7 @@ struct virtio_blk;
  * @vq: the virtqueue, "req.N"; another one after each suspend
  * @vblk: the disk
  * @hctx: the hardware context, from init_hctx() on
+ * @indirect: a request takes one descriptor of the ring, however long it is
  * @lock: protects the ring and @stopped; taken with interrupts off
  * @stopped: @hctx was stopped because the ring was full; its next completion
  *	starts it again
@@ -55,6 +56,7 @@ struct virtblk_queue {
 	struct virtqueue *vq;
 	struct virtio_blk *vblk;
 	struct blk_mq_hw_ctx *hctx;
+	bool indirect;
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
 	bool stopped;
@@ -98,6 +100,7 @@ struct virtblk_config {
  * @disk: the block layer's view of the disk
  * @tag_set: its tags, and the maps from CPUs to queues
  * @legacy: the device has no VIRTIO_F_VERSION_1
+ * @writeback: the block layer takes the device's write cache for volatile
  * @write_zeroes_may_unmap: a write zeroes request may ask for unmapping
  * @geometry: what HDIO_GETGEO says; zero cylinders: derived from the size
  * @config_work: follows changes of the configuration space
@@ -115,6 +118,7 @@ struct virtio_blk {
 	struct gendisk *disk;
 	struct blk_mq_tag_set tag_set;
 	bool legacy;
+	bool writeback;
 	bool write_zeroes_may_unmap;
 	struct hd_geometry geometry;
 	struct work_struct config_work;
@@ -143,6 +147,8 @@ int virtblk_read_config(struct virtio_device *vdev, unsigned int ring_size,
 			struct virtblk_config *config);
 int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
+int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
+bool virtblk_restore_writeback(struct virtio_blk *vblk);
 void virtblk_update_capacity(struct virtio_blk *vblk, bool resize);
 void virtblk_config_work(struct work_struct *work);
 int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo);
@@ -159,6 +165,7 @@ void virtblk_del_vqs(struct virtio_blk *vblk);
 int virtblk_alloc_queues(struct virtio_blk *vblk);
 void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
+void virtblk_drain_poll_queues(struct virtio_blk *vblk);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
 void virtblk_map_queues(struct blk_mq_tag_set *set);
 int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
