@@ -377,9 +377,11 @@ def test_qemu_that_fails_by_itself_is_started_again(monkeypatch):
 # What is left behind
 
 _CHILD = """
-import sys, time
+import signal, sys, time
 from vm.disk import Disk
 from vm.guest import Guest
+# A shell starts what it runs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Guest("6.12", root="initramfs", driver=None, cpus=1, memory=512,
            disks=[Disk("disk", "nbd")]) as guest:
     print(guest.directory, flush=True)
@@ -408,7 +410,10 @@ def test_nothing_outlives_its_runner(how):
         directory = Path(runner.stdout.readline().strip())
         assert len(_processes(directory)) == 2    # QEMU and the NBD server
         runner.send_signal(how)
-        runner.wait(timeout=15)
+        try:
+            runner.wait(timeout=15)
+        finally:
+            runner.kill()
     assert process.wait_for(lambda: not _processes(directory), timeout=5)
     if how == signal.SIGKILL:
         process.work_directory().rmdir()
