@@ -19,7 +19,7 @@ from pathlib import Path
 from . import image, kernels, process, qemu, qemu_dist
 from .agent import Agent
 from .errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
-                     GuestSplat, QemuDied, QemuRefused)
+                     GuestSplat, QemuDied, QemuRefused, QmpError)
 from .klog import KernelLog
 from .qmp import Qmp
 from .ui import UserError, say
@@ -346,8 +346,7 @@ class Guest:
     def remove_disk(self, id, timeout=30):
         """Unplug a disk; the guest has timeout seconds to let go of it."""
         disk = self.disks[id]
-        self.qmp("device_del", id=id)
-        if not self.wait_event("DEVICE_DELETED", timeout, device=id):
+        if not self._unplug(id, timeout):
             raise GuestError(f"the guest did not let go of disk {id} within "
                              f"{timeout} s; its last words:\n{self._log.tail()}")
         for node in reversed(disk.block_nodes()):
@@ -358,6 +357,23 @@ class Guest:
             self.qmp("chardev-remove", id=chardev["id"])
         self._forget(disk)
         self.check_log()
+
+    def _unplug(self, id, timeout):
+        """Ask for a device until it is gone, as one presses a button again.
+
+        A request that comes while the guest still brings the slot up is lost.
+        """
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            try:
+                self.qmp("device_del", id=id)
+            except QmpError as error:
+                # It is on its way, or has just gone.
+                if not re.search("unplug|not found", str(error)):
+                    raise
+            if self.wait_event("DEVICE_DELETED", 5, device=id):
+                return True
+        return False
 
     def _forget(self, disk):
         self._slots.give_back(disk)
