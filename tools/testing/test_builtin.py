@@ -6,7 +6,6 @@ import re
 import pytest
 
 import fio
-from backend import Backend
 from vm.disk import Disk
 from vm.guest import Guest
 
@@ -66,10 +65,12 @@ def test_using_the_root_file_system(guest):
 
 
 def test_restart(guest):
-    """The guest restarts from its disk, and what was written is there."""
+    """The guest restarts from its disk, and what it wrote to another is there."""
     data = b"written before the restart\n" * 1000
-    guest.put(data, "/root/before")
-    Backend(guest, "data").write(0, data)
+    guest.put(data, "/tmp/data")
+    guest.run(f"dd if=/tmp/data of=/dev/{guest.dev('data')} conv=fsync "
+              "status=none")
     guest.reboot()
+    guest.put(data, "/tmp/data")
     guest.run(f"head -c {len(data)} /dev/{guest.dev('data')} | "
-              "cmp - /root/before")
+              "cmp - /tmp/data")
