@@ -51,6 +51,7 @@
 #include <unistd.h>
 
 #define PORT_NAME	"vblk.agent"
+#define DRIVER		"/sys/bus/virtio/drivers/virtio_console"
 #define MAX_JOBS	64
 #define MAX_LINE	(PATH_MAX + 64)
 #define MAX_PAYLOAD	(256UL << 20)
@@ -61,7 +62,8 @@
 /* How long a killed command may take to die before it is called stuck. */
 #define DEATH_MS	5000
 #define DEVICE_WAIT_MS	30000
-/* How long the port may be without a host before it is set up anew. */
+/* How long there may be no port, or no host at its other end. */
+#define PORT_WAIT_MS	3000
 #define HOST_WAIT_MS	1000
 
 #define EXT4_LABEL_OFFSET	(1024 + 0x78)
@@ -85,7 +87,6 @@ static struct job jobs[MAX_JOBS];
 
 static struct {
 	int fd;
-	char device[16];	/* as in virtio0 */
 	bool connected;
 	long alone_since;
 	char *in;
@@ -286,16 +287,6 @@ static bool port_is_ours(const char *name)
 	return !strcmp(found, PORT_NAME);
 }
 
-static void find_device(const char *name)
-{
-	char path[PATH_MAX], target[PATH_MAX] = "";
-
-	snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/device", name);
-	if (readlink(path, target, sizeof(target) - 1) > 0)
-		snprintf(port.device, sizeof(port.device), "%s",
-			 strrchr(target, '/') + 1);
-}
-
 static void open_port(void)
 {
 	DIR *dir = opendir("/sys/class/virtio-ports");
@@ -305,7 +296,6 @@ static void open_port(void)
 	while (dir && port.fd < 0 && (entry = readdir(dir))) {
 		if (!port_is_ours(entry->d_name))
 			continue;
-		find_device(entry->d_name);
 		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
 		port.fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	}
@@ -313,37 +303,61 @@ static void open_port(void)
 		closedir(dir);
 }
 
-static void wait_for_port(void)
-{
-	for (open_port(); port.fd < 0; open_port())
-		sleep_ms(20);
-	port.alone_since = now_ms();
-}
-
-static void tell_driver(const char *verb)
+static void tell_driver(const char *verb, const char *device)
 {
 	char path[64];
 	int fd;
 
-	snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/virtio_console/%s",
-		 verb);
+	snprintf(path, sizeof(path), DRIVER "/%s", verb);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, port.device, strlen(port.device)) < 0)
-		complain(verb, port.device);
+	if (fd < 0 || write(fd, device, strlen(device)) < 0)
+		complain(verb, device);
 	if (fd >= 0)
 		close(fd);
 }
 
 /*
- * After a resume a port can be left believing that the host is away, as all
- * are on Linux 7.3.  Binding their driver anew makes the two talk again.
+ * Binding the driver of the ports anew gets them going where they do not. After
+ * a resume they can be left believing that the host is away, as all are on
+ * Linux 7.3; and QEMU's emulator has been seen to lose the first interrupt.
  */
+static void rebind_driver(void)
+{
+	DIR *dir = opendir(DRIVER);
+	struct dirent *entry;
+	char device[NAME_MAX + 1] = "";
+
+	while (dir && !*device && (entry = readdir(dir))) {
+		if (!strncmp(entry->d_name, "virtio", 6))
+			snprintf(device, sizeof(device), "%s", entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	if (!*device)
+		return;
+	tell_driver("unbind", device);
+	tell_driver("bind", device);
+}
+
+static void wait_for_port(void)
+{
+	long limit = now_ms() + PORT_WAIT_MS;
+
+	for (open_port(); port.fd < 0; open_port()) {
+		if (now_ms() > limit) {
+			rebind_driver();
+			limit = now_ms() + PORT_WAIT_MS;
+		}
+		sleep_ms(20);
+	}
+	port.alone_since = now_ms();
+}
+
 static void set_up_port_anew(void)
 {
 	close(port.fd);
 	port.fd = -1;
-	tell_driver("unbind");
-	tell_driver("bind");
+	rebind_driver();
 	wait_for_port();
 }
 
