@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Rules on the device status, feature bits and virtqueues: X(name, section,
+ * strength, what it asks for).
+ *
+ * Where the standard says in plain words how something is, without a MUST, a
+ * driver for which it is not so does not work by the standard either: such a
+ * rule is a MUST here, with the section that says it.
+ */
+#ifndef VBLKSIM_RULES_RING_H
+#define VBLKSIM_RULES_RING_H
+
+#define RING_RULES(X)							\
+	X(STATUS_CLEARED, "2.1.1", MUST,				\
+	  "status bits are set, and cleared by a reset only")		\
+	X(STATUS_UNKNOWN, "2.1", MUST,					\
+	  "the driver sets no status bit that is undefined, the device's own, or of a feature it does not have") \
+	X(STATUS_AFTER_FAILED, "2.1.1", MUST,				\
+	  "after FAILED comes nothing but a reset")			\
+	X(STATUS_RESET_FIRST, "3.1.1", MUST,				\
+	  "initialization begins with a reset")				\
+	X(STATUS_ORDER, "3.1.1", MUST,					\
+	  "ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK are set in this order") \
+	X(STATUS_FEATURES_REREAD, "3.1.1", MUST,			\
+	  "DRIVER_OK comes after FEATURES_OK was set, read back and still there") \
+	X(FEATURES_LATE, "3.1.1", MUST,					\
+	  "features stay as they are after FEATURES_OK")		\
+	X(KICK_EARLY, "3.1.1", MUST,					\
+	  "no notification comes before DRIVER_OK")			\
+	X(FEATURE_NOT_OFFERED, "2.2.1", MUST,				\
+	  "only what the device offers is accepted")			\
+	X(FEATURE_UNDEFINED, "2.2.1", MUST,				\
+	  "a feature is not accepted that the standard has not, or not for this device") \
+	X(FEATURE_DEPENDENCY, "2.2.1", MUST,				\
+	  "with a feature goes the one that it requires")		\
+	X(FEATURE_VERSION_1, "6.1", MUST,				\
+	  "VERSION_1 is accepted when offered")				\
+	X(FEATURE_ACCESS_PLATFORM, "6.1", SHOULD,			\
+	  "ACCESS_PLATFORM is accepted when offered")			\
+	X(FEATURE_RING_PACKED, "6.1", SHOULD,				\
+	  "RING_PACKED is accepted when offered")			\
+	X(FEATURE_ORDER_PLATFORM, "6.1", SHOULD,			\
+	  "ORDER_PLATFORM is accepted when offered")			\
+	X(FEATURE_DISCARD_HM, "5.2.5.1", MUST,				\
+	  "DISCARD is not accepted from a host-managed zoned device")	\
+	X(QUEUE_NUMBER, "5.2.2", MUST,					\
+	  "one queue is used without MQ, num_queues of them with it")	\
+	X(RING_SIZE, "2.6", MUST,					\
+	  "a ring has 1 to 32768 entries, and no more than the device said") \
+	X(RING_MEMORY, "2.7", MUST,					\
+	  "each part of a ring is in one piece of memory that the device can reach") \
+	X(BUFFER_MEMORY, "6.1", MUST,					\
+	  "buffers and indirect tables are in memory that the device can reach") \
+	X(EXPOSED_CHANGED, "3.3.1", MUST,				\
+	  "a descriptor that the device has stays as it is")		\
+	X(SPLIT_SIZE_POWER, "2.7", MUST,				\
+	  "the size of a split ring is a power of 2")			\
+	X(SPLIT_ALIGNMENT, "2.7.1", MUST,				\
+	  "descriptors, available and used ring are aligned to 16, 2 and 4 bytes") \
+	X(SPLIT_ORDER, "2.7.4.2", MUST,					\
+	  "device-writable descriptors come after all device-readable ones") \
+	X(SPLIT_NEXT, "2.7.5", MUST,					\
+	  "next is the index of a descriptor in the table")		\
+	X(SPLIT_FLAGS, "2.7.5", MUST,					\
+	  "a descriptor has no flags but NEXT, WRITE and INDIRECT")	\
+	X(SPLIT_LOOP, "2.7.5.2", MUST,					\
+	  "a chain of descriptors has no loop")				\
+	X(SPLIT_BYTES, "2.7.5.2", MUST,					\
+	  "a chain is not longer than 2^32 bytes")			\
+	X(SPLIT_INDIRECT_LENGTH, "2.7.5.3", MUST,			\
+	  "an indirect table has a whole number of descriptors, 1 or more") \
+	X(SPLIT_INDIRECT_FEATURE, "2.7.5.3.1", MUST,			\
+	  "INDIRECT is set only if INDIRECT_DESC was negotiated")	\
+	X(SPLIT_INDIRECT_NESTED, "2.7.5.3.1", MUST,			\
+	  "INDIRECT is not set within an indirect table")		\
+	X(SPLIT_INDIRECT_NEXT, "2.7.5.3.1", MUST,			\
+	  "INDIRECT and NEXT are not set together")			\
+	X(CHAIN_LENGTH, "2.7.5.3.1", MUST,				\
+	  "a chain is not longer than the ring")			\
+	X(SPLIT_HEAD, "2.7.6", MUST,					\
+	  "the available ring has indices of descriptors in the table")	\
+	X(SPLIT_IDX_BACK, "2.7.6.1", MUST,				\
+	  "the available ring's idx never goes back")			\
+	X(SPLIT_IDX_AHEAD, "2.7.13", MUST,				\
+	  "no more is made available than the ring holds")		\
+	X(SPLIT_REUSED, "2.7.13.1", MUST,				\
+	  "a descriptor that the device has is not put into another chain") \
+	X(SPLIT_AVAIL_FLAGS, "2.7.7.1", MUST,				\
+	  "without EVENT_IDX the available ring's flags are 0 or 1")	\
+	X(SPLIT_AVAIL_FLAGS_EVENT, "2.7.7.1", MUST,			\
+	  "with EVENT_IDX the available ring's flags are 0")		\
+	X(SPLIT_USED_FLAGS, "2.7.10.1", MUST,				\
+	  "the used ring's flags are 0 at first")			\
+	X(KICK_MISSING, "2.7.10.1", MUST,				\
+	  "a notification is sent unless the device asked for none")	\
+	X(KICK_UNWANTED, "2.7.10.1", SHOULD,				\
+	  "no notification is sent where the device asked for none, or without new buffers") \
+	X(PACKED_ALIGNMENT, "2.8.11", MUST,				\
+	  "descriptor ring and event suppression are aligned to 16, 4 and 4 bytes") \
+	X(PACKED_FLAGS, "2.8.13", MUST,					\
+	  "a descriptor has no flags but NEXT, WRITE, INDIRECT, AVAIL and USED") \
+	X(PACKED_EVENT, "2.8.14", MUST,					\
+	  "the driver's event suppression has a valid mode and nothing in its reserved bits") \
+	X(PACKED_EVENT_FEATURE, "2.8.10", MUST,				\
+	  "an event for one descriptor is asked for only with EVENT_IDX, and within the ring") \
+	X(PACKED_SPACE, "2.8.17", MUST,					\
+	  "there is room in the ring for a whole list before it is made available") \
+	X(PACKED_LENGTH, "2.8.17", MUST,				\
+	  "a list is not longer than the ring")				\
+	X(PACKED_ORDER, "2.8.17", MUST,					\
+	  "device-writable descriptors come after all device-readable ones") \
+	X(PACKED_FIRST_LAST, "2.8.17", MUST,				\
+	  "the first descriptor of a list is made available after all others") \
+	X(PACKED_INDIRECT_FEATURE, "2.8.19", MUST,			\
+	  "INDIRECT is set only if INDIRECT_DESC was negotiated")	\
+	X(PACKED_INDIRECT_FLAGS, "2.8.19", MUST,			\
+	  "descriptors in an indirect table have no flag but WRITE")	\
+	X(PACKED_INDIRECT_LIST, "2.8.19", MUST,				\
+	  "INDIRECT is not set in a list that NEXT links")		\
+	X(PACKED_INDIRECT_LENGTH, "2.8.7", MUST,			\
+	  "an indirect table has a whole number of descriptors, 1 or more") \
+	X(PACKED_ID, "2.8.21.1", MUST,					\
+	  "a buffer ID that the device has is not given to another buffer") \
+	X(PACKED_KICK_MISSING, "2.8.21.2", MUST,			\
+	  "a notification is sent unless the device asked for none")
+
+#endif /* VBLKSIM_RULES_RING_H */
