@@ -15,12 +15,16 @@ virtblk-have := \
 	$(call virtblk-has,LIMITS_UPDATE,blkdev.h,^queue_limits_start_update) \
 	$(call virtblk-has,COMMIT_FROZEN,blkdev.h,queue_limits_commit_update_frozen) \
 	$(call virtblk-has,WZEROES_UNMAP,blkdev.h,max_hw_wzeroes_unmap_sectors) \
+	$(call virtblk-has,HW_ZONE_APPEND,blkdev.h,max_hw_zone_append_sectors) \
+	$(call virtblk-has,REPORT_ZONES_ARGS,blkdev.h,struct blk_report_zones_args) \
 	$(call virtblk-has,GETGEO_DISK,blkdev.h,getgeo..struct gendisk) \
 	$(call virtblk-has,MERGE_BY_DEFAULT,blk-mq.h,BLK_MQ_F_TAG_RR) \
 	$(call virtblk-has,SIGNED_NODE,blk-mq.h,unsigned int. int.;) \
 	$(call virtblk-has,FREEZE_MEMFLAGS,blk-mq.h,blk_mq_freeze_queue_nomemsave) \
 	$(call virtblk-has,MAP_SG_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_sg.struct request \*) \
 	$(call virtblk-has,MAP_KERN_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_kern.struct request \*) \
+	$(call virtblk-has,DEVICE_RESET,virtio.h,reset_prepare) \
+	$(call virtblk-has,ZONED_DEVICES,../uapi/linux/virtio_blk.h,VIRTIO_BLK_F_ZONED) \
 	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info)
 
 ccflags-y += $(virtblk-have)

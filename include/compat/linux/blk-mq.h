@@ -135,6 +135,7 @@ static inline int virtblk_compat_map_kern(struct request *rq, void *buf,
 
 #define BLK_FEAT_WRITE_CACHE	BIT(0)
 #define BLK_FEAT_ROTATIONAL	BIT(2)	/* the default there */
+#define BLK_FEAT_ZONED		BIT(10)
 
 struct virtblk_compat_limits {
 	unsigned int features;
@@ -150,6 +151,12 @@ struct virtblk_compat_limits {
 	unsigned int max_discard_segments;
 	unsigned int discard_granularity;
 	unsigned int max_write_zeroes_sectors;
+	unsigned int max_secure_erase_sectors;
+	unsigned int chunk_sectors;
+	unsigned int max_open_zones;
+	unsigned int max_active_zones;
+	unsigned int max_zone_append_sectors;
+	unsigned int zone_write_granularity;
 };
 
 static inline void
@@ -168,8 +175,36 @@ virtblk_compat_set_limits(struct request_queue *q,
 	blk_queue_max_discard_segments(q, max(lim->max_discard_segments, 1U));
 	q->limits.discard_granularity = lim->discard_granularity;
 	blk_queue_max_write_zeroes_sectors(q, lim->max_write_zeroes_sectors);
+	blk_queue_max_secure_erase_sectors(q, lim->max_secure_erase_sectors);
 	blk_queue_write_cache(q, lim->features & BLK_FEAT_WRITE_CACHE, false);
 }
+
+#ifdef CONFIG_BLK_DEV_ZONED
+/* Only mq-deadline keeps the writes of a zone in order there. */
+static inline void
+virtblk_compat_set_zones(struct gendisk *disk,
+			 const struct virtblk_compat_limits *lim)
+{
+	struct request_queue *q = disk->queue;
+
+	disk_set_zoned(disk, BLK_ZONED_HM);
+	blk_queue_chunk_sectors(q, lim->chunk_sectors);
+	blk_queue_zone_write_granularity(q, lim->zone_write_granularity);
+	disk_set_max_open_zones(disk, lim->max_open_zones);
+	disk_set_max_active_zones(disk, lim->max_active_zones);
+	blk_queue_max_zone_append_sectors(q, lim->max_zone_append_sectors);
+	blk_queue_required_elevator_features(q, ELEVATOR_F_ZBD_SEQ_WRITE);
+	blk_queue_flag_set(QUEUE_FLAG_ZONE_RESETALL, q);
+}
+
+#define blk_revalidate_disk_zones(disk)	blk_revalidate_disk_zones(disk, NULL)
+#else
+static inline void
+virtblk_compat_set_zones(struct gendisk *disk,
+			 const struct virtblk_compat_limits *lim)
+{
+}
+#endif
 
 static inline struct gendisk *
 virtblk_compat_alloc_disk(struct blk_mq_tag_set *set,
@@ -178,8 +213,11 @@ virtblk_compat_alloc_disk(struct blk_mq_tag_set *set,
 {
 	struct gendisk *disk = __blk_mq_alloc_disk(set, queuedata, key);
 
-	if (!IS_ERR(disk))
-		virtblk_compat_set_limits(disk->queue, lim);
+	if (IS_ERR(disk))
+		return disk;
+	virtblk_compat_set_limits(disk->queue, lim);
+	if (lim->features & BLK_FEAT_ZONED)
+		virtblk_compat_set_zones(disk, lim);
 	return disk;
 }
 

@@ -37,6 +37,47 @@ static inline int virtblk_getgeo(struct block_device *bdev,
 #define virtblk_getgeo(disk, geo)	virtblk_getgeo_disk(disk, geo)
 #endif
 
+/* 6.13; the meaning of 0 there is that of max_zone_append_sectors before. */
+#ifndef VIRTBLK_HAVE_HW_ZONE_APPEND
+#define max_hw_zone_append_sectors	max_zone_append_sectors
+#endif
+
+/*
+ * 6.19: report_zones takes what it is to do with each zone in one piece.  The
+ * driver's function takes the name with "_args", as with getgeo.
+ */
+#ifndef VIRTBLK_HAVE_REPORT_ZONES_ARGS
+struct blk_report_zones_args {
+	report_zones_cb cb;
+	void *data;
+};
+
+static inline int disk_report_zone(struct gendisk *disk, struct blk_zone *zone,
+				   unsigned int idx,
+				   struct blk_report_zones_args *args)
+{
+	return args->cb(zone, idx, args->data);
+}
+
+#ifdef CONFIG_BLK_DEV_ZONED
+int virtblk_report_zones_args(struct gendisk *disk, sector_t sector,
+			      unsigned int nr_zones,
+			      struct blk_report_zones_args *args);
+
+static inline int virtblk_report_zones(struct gendisk *disk, sector_t sector,
+				       unsigned int nr_zones,
+				       report_zones_cb cb, void *data)
+{
+	struct blk_report_zones_args args = { .cb = cb, .data = data };
+
+	return virtblk_report_zones_args(disk, sector, nr_zones, &args);
+}
+
+#define virtblk_report_zones(disk, sector, nr_zones, args) \
+	virtblk_report_zones_args(disk, sector, nr_zones, args)
+#endif
+#endif
+
 /* 6.14 */
 #if defined(VIRTBLK_HAVE_QUEUE_FEATURES) && !defined(VIRTBLK_HAVE_COMMIT_FROZEN)
 static inline int
