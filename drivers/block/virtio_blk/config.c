@@ -23,6 +23,39 @@
 /* The largest disk whose size in bytes fits a loff_t. */
 #define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
 
+/*
+ * VIRTIO 1.3, 5.2.5.1: with zones that the host manages, no DISCARD.  The other
+ * two would move write pointers behind the block layer's back; it zeroes by
+ * writing instead.  What cannot be driven fails before FEATURES_OK is set.
+ */
+static int virtblk_validate_zones(struct virtio_device *vdev)
+{
+	u8 model;
+
+	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_ZONED))
+		return 0;
+
+	virtio_cread(vdev, struct virtio_blk_config, zoned.model, &model);
+	if (model > VIRTIO_BLK_Z_HA) {
+		dev_err(&vdev->dev, "zoned model %u is not known; give the device 0 (none), 1 (host-managed) or 2 (host-aware)\n",
+			model);
+		return -EINVAL;
+	}
+
+	if (!IS_ENABLED(CONFIG_BLK_DEV_ZONED)) {
+		if (model == VIRTIO_BLK_Z_HM) {
+			dev_err(&vdev->dev, "host-managed zones need a kernel with CONFIG_BLK_DEV_ZONED\n");
+			return -EINVAL;
+		}
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_ZONED);
+	} else if (model == VIRTIO_BLK_Z_HM) {
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
+	}
+	return 0;
+}
+
 /**
  * virtblk_validate() - the virtio core's validate: look at what is offered
  * @vdev: the device, before features are negotiated
@@ -42,7 +75,7 @@ int virtblk_validate(struct virtio_device *vdev)
 		dev_warn(&vdev->dev, "the device offers CONFIG_WCE without FLUSH; leaving the cache mode alone\n");
 		__virtio_clear_bit(vdev, VIRTIO_BLK_F_CONFIG_WCE);
 	}
-	return 0;
+	return virtblk_validate_zones(vdev);
 }
 
 /**
@@ -113,62 +146,65 @@ bool virtblk_restore_writeback(struct virtio_blk *vblk)
 	return writeback || !virtblk_writeback(vblk->vdev);
 }
 
-static int virtblk_read_block_size(struct virtio_device *vdev,
-				   struct queue_limits *lim)
+/*
+ * From here to virtblk_check_config() nothing but the raw values is looked at,
+ * so that config_test.c can try out what no device at hand says.
+ */
+static bool virtblk_offers(const struct virtblk_raw_config *raw,
+			   unsigned int feature)
 {
-	u32 blk_size;
+	return raw->features & BIT_ULL(feature);
+}
 
+static int virtblk_check_block_size(struct device *dev,
+				    const struct virtblk_raw_config *raw,
+				    struct queue_limits *lim)
+{
 	lim->logical_block_size = SECTOR_SIZE;
-	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_BLK_SIZE))
+	if (!virtblk_offers(raw, VIRTIO_BLK_F_BLK_SIZE))
 		return 0;
 
-	virtio_cread(vdev, struct virtio_blk_config, blk_size, &blk_size);
-	if (blk_validate_block_size(blk_size)) {
-		dev_err(&vdev->dev, "block size %u is not a power of two from %u to %lu; give the device one that is\n",
-			blk_size, SECTOR_SIZE,
+	if (blk_validate_block_size(raw->blk_size)) {
+		dev_err(dev, "block size %u is not a power of two from %u to %lu; give the device one that is\n",
+			raw->blk_size, SECTOR_SIZE,
 			(unsigned long)BLK_MAX_BLOCK_SIZE);
 		return -EINVAL;
 	}
-	lim->logical_block_size = blk_size;
+	lim->logical_block_size = raw->blk_size;
 	return 0;
 }
 
-static int virtblk_read_segment_limits(struct virtio_device *vdev,
-				       unsigned int ring_size,
-				       struct queue_limits *lim)
+static int virtblk_check_segments(struct device *dev,
+				  const struct virtblk_raw_config *raw,
+				  struct queue_limits *lim)
 {
-	size_t size_max = virtio_max_dma_size(vdev);
-	u32 seg_max = 1, v;
+	size_t size_max = min_t(size_t, raw->max_dma_size, UINT_MAX);
+	u32 seg_max = 1;
 
 	/*
 	 * A chain is never longer than the ring, be it in the ring or in an
 	 * indirect table (VIRTIO 1.3, 2.7.5.3.1).
 	 */
-	if (ring_size <= VIRTBLK_EXTRA_DESCS) {
-		dev_err(&vdev->dev, "a ring of %u has no room for a request with data; give the device a queue size of 4 or more\n",
-			ring_size);
+	if (raw->ring_size <= VIRTBLK_EXTRA_DESCS) {
+		dev_err(dev, "a ring of %u has no room for a request with data; give the device a queue size of 4 or more\n",
+			raw->ring_size);
 		return -EINVAL;
 	}
 
-	if (virtio_has_feature(vdev, VIRTIO_BLK_F_SEG_MAX)) {
-		virtio_cread(vdev, struct virtio_blk_config, seg_max, &v);
-		if (!v)
-			dev_warn(&vdev->dev, "seg_max is 0; taking it for 1\n");
-		seg_max = max(v, 1U);
+	if (virtblk_offers(raw, VIRTIO_BLK_F_SEG_MAX)) {
+		if (!raw->seg_max)
+			dev_warn(dev, "seg_max is 0; taking it for 1\n");
+		seg_max = max(raw->seg_max, 1U);
 	}
-	lim->max_segments = min3(seg_max, ring_size - VIRTBLK_EXTRA_DESCS,
+	lim->max_segments = min3(seg_max, raw->ring_size - VIRTBLK_EXTRA_DESCS,
 				 (u32)USHRT_MAX);
 
-	if (virtio_has_feature(vdev, VIRTIO_BLK_F_SIZE_MAX)) {
-		virtio_cread(vdev, struct virtio_blk_config, size_max, &v);
-		/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
-		if (v)
-			size_max = min_t(size_t, size_max, v);
-	}
-	size_max = round_down(min_t(size_t, size_max, UINT_MAX),
-			      lim->logical_block_size);
+	/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
+	if (virtblk_offers(raw, VIRTIO_BLK_F_SIZE_MAX) && raw->size_max)
+		size_max = min_t(size_t, size_max, raw->size_max);
+	size_max = round_down(size_max, lim->logical_block_size);
 	if (size_max < PAGE_SIZE) {
-		dev_err(&vdev->dev, "segments of %zu bytes are too small; the block layer needs %lu or more\n",
+		dev_err(dev, "segments of %zu bytes are too small; the block layer needs %lu or more\n",
 			size_max, PAGE_SIZE);
 		return -EINVAL;
 	}
@@ -178,48 +214,40 @@ static int virtblk_read_segment_limits(struct virtio_device *vdev,
 }
 
 /* All of it only advises, so what makes no sense is left out. */
-static void virtblk_read_topology(struct virtio_device *vdev,
-				  struct queue_limits *lim)
+static void virtblk_check_topology(struct device *dev,
+				   const struct virtblk_raw_config *raw,
+				   struct queue_limits *lim)
 {
 	unsigned int block = lim->logical_block_size;
-	u8 physical_block_exp, alignment_offset;
-	u32 opt_io_size;
-	u16 min_io_size;
 
 	lim->physical_block_size = block;
-	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_TOPOLOGY))
+	if (!virtblk_offers(raw, VIRTIO_BLK_F_TOPOLOGY))
 		return;
 
-	virtio_cread(vdev, struct virtio_blk_config, physical_block_exp,
-		     &physical_block_exp);
-	if (physical_block_exp > 31 - ilog2(block))
-		dev_warn(&vdev->dev, "ignoring a physical block of 2^%u logical blocks\n",
-			 physical_block_exp);
+	if (raw->physical_block_exp > 31 - ilog2(block))
+		dev_warn(dev, "ignoring a physical block of 2^%u logical blocks\n",
+			 raw->physical_block_exp);
 	else
-		lim->physical_block_size = block << physical_block_exp;
+		lim->physical_block_size = block << raw->physical_block_exp;
 
-	virtio_cread(vdev, struct virtio_blk_config, alignment_offset,
-		     &alignment_offset);
-	if ((u64)alignment_offset * block >= lim->physical_block_size &&
-	    alignment_offset)
-		dev_warn(&vdev->dev, "ignoring an alignment offset of %u blocks, it exceeds the physical block\n",
-			 alignment_offset);
+	if ((u64)raw->alignment_offset * block >= lim->physical_block_size &&
+	    raw->alignment_offset)
+		dev_warn(dev, "ignoring an alignment offset of %u blocks, it exceeds the physical block\n",
+			 raw->alignment_offset);
 	else
-		lim->alignment_offset = alignment_offset * block;
+		lim->alignment_offset = raw->alignment_offset * block;
 
-	virtio_cread(vdev, struct virtio_blk_config, min_io_size, &min_io_size);
-	if ((u64)min_io_size * block > UINT_MAX)
-		dev_warn(&vdev->dev, "ignoring a minimum I/O size of %u blocks\n",
-			 min_io_size);
+	if ((u64)raw->min_io_size * block > UINT_MAX)
+		dev_warn(dev, "ignoring a minimum I/O size of %u blocks\n",
+			 raw->min_io_size);
 	else
-		lim->io_min = min_io_size * block;
+		lim->io_min = raw->min_io_size * block;
 
-	virtio_cread(vdev, struct virtio_blk_config, opt_io_size, &opt_io_size);
-	if ((u64)opt_io_size * block > UINT_MAX)
-		dev_warn(&vdev->dev, "ignoring an optimal I/O size of %u blocks\n",
-			 opt_io_size);
+	if ((u64)raw->opt_io_size * block > UINT_MAX)
+		dev_warn(dev, "ignoring an optimal I/O size of %u blocks\n",
+			 raw->opt_io_size);
 	else
-		lim->io_opt = opt_io_size * block;
+		lim->io_opt = raw->opt_io_size * block;
 }
 
 /*
@@ -233,103 +261,187 @@ static unsigned int virtblk_sector_limit(const struct queue_limits *lim, u32 v)
 			  lim->logical_block_size >> SECTOR_SHIFT);
 }
 
-static void virtblk_read_discard(struct virtio_device *vdev,
-				 struct queue_limits *lim)
+/*
+ * The block layer splits discards and secure erases at multiples of one
+ * granularity: it has to be whole blocks, and one has to fit into a request.
+ */
+static bool virtblk_alignment_fits(const struct queue_limits *lim,
+				   u32 alignment, unsigned int max_sectors)
 {
-	u32 sectors, segments, alignment;
-	u64 granularity;
+	u64 bytes = (u64)alignment << SECTOR_SHIFT;
 
-	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_DISCARD))
-		return;
-
-	virtio_cread(vdev, struct virtio_blk_config, max_discard_sectors,
-		     &sectors);
-	virtio_cread(vdev, struct virtio_blk_config, max_discard_seg,
-		     &segments);
-	virtio_cread(vdev, struct virtio_blk_config, discard_sector_alignment,
-		     &alignment);
-
-	lim->max_hw_discard_sectors = virtblk_sector_limit(lim, sectors);
-	if (!lim->max_hw_discard_sectors) {
-		dev_warn(&vdev->dev, "no discard: %u sectors are less than a logical block\n",
-			 sectors);
-		return;
-	}
-	lim->max_discard_segments = clamp_t(u32, segments, 1,
-					    VIRTBLK_MAX_DISCARD_RANGES);
-
-	/*
-	 * The block layer splits at multiples of the granularity: they have to
-	 * be whole blocks, and one has to fit into a request.
-	 */
-	granularity = (u64)alignment << SECTOR_SHIFT;
-	if (granularity > UINT_MAX ||
-	    granularity & (lim->logical_block_size - 1) ||
-	    alignment > lim->max_hw_discard_sectors) {
-		dev_warn(&vdev->dev, "ignoring a discard alignment of %u sectors\n",
-			 alignment);
-		granularity = 0;
-	}
-	lim->discard_granularity = granularity ?: lim->logical_block_size;
+	return bytes <= UINT_MAX && alignment <= max_sectors &&
+	       !(bytes & (lim->logical_block_size - 1));
 }
 
-static void virtblk_read_write_zeroes(struct virtio_device *vdev,
-				      struct virtblk_config *config)
+static void virtblk_check_discard(struct device *dev,
+				  const struct virtblk_raw_config *raw,
+				  struct queue_limits *lim)
 {
-	struct queue_limits *lim = &config->lim;
-	u32 sectors, segments;
-	u8 may_unmap;
+	u32 alignment = raw->discard_sector_alignment;
+	unsigned int sectors;
 
-	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_WRITE_ZEROES))
+	if (!virtblk_offers(raw, VIRTIO_BLK_F_DISCARD))
 		return;
 
-	virtio_cread(vdev, struct virtio_blk_config, max_write_zeroes_sectors,
-		     &sectors);
-	virtio_cread(vdev, struct virtio_blk_config, max_write_zeroes_seg,
-		     &segments);
-	virtio_cread(vdev, struct virtio_blk_config, write_zeroes_may_unmap,
-		     &may_unmap);
+	sectors = virtblk_sector_limit(lim, raw->max_discard_sectors);
+	/* The granularity is at least a physical block, and has to fit. */
+	if (sectors < lim->physical_block_size >> SECTOR_SHIFT) {
+		dev_warn(dev, "no discard: %u sectors are less than a block of %u bytes\n",
+			 raw->max_discard_sectors, lim->physical_block_size);
+		return;
+	}
+	lim->max_hw_discard_sectors = sectors;
+	lim->max_discard_segments = clamp_t(u32, raw->max_discard_seg, 1,
+					    VIRTBLK_MAX_DISCARD_RANGES);
+
+	if (!virtblk_alignment_fits(lim, alignment, sectors)) {
+		dev_warn(dev, "ignoring a discard alignment of %u sectors\n",
+			 alignment);
+		alignment = 0;
+	}
+	lim->discard_granularity = max(alignment << SECTOR_SHIFT,
+				       lim->physical_block_size);
+}
+
+static void virtblk_check_secure_erase(struct device *dev,
+				       const struct virtblk_raw_config *raw,
+				       struct queue_limits *lim)
+{
+	u32 alignment = raw->secure_erase_sector_alignment;
+	unsigned int sectors, granularity;
+
+	if (!virtblk_offers(raw, VIRTIO_BLK_F_SECURE_ERASE))
+		return;
 
 	/* The block layer sends one range a request, so one is enough. */
-	if (!segments) {
-		dev_warn(&vdev->dev, "no write zeroes: max_write_zeroes_seg is 0\n");
+	if (!raw->max_secure_erase_seg) {
+		dev_warn(dev, "no secure erase: max_secure_erase_seg is 0\n");
 		return;
 	}
 
-	lim->max_write_zeroes_sectors = virtblk_sector_limit(lim, sectors);
-	config->write_zeroes_may_unmap = may_unmap;
-	if (may_unmap)
+	sectors = virtblk_sector_limit(lim, raw->max_secure_erase_sectors);
+	if (sectors < max(lim->discard_granularity, lim->physical_block_size) >>
+		      SECTOR_SHIFT) {
+		dev_warn(dev, "no secure erase: %u sectors are less than can be asked for at a time\n",
+			 raw->max_secure_erase_sectors);
+		return;
+	}
+	lim->max_secure_erase_sectors = sectors;
+
+	/* With discards there is a granularity already; both have to fit it. */
+	granularity = lim->discard_granularity >> SECTOR_SHIFT;
+	if (!virtblk_alignment_fits(lim, alignment, sectors) ||
+	    (granularity && alignment && granularity % alignment &&
+	     (alignment % granularity ||
+	      alignment > lim->max_hw_discard_sectors))) {
+		dev_warn(dev, "ignoring a secure erase alignment of %u sectors\n",
+			 alignment);
+		alignment = 0;
+	}
+	lim->discard_granularity = max3(lim->discard_granularity,
+					alignment << SECTOR_SHIFT,
+					lim->physical_block_size);
+	/* Up to 7.2 erases are merged, and split, to the limit of discards. */
+	if (lim->max_hw_discard_sectors)
+		lim->max_hw_discard_sectors =
+			min(lim->max_hw_discard_sectors, sectors);
+}
+
+static void virtblk_check_write_zeroes(struct device *dev,
+				       const struct virtblk_raw_config *raw,
+				       struct virtblk_config *config)
+{
+	struct queue_limits *lim = &config->lim;
+
+	if (!virtblk_offers(raw, VIRTIO_BLK_F_WRITE_ZEROES))
+		return;
+
+	/* The block layer sends one range a request, so one is enough. */
+	if (!raw->max_write_zeroes_seg) {
+		dev_warn(dev, "no write zeroes: max_write_zeroes_seg is 0\n");
+		return;
+	}
+
+	lim->max_write_zeroes_sectors =
+		virtblk_sector_limit(lim, raw->max_write_zeroes_sectors);
+	config->write_zeroes_may_unmap = raw->write_zeroes_may_unmap;
+	if (raw->write_zeroes_may_unmap)
 		lim->max_hw_wzeroes_unmap_sectors =
 			lim->max_write_zeroes_sectors;
 }
 
-static void virtblk_read_geometry(struct virtio_device *vdev,
-				  struct hd_geometry *geometry)
+static bool virtblk_zone_append_fits(const struct virtblk_raw_config *raw,
+				     const struct queue_limits *lim)
 {
-	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_GEOMETRY))
-		return;
+	return raw->max_append_sectors >=
+	       lim->zone_write_granularity >> SECTOR_SHIFT;
+}
 
-	virtio_cread(vdev, struct virtio_blk_config, geometry.cylinders,
-		     &geometry->cylinders);
-	virtio_cread(vdev, struct virtio_blk_config, geometry.heads,
-		     &geometry->heads);
-	virtio_cread(vdev, struct virtio_blk_config, geometry.sectors,
-		     &geometry->sectors);
+/*
+ * Of the models only the host-managed one differs from an ordinary disk
+ * (VIRTIO 1.3, 5.2.5).  What Linux asks of its zones is refused here with a
+ * reason, not later with a number.
+ */
+static int virtblk_check_zones(struct device *dev,
+			       const struct virtblk_raw_config *raw,
+			       struct queue_limits *lim)
+{
+	u32 zone = raw->zone_sectors, granularity = raw->write_granularity;
+
+	if (!virtblk_offers(raw, VIRTIO_BLK_F_ZONED) ||
+	    raw->zone_model != VIRTIO_BLK_Z_HM)
+		return 0;
+
+	if (!is_power_of_2(zone) ||
+	    zone < lim->physical_block_size >> SECTOR_SHIFT) {
+		dev_err(dev, "zones of %u sectors: Linux needs a power of two, and %u or more; give the device zones of such a size\n",
+			zone, lim->physical_block_size >> SECTOR_SHIFT);
+		return -EINVAL;
+	}
+	if (!is_power_of_2(granularity) || granularity < SECTOR_SIZE ||
+	    granularity >> SECTOR_SHIFT > zone) {
+		dev_err(dev, "a write granularity of %u bytes: Linux needs a power of two, from %u to the size of a zone\n",
+			granularity, SECTOR_SIZE);
+		return -EINVAL;
+	}
+
+	lim->features |= BLK_FEAT_ZONED;
+	lim->chunk_sectors = zone;
+	lim->zone_write_granularity = max(granularity, lim->logical_block_size);
+	lim->max_active_zones = raw->max_active_zones;
+	lim->max_open_zones = raw->max_open_zones;
+	if (raw->max_active_zones && raw->max_open_zones > raw->max_active_zones) {
+		dev_warn(dev, "max_open_zones is %u, of which only max_active_zones=%u can be active\n",
+			 raw->max_open_zones, raw->max_active_zones);
+		lim->max_open_zones = raw->max_active_zones;
+	}
+
+	/* 0: the block layer appends by writing, if it can (from 6.10 on). */
+	if (virtblk_zone_append_fits(raw, lim))
+		lim->max_hw_zone_append_sectors =
+			round_down(min(raw->max_append_sectors, zone),
+				   lim->zone_write_granularity >> SECTOR_SHIFT);
+	else if (raw->max_append_sectors)
+		dev_warn(dev, "no zone append: %u sectors are less than the write granularity\n",
+			 raw->max_append_sectors);
+	return 0;
 }
 
 /**
- * virtblk_read_config() - read and check the configuration space
- * @vdev: the device, its features negotiated
- * @ring_size: descriptors in each ring
+ * virtblk_check_config() - turn what the device says into limits
+ * @dev: whose log the messages go to
+ * @raw: what the device says
  * @config: filled in
  *
- * Context: may sleep.
+ * Depends on nothing but @raw.
  *
  * Return: 0, or -EINVAL, with a line in the log, if the block layer cannot
  * serve a device with these values.
  */
-int virtblk_read_config(struct virtio_device *vdev, unsigned int ring_size,
-			struct virtblk_config *config)
+int virtblk_check_config(struct device *dev,
+			 const struct virtblk_raw_config *raw,
+			 struct virtblk_config *config)
 {
 	struct queue_limits *lim = &config->lim;
 	int err;
@@ -338,21 +450,162 @@ int virtblk_read_config(struct virtio_device *vdev, unsigned int ring_size,
 
 	/* As the kernel's own driver reports it, though nothing rotates. */
 	lim->features |= BLK_FEAT_ROTATIONAL;
-	if (virtblk_writeback(vdev))
+	if (raw->writeback > 1)
+		dev_warn(dev, "cache mode %u is neither 0 nor 1; taking it for writeback\n",
+			 raw->writeback);
+	if (virtblk_offers(raw, VIRTIO_BLK_F_CONFIG_WCE) ? raw->writeback :
+	    virtblk_offers(raw, VIRTIO_BLK_F_FLUSH))
 		lim->features |= BLK_FEAT_WRITE_CACHE;
 
-	err = virtblk_read_block_size(vdev, lim);
+	err = virtblk_check_block_size(dev, raw, lim);
 	if (err)
 		return err;
-	err = virtblk_read_segment_limits(vdev, ring_size, lim);
+	err = virtblk_check_segments(dev, raw, lim);
 	if (err)
 		return err;
+	virtblk_check_topology(dev, raw, lim);
+	err = virtblk_check_zones(dev, raw, lim);
+	if (err)
+		return err;
+	virtblk_check_discard(dev, raw, lim);
+	virtblk_check_secure_erase(dev, raw, lim);
+	virtblk_check_write_zeroes(dev, raw, config);
 
-	virtblk_read_topology(vdev, lim);
-	virtblk_read_discard(vdev, lim);
-	virtblk_read_write_zeroes(vdev, config);
-	virtblk_read_geometry(vdev, &config->geometry);
+	config->geometry.cylinders = raw->cylinders;
+	config->geometry.heads = raw->heads;
+	config->geometry.sectors = raw->sectors;
 	return 0;
+}
+
+/* A field stays as it is, 0, if its feature was not negotiated. */
+#define virtblk_read_field(vdev, feature, field, to)			\
+	virtio_cread_feature(vdev, VIRTIO_BLK_F_##feature,		\
+			     struct virtio_blk_config, field, to)
+
+/**
+ * virtblk_read_config() - read the configuration space
+ * @vdev: the device, its features negotiated
+ * @ring_size: descriptors in its smallest ring
+ * @raw: filled in
+ *
+ * The capacity, which may change at any time, is virtblk_read_capacity()'s.
+ * Context: may sleep.
+ */
+void virtblk_read_config(struct virtio_device *vdev, unsigned int ring_size,
+			 struct virtblk_raw_config *raw)
+{
+	memset(raw, 0, sizeof(*raw));
+	/* The feature bits from 24 on are not the block device's. */
+	raw->features = vdev->features & GENMASK_ULL(23, 0);
+	raw->ring_size = ring_size;
+	raw->max_dma_size = virtio_max_dma_size(vdev);
+
+	virtblk_read_field(vdev, SIZE_MAX, size_max, &raw->size_max);
+	virtblk_read_field(vdev, SEG_MAX, seg_max, &raw->seg_max);
+	virtblk_read_field(vdev, GEOMETRY, geometry.cylinders, &raw->cylinders);
+	virtblk_read_field(vdev, GEOMETRY, geometry.heads, &raw->heads);
+	virtblk_read_field(vdev, GEOMETRY, geometry.sectors, &raw->sectors);
+	virtblk_read_field(vdev, BLK_SIZE, blk_size, &raw->blk_size);
+	virtblk_read_field(vdev, TOPOLOGY, physical_block_exp,
+			   &raw->physical_block_exp);
+	virtblk_read_field(vdev, TOPOLOGY, alignment_offset,
+			   &raw->alignment_offset);
+	virtblk_read_field(vdev, TOPOLOGY, min_io_size, &raw->min_io_size);
+	virtblk_read_field(vdev, TOPOLOGY, opt_io_size, &raw->opt_io_size);
+	virtblk_read_field(vdev, CONFIG_WCE, wce, &raw->writeback);
+	virtblk_read_field(vdev, DISCARD, max_discard_sectors,
+			   &raw->max_discard_sectors);
+	virtblk_read_field(vdev, DISCARD, max_discard_seg,
+			   &raw->max_discard_seg);
+	virtblk_read_field(vdev, DISCARD, discard_sector_alignment,
+			   &raw->discard_sector_alignment);
+	virtblk_read_field(vdev, WRITE_ZEROES, max_write_zeroes_sectors,
+			   &raw->max_write_zeroes_sectors);
+	virtblk_read_field(vdev, WRITE_ZEROES, max_write_zeroes_seg,
+			   &raw->max_write_zeroes_seg);
+	virtblk_read_field(vdev, WRITE_ZEROES, write_zeroes_may_unmap,
+			   &raw->write_zeroes_may_unmap);
+	virtblk_read_field(vdev, SECURE_ERASE, max_secure_erase_sectors,
+			   &raw->max_secure_erase_sectors);
+	virtblk_read_field(vdev, SECURE_ERASE, max_secure_erase_seg,
+			   &raw->max_secure_erase_seg);
+	virtblk_read_field(vdev, SECURE_ERASE, secure_erase_sector_alignment,
+			   &raw->secure_erase_sector_alignment);
+	virtblk_read_field(vdev, ZONED, zoned.model, &raw->zone_model);
+	virtblk_read_field(vdev, ZONED, zoned.zone_sectors, &raw->zone_sectors);
+	virtblk_read_field(vdev, ZONED, zoned.max_open_zones,
+			   &raw->max_open_zones);
+	virtblk_read_field(vdev, ZONED, zoned.max_active_zones,
+			   &raw->max_active_zones);
+	virtblk_read_field(vdev, ZONED, zoned.max_append_sectors,
+			   &raw->max_append_sectors);
+	virtblk_read_field(vdev, ZONED, zoned.write_granularity,
+			   &raw->write_granularity);
+}
+
+/* 0 is no limit to how many zones are open or active. */
+static bool virtblk_fewer_zones(unsigned int was, unsigned int now)
+{
+	return now && (!was || now < was);
+}
+
+/**
+ * virtblk_config_shrunk() - does the device allow less than it did?
+ * @was: its limits when the disk was probed
+ * @now: its limits now
+ *
+ * Requests that wait were made to fit @was.
+ *
+ * Return: NULL if they still fit, or the name of what has become less.
+ */
+const char *virtblk_config_shrunk(const struct virtblk_config *was,
+				  const struct virtblk_config *now)
+{
+	const struct queue_limits *old = &was->lim, *new = &now->lim;
+
+	if (new->logical_block_size != old->logical_block_size)
+		return "block size";
+	if (new->max_segments < old->max_segments)
+		return "number of segments";
+	if (new->max_segment_size < old->max_segment_size)
+		return "segment size";
+	if (new->max_hw_discard_sectors < old->max_hw_discard_sectors ||
+	    new->max_discard_segments < old->max_discard_segments)
+		return "discard limit";
+	if (new->max_secure_erase_sectors < old->max_secure_erase_sectors)
+		return "secure erase limit";
+	if (new->max_write_zeroes_sectors < old->max_write_zeroes_sectors ||
+	    now->write_zeroes_may_unmap < was->write_zeroes_may_unmap)
+		return "write zeroes limit";
+	if ((new->features ^ old->features) & BLK_FEAT_ZONED ||
+	    new->chunk_sectors != old->chunk_sectors ||
+	    new->zone_write_granularity != old->zone_write_granularity ||
+	    new->max_hw_zone_append_sectors < old->max_hw_zone_append_sectors ||
+	    virtblk_fewer_zones(old->max_open_zones, new->max_open_zones) ||
+	    virtblk_fewer_zones(old->max_active_zones, new->max_active_zones))
+		return "zones";
+	return NULL;
+}
+
+/**
+ * virtblk_read_capacity() - ask the device for its capacity
+ * @vdev: the device
+ *
+ * Context: may sleep.
+ *
+ * Return: the capacity in sectors, no more than Linux can address.
+ */
+u64 virtblk_read_capacity(struct virtio_device *vdev)
+{
+	u64 capacity;
+
+	virtio_cread(vdev, struct virtio_blk_config, capacity, &capacity);
+	if (capacity <= VIRTBLK_MAX_CAPACITY)
+		return capacity;
+
+	dev_warn(&vdev->dev, "a capacity of %llu sectors is more than Linux can address, using %llu\n",
+		 capacity, VIRTBLK_MAX_CAPACITY);
+	return VIRTBLK_MAX_CAPACITY;
 }
 
 /**
@@ -366,15 +619,9 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 {
 	unsigned int block = queue_logical_block_size(vblk->disk->queue);
 	struct virtio_device *vdev = vblk->vdev;
+	u64 capacity = virtblk_read_capacity(vdev);
 	char decimal[16], binary[16];
-	u64 capacity;
 
-	virtio_cread(vdev, struct virtio_blk_config, capacity, &capacity);
-	if (capacity > VIRTBLK_MAX_CAPACITY) {
-		dev_warn(&vdev->dev, "a capacity of %llu sectors is more than Linux can address, using %llu\n",
-			 capacity, VIRTBLK_MAX_CAPACITY);
-		capacity = VIRTBLK_MAX_CAPACITY;
-	}
 	if (resize && capacity == get_capacity(vblk->disk))
 		return;
 
@@ -390,10 +637,14 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 		dev_warn(&vdev->dev, "[%s] the capacity is 0, no I/O is possible until the device reports another\n",
 			 vblk->disk->disk_name);
 
-	if (resize)
-		set_capacity_and_notify(vblk->disk, capacity);
-	else
+	if (!resize) {
 		set_capacity(vblk->disk, capacity);
+		return;
+	}
+	set_capacity_and_notify(vblk->disk, capacity);
+	if (capacity && virtblk_revalidate_zones(vblk))
+		dev_err(&vdev->dev, "[%s] its zones cannot be read after the change of size\n",
+			vblk->disk->disk_name);
 }
 
 /**
@@ -421,12 +672,13 @@ void virtblk_config_work(struct work_struct *work)
 int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo)
 {
 	struct virtio_blk *vblk = disk->private_data;
+	const struct hd_geometry *device = &vblk->config.geometry;
 	sector_t cylinders = get_capacity(disk);
 
-	if (vblk->geometry.cylinders) {
-		geo->heads = vblk->geometry.heads;
-		geo->sectors = vblk->geometry.sectors;
-		geo->cylinders = vblk->geometry.cylinders;
+	if (device->cylinders) {
+		geo->heads = device->heads;
+		geo->sectors = device->sectors;
+		geo->cylinders = device->cylinders;
 		return 0;
 	}
 

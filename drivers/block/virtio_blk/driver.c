@@ -10,6 +10,8 @@
  *	queue.c		how many queues, their vectors, CPUs and hctxs
  *	io.c		the hot path
  *	request.c	the rest of what requests need
+ *	zoned.c		zones that the host manages
+ *	recovery.c	the device goes away and comes back
  *	sysfs.c		files of the disk
  */
 
@@ -50,6 +52,7 @@ static void virtblk_free_disk(struct gendisk *disk)
 static const struct block_device_operations virtblk_fops = {
 	.owner		= THIS_MODULE,
 	.getgeo		= virtblk_getgeo,
+	.report_zones	= virtblk_report_zones,
 	.free_disk	= virtblk_free_disk,
 };
 
@@ -85,18 +88,18 @@ static int virtblk_alloc_tag_set(struct virtio_blk *vblk)
 
 static int virtblk_alloc_disk(struct virtio_blk *vblk)
 {
-	struct virtblk_config config;
+	struct virtblk_config *config = &vblk->config;
+	struct virtblk_raw_config raw;
 	struct gendisk *disk;
 	int err;
 
-	err = virtblk_read_config(vblk->vdev, vblk->ring_size, &config);
+	virtblk_read_config(vblk->vdev, vblk->ring_size, &raw);
+	err = virtblk_check_config(&vblk->vdev->dev, &raw, config);
 	if (err)
 		return err;
-	vblk->writeback = config.lim.features & BLK_FEAT_WRITE_CACHE;
-	vblk->write_zeroes_may_unmap = config.write_zeroes_may_unmap;
-	vblk->geometry = config.geometry;
+	vblk->writeback = config->lim.features & BLK_FEAT_WRITE_CACHE;
 
-	disk = blk_mq_alloc_disk(&vblk->tag_set, &config.lim, vblk);
+	disk = blk_mq_alloc_disk(&vblk->tag_set, &config->lim, vblk);
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 
@@ -134,6 +137,7 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	vblk->nr_vqs = nr_vqs;
 	memcpy(vblk->nr_queues, nr_queues, sizeof(nr_queues));
 	INIT_WORK(&vblk->config_work, virtblk_config_work);
+	INIT_DELAYED_WORK(&vblk->return_work, virtblk_return_work);
 	return vblk;
 }
 
@@ -169,14 +173,22 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_free_tag_set;
 
-	dev_info(&vdev->dev, "[%s] %u/%u default/poll queues, ring %u, depth %u\n",
+	dev_info(&vdev->dev, "[%s] %u/%u/%u default/read/poll queues, ring %u, depth %u\n",
 		 vblk->disk->disk_name, vblk->nr_queues[HCTX_TYPE_DEFAULT],
+		 vblk->nr_queues[HCTX_TYPE_READ],
 		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
 		 vblk->tag_set.queue_depth);
 	virtblk_update_capacity(vblk, false);
 	virtio_device_ready(vdev);
 
-	err = device_add_disk(&vdev->dev, vblk->disk, virtblk_attr_groups);
+	err = virtblk_revalidate_zones(vblk);
+	if (err) {
+		dev_err(&vdev->dev, "[%s] its zones cannot be used: %d\n",
+			vblk->disk->disk_name, err);
+		goto out_put_disk;
+	}
+	err = device_add_disk(&vdev->dev, vblk->disk,
+			      virtblk_attr_groups(vblk));
 	if (err)
 		goto out_put_disk;
 	return 0;
@@ -205,6 +217,7 @@ static void virtblk_remove(struct virtio_device *vdev)
 
 	/* The virtio core has stopped config_changed, so no work comes after. */
 	cancel_work_sync(&vblk->config_work);
+	virtblk_give_up(vblk);
 	del_gendisk(vblk->disk);
 	/* A submitter may be about to kick for a request that is done already. */
 	synchronize_rcu();
@@ -225,54 +238,34 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 }
 
 #ifdef CONFIG_PM_SLEEP
+/* After a suspend all devices are back before any work is done again. */
+#define VIRTBLK_RESUME_TIMEOUT	HZ
+
 static int virtblk_freeze(struct virtio_device *vdev)
 {
-	struct virtio_blk *vblk = vdev->priv;
-	struct request_queue *rq_queue = vblk->disk->queue;
-	unsigned int memflags;
-
-	/*
-	 * Wait for what is in flight.  What comes after that waits in a
-	 * quiesced queue, which unlike a frozen one holds up nobody who only
-	 * wants to change a setting.  Quiescing also waits for submitters that
-	 * have yet to kick.
-	 */
-	virtblk_drain_poll_queues(vblk);
-	memflags = blk_mq_freeze_queue(rq_queue);
-	blk_mq_quiesce_queue(rq_queue);
-	blk_mq_unfreeze_queue(rq_queue, memflags);
-
-	cancel_work_sync(&vblk->config_work);
-	virtio_reset_device(vdev);
-	virtblk_del_vqs(vblk);
+	virtblk_stop_device(vdev->priv, VIRTBLK_RESUME_TIMEOUT);
 	return 0;
 }
 
 static int virtblk_restore(struct virtio_device *vdev)
 {
-	struct virtio_blk *vblk = vdev->priv;
-	bool flushed;
-	int err;
+	return virtblk_restart_device(vdev->priv);
+}
+#endif
 
-	err = virtblk_find_vqs(vblk);
-	if (err) {
-		dev_err(&vdev->dev, "[%s] did not come back from suspend: %d\n",
-			vblk->disk->disk_name, err);
-		return err;
-	}
-	virtblk_bind_vqs(vblk);
-	virtio_device_ready(vdev);
-	flushed = virtblk_restore_writeback(vblk);
+#ifndef VIRTBLK_NO_DEVICE_RESET
+/* As long as PCI waits for a function to be ready after a reset, and more. */
+#define VIRTBLK_RESET_TIMEOUT	(90 * HZ)
 
-	blk_mq_unquiesce_queue(vblk->disk->queue);
-	if (!flushed) {
-		dev_warn(&vdev->dev, "[%s] came back with a volatile write cache, flushing from now on\n",
-			 vblk->disk->disk_name);
-		virtblk_set_write_cache(vblk, true);
-	}
-	/* The capacity may have changed while nobody listened. */
-	schedule_work(&vblk->config_work);
+static int virtblk_reset_prepare(struct virtio_device *vdev)
+{
+	virtblk_stop_device(vdev->priv, VIRTBLK_RESET_TIMEOUT);
 	return 0;
+}
+
+static int virtblk_reset_done(struct virtio_device *vdev)
+{
+	return virtblk_restart_device(vdev->priv);
 }
 #endif
 
@@ -294,6 +287,9 @@ static const unsigned int virtblk_features[] = {
 	VIRTIO_BLK_F_MQ,
 	VIRTIO_BLK_F_DISCARD,
 	VIRTIO_BLK_F_WRITE_ZEROES,
+	VIRTBLK_F_LIFETIME,
+	VIRTIO_BLK_F_SECURE_ERASE,
+	VIRTIO_BLK_F_ZONED,
 };
 
 static struct virtio_driver virtblk_driver = {
@@ -308,6 +304,10 @@ static struct virtio_driver virtblk_driver = {
 #ifdef CONFIG_PM_SLEEP
 	.freeze			= virtblk_freeze,
 	.restore		= virtblk_restore,
+#endif
+#ifndef VIRTBLK_NO_DEVICE_RESET
+	.reset_prepare		= virtblk_reset_prepare,
+	.reset_done		= virtblk_reset_done,
 #endif
 };
 

@@ -35,18 +35,6 @@
 
 /* Build */
 
-static void virtblk_set_header(struct virtio_blk *vblk, struct request *req,
-			       u32 type, u64 sector)
-{
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-
-	vbr->out_hdr.type = cpu_to_virtio32(vblk->vdev, type);
-	vbr->out_hdr.sector = cpu_to_virtio64(vblk->vdev, sector);
-	/* Legacy devices take a priority here; later the field is reserved. */
-	vbr->out_hdr.ioprio = vblk->legacy ?
-		cpu_to_virtio32(vblk->vdev, req_get_ioprio(req)) : 0;
-}
-
 static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 				     struct request *req)
 {
@@ -88,6 +76,7 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	blk_status_t status;
+	int type;
 
 	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
 
@@ -115,11 +104,23 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 		if (status)
 			return status;
 		break;
+	case REQ_OP_SECURE_ERASE:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_SECURE_ERASE, 0);
+		status = virtblk_add_ranges(vblk, req);
+		if (status)
+			return status;
+		break;
 	case REQ_OP_DRV_IN:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_GET_ID, 0);
+		/* virtblk_ask() has filled in the header. */
 		break;
 	default:
-		return BLK_STS_NOTSUPP;
+		type = virtblk_zone_type(req);
+		if (type < 0)
+			return BLK_STS_NOTSUPP;
+		/* To reset all zones has no place (VIRTIO 1.3, 5.2.6.1). */
+		virtblk_set_header(vblk, req, type,
+				   req_op(req) == REQ_OP_ZONE_RESET_ALL ?
+				   0 : blk_rq_pos(req));
 	}
 
 	status = virtblk_map_data(vbr, req);
@@ -136,7 +137,8 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 
 /*
  * Called with the queue's lock held.  A ring without room is found out here:
- * virtqueue_add_sgs() would kick, under the lock.
+ * virtqueue_add_sgs() would kick, under the lock.  There is no virtqueue while
+ * the device is away, and none any more if it did not come back.
  */
 static int virtblk_add(struct virtblk_queue *q, struct request *req)
 {
@@ -144,9 +146,13 @@ static int virtblk_add(struct virtblk_queue *q, struct request *req)
 	unsigned int out = 0, in = 0;
 	struct scatterlist *sgs[3];
 
+	if (unlikely(!q->vq))
+		return -ENODEV;
 	if (unlikely(q->vq->num_free < (q->indirect ? 1 :
 					blk_rq_nr_phys_segments(req) + 2)))
 		return -ENOSPC;
+	if (unlikely(req_op(req) == REQ_OP_ZONE_APPEND))
+		return virtblk_add_append(q, req);
 
 	sgs[out++] = &vbr->hdr_sg;
 	if (vbr->data) {
@@ -179,7 +185,14 @@ static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
 {
 	if (err == -ENOSPC)
 		return BLK_STS_DEV_RESOURCE;
-	return virtqueue_is_broken(q->vq) ? BLK_STS_IOERR : BLK_STS_RESOURCE;
+	if (err == -ENODEV || virtqueue_is_broken(q->vq))
+		return BLK_STS_IOERR;
+	return BLK_STS_RESOURCE;
+}
+
+static bool virtblk_kick_prepare(struct virtblk_queue *q)
+{
+	return likely(q->vq) && virtqueue_kick_prepare(q->vq);
 }
 
 /**
@@ -190,7 +203,7 @@ static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
  * Return: BLK_STS_OK; BLK_STS_DEV_RESOURCE if the ring is full, and the queue
  * has been stopped; BLK_STS_RESOURCE if memory is short; BLK_STS_NOTSUPP for
  * an operation that the driver does not know; BLK_STS_IOERR if the virtqueue
- * is broken.
+ * is broken or gone.
  */
 blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 			      const struct blk_mq_queue_data *bd)
@@ -212,7 +225,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 		virtblk_stop(q);
 	/* A full ring is not to wait for a kick that may be long in coming. */
 	if (bd->last || unlikely(err))
-		kick = virtqueue_kick_prepare(q->vq);
+		kick = virtblk_kick_prepare(q);
 	spin_unlock_irqrestore(&q->lock, flags);
 
 	if (kick)
@@ -247,7 +260,7 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 			virtblk_stop(q);
 		rq_list_add_tail(&refused, req);
 	}
-	kick = virtqueue_kick_prepare(q->vq);
+	kick = virtblk_kick_prepare(q);
 	spin_unlock_irqrestore(&q->lock, flags);
 
 	if (kick)
@@ -314,7 +327,7 @@ void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx)
 	bool kick;
 
 	spin_lock_irqsave(&q->lock, flags);
-	kick = virtqueue_kick_prepare(q->vq);
+	kick = virtblk_kick_prepare(q);
 	spin_unlock_irqrestore(&q->lock, flags);
 
 	if (kick)
@@ -323,8 +336,13 @@ void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx)
 
 /* Complete */
 
-static blk_status_t virtblk_result(const struct virtblk_req *vbr)
+static blk_status_t virtblk_result(struct request *req)
 {
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	if (unlikely(blk_queue_is_zoned(req->q)))
+		return virtblk_zone_result(req);
+
 	switch (vbr->status) {
 	case VIRTIO_BLK_S_OK:
 		return BLK_STS_OK;
@@ -343,10 +361,8 @@ static blk_status_t virtblk_result(const struct virtblk_req *vbr)
  */
 void virtblk_complete_rq(struct request *req)
 {
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-
-	virtblk_unmap_data(vbr, req);
-	blk_mq_end_request(req, virtblk_result(vbr));
+	virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
+	blk_mq_end_request(req, virtblk_result(req));
 }
 
 static void virtblk_complete_batch(struct io_comp_batch *iob)
@@ -370,7 +386,8 @@ static unsigned int virtblk_reap(struct virtblk_queue *q,
 	struct virtblk_req *vbr;
 	unsigned int len, n = 0;
 
-	while (n < VIRTBLK_REAP_BATCH) {
+	/* A poll may come while the device is away. */
+	while (likely(q->vq) && n < VIRTBLK_REAP_BATCH) {
 		vbr = virtqueue_get_buf(q->vq, &len);
 		if (!vbr)
 			break;
@@ -447,8 +464,10 @@ int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 
 		if (unlikely(blk_should_fake_timeout(done[i]->q)))
 			continue;
+		/* What a zone append returns is looked at one by one. */
 		if (!blk_mq_add_to_batch(done[i], iob,
-					 vbr->status != VIRTIO_BLK_S_OK,
+					 vbr->status != VIRTIO_BLK_S_OK ||
+					 req_op(done[i]) == REQ_OP_ZONE_APPEND,
 					 virtblk_complete_batch))
 			blk_mq_complete_request(done[i]);
 	}

@@ -26,12 +26,23 @@ module_param_named(poll_queues, virtblk_poll_queues, uint, 0644);
 MODULE_PARM_DESC(poll_queues,
 		 "How many of a disk's queues are polled, not interrupt driven. Read when a disk is probed.");
 
+unsigned int virtblk_read_queues;
+module_param_named(read_queues, virtblk_read_queues, uint, 0644);
+MODULE_PARM_DESC(read_queues,
+		 "How many of a disk's queues are for reads alone; the others then have none. Read when a disk is probed.");
+
 unsigned int virtblk_queue_depth;
 module_param_named(queue_depth, virtblk_queue_depth, uint, 0444);
 MODULE_PARM_DESC(queue_depth,
 		 "Requests in flight on each queue (0: as many as fill the ring)");
 
-static unsigned int virtblk_device_queues(struct virtio_device *vdev)
+/**
+ * virtblk_device_queues() - ask the device how many queues it has
+ * @vdev: the device, its features negotiated
+ *
+ * Return: the number, 1 or more.
+ */
+unsigned int virtblk_device_queues(struct virtio_device *vdev)
 {
 	u16 num_queues;
 
@@ -52,7 +63,8 @@ static unsigned int virtblk_device_queues(struct virtio_device *vdev)
  * @nr_queues: filled in, how many for each type of hctx
  *
  * As many as the device has, there are possible CPUs, and num_request_queues
- * allows, whichever is least; poll_queues of them without an interrupt.
+ * allows, whichever is least; poll_queues of them without an interrupt,
+ * read_queues of the others for reads.
  *
  * Return: the sum over the types.
  */
@@ -61,6 +73,7 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 {
 	unsigned int limit = READ_ONCE(virtblk_num_request_queues);
 	unsigned int poll = READ_ONCE(virtblk_poll_queues);
+	unsigned int read = READ_ONCE(virtblk_read_queues);
 	unsigned int queues, total;
 
 	queues = min(virtblk_device_queues(vdev), num_possible_cpus());
@@ -78,10 +91,30 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 		poll = total - 1;
 	}
 
-	nr_queues[HCTX_TYPE_DEFAULT] = total - poll;
-	nr_queues[HCTX_TYPE_READ] = 0;
+	if (read > total - poll - 1) {
+		dev_notice(&vdev->dev, "read_queues=%u: using %u, one of %u queues has to take writes\n",
+			   read, total - poll - 1, total);
+		read = total - poll - 1;
+	}
+
+	nr_queues[HCTX_TYPE_DEFAULT] = total - poll - read;
+	nr_queues[HCTX_TYPE_READ] = read;
 	nr_queues[HCTX_TYPE_POLL] = poll;
 	return total;
+}
+
+/*
+ * Vectors are spread over the CPUs for each type of queue by itself: a CPU has
+ * one that reads and one that does the rest.
+ */
+static void virtblk_set_vector_sets(struct irq_affinity *affinity,
+				    unsigned int vectors)
+{
+	struct virtio_blk *vblk = affinity->priv;
+
+	affinity->nr_sets = 2;
+	affinity->set_size[0] = vblk->nr_queues[HCTX_TYPE_DEFAULT];
+	affinity->set_size[1] = vblk->nr_queues[HCTX_TYPE_READ];
 }
 
 /**
@@ -105,6 +138,11 @@ int virtblk_find_vqs(struct virtio_blk *vblk)
 	unsigned int i;
 	int err = -ENOMEM;
 
+	if (vblk->nr_queues[HCTX_TYPE_READ]) {
+		affinity.calc_sets = virtblk_set_vector_sets;
+		affinity.priv = vblk;
+	}
+
 	vqs_info = kcalloc(vblk->nr_vqs, sizeof(*vqs_info), GFP_KERNEL);
 	vqs = kcalloc(vblk->nr_vqs, sizeof(*vqs), GFP_KERNEL);
 	if (!vqs_info || !vqs)
@@ -114,7 +152,7 @@ int virtblk_find_vqs(struct virtio_blk *vblk)
 		snprintf(vblk->vq_names[i], sizeof(vblk->vq_names[i]),
 			 "req.%u", i);
 		vqs_info[i].name = vblk->vq_names[i];
-		if (i < vblk->nr_queues[HCTX_TYPE_DEFAULT])
+		if (i < virtblk_first_polled(vblk))
 			vqs_info[i].callback = virtblk_interrupt;
 	}
 
@@ -173,14 +211,15 @@ unsigned int virtblk_choose_depth(struct virtio_blk *vblk)
 static void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
 			       struct cpumask *mask)
 {
-	bool poll = index >= vblk->nr_queues[HCTX_TYPE_DEFAULT];
-	struct blk_mq_queue_map *qmap =
-		&vblk->tag_set.map[poll ? HCTX_TYPE_POLL : HCTX_TYPE_DEFAULT];
+	unsigned int type = HCTX_TYPE_DEFAULT, end = vblk->nr_queues[type];
 	unsigned int cpu;
+
+	while (index >= end)
+		end += vblk->nr_queues[++type];
 
 	cpumask_clear(mask);
 	for_each_possible_cpu(cpu)
-		if (qmap->mq_map[cpu] == index)
+		if (vblk->tag_set.map[type].mq_map[cpu] == index)
 			cpumask_set_cpu(cpu, mask);
 }
 
@@ -242,17 +281,27 @@ static void virtblk_set_affinity(struct virtio_blk *vblk)
 	cpumask_var_t mask;
 	unsigned int i;
 
-	if (vblk->vectors_spread || dev_is_pci(vblk->vdev->dev.parent))
+	if (vblk->vectors_spread[HCTX_TYPE_DEFAULT] ||
+	    dev_is_pci(vblk->vdev->dev.parent))
 		return;
 	/* An affinity that could not be set costs speed, nothing else. */
 	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
 		return;
 
-	for (i = 0; i < vblk->nr_queues[HCTX_TYPE_DEFAULT]; i++) {
+	for (i = 0; i < virtblk_first_polled(vblk); i++) {
 		virtblk_queue_cpus(vblk, i, mask);
 		virtqueue_set_affinity(vblk->queues[i]->vq, mask);
 	}
 	free_cpumask_var(mask);
+}
+
+static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&q->lock, flags);
+	q->vq = vq;
+	spin_unlock_irqrestore(&q->lock, flags);
 }
 
 /**
@@ -268,8 +317,22 @@ void virtblk_bind_vqs(struct virtio_blk *vblk)
 	/* Beyond ours there may be the transport's own, for administration. */
 	virtio_device_for_each_vq(vblk->vdev, vq)
 		if (vq->index < vblk->nr_vqs)
-			vblk->queues[vq->index]->vq = vq;
+			virtblk_set_vq(vblk->queues[vq->index], vq);
 	virtblk_set_affinity(vblk);
+}
+
+/**
+ * virtblk_unbind_vqs() - take the virtqueues away from their queues
+ * @vblk: the disk, nothing in flight
+ *
+ * A request that comes now fails.  Called before virtblk_del_vqs().
+ */
+void virtblk_unbind_vqs(struct virtio_blk *vblk)
+{
+	unsigned int i;
+
+	for (i = 0; i < vblk->nr_vqs; i++)
+		virtblk_set_vq(vblk->queues[i], NULL);
 }
 
 /**
@@ -286,7 +349,7 @@ void virtblk_drain_poll_queues(struct virtio_blk *vblk)
 	struct virtblk_queue *q;
 	unsigned int i;
 
-	for (i = vblk->nr_queues[HCTX_TYPE_DEFAULT]; i < vblk->nr_vqs; i++) {
+	for (i = virtblk_first_polled(vblk); i < vblk->nr_vqs; i++) {
 		q = vblk->queues[i];
 		while (READ_ONCE(q->vq->num_free) <
 		       virtqueue_get_vring_size(q->vq) &&
@@ -352,13 +415,10 @@ void virtblk_map_queues(struct blk_mq_tag_set *set)
 		if (!qmap->nr_queues)
 			continue;
 
-		if (type == HCTX_TYPE_DEFAULT) {
-			vblk->vectors_spread =
-				virtblk_map_by_vectors(vblk->vdev, qmap);
-			if (vblk->vectors_spread)
-				continue;
-		}
-		blk_mq_map_queues(qmap);
+		vblk->vectors_spread[type] = type != HCTX_TYPE_POLL &&
+			virtblk_map_by_vectors(vblk->vdev, qmap);
+		if (!vblk->vectors_spread[type])
+			blk_mq_map_queues(qmap);
 	}
 }
 

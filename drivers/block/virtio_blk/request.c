@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What is not hot about requests: setting up a slot, borrowing a scatterlist,
- * the ranges of discard and write zeroes, GET_ID.
+ * the ranges of discard, secure erase and write zeroes, asking the device for
+ * something.
  */
 
 #include <linux/blk-mq.h>
@@ -89,7 +90,7 @@ static bool virtblk_fill_ranges(struct virtio_blk_discard_write_zeroes *ranges,
 }
 
 /**
- * virtblk_add_ranges() - give a discard or write zeroes request its payload
+ * virtblk_add_ranges() - give a request that erases or zeroes its payload
  * @vblk: the disk
  * @req: the request
  *
@@ -107,10 +108,11 @@ blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req)
 	u32 flags = 0;
 
 	if (req_op(req) == REQ_OP_WRITE_ZEROES) {
-		if (vblk->write_zeroes_may_unmap &&
+		if (vblk->config.write_zeroes_may_unmap &&
 		    !(req->cmd_flags & REQ_NOUNMAP))
 			flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
-	} else if (queue_max_discard_segments(req->q) > 1) {
+	} else if (req_op(req) == REQ_OP_DISCARD &&
+		   queue_max_discard_segments(req->q) > 1) {
 		count = blk_rq_nr_discard_segments(req);
 	}
 
@@ -142,6 +144,38 @@ void virtblk_free_ranges(struct request *req)
 }
 
 /**
+ * virtblk_ask() - have the device fill in a buffer
+ * @disk: the disk
+ * @type: what to ask for, VIRTIO_BLK_T_...
+ * @sector: where, 0 for a type that has no place
+ * @buf: memory of kmalloc() or vmalloc(), not of a stack
+ * @len: its length in bytes
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, -ENOMEM, -ENODEV if the disk is gone, or what became of the
+ * request (-EOPNOTSUPP, -EIO).
+ */
+int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
+		unsigned int len)
+{
+	struct virtio_blk *vblk = disk->private_data;
+	struct request *req;
+	int err;
+
+	req = blk_mq_alloc_request(disk->queue, REQ_OP_DRV_IN, 0);
+	if (IS_ERR(req))
+		return PTR_ERR(req);
+
+	virtblk_set_header(vblk, req, type, sector);
+	err = blk_rq_map_kern(req, buf, len, GFP_KERNEL);
+	if (!err)
+		err = blk_status_to_errno(blk_execute_rq(req, false));
+	blk_mq_free_request(req);
+	return err;
+}
+
+/**
  * virtblk_get_id() - ask the device for its ID string
  * @disk: the disk
  * @id: where to put the string; ended with a NUL in any case
@@ -149,40 +183,23 @@ void virtblk_free_ranges(struct request *req)
  * VIRTIO 1.3, 5.2.6: up to 20 bytes, without a NUL if it has all 20.
  * Context: may sleep.
  *
- * Return: 0, -ENOMEM, -ENODEV if the disk is gone, or what became of the
- * request (-EOPNOTSUPP, -EIO).
+ * Return: 0 or the error of virtblk_ask().
  */
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1])
 {
-	struct request_queue *rq_queue = disk->queue;
-	struct request *req;
 	void *buf;
 	int err;
 
-	/* The device writes into memory of its own, not into a stack. */
 	buf = kzalloc(VIRTIO_BLK_ID_BYTES, GFP_KERNEL);
 	if (!buf)
 		return -ENOMEM;
 
-	req = blk_mq_alloc_request(rq_queue, REQ_OP_DRV_IN, 0);
-	if (IS_ERR(req)) {
-		err = PTR_ERR(req);
-		goto out_free_buf;
-	}
-
-	err = blk_rq_map_kern(req, buf, VIRTIO_BLK_ID_BYTES, GFP_KERNEL);
-	if (err)
-		goto out_free_req;
-
-	err = blk_status_to_errno(blk_execute_rq(req, false));
+	err = virtblk_ask(disk, VIRTIO_BLK_T_GET_ID, 0, buf,
+			  VIRTIO_BLK_ID_BYTES);
 	if (!err) {
 		memcpy(id, buf, VIRTIO_BLK_ID_BYTES);
 		id[VIRTIO_BLK_ID_BYTES] = '\0';
 	}
-
-out_free_req:
-	blk_mq_free_request(req);
-out_free_buf:
 	kfree(buf);
 	return err;
 }

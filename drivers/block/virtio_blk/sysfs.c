@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The files of a disk in sysfs: serial and cache_type.
+ * The files of a disk in sysfs: serial, cache_type, lifetime.
  */
 
 #include <linux/blk-mq.h>
 #include <linux/device.h>
 #include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/sysfs.h>
 
 #include "virtio_blk.h"
@@ -109,7 +111,112 @@ static const struct attribute_group virtblk_attr_group = {
 	.is_visible	= virtblk_attr_is_visible,
 };
 
-const struct attribute_group *virtblk_attr_groups[] = {
+/*
+ * Lifetime: each value as the MMC driver shows it, as a number, and after it in
+ * words (VIRTIO 1.3, 5.2.6).
+ */
+static int virtblk_get_lifetime(struct device *dev,
+				struct virtblk_lifetime *lifetime)
+{
+	/* The device does not write into a stack. */
+	void *buf = kmemdup(lifetime, sizeof(*lifetime), GFP_KERNEL);
+	int err;
+
+	if (!buf)
+		return -ENOMEM;
+
+	err = virtblk_ask(dev_to_disk(dev), VIRTBLK_T_GET_LIFETIME, 0, buf,
+			  sizeof(*lifetime));
+	memcpy(lifetime, buf, sizeof(*lifetime));
+	kfree(buf);
+	return err;
+}
+
+static ssize_t pre_eol_info_show(struct device *dev,
+				 struct device_attribute *attr, char *buf)
+{
+	static const char *const words[] = {
+		"undefined", "normal", "warning", "urgent",
+	};
+	struct virtblk_lifetime lifetime = { };
+	unsigned int value;
+	int err;
+
+	err = virtblk_get_lifetime(dev, &lifetime);
+	if (err)
+		return err;
+	value = le16_to_cpu(lifetime.pre_eol_info);
+	return sysfs_emit(buf, "0x%02x %s\n", value, value < ARRAY_SIZE(words) ?
+			  words[value] : "reserved");
+}
+static DEVICE_ATTR_RO(pre_eol_info);
+
+/* 1 is up to a tenth of the lifetime used, 10 all of it, 11 more. */
+static ssize_t virtblk_emit_estimate(char *buf, unsigned int value)
+{
+	if (!value)
+		return sysfs_emit(buf, "0x00 undefined\n");
+	if (value <= 10)
+		return sysfs_emit(buf, "0x%02x %u-%u%% used\n", value,
+				  value * 10 - 10, value * 10);
+	return sysfs_emit(buf, "0x%02x %s\n", value,
+			  value == 11 ? "exceeded" : "reserved");
+}
+
+static ssize_t est_typ_a_show(struct device *dev, struct device_attribute *attr,
+			      char *buf)
+{
+	struct virtblk_lifetime lifetime = { };
+	int err = virtblk_get_lifetime(dev, &lifetime);
+
+	return err ?: virtblk_emit_estimate(buf,
+			le16_to_cpu(lifetime.device_lifetime_est_typ_a));
+}
+static DEVICE_ATTR_RO(est_typ_a);
+
+static ssize_t est_typ_b_show(struct device *dev, struct device_attribute *attr,
+			      char *buf)
+{
+	struct virtblk_lifetime lifetime = { };
+	int err = virtblk_get_lifetime(dev, &lifetime);
+
+	return err ?: virtblk_emit_estimate(buf,
+			le16_to_cpu(lifetime.device_lifetime_est_typ_b));
+}
+static DEVICE_ATTR_RO(est_typ_b);
+
+static struct attribute *virtblk_lifetime_attrs[] = {
+	&dev_attr_pre_eol_info.attr,
+	&dev_attr_est_typ_a.attr,
+	&dev_attr_est_typ_b.attr,
+	NULL,
+};
+
+static const struct attribute_group virtblk_lifetime_group = {
+	.name	= "lifetime",
+	.attrs	= virtblk_lifetime_attrs,
+};
+
+static const struct attribute_group *virtblk_groups[] = {
 	&virtblk_attr_group,
 	NULL,
 };
+
+static const struct attribute_group *virtblk_groups_with_lifetime[] = {
+	&virtblk_attr_group,
+	&virtblk_lifetime_group,
+	NULL,
+};
+
+/**
+ * virtblk_attr_groups() - the files that a disk has
+ * @vblk: the disk
+ *
+ * Return: the groups, for device_add_disk().
+ */
+const struct attribute_group **virtblk_attr_groups(struct virtio_blk *vblk)
+{
+	if (virtio_has_feature(vblk->vdev, VIRTBLK_F_LIFETIME))
+		return virtblk_groups_with_lifetime;
+	return virtblk_groups;
+}

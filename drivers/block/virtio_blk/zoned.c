@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Zones that the host manages (VIRTIO 1.3, 5.2.6): what the block layer asks
+ * of zones, in the device's words, and the device's reports on them.
+ *
+ * Reads and writes are those of any disk.  The block layer keeps the writes of
+ * a zone in order, and knows the write pointers from what we report.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/sched/mm.h>
+#include <linux/vmalloc.h>
+
+#include "virtio_blk.h"
+
+/* A report with more zones than these is asked for piece by piece. */
+#define VIRTBLK_REPORT_MAX_BYTES	SZ_256K
+
+/**
+ * virtblk_zone_type() - the device's name for an operation on zones
+ * @req: the request
+ *
+ * Return: VIRTIO_BLK_T_ZONE_..., or -EOPNOTSUPP for any other operation.
+ */
+int virtblk_zone_type(struct request *req)
+{
+	switch (req_op(req)) {
+	case REQ_OP_ZONE_APPEND:
+		return VIRTIO_BLK_T_ZONE_APPEND;
+	case REQ_OP_ZONE_OPEN:
+		return VIRTIO_BLK_T_ZONE_OPEN;
+	case REQ_OP_ZONE_CLOSE:
+		return VIRTIO_BLK_T_ZONE_CLOSE;
+	case REQ_OP_ZONE_FINISH:
+		return VIRTIO_BLK_T_ZONE_FINISH;
+	case REQ_OP_ZONE_RESET:
+		return VIRTIO_BLK_T_ZONE_RESET;
+	case REQ_OP_ZONE_RESET_ALL:
+		return VIRTIO_BLK_T_ZONE_RESET_ALL;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/**
+ * virtblk_add_append() - add a zone append to the ring
+ * @q: its queue, which is locked and has room
+ * @req: the request
+ *
+ * Of all requests only this one returns a sector, in front of the status.
+ *
+ * Return: 0 or the error of virtqueue_add_sgs().
+ */
+int virtblk_add_append(struct virtblk_queue *q, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct scatterlist *sgs[3], in_hdr;
+
+	BUILD_BUG_ON(offsetofend(struct virtblk_req, append_sector) !=
+		     offsetof(struct virtblk_req, status));
+	sg_init_one(&in_hdr, &vbr->append_sector,
+		    sizeof(vbr->append_sector) + sizeof(vbr->status));
+
+	sgs[0] = &vbr->hdr_sg;
+	sgs[1] = vbr->data;
+	sgs[2] = &in_hdr;
+	return virtqueue_add_sgs(q->vq, sgs, 2, 1, vbr, GFP_ATOMIC);
+}
+
+/*
+ * The block layer takes the sector of a zone append for true, so it has to lie
+ * where the request went: in the zone that starts at blk_rq_pos().
+ */
+static blk_status_t virtblk_take_append_sector(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct virtio_blk *vblk = req->q->disk->private_data;
+	u64 sector = virtio64_to_cpu(vblk->vdev, vbr->append_sector);
+	u64 start = blk_rq_pos(req);
+
+	if (sector < start ||
+	    sector - start > vblk->config.lim.chunk_sectors -
+			     blk_rq_sectors(req)) {
+		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device says that it appended at sector %llu to the zone at %llu\n",
+				    vblk->disk->disk_name, sector, start);
+		return BLK_STS_IOERR;
+	}
+	req->__sector = sector;
+	return BLK_STS_OK;
+}
+
+/**
+ * virtblk_zone_result() - what became of a request to a disk with zones
+ * @req: the request, done
+ *
+ * Return: its status; for a zone append that went well, @req tells where to.
+ */
+blk_status_t virtblk_zone_result(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	switch (vbr->status) {
+	case VIRTIO_BLK_S_OK:
+		if (req_op(req) == REQ_OP_ZONE_APPEND)
+			return virtblk_take_append_sector(req);
+		return BLK_STS_OK;
+	case VIRTIO_BLK_S_UNSUPP:
+		return BLK_STS_NOTSUPP;
+	case VIRTIO_BLK_S_ZONE_OPEN_RESOURCE:
+		return BLK_STS_ZONE_OPEN_RESOURCE;
+	case VIRTIO_BLK_S_ZONE_ACTIVE_RESOURCE:
+		return BLK_STS_ZONE_ACTIVE_RESOURCE;
+	default:
+		return BLK_STS_IOERR;
+	}
+}
+
+/* Memory for a report on @nr_zones, or on as many as there is memory for. */
+static struct virtio_blk_zone_report *
+virtblk_alloc_report(struct virtio_blk *vblk, unsigned int nr_zones,
+		     unsigned int *len)
+{
+	const struct queue_limits *lim = &vblk->config.lim;
+	struct virtio_blk_zone_report *report;
+	size_t size, most;
+
+	/* Each page may be a segment of its own. */
+	most = min_t(size_t, VIRTBLK_REPORT_MAX_BYTES,
+		     (size_t)lim->max_segments * PAGE_SIZE);
+	size = min_t(size_t, most,
+		     struct_size(report, zones, (size_t)nr_zones));
+	/* The start of a page, as it is mapped page by page. */
+	size = round_up(size, PAGE_SIZE);
+
+	while (size >= PAGE_SIZE) {
+		report = __vmalloc(size, GFP_KERNEL | __GFP_NORETRY |
+				   __GFP_NOWARN | __GFP_ZERO);
+		if (report) {
+			*len = round_down(size - sizeof(*report),
+					  sizeof(report->zones[0])) +
+			       sizeof(*report);
+			return report;
+		}
+		size = round_down(size / 2, PAGE_SIZE);
+	}
+	return NULL;
+}
+
+/*
+ * Take over what the device says of the zone at @sector, unless it cannot be:
+ * zones follow each other, and the write pointer of one is in it.
+ */
+static int virtblk_take_zone(struct virtio_blk *vblk, sector_t sector,
+			     const struct virtio_blk_zone_descriptor *desc,
+			     struct blk_zone *zone)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	sector_t capacity = get_capacity(vblk->disk);
+
+	memset(zone, 0, sizeof(*zone));
+	zone->start = virtio64_to_cpu(vdev, desc->z_start);
+	zone->len = min_t(u64, vblk->config.lim.chunk_sectors,
+			  capacity - sector);
+	zone->capacity = virtio64_to_cpu(vdev, desc->z_cap);
+	zone->wp = virtio64_to_cpu(vdev, desc->z_wp);
+	zone->type = desc->z_type;
+	zone->cond = desc->z_state;
+
+	if (zone->start != sector)
+		goto bad;
+
+	/* The numbers of types and states are Linux's own. */
+	switch (zone->type) {
+	case BLK_ZONE_TYPE_CONVENTIONAL:
+		zone->cond = BLK_ZONE_COND_NOT_WP;
+		zone->capacity = zone->len;
+		break;
+	case BLK_ZONE_TYPE_SEQWRITE_REQ:
+		if (zone->cond == BLK_ZONE_COND_NOT_WP || !zone->capacity ||
+		    zone->capacity > zone->len)
+			goto bad;
+		break;
+	default:
+		goto bad;
+	}
+
+	switch (zone->cond) {
+	case BLK_ZONE_COND_EMPTY:
+		zone->wp = zone->start;
+		break;
+	case BLK_ZONE_COND_IMP_OPEN:
+	case BLK_ZONE_COND_EXP_OPEN:
+	case BLK_ZONE_COND_CLOSED:
+		if (zone->wp < zone->start ||
+		    zone->wp - zone->start > zone->capacity)
+			goto bad;
+		break;
+	case BLK_ZONE_COND_NOT_WP:
+	case BLK_ZONE_COND_FULL:
+		zone->wp = zone->start + zone->len;
+		break;
+	case BLK_ZONE_COND_READONLY:
+	case BLK_ZONE_COND_OFFLINE:
+		zone->wp = (sector_t)-1;
+		break;
+	default:
+		goto bad;
+	}
+	return 0;
+
+bad:
+	dev_err(&vdev->dev, "[%s] the zone at sector %llu makes no sense: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
+		vblk->disk->disk_name, sector, zone->start, zone->capacity,
+		zone->wp, desc->z_type, desc->z_state);
+	return -EIO;
+}
+
+/**
+ * virtblk_report_zones() - the block layer's report_zones
+ * @disk: the disk
+ * @sector: report on zones from the one that it is in
+ * @nr_zones: on how many at most
+ * @args: for disk_report_zone(), which is told of each
+ *
+ * Context: may sleep.
+ *
+ * Return: the number of zones told of, -ENOMEM, -EOPNOTSUPP for a disk without
+ * zones, -ENODEV for one that is gone, -EIO if the device gives no report, or
+ * one that makes no sense.
+ */
+int virtblk_report_zones(struct gendisk *disk, sector_t sector,
+			 unsigned int nr_zones,
+			 struct blk_report_zones_args *args)
+{
+	struct virtio_blk *vblk = disk->private_data;
+	u64 capacity = get_capacity(disk), count, i;
+	u32 zone_sectors = vblk->config.lim.chunk_sectors;
+	struct virtio_blk_zone_report *report;
+	unsigned int done = 0, len, most;
+	struct blk_zone zone;
+	int err = 0;
+
+	if (!blk_queue_is_zoned(disk->queue))
+		return -EOPNOTSUPP;
+	if (sector >= capacity)
+		return 0;
+
+	sector = round_down(sector, zone_sectors);
+	nr_zones = min_t(u64, nr_zones,
+			 DIV_ROUND_UP_ULL(capacity - sector, zone_sectors));
+	report = virtblk_alloc_report(vblk, nr_zones, &len);
+	if (!report)
+		return -ENOMEM;
+	most = (len - sizeof(*report)) / sizeof(report->zones[0]);
+
+	while (done < nr_zones && sector < capacity) {
+		memset(report, 0, len);
+		err = virtblk_ask(disk, VIRTIO_BLK_T_ZONE_REPORT, sector,
+				  report, len);
+		if (err)
+			break;
+
+		count = virtio64_to_cpu(vblk->vdev, report->nr_zones);
+		if (!count || count > most) {
+			dev_err(&vblk->vdev->dev, "[%s] a report on %llu zones, where %u fit, from sector %llu on\n",
+				disk->disk_name, count, most, sector);
+			err = -EIO;
+			break;
+		}
+
+		for (i = 0; i < count && done < nr_zones &&
+		     sector < capacity; i++) {
+			err = virtblk_take_zone(vblk, sector,
+						&report->zones[i], &zone);
+			if (!err)
+				err = disk_report_zone(disk, &zone, done, args);
+			if (err)
+				goto out;
+			done++;
+			sector += zone.len;
+		}
+	}
+out:
+	vfree(report);
+	return err ?: done;
+}
+
+/**
+ * virtblk_revalidate_zones() - have the block layer read all zones
+ * @vblk: the disk, which may be one without zones
+ *
+ * Context: may sleep; the device answers requests.
+ *
+ * Return: 0 or the block layer's error.
+ */
+int virtblk_revalidate_zones(struct virtio_blk *vblk)
+{
+	if (!blk_queue_is_zoned(vblk->disk->queue))
+		return 0;
+	return blk_revalidate_disk_zones(vblk->disk);
+}
