@@ -33,7 +33,7 @@ def test_root_is_on_our_disk(guest):
     assert guest.sysfs("/sys/block/vda/serial") == "root"
     assert guest.run("readlink -f /sys/block/vda/device/driver"
                      ).output.strip().endswith("/virtio/drivers/virtio_blk")
-    assert re.search(r"\[vda\] \d/0 default/poll queues, ring \d+, depth \d+$",
+    assert re.search(r"\[vda\] \d/0/0 default/read/poll queues, ring \d+, depth \d+$",
                      guest.log(), re.MULTILINE)
     # Built in, and nothing else to come from.
     assert guest.run("cat /proc/modules 2>/dev/null || true").output == ""
@@ -49,7 +49,7 @@ def test_parameters_on_the_command_line(guest):
         assert guest.run(f"ls /sys/block/{name}/mq").output.split() == \
             ["0", "1"]
         assert guest.sysfs(f"/sys/block/{name}/queue/nr_requests") == "32"
-        assert re.search(rf"\[{name}\] 2/0 default/poll queues, ring \d+, "
+        assert re.search(rf"\[{name}\] 2/0/0 default/read/poll queues, ring \d+, "
                          "depth 32$", guest.log(), re.MULTILINE)
 
 

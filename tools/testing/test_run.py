@@ -97,9 +97,9 @@ def test_queues_are_in_the_order_of_their_numbers():
 
 
 def test_ring_and_type_from_the_last_word_of_the_driver():
-    log = ("virtio_blk virtio2: [vda] 4/0 default/poll queues, ring 128, depth 9\n"
-           "virtio_blk virtio3: [vdb] 1/0 default/poll queues, ring 64, depth 9\n"
-           "virtio_blk virtio2: [vda] 0/1 default/poll queues, ring 256, depth 85\n")
+    log = ("virtio_blk virtio2: [vda] 4/0/0 default/read/poll queues, ring 128, depth 9\n"
+           "virtio_blk virtio3: [vdb] 1/0/0 default/read/poll queues, ring 64, depth 9\n"
+           "virtio_blk virtio2: [vda] 0/0/1 default/read/poll queues, ring 256, depth 85\n")
     queue = assembled(log=log)
     assert (queue.ring, queue.depth, queue.type) == (256, 85, "poll")
     assert assembled().ring is None

@@ -322,7 +322,7 @@ def _check_queues(guest, id, default, poll, depth):
     types = guest.run(_TYPES.format(name)).output.split()
     assert (types.count("default"), types.count("poll")) == (default, poll)
     assert limit(guest, id, "nr_requests") == depth
-    reported = rf"\[{name}\] {default}/{poll} default/poll queues, ring \d+, " \
+    reported = rf"\[{name}\] {default}/0/{poll} default/read/poll queues, ring \d+, " \
                rf"depth {depth}$"
     assert re.search(reported, "\n".join(log(guest)), re.MULTILINE)
     guest.run(

@@ -129,16 +129,16 @@ def assemble(name, files, irqs, log):
 
     files: contents by path; irqs: as from disk_irqs(); log: the kernel's.
     """
-    said = re.findall(rf"\[{name}\] (\d+)/(\d+) default/poll queues, "
+    said = re.findall(rf"\[{name}\] (\d+)/(\d+)/(\d+) default/read/poll queues, "
                       r"ring (\d+), depth \d+", log)
-    defaults, ring = (int(said[-1][0]), int(said[-1][2])) if said else (None, None)
+    *counts, ring = map(int, said[-1]) if said else (None,)
     found = []
     for path, cpus in files.items():
         match = re.fullmatch(rf"/sys/block/{name}/mq/(\d+)/cpu_list", path)
         if not match:
             continue
         index = int(match[1])
-        kind = "default" if defaults is None or index < defaults else "poll"
+        kind = _kind(index, counts)
         irq = irqs.get(index)
         found.append(Queue(
             index=index,
@@ -150,6 +150,15 @@ def assemble(name, files, irqs, log):
             effective=_affinity(files, irq, "effective_affinity_list"),
             ring=ring, depth=int(files[f"/sys/block/{name}/mq/{index}/nr_tags"])))
     return sorted(found, key=lambda queue: queue.index)
+
+
+def _kind(index, counts):
+    """Return the type of a queue, given how many there are of each."""
+    for kind, count in zip(("default", "read", "poll"), counts):
+        if index < count:
+            return kind
+        index -= count
+    return "default"
 
 
 def _affinity(files, irq, file):
