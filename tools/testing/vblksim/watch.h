@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The rules that a driver has to keep to, and which of them were broken.
+ *
+ * Each rule has a name, its section in VIRTIO 1.3, how strong it is, and what
+ * it asks for in a line.  They stand in rules_ring.h (device status, feature
+ * bits, rings) and rules_block.h (the block chapter).
+ */
+#ifndef VBLKSIM_WATCH_H
+#define VBLKSIM_WATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "rules_block.h"
+#include "rules_ring.h"
+
+#define RULES(X)	RING_RULES(X) BLOCK_RULES(X)
+
+enum rule {
+#define X(name, section, strength, text)	RULE_##name,
+	RULES(X)
+#undef X
+	NR_RULES
+};
+
+struct rule_text {
+	const char *name;
+	const char *section;
+	const char *strength;	/* "MUST" or "SHOULD" */
+	const char *text;
+};
+
+extern const struct rule_text rule_texts[NR_RULES];
+
+/**
+ * struct watch - what was seen
+ * @checked: how often each rule was held against something
+ * @broken: how often it was broken
+ * @first: what broke it the first time, NULL if nothing did
+ * @types: requests by type, in a table of watch.c's
+ * @quiet: do not tell of broken rules on standard error as they happen
+ */
+struct watch {
+	uint64_t checked[NR_RULES];
+	uint64_t broken[NR_RULES];
+	char *first[NR_RULES];
+	uint64_t types[32];
+	bool quiet;
+};
+
+/**
+ * watch_check() - hold something against a rule
+ * @watch: where it is counted
+ * @rule: the rule
+ * @kept: whether it was kept
+ * @fmt: what was seen, with the numbers in it, in case it was not
+ *
+ * Return: @kept.
+ */
+bool watch_check(struct watch *watch, enum rule rule, bool kept,
+		 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/* a request of that type was watched; types above 31 count as 31 */
+void watch_count(struct watch *watch, uint32_t type);
+
+/* how often any rule was broken */
+uint64_t watch_broken(const struct watch *watch);
+
+/* JSON: requests by type, rules checked, rules broken with section and words */
+void watch_report(const struct watch *watch, FILE *out);
+
+/* the table of rules, for people: name, section, strength, text */
+void watch_list(FILE *out);
+
+void watch_free(struct watch *watch);
+
+#endif /* VBLKSIM_WATCH_H */
