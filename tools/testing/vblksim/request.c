@@ -462,16 +462,6 @@ static bool watch_feature(struct sim *sim, const struct type *type)
 			   type->name);
 }
 
-static void watch_queue(struct sim *sim, const struct request *req)
-{
-	unsigned int queue = ring_index(req->chain->queue);
-	unsigned int most = has_feature(sim, BLK_F_MQ) ?
-			    le16toh(sim->set.config.num_queues) : 1;
-
-	watch_check(&sim->watch, RULE_REQUEST_QUEUE, queue < most,
-		    "request on queue %u, the driver may use %u", queue, most);
-}
-
 /*
  * All rules that a request can break by itself.  Those that would be broken
  * only because another one is are left out, so that the report names causes.
@@ -481,7 +471,6 @@ static void watch_request(struct sim *sim, const struct request *req)
 	struct watch *watch = &sim->watch;
 	const struct type *type;
 
-	watch_queue(sim, req);
 	watch_check(watch, RULE_REQUEST_STATUS, req->chain->in_len,
 		    "chain %u has no byte to write", req->chain->id);
 	if (!watch_check(watch, RULE_REQUEST_HEADER, req->has_header,

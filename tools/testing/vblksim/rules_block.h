@@ -6,7 +6,7 @@
  * device can see whether they are kept: what a driver reads from the
  * configuration space and when, what it assumes about caches, discarded data
  * and failed ranges, and what it would be capable of.  Those on feature bits
- * stand in rules_ring.h.  A zone sector address is a multiple of 512 bytes by
+ * and the number of queues stand in rules_ring.h.  A zone sector address is a multiple of 512 bytes by
  * its unit.
  *
  * What the running text defines as the format counts as MUST.
@@ -15,8 +15,6 @@
 #define VBLKSIM_RULES_BLOCK_H
 
 #define BLOCK_RULES(X)							\
-	X(REQUEST_QUEUE, "5.2.2", MUST,					\
-	  "requests go to queue 0, or with MQ to those below num_queues") \
 	X(REQUEST_HEADER, "5.2.6", MUST,				\
 	  "the device-readable part starts with a header of 16 bytes")	\
 	X(REQUEST_STATUS, "5.2.6", MUST,				\

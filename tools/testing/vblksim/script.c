@@ -18,7 +18,6 @@
 
 #include "vblksim.h"
 
-#define STATUS_NEEDS_RESET	0x40
 /* a reorder that waits for requests that never come is given up then */
 #define REORDER_NS		1000000000ull
 #define LINE_BYTES		256
@@ -322,14 +321,14 @@ static void act_stop(struct sim *sim, struct line *line, struct chain *chain)
 	act_drop(sim, line, chain);
 }
 
-/* a front that has no say in the status byte only tells of a change */
 static void act_needs_reset(struct sim *sim, struct line *line,
 			    struct chain *chain)
 {
-	sim->status |= STATUS_NEEDS_RESET;
 	act_stop(sim, line, chain);
-	if (sim->front && sim->front->config_changed)
-		sim->front->config_changed(sim);
+	if ((!sim->front->needs_reset || !sim->front->needs_reset(sim)) &&
+	    !sim->watch.quiet)
+		fputs("vblksim: the device stops, but the driver cannot be told that it needs a reset\n",
+		      stderr);
 }
 
 static void act_kill(struct sim *sim, struct line *line, struct chain *chain)
@@ -369,7 +368,7 @@ static const struct behaviour behaviours[] = {
 	{ "stop", ARG_NONE, "answer nothing from now on, until a reset",
 	  act_stop },
 	{ "needs_reset", ARG_NONE,
-	  "set DEVICE_NEEDS_RESET, tell of a change of the configuration, and stop",
+	  "tell the driver, where that can be, that the device needs a reset; stop",
 	  act_needs_reset },
 	{ "kill", ARG_NONE, "exit at once", act_kill },
 };
