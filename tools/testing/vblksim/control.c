@@ -167,6 +167,14 @@ static int run_zone(struct sim *sim, char *args, FILE *out, char *why,
 	return 0;
 }
 
+static int run_release(struct sim *sim, char *args, FILE *out, char *why,
+		       size_t why_size)
+{
+	(void)args, (void)why, (void)why_size;
+	fprintf(out, "%u\n", script_release(sim));
+	return 0;
+}
+
 static int run_return_lost(struct sim *sim, char *args, FILE *out, char *why,
 			   size_t why_size)
 {
@@ -205,6 +213,7 @@ static const struct {
 	{ "resize", run_resize },
 	{ "script", run_script },
 	{ "zone", run_zone },
+	{ "release", run_release },
 	{ "return_lost", run_return_lost },
 	{ "needs_reset", run_needs_reset },
 	{ "stop", run_stop },
