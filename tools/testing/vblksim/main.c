@@ -98,6 +98,14 @@ static int write_report(const struct sim *sim)
 	return out == stdout ? fflush(out) : fclose(out);
 }
 
+static bool is_rule_broken(const struct sim *sim)
+{
+	for (int rule = 0; rule < NR_RULES; rule++)
+		if (sim->watch.broken[rule] && !sim->set.tolerate[rule])
+			return true;
+	return false;
+}
+
 /* Run the device until it is told to end. */
 static int run(struct sim *sim)
 {
@@ -131,7 +139,7 @@ int main(int argc, char **argv)
 	if (open_disk(&sim) || catch_signals() || run(&sim))
 		return WENT_WRONG;
 	ring_free(&sim);
-	status = watch_broken(&sim.watch) ? RULE_BROKEN : ALL_WELL;
+	status = is_rule_broken(&sim) ? RULE_BROKEN : ALL_WELL;
 	zones_free(sim.zones);
 	store_close(sim.store);
 	script_free(sim.script);

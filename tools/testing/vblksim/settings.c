@@ -280,6 +280,31 @@ static bool apply_id(struct settings *set, const char *value, char *why,
 	return true;
 }
 
+static bool tolerate_rule(struct settings *set, const char *name, char *why,
+			  size_t why_size)
+{
+	for (int rule = 0; rule < NR_RULES; rule++)
+		if (!strcmp(rule_texts[rule].name, name)) {
+			set->tolerate[rule] = true;
+			return true;
+		}
+	return fail(why, why_size, "tolerate: there is no rule \"%s\"; "
+		    "--list-rules has them", name);
+}
+
+static bool apply_tolerate(struct settings *set, const char *value, char *why,
+			   size_t why_size)
+{
+	char *list = strdup(value), *rest = list, *name;
+	bool good = true;
+
+	while (good && (name = strsep(&rest, ", ")))
+		if (*name)
+			good = tolerate_rule(set, name, why, why_size);
+	free(list);
+	return good;
+}
+
 static bool apply_script(struct settings *set, const char *value, char *why,
 			 size_t why_size)
 {
@@ -360,6 +385,7 @@ enum kind {
 	CONTROL,
 	SCRIPT,
 	SCRIPT_FILE,
+	TOLERATE,
 	SETTINGS,
 };
 
@@ -394,6 +420,8 @@ static const struct setting {
 	{ "script", SCRIPT, "LINE",
 	  "treat some requests badly, see --list-script; may come often" },
 	{ "script_file", SCRIPT_FILE, "PATH", "such lines from a file" },
+	{ "tolerate", TOLERATE, "RULES",
+	  "rules from --list-rules that do not count for the exit status" },
 	{ "settings", SETTINGS, "PATH",
 	  "more settings from a file, as lines KEY = VALUE" },
 };
@@ -494,6 +522,8 @@ static bool apply_setting(struct settings *set, const struct setting *it,
 		return apply_script(set, value, why, why_size);
 	case SCRIPT_FILE:
 		return each_line(set, key, value, script_line, why, why_size);
+	case TOLERATE:
+		return apply_tolerate(set, value, why, why_size);
 	case SETTINGS:
 		return each_line(set, key, value, settings_line, why, why_size);
 	}

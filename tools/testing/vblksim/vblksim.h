@@ -61,6 +61,7 @@ struct script;
  * @attach: put the device on the vDPA bus, so that the guest's driver finds it
  * @scripts: lines for script_add(), in their order
  * @nr_scripts: how many lines
+ * @tolerate: rules that may be broken, as far as the exit status goes
  */
 struct settings {
 	char name[64];
@@ -78,6 +79,7 @@ struct settings {
 	bool attach;
 	char **scripts;
 	unsigned int nr_scripts;
+	bool tolerate[NR_RULES];
 };
 
 /**
