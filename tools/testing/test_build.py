@@ -200,7 +200,7 @@ def test_mirror_that_is_no_address(monkeypatch):
 def archive(monkeypatch, *packages):
     """Let the archive have these packages, given as 'name version'."""
     stored = [debian.Package(*package.split(), 1) for package in packages]
-    monkeypatch.setattr(debian, "versions", lambda pattern: [
+    monkeypatch.setattr(debian, "versions", lambda pattern, arch: [
         package for package in stored if re.fullmatch(pattern, package.name)])
     monkeypatch.setattr(debian, "mirrors", lambda: ("http://archive", "-"))
 
@@ -231,7 +231,8 @@ def test_package_that_is_gone(empty_cache, monkeypatch):
 
 def test_superseded_package_is_looked_for_again(monkeypatch):
     calls = []
-    monkeypatch.setattr(debian, "refresh", lambda force: calls.append(force))
+    monkeypatch.setattr(debian, "refresh",
+                        lambda force, arch: calls.append(arch))
 
     def download():
         if not calls:
@@ -239,7 +240,7 @@ def test_superseded_package_is_looked_for_again(monkeypatch):
         return "next release"
 
     assert debian.current(download) == "next release"
-    assert calls == [True]
+    assert calls == ["amd64"]
 
 
 def test_source_package_that_is_not_one(monkeypatch):

@@ -20,6 +20,8 @@ from .ui import UserError, say, step
 
 SUITES = ("bookworm", "bookworm-updates", "bookworm-security",
           "bookworm-backports", "trixie-backports")
+# What is taken from Debian 13 is source, the same for all.
+_FOREIGN_SUITES = SUITES[:-1]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 _DAY = 24 * 3600
@@ -28,10 +30,14 @@ _PROBE_SECONDS = 25
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a package in the archive; size is in bytes."""
+    """One version of a package in the archive, for guests of one architecture.
+
+    size is in bytes.
+    """
     name: str
     version: str
     size: int
+    arch: str = "amd64"
 
     def __str__(self):
         return f"{self.name} {self.version}"
@@ -63,13 +69,17 @@ def mirrors():
     return found["main"], found.get("security", f"{found['main']}-security")
 
 
-def sources(suites=SUITES):
+def sources(suites=SUITES, arch="amd64"):
     """Return the text of an apt sources list that covers the suites."""
     main, security = mirrors()
     return "".join(
-        f"deb [arch=amd64 target=Packages signed-by={KEYRING}] "
+        f"deb [arch={arch} target=Packages signed-by={KEYRING}] "
         f"{security if suite.endswith('-security') else main} {suite} main\n"
         for suite in suites)
+
+
+def _suites(arch):
+    return SUITES if arch == "amd64" else _FOREIGN_SUITES
 
 
 _CONF = """\
@@ -77,8 +87,8 @@ _CONF = """\
 #clear APT::Update;
 #clear DPkg;
 #clear APT::Architectures;
-APT::Architecture "amd64";
-APT::Architectures:: "amd64";
+APT::Architecture "{arch}";
+APT::Architectures:: "{arch}";
 APT::Sandbox::User "root";
 APT::Install-Recommends "false";
 Acquire::Languages "none";
@@ -97,14 +107,17 @@ Dir::Etc::preferencesparts "/dev/null";
 """
 
 
-def _here():
-    """Return the directory of our apt's configuration and lists."""
-    return cache.root() / "apt"
+def _here(arch="amd64"):
+    """Return the directory of our apt's configuration and lists.
+
+    Each architecture has its own: most of those who use this need but one.
+    """
+    return cache.root() / ("apt" if arch == "amd64" else f"apt-{arch}")
 
 
-def _apt(program, *words, **options):
+def _apt(program, *words, arch="amd64", **options):
     return subprocess.run(
-        [program, "-q", "-c", str(_here() / "apt.conf"), *words], text=True,
+        [program, "-q", "-c", str(_here(arch) / "apt.conf"), *words], text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}, **options)
 
@@ -117,13 +130,13 @@ def _unreachable(detail):
         "DEBIAN_MIRROR to another archive, as in http://HOST/debian")
 
 
-def _probe():
+def _probe(arch):
     """Fail soon, rather than suite by suite, where there is no network."""
-    probe = _here() / "probe"
+    probe = _here(arch) / "probe"
     try:
         result = _apt("/usr/lib/apt/apt-helper", "download-file",
                       f"{mirrors()[0]}/dists/{SUITES[0]}/Release", str(probe),
-                      timeout=_PROBE_SECONDS)
+                      arch=arch, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired as expired:
         raise _unreachable("") from expired
     finally:
@@ -132,11 +145,11 @@ def _probe():
         raise _unreachable(result.stdout)
 
 
-def refresh(force=False):
+def refresh(force=False, arch="amd64"):
     """See to it that the archive's lists are there, and a day old at most."""
     host.need("archive")
-    text = sources()
-    here = _here()
+    text = sources(_suites(arch), arch)
+    here = _here(arch)
     listed = here / "sources.list"
     stamp = here / "updated"
 
@@ -147,7 +160,7 @@ def refresh(force=False):
 
     if fresh():
         return
-    with cache.lock(cache.root() / ".apt.lock", "the lists of Debian's archive"):
+    with cache.lock(here.with_name(f".{here.name}.lock"), "the lists of Debian's archive"):
         if fresh():
             return
         cache.require_space(cache.root(), 400)
@@ -155,12 +168,13 @@ def refresh(force=False):
             for directory in ("lists/partial", "archives/partial"):
                 (here / directory).mkdir(parents=True, exist_ok=True)
             stamp.unlink(missing_ok=True)
-            (here / "apt.conf").write_text(_CONF.format(here=here))
+            (here / "apt.conf").write_text(_CONF.format(here=here, arch=arch))
             (here / "status").touch()
             listed.write_text(text)
-            with step("reading the lists of Debian's archive"):
-                _probe()
-                result = _apt("apt-get", "update", "--error-on=any")
+            foreign = "" if arch == "amd64" else f" for {arch}"
+            with step(f"reading the lists of Debian's archive{foreign}"):
+                _probe(arch)
+                result = _apt("apt-get", "update", "--error-on=any", arch=arch)
                 if result.returncode:
                     raise _unreachable(result.stdout)
             _stanzas.cache_clear()
@@ -168,16 +182,16 @@ def refresh(force=False):
 
 
 @functools.cache
-def _stanzas(names):
+def _stanzas(names, arch):
     """Return what apt knows of the packages in a tuple of names."""
-    result = _apt("apt-cache", "show", *names)
+    result = _apt("apt-cache", "show", *names, arch=arch)
     packages = []
     for stanza in result.stdout.split("\n\n"):
         fields = dict(re.findall(r"^(Package|Version|Size): (\S+)$", stanza,
                                  re.MULTILINE))
         if len(fields) == 3:
             packages.append(Package(fields["Package"], fields["Version"],
-                                    int(fields["Size"])))
+                                    int(fields["Size"]), arch))
     return packages
 
 
@@ -190,41 +204,41 @@ def _compare(one, other):
     return 1 if newer.returncode == 0 else -1
 
 
-def versions(pattern):
+def versions(pattern, arch="amd64"):
     """Return the packages whose whole name matches a regular expression.
 
     Each version of each is listed, the newest first, and of one version in
     the order of their names.
     """
-    refresh()
+    refresh(arch=arch)
     names = tuple(sorted(
-        name for name in _apt("apt-cache", "pkgnames").stdout.split()
+        name for name in _apt("apt-cache", "pkgnames", arch=arch).stdout.split()
         if re.fullmatch(pattern, name)))
-    found = sorted(set(_stanzas(names)) if names else (),
+    found = sorted(set(_stanzas(names, arch)) if names else (),
                    key=lambda package: package.name)
     return sorted(found, key=functools.cmp_to_key(_compare), reverse=True)
 
 
-def newest(pattern, variable, wanted=lambda package: True):
+def newest(pattern, variable, wanted=lambda package: True, arch="amd64"):
     """Return the newest version of a package that matches.
 
     pattern is a regular expression for the whole name, wanted a further
     test.  If there is none the UserError says where was looked, and that
     the environment variable `variable` names another package.
     """
-    for package in versions(pattern):
+    for package in versions(pattern, arch):
         if wanted(package):
             return package
-    raise gone(pattern, variable)
+    raise gone(pattern, variable, arch)
 
 
-def gone(what, variable):
+def gone(what, variable, arch="amd64"):
     """Return the UserError for a package that is not in the archive."""
     name = what.replace("\\", "")
     return UserError(
         f"Debian's archive at {mirrors()[0]} has no package {name} (any more); "
-        f"looked in {', '.join(SUITES)}; set {variable} to the name of one that "
-        "it has")
+        f"looked in {', '.join(_suites(arch))} for {arch}; set {variable} to the "
+        "name of one that it has")
 
 
 def download(packages, directory):
@@ -237,16 +251,22 @@ def download(packages, directory):
         f"{len(packages)} packages"
     size = sum(package.size for package in packages)
     say(f"    downloading {what} ({size / 1e6:.1f} MB)")
+    for arch in sorted({package.arch for package in packages}):
+        _download([package for package in packages if package.arch == arch],
+                  arch, directory)
+    return sorted(Path(directory).glob("*.deb"))
+
+
+def _download(packages, arch, directory):
     result = _apt("apt-get", "download",
                   *(f"{package.name}={package.version}" for package in packages),
-                  cwd=directory)
+                  arch=arch, cwd=directory)
     if result.returncode:
         if re.search(r"\b404\b|was not found", result.stdout):
             raise FileNotFoundError(result.stdout)
         # A full disk has a name of its own, which the caller gives it.
         cache.require_space(directory, 1)
         raise _unreachable(result.stdout)
-    return sorted(Path(directory).glob("*.deb"))
 
 
 def unpack(packages, directory):
@@ -256,8 +276,10 @@ def unpack(packages, directory):
         deb.unlink()
 
 
-def current(function):
+def current(function, *arches):
     """Call function, a second time on fresh lists if a package had gone.
+
+    arches are those whose lists it reads beside amd64's.
 
     The archive drops a version as soon as the next point release is there,
     and lists may be up to a day old.
@@ -266,23 +288,24 @@ def current(function):
         return function()
     except FileNotFoundError:
         say("    superseded in the archive; looking for the next release")
-        refresh(force=True)
+        for arch in {"amd64", *arches}:
+            refresh(force=True, arch=arch)
         return function()
 
 
-def closure(names, suite):
+def closure(names, suite, arch="amd64"):
     """Return packages of a suite and all that they depend on.
 
     The host's own packages count for nothing: what is returned is complete.
     """
-    refresh()
+    refresh(arch=arch)
     result = _apt("apt-get", "install", "--print-uris", "-y", "-t", suite,
-                  *names)
+                  *names, arch=arch)
     if result.returncode:
         raise UserError(f"Debian's archive at {mirrors()[0]} cannot provide "
                         f"{' '.join(names)} from {suite}; apt-get said:\n"
                         f"{result.stdout.strip()}")
-    return [Package(name, version.replace("%3a", ":"), int(size))
+    return [Package(name, version.replace("%3a", ":"), int(size), arch)
             for name, version, size in re.findall(
                 r"^'\S+' ([^_\s]+)_([^_\s]+)_\w+\.deb (\d+) ",
                 result.stdout, re.MULTILINE)]

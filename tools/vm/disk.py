@@ -16,7 +16,8 @@ BACKENDS = ("null", "ram", "raw", "qcow2", "nbd", "vhost-user")
 # hyphen.
 _UNDERSCORED = {"any_layout", "backend_defaults", "discard_granularity",
                 "event_idx", "failover_pair_id", "in_order", "indirect_desc",
-                "iommu_platform", "logical_block_size", "min_io_size",
+                "iommu_platform", "logical_block_size", "max_revision",
+                "min_io_size",
                 "notify_on_empty", "opt_io_size", "physical_block_size",
                 "queue_reset"}
 _START_SECONDS = 15
@@ -193,7 +194,8 @@ class Disk:
     def device(self, transport):
         """Return the device for -device or device_add.
 
-        transport: "pci" or "device", as at the end of QEMU's device names.
+        transport: "pci", "device" or "ccw", as at the end of QEMU's device
+            names.
         """
         device = {"id": self.id}
         if self.backend == "vhost-user":
@@ -207,6 +209,8 @@ class Disk:
             device["num-queues"] = self.queues
         if self.legacy and transport == "pci":
             device |= {"disable-modern": True, "disable-legacy": "off"}
+        if self.legacy and transport == "ccw":
+            device["max_revision"] = 0
         if block_size := self.properties.get("logical_block_size"):
             device["physical_block_size"] = block_size
         device |= self._threads()

@@ -16,7 +16,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import image, kernels, process, qemu, qemu_dist
+from . import host, image, kernels, process, qemu, qemu_dist
 from .agent import Agent
 from .errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
                      GuestSplat, QemuDied, QemuRefused, QmpError)
@@ -29,9 +29,9 @@ ROOTS = ("scsi", "virtio-blk", "initramfs")
 # Emulated CPUs have their time taken away by whatever else the host does:
 # the kernel's watchdogs are told to be patient.  Mitigations of the
 # processor's flaws have nothing to do with what is tested, and cost time.
-_CMDLINE = ("console=ttyS0", "loglevel=7", "mitigations=off", "tsc=reliable",
-            "no_timer_check", "no_console_suspend", "pcie_port_pm=off", "random.trust_cpu=on",
-            "watchdog_thresh=60", "rcupdate.rcu_cpu_stall_timeout=300",
+_CMDLINE = ("loglevel=7", "mitigations=off", "no_console_suspend",
+            "random.trust_cpu=on", "watchdog_thresh=60",
+            "rcupdate.rcu_cpu_stall_timeout=300",
             "workqueue.watchdog_thresh=300")
 
 _TICK = 0.25
@@ -79,12 +79,14 @@ class Guest:
     cpus, maxcpus: how many there are, and how many there might be.
     nodes: NUMA nodes over which CPUs and memory are spread.
     memory: in MiB.
-    machine: "q35", "pc", or "microvm", which has virtio-mmio and no PCI.
+    machine: "q35", "pc", or "microvm", which has virtio-mmio and no PCI; those
+        of other architectures are in vm.arch.
     disks: the virtio-blk disks, see vm.disk.Disk.
     driver: "ours", "stock", the path of a virtio_blk.ko, or None for none.
     params: the driver's module parameters, as on insmod's command line.
     cmdline: more for the kernel's command line.
-    root: "scsi" for Debian on a disk that the driver has nothing to do with;
+    root: "scsi" for Debian on a disk that the driver has nothing to do with,
+        on the host's architecture only;
         "virtio-blk" for Debian on /dev/vda and no initramfs, for kernels with
         our driver built in; "initramfs" for busybox alone, which is quickest.
     shared: memory that later vhost-user disks can use.
@@ -96,7 +98,7 @@ class Guest:
     """
 
     def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
-                 machine="q35", disks=(), driver="ours", params="", cmdline="",
+                 machine=None, disks=(), driver="ours", params="", cmdline="",
                  root="scsi", shared=False, boot_timeout=None, qemu_args=()):
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
@@ -105,8 +107,13 @@ class Guest:
         if root == "virtio-blk" and not self.kernel.builtin:
             raise UserError('root="virtio-blk" takes a kernel with the driver '
                             f"built in, and {self.kernel.name} has it as a module")
+        self.arch = self.kernel.arch
+        if self.arch.foreign and root != "initramfs":
+            raise UserError(f"{self.kernel.name} runs without a root file system "
+                            'only, as in `make check-arch`: root is "initramfs" '
+                            f"there, and here {root!r}; choose KERNEL=6.12")
         self.cpus = cpus
-        self.machine = machine
+        self.machine = machine or self.arch.machines[0]
         self.disks = {disk.id: disk for disk in disks}
         if len(self.disks) < len(disks):
             raise UserError("two disks of a guest have the same id")
@@ -164,6 +171,8 @@ class Guest:
                     raise
                 say("  QEMU fell over a flaw of its own; booting once more")
         self.boot_seconds = time.monotonic() - started
+        if self._root == "initramfs":
+            self.run(image.INSTALL_TOOLS)
         self._load_first_driver()
 
     def close(self):
@@ -296,7 +305,7 @@ class Guest:
 
     def _pci_address(self, disk):
         """Return the PCI address of a disk or its port, None without PCI."""
-        if self.machine == "microvm":
+        if self._slots.transport != "pci":
             return None
         if address := self._slots.address(disk):
             return address
@@ -444,14 +453,15 @@ class Guest:
 
     def _argv(self, agent, qmp):
         transport = self._slots.transport
-        argv = [*qemu_dist.find(), "-name", "vblk", "-nodefaults",
+        argv = [*self._emulator(), "-name", "vblk", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot",
-                *qemu.machine_options(self.machine, self.cpus, self._maxcpus,
-                                      self._nodes, self._memory, self._shared),
-                *qemu.accelerator_options(self._qemu_args),
+                *qemu.machine_options(self.arch, self.machine, self.cpus,
+                                      self._maxcpus, self._nodes, self._memory,
+                                      self._shared),
+                *qemu.accelerator_options(self.arch, self._qemu_args),
                 *qemu.channel_options(transport, agent, qmp, "console"),
                 *self._boot_options()]
-        if self.machine == "microvm":
+        if transport == "device":
             legacy = any(disk.legacy for disk in self.disks.values())
             argv += ["-global", "virtio-mmio.force-legacy="
                      + ("on" if legacy else "off")]
@@ -460,9 +470,15 @@ class Guest:
             argv += qemu.disk_options(disk, self._slots)
         return [*argv, *self._qemu_args]
 
+    def _emulator(self):
+        if not self.arch.foreign:
+            return qemu_dist.find()
+        self.arch.need()
+        return [host.which(self.arch.emulator)]
+
     def _boot_options(self):
         """Return kernel, initramfs, command line, and the disks of the system."""
-        words = [*_CMDLINE, *qemu.clock_words(self.kernel)]
+        words = [*self.arch.cmdline, *_CMDLINE, *qemu.clock_words(self.kernel)]
         options = ["-kernel", self.kernel.image]
         images = [image.root()] if self._root == "scsi" else []
         modules = image.modules(self.kernel) if self._root == "scsi" else None

@@ -55,6 +55,23 @@ GROUPS = {
     "plot": {
         "gnuplot": "gnuplot-nox",
     },
+    # Programs for guests, and QEMU for those that are not like the host.
+    "amd64": {
+        "gcc": "gcc",
+        f"{_INCLUDE}/stdio.h": "libc6-dev",
+    },
+    "s390x": {
+        "s390x-linux-gnu-gcc": "gcc-s390x-linux-gnu",
+        "s390x-linux-gnu-gcc-12": "gcc-12-s390x-linux-gnu",
+        "/usr/s390x-linux-gnu/lib/libc.a": "libc6-dev-s390x-cross",
+        "qemu-system-s390x": "qemu-system-misc",
+    },
+    "arm64": {
+        "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+        "aarch64-linux-gnu-gcc-12": "gcc-12-aarch64-linux-gnu",
+        "/usr/aarch64-linux-gnu/lib/libc.a": "libc6-dev-arm64-cross",
+        "qemu-system-aarch64": "qemu-system-arm",
+    },
     "archive": {
         "apt-get": "apt",
         "xz": "xz-utils",

@@ -13,10 +13,13 @@ import subprocess
 from pathlib import Path
 
 from . import cache, debian, host
+from .arch import AMD64
 from .ui import UserError, step
 
 ROOT_LABEL = "vblk-root"
 MODULES_LABEL = "vblk-modules"
+# What a guest without a root file system has to run first.
+INSTALL_TOOLS = "/bin/busybox --install -s /bin"
 
 PACKAGES = ("busybox-static", "e2fsprogs", "fdisk", "fio", "kmod", "mount",
             "pciutils", "procps", "udev", "util-linux", "xfsprogs")
@@ -24,10 +27,11 @@ _SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _ROOT_MIB = 2048
 
-# What it takes to reach the host and the root file system, and to be woken by
-# the power button.  Those that are built into a kernel are passed over.
-_BOOT_MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "virtio_scsi",
-                 "sd_mod", "ext4", "button")
+# What it takes to reach the host and to be woken by the power button, and to
+# reach the root file system.  Those that are built into a kernel are passed
+# over.
+_BOOT_MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "button")
+_ROOT_MODULES = ("virtio_scsi", "sd_mod", "ext4")
 
 
 def _run(argv):
@@ -50,17 +54,21 @@ def _make_ext4(tree, image, label, mib, *options):
           "-d", tree, image, f"{mib}M"])
 
 
-def agent():
+def agent(arch=AMD64):
     """Return the path of the guest's agent, a static program."""
-    source = Path(__file__).with_name("agent.c")
+    return program(Path(__file__).with_name("agent.c"), arch)
 
+
+def program(source, arch):
+    """Compile a C file and return the path of the program, a static one."""
     def build(directory):
-        host.need({"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev"})
-        _run(["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror",
-              "-o", directory / "agent", source])
+        arch.need()
+        _run([arch.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror",
+              "-o", directory / source.stem, source])
 
-    name = f"agent-{_digest(source.read_text())}"
-    return cache.populate(name, build, mib=4) / "agent"
+    suffix = f"-{arch.name}" if arch.foreign else ""
+    name = f"{source.stem}-{_digest(source.read_text())}{suffix}"
+    return cache.populate(name, build, mib=4) / source.stem
 
 
 def _build_root(directory):
@@ -109,14 +117,29 @@ def root_with_agent():
     return cache.populate(name, build, mib=600) / "root.ext4"
 
 
-def busybox():
+def busybox(arch=AMD64):
     """Return the path of a static busybox."""
+    if arch.foreign:
+        return _foreign_busybox(arch.name)
+
     def build(directory):
         _run(["debugfs", "-R",
               f"dump -p /usr/bin/busybox {directory}/busybox", root()])
 
     return cache.populate(f"busybox-{root().parent.name}", build,
                           mib=4) / "busybox"
+
+
+def _foreign_busybox(arch):
+    def build(directory):
+        def unpack():
+            debian.unpack(debian.closure(["busybox-static"], _SUITES[0], arch),
+                          directory)
+
+        with step(f"getting busybox for {arch} from Debian's archive"):
+            debian.current(unpack, arch)
+
+    return cache.populate(f"busybox-{arch}", build, mib=10) / "bin/busybox"
 
 
 def modules(kernel):
@@ -147,8 +170,8 @@ def _plain(path):
                     "use a kernel with plain or xz modules")
 
 
-def _boot_modules(kernel):
-    """Return the files of the boot modules, each after those it needs."""
+def _module_files(kernel, names):
+    """Return the files of modules, each after those it needs."""
     base = kernel.modules / "lib/modules" / kernel.release
     needs = {}
     paths = {}
@@ -164,7 +187,7 @@ def _boot_modules(kernel):
                 add(needed)
             order.append(path)
 
-    for name in _BOOT_MODULES:
+    for name in names:
         if name in paths:
             add(paths[name])
     return [base / path for path in order]
@@ -202,16 +225,6 @@ class _Cpio:
         self._file.close()
 
 
-def _add_busybox(archive):
-    program = busybox()
-    archive.file("bin/busybox", program.read_bytes())
-    applets = subprocess.run([program, "--list"], text=True, check=True,
-                             stdout=subprocess.PIPE).stdout.split()
-    for applet in applets:
-        if applet != "busybox":
-            archive.link(f"bin/{applet}", "busybox")
-
-
 def initramfs(path, kernel, ours=None, stock=None, tools=False):
     """Write the initramfs for one boot to path.
 
@@ -224,9 +237,10 @@ def initramfs(path, kernel, ours=None, stock=None, tools=False):
                       "proc", "root", "run", "sys", "tmp", "vblk", "vblk/stock"):
         archive.directory(directory)
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-    archive.file("init", agent().read_bytes())
+    archive.file("init", agent(kernel.arch).read_bytes())
     load = []
-    for module in _boot_modules(kernel) if kernel.modules else ():
+    names = _BOOT_MODULES if tools else _BOOT_MODULES + _ROOT_MODULES
+    for module in _module_files(kernel, names) if kernel.modules else ():
         name = module.name.partition(".")[0]
         archive.file(f"vblk/{name}.ko", _plain(module), 0o644)
         load.append(f"/vblk/{name}.ko\n")
@@ -236,5 +250,7 @@ def initramfs(path, kernel, ours=None, stock=None, tools=False):
     if stock:
         archive.file("vblk/stock/virtio_blk.ko", _plain(stock), 0o644)
     if tools:
-        _add_busybox(archive)
+        # It makes the links for all else that it can be: see INSTALL_TOOLS.
+        archive.file("bin/busybox", busybox(kernel.arch).read_bytes())
+        archive.link("bin/sh", "busybox")
     archive.close()

@@ -17,17 +17,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import arch as arches
 from . import cache, debian, host, ui
+from .arch import Arch
 from .ui import UserError, say, step
 
 OLDEST = (6, 1)
 NEWEST = (7, 3)
 NAMES = ("6.1", "6.12", "7.3", "7.3-debug")
+# For guests that are not like the host; see vm.arch.
+FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
 _SUFFIXES = (".c", ".h", ".mk")
-_FLAVOUR = r"-cloud-amd64"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Kernel:
     what QEMU boots, a bzImage or an ELF file, None if there is only something to build modules with.
     modules is a directory that has lib/modules/<release>, None if there are
     no modules.  build is the KDIR of external modules.  builtin: our driver
-    is in the kernel, and no module of it can be loaded.
+    is in the kernel, and no module of it can be loaded.  arch: what it runs on.
     """
     name: str
     release: str
@@ -46,26 +49,30 @@ class Kernel:
     modules: Path | None
     build: Path
     builtin: bool
+    arch: Arch = arches.AMD64
 
 
 def find(name):
     """Return the Kernel of that name, got and built first if need be.
 
-    A name is one of NAMES, a path (with a slash in it) to a kernel build tree,
-    or a package of Debian 12, as in linux-image-6.12.95+deb12-cloud-amd64.
+    A name is one of NAMES or FOREIGN, a path (with a slash in it) to a kernel
+    build tree, or a package of Debian 12, as in
+    linux-image-6.12.95+deb12-cloud-amd64.
     """
     name = str(name)
     if "/" in name:
         return _tree(Path(name))
-    if name in ("6.1", "6.12"):
-        return _debian(name, rf"linux-image-{re.escape(name)}\.\d[^-]*(-\d+)?"
-                             rf"{_FLAVOUR}(-unsigned)?")
+    if name in ("6.1", "6.12", *FOREIGN):
+        series = name.partition("-")[0]
+        return _debian(name, rf"linux-image-{re.escape(series)}\.\d[^-]*(-\d+)?"
+                             rf"-{arches.of(name).flavour}(-unsigned)?")
     if name.startswith("linux-image-"):
         _supported(name.removeprefix("linux-image-"), name)
         return _debian(name, re.escape(name))
     if name in ("7.3", "7.3-debug"):
         return _built(name, debug=name.endswith("-debug"))
-    raise UserError(f"KERNEL is {name!r}; known are {', '.join(NAMES)}, a "
+    raise UserError(f"KERNEL is {name!r}; known are "
+                    f"{', '.join(NAMES + FOREIGN)}, a "
                     "package linux-image-... of Debian 12, and (with a slash in "
                     "it) the path of a kernel build tree")
 
@@ -85,12 +92,14 @@ def _supported(release, origin):
 
 def _debian(name, pattern):
     """Return a kernel from Debian's packages, unpacked into the cache."""
+    arch = arches.of(name)
+
     def build(directory):
         def unpack():
-            debian.unpack(_packages(pattern), directory)
+            debian.unpack(_packages(pattern, arch), directory)
 
         with step(f"getting kernel {name} from Debian's archive"):
-            debian.current(unpack)
+            debian.current(unpack, arch.name)
             release = _only(directory / "lib/modules").name
             _mend(directory, release)
             subprocess.run([host.which("depmod"), "-b", directory, release],
@@ -104,30 +113,34 @@ def _debian(name, pattern):
                   image=directory / f"boot/vmlinuz-{release}",
                   modules=directory,
                   build=directory / f"usr/src/linux-headers-{release}",
-                  builtin=False)
+                  builtin=False, arch=arch)
 
 
-def _packages(pattern):
+def _packages(pattern, arch=arches.AMD64):
     """Return the newest image that matches and, of the same version, its headers.
 
     For a while after each release the archive has some packages of it and
-    lacks others; a release counts only when it is complete.
+    lacks others; a release counts only when it is complete.  The programs that
+    compile modules are the host's.
     """
-    for image in debian.versions(pattern):
-        abi = re.sub(r"^linux-image-|(-cloud)?-amd64(-unsigned)?$", "",
+    for image in debian.versions(pattern, arch.name):
+        abi = re.sub(rf"^linux-image-|(-cloud)?-{arch.name}(-unsigned)?$", "",
                      image.name)
         flavoured = image.name.removesuffix("-unsigned").replace("image",
                                                                  "headers")
         series = ".".join(abi.split(".")[:2])
-        wanted = [{flavoured}, {f"linux-headers-{abi}-common"},
-                  {f"linux-kbuild-{abi}", f"linux-kbuild-{series}"}]
-        pieces = [package for package in debian.versions("|".join(
-                      re.escape(name) for names in wanted for name in names))
+        wanted = [({flavoured}, arch.name),
+                  ({f"linux-headers-{abi}-common"}, "amd64"),
+                  ({f"linux-kbuild-{abi}", f"linux-kbuild-{series}"}, "amd64")]
+        pieces = [package for names, where in wanted
+                  for package in debian.versions(
+                      "|".join(map(re.escape, names)), where)
                   if package.version == image.version]
         if all(any(piece.name in names for piece in pieces)
-               for names in wanted):
+               for names, _ in wanted):
             return [image, *pieces]
-    raise debian.gone(f"{pattern} with headers of the same version", "KERNEL")
+    raise debian.gone(f"{pattern} with headers of the same version", "KERNEL",
+                      arch.name)
 
 
 def _mend(directory, release):
@@ -390,8 +403,9 @@ def build_modules(kernel, out=None):
     """
     host.need("build")
     directory = Path(out) if out else output(kernel.release)
+    kernel.arch.need()
     with step(f"building virtio_blk.ko for {kernel.release}"):
-        said = compile_module(kernel.build, directory)
+        said = compile_module(kernel.build, directory, *kernel.arch.make)
     if re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
                  re.MULTILINE):
         say(said)

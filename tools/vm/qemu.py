@@ -15,7 +15,13 @@ MACHINES = {
     "q35": "q35",
     "pc": "pc",
     "microvm": "microvm,acpi=on,rtc=on,isa-serial=on",
+    "s390-ccw-virtio": "s390-ccw-virtio",
+    "virt": "virt",
+    "virt-mmio": "virt",
 }
+# How the devices' names end on those machines that have them not on PCI.
+_TRANSPORTS = {"microvm": "device", "s390-ccw-virtio": "ccw",
+               "virt-mmio": "device"}
 
 # Up to how many disks have a root port each, how many ports there are for
 # disks that are plugged in later, and the slots where ports and disks begin.
@@ -74,14 +80,16 @@ def json_option(value):
     return json.dumps(value)
 
 
-def accelerator_options(extra):
+def accelerator_options(arch, extra):
     """Return -accel and -cpu; instructions can be counted on one thread only."""
+    if arch.foreign:
+        return ["-accel", "tcg,thread=multi", "-cpu", arch.cpu]
     if accelerator() == "kvm" and "-icount" not in extra:
         return ["-accel", "kvm", "-cpu", "host"]
     thread = "single" if "-icount" in extra else "multi"
     # Five levels of page tables only make address translation slower.  A device
     # that cannot be put to sleep stays where it is in the memory map: see FLAW.
-    return ["-accel", f"tcg,thread={thread}", "-cpu", "max,la57=off",
+    return ["-accel", f"tcg,thread={thread}", "-cpu", arch.cpu,
             "-global", "virtio-pci.x-pcie-pm-init=off"]
 
 
@@ -94,7 +102,7 @@ def clock_words(kernel):
     """
     rate = re.search(r"^bogomips\s*: ([\d.]+)$",
                      Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    if accelerator() == "kvm" or not rate:
+    if kernel.arch.foreign or accelerator() == "kvm" or not rate:
         return []
     khz = round(float(rate[1]) * 500)
     config = kernel.build / ".config"
@@ -104,13 +112,14 @@ def clock_words(kernel):
             *([f"lpj={khz * 1000 // int(ticks[1])}"] if ticks else [])]
 
 
-def machine_options(machine, cpus, maxcpus, nodes, memory, shared):
+def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared):
     """Return the options for the machine, its CPUs, memory and NUMA nodes.
 
     memory in MiB; shared memory can be handed to a vhost-user device.
     """
-    if machine not in MACHINES:
-        raise UserError(f"no machine {machine!r}; there are {', '.join(MACHINES)}")
+    if machine not in arch.machines:
+        raise UserError(f"no machine {machine!r} for {arch.name}; there are "
+                        f"{', '.join(arch.machines)}")
     if nodes < 1 or nodes > cpus:
         raise UserError(f"{nodes} NUMA nodes need as many CPUs, and there are {cpus}")
     kind = ({"qom-type": "memory-backend-memfd", "share": True} if shared
@@ -135,7 +144,8 @@ def machine_options(machine, cpus, maxcpus, nodes, memory, shared):
     # Unlike SeaBIOS this firmware leaves the PCI devices to the kernel, which
     # then moves them less (see FLAW), and vhost-user disks alone: on a microvm
     # SeaBIOS stumbles over them.
-    options += ["-bios", "qboot.rom"]
+    if not arch.foreign:
+        options += ["-bios", "qboot.rom"]
     return ["-machine", name, *options]
 
 
@@ -149,7 +159,7 @@ class Slots:
     """
 
     def __init__(self, machine, disks):
-        self.transport = "device" if machine == "microvm" else "pci"
+        self.transport = _TRANSPORTS.get(machine, "pci")
         self._many = machine == "q35" and len(disks) > PORTS
         ports = 0 if machine != "q35" else SPARE_PORTS if self._many \
             else len(disks) + SPARE_PORTS
