@@ -5,7 +5,8 @@
 PYTHON = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
-.PHONY: help modules kernel run shell check lint clean distclean python
+.PHONY: help modules kernel run shell check check-arch lint clean distclean \
+	python
 
 help:
 	@cat tools/vm/help.txt
@@ -18,7 +19,13 @@ run shell lint: python
 
 check: python
 	@$(PYTHON) -m vm.host test
-	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') tools/testing
+	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
+		--ignore=tools/testing/arch tools/testing
+
+check-arch: python
+	@$(PYTHON) -m vm.host test
+	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
+		tools/testing/arch
 
 clean:
 	rm -rf build

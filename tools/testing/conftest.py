@@ -17,6 +17,7 @@ import sys
 
 import pytest
 
+import vblksim
 from vm import kernels
 
 DEFAULT = ("6.12",)
@@ -29,6 +30,8 @@ def pytest_configure(config):
         "markers", "kernels(*names): the kernels that the test runs on")
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
+    config.addinivalue_line(
+        "markers", "full: takes long; only `make check-full` runs it")
 
 
 def _names(metafunc):
@@ -41,6 +44,13 @@ def _names(metafunc):
     return [sys.intern(name) for name in names]
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Tell what the driver was seen to do by the device that watches it."""
+    line = vblksim.summary()
+    if line:
+        terminalreporter.write_line(line)
+
+
 def pytest_generate_tests(metafunc):
     if "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", _names(metafunc), indirect=True,
@@ -48,20 +58,24 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """Within a file, put together what runs on one kernel.
+def pytest_collection_modifyitems(config, items):
+    """Leave out what takes long, and put together what runs on one kernel.
 
     pytest groups by a parameter's place in each test's own list, and would
     boot the guests of a file anew wherever two tests name other kernels.
     """
+    if not os.environ.get("FULL"):
+        long = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     files = list(dict.fromkeys(item.path for item in items))
 
     def place(item):
         name = getattr(item, "callspec", None) and \
             item.callspec.params.get("kernel")
-        known = name in kernels.NAMES
+        names = kernels.NAMES + kernels.FOREIGN
         return (files.index(item.path),
-                kernels.NAMES.index(name) if known else len(kernels.NAMES))
+                names.index(name) if name in names else len(names))
 
     items.sort(key=place)
 
