@@ -72,7 +72,8 @@ struct region {
  * @retired: memory that is no longer the device's, where chains may still point
  * @child: adds or deletes the vDPA device
  * @child_end: becomes readable when @child ends
- * @stopping: the device is being deleted
+ * @stopping: the device is to go
+ * @deleting: @child is deleting it
  * @late: interrupts that the kernel did not take yet, by queue
  * @late_timer: to try these again
  * @idle_timer: looks for missing notifications
@@ -89,6 +90,7 @@ struct vduse {
 	pid_t child;
 	int child_end;
 	bool stopping;
+	bool deleting;
 	uint64_t late;
 	struct loop_timer *late_timer;
 	struct loop_timer *idle_timer;
@@ -524,6 +526,7 @@ static int reap_child(void)
 
 static void start_delete(struct sim *sim)
 {
+	vduse.deleting = true;
 	if (start_child(sim, vdpa_delete)) {
 		vduse.failed = true;
 		loop_stop();
@@ -536,6 +539,10 @@ static void child_ended(struct sim *sim, void *arg)
 	const char *name = sim->set.name;
 
 	(void)arg;
+	if (vduse.stopping && !vduse.deleting) {
+		start_delete(sim);
+		return;
+	}
 	if (vduse.stopping) {
 		/* Nobody has put it there, or someone has taken it away. */
 		if (error && error != ENODEV && error != ENOENT) {
@@ -578,12 +585,9 @@ void vduse_stop(struct sim *sim)
 	/* The driver waits for all that it has sent. */
 	script_clear(sim->script);
 	return_lost(sim, NULL);
-	if (vduse.child) {
-		/* It waits for a driver that does not get on. */
-		kill(vduse.child, SIGKILL);
-		reap_child();
-	}
-	start_delete(sim);
+	/* What is just being added can be deleted after that. */
+	if (!vduse.child)
+		start_delete(sim);
 }
 
 /* Opening and closing. */
@@ -799,10 +803,9 @@ int vduse_close(struct sim *sim)
 {
 	int error = EBUSY;
 
-	if (vduse.child) {
+	/* It may be in the driver, where nothing ends it. */
+	if (vduse.child)
 		kill(vduse.child, SIGKILL);
-		reap_child();
-	}
 	free_regions(&vduse.regions);
 	free_regions(&vduse.retired);
 	close(vduse.device);
