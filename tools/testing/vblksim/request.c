@@ -29,36 +29,51 @@ static const struct type {
 	bool uses_sector;
 	bool writes;
 } types[] = {
-	[BLK_T_IN] =
-		{ "in", NO_FEATURE, DATA_IN, true, false },
-	[BLK_T_OUT] =
-		{ "out", NO_FEATURE, DATA_OUT, true, true },
-	[BLK_T_FLUSH] =
-		{ "flush", BLK_F_FLUSH, DATA_NONE, false, false },
-	[BLK_T_GET_ID] =
-		{ "get_id", NO_FEATURE, DATA_IN, false, false },
-	[BLK_T_GET_LIFETIME] =
-		{ "get_lifetime", BLK_F_LIFETIME, DATA_IN, false, false },
-	[BLK_T_DISCARD] =
-		{ "discard", BLK_F_DISCARD, DATA_OUT, false, true },
-	[BLK_T_WRITE_ZEROES] =
-		{ "write_zeroes", BLK_F_WRITE_ZEROES, DATA_OUT, false, true },
-	[BLK_T_SECURE_ERASE] =
-		{ "secure_erase", BLK_F_SECURE_ERASE, DATA_OUT, false, true },
-	[BLK_T_ZONE_APPEND] =
-		{ "zone_append", BLK_F_ZONED, DATA_OUT, true, true },
-	[BLK_T_ZONE_REPORT] =
-		{ "zone_report", BLK_F_ZONED, DATA_IN, true, false },
-	[BLK_T_ZONE_OPEN] =
-		{ "zone_open", BLK_F_ZONED, DATA_NONE, true, true },
-	[BLK_T_ZONE_CLOSE] =
-		{ "zone_close", BLK_F_ZONED, DATA_NONE, true, true },
-	[BLK_T_ZONE_FINISH] =
-		{ "zone_finish", BLK_F_ZONED, DATA_NONE, true, true },
-	[BLK_T_ZONE_RESET] =
-		{ "zone_reset", BLK_F_ZONED, DATA_NONE, true, true },
-	[BLK_T_ZONE_RESET_ALL] =
-		{ "zone_reset_all", BLK_F_ZONED, DATA_NONE, false, true },
+	[BLK_T_IN] = {
+		"in", NO_FEATURE, DATA_IN, true, false,
+	},
+	[BLK_T_OUT] = {
+		"out", NO_FEATURE, DATA_OUT, true, true,
+	},
+	[BLK_T_FLUSH] = {
+		"flush", BLK_F_FLUSH, DATA_NONE, false, false,
+	},
+	[BLK_T_GET_ID] = {
+		"get_id", NO_FEATURE, DATA_IN, false, false,
+	},
+	[BLK_T_GET_LIFETIME] = {
+		"get_lifetime", BLK_F_LIFETIME, DATA_IN, false, false,
+	},
+	[BLK_T_DISCARD] = {
+		"discard", BLK_F_DISCARD, DATA_OUT, false, true,
+	},
+	[BLK_T_WRITE_ZEROES] = {
+		"write_zeroes", BLK_F_WRITE_ZEROES, DATA_OUT, false, true,
+	},
+	[BLK_T_SECURE_ERASE] = {
+		"secure_erase", BLK_F_SECURE_ERASE, DATA_OUT, false, true,
+	},
+	[BLK_T_ZONE_APPEND] = {
+		"zone_append", BLK_F_ZONED, DATA_OUT, true, true,
+	},
+	[BLK_T_ZONE_REPORT] = {
+		"zone_report", BLK_F_ZONED, DATA_IN, true, false,
+	},
+	[BLK_T_ZONE_OPEN] = {
+		"zone_open", BLK_F_ZONED, DATA_NONE, true, true,
+	},
+	[BLK_T_ZONE_CLOSE] = {
+		"zone_close", BLK_F_ZONED, DATA_NONE, true, true,
+	},
+	[BLK_T_ZONE_FINISH] = {
+		"zone_finish", BLK_F_ZONED, DATA_NONE, true, true,
+	},
+	[BLK_T_ZONE_RESET] = {
+		"zone_reset", BLK_F_ZONED, DATA_NONE, true, true,
+	},
+	[BLK_T_ZONE_RESET_ALL] = {
+		"zone_reset_all", BLK_F_ZONED, DATA_NONE, false, true,
+	},
 };
 
 static const struct type *find_type(uint32_t type)
@@ -136,6 +151,12 @@ static bool within_capacity(const struct sim *sim, uint64_t sector,
 			    uint64_t sectors)
 {
 	return sector <= capacity(sim) && sectors <= capacity(sim) - sector;
+}
+
+/* whether or not the driver wanted to know */
+static bool is_read_only(const struct sim *sim)
+{
+	return sim->set.features & (1ull << BLK_F_RO);
 }
 
 /* in sectors, rounded up */
@@ -225,13 +246,20 @@ static struct range_limits get_limits(const struct sim *sim, uint32_t type)
 
 /* ---- the rules ---- */
 
+/* the last zone may be short */
+static bool is_to_the_end(struct sim *sim, const struct blk_range *range)
+{
+	return zones_at_start(sim, range->sector) &&
+	       range->sector + range->num_sectors == capacity(sim);
+}
+
 static void watch_range(struct sim *sim, const struct request *req,
 			const struct range_limits *limits,
 			const struct blk_range *range)
 {
 	const char *name = request_type_name(req->type);
 	struct watch *watch = &sim->watch;
-	uint32_t zone = le32toh(sim->set.config.zone_sectors);
+	uint32_t zone = zones_sectors(sim);
 
 	watch_check(watch, RULE_RANGE_CAPACITY,
 		    within_capacity(sim, range->sector, range->num_sectors),
@@ -253,7 +281,7 @@ static void watch_range(struct sim *sim, const struct request *req,
 	if (req->type == BLK_T_SECURE_ERASE && zones_used(sim))
 		watch_check(watch, RULE_ZONE_ERASE_SIZE,
 			    !(range->num_sectors % zone) ||
-			    range->sector + range->num_sectors == capacity(sim),
+			    is_to_the_end(sim, range),
 			    "secure erase of %u sectors, zones have %u",
 			    range->num_sectors, zone);
 }
@@ -488,9 +516,12 @@ static void watch_request(struct sim *sim, const struct request *req)
 		return;
 	watch_framing(sim, req);
 	watch_sector(sim, req, type);
+	if (is_read_only(sim))
+		watch_check(watch, RULE_READ_ONLY_ACCEPTED,
+			    has_feature(sim, BLK_F_RO),
+			    "%s, and RO was not negotiated", type->name);
 	if (type->writes)
-		watch_check(watch, RULE_READ_ONLY,
-			    !(sim->set.features & (1ull << BLK_F_RO)), "%s",
+		watch_check(watch, RULE_READ_ONLY, !is_read_only(sim), "%s",
 			    type->name);
 	if (watch_direction(sim, req, type))
 		watch_type(sim, req);
@@ -714,7 +745,6 @@ static uint8_t do_report(struct sim *sim, const struct request *req)
 	struct blk_zone_report header = { 0 };
 	struct blk_zone_descriptor zones[64];
 	uint64_t at = sizeof(header), sector = req->sector, total = 0;
-	uint64_t zone = le32toh(sim->set.config.zone_sectors);
 
 	if (req->in_data < at)
 		return BLK_S_IOERR;
@@ -731,7 +761,7 @@ static uint8_t do_report(struct sim *sim, const struct request *req)
 			break;
 		chain_write(req->chain, at, zones, nr * sizeof(zones[0]));
 		at += nr * sizeof(zones[0]);
-		sector += nr * zone;
+		sector += nr * zones_sectors(sim);
 		total += nr;
 	}
 	header.nr_zones = htole64(total);
@@ -787,7 +817,7 @@ uint8_t request_run(struct sim *sim, const struct request *req)
 		      !has_feature(sim, type->feature)) ||
 	    (type->feature == BLK_F_ZONED && !zones_used(sim)))
 		return BLK_S_UNSUPP;
-	if (type->writes && sim->set.features & (1ull << BLK_F_RO))
+	if (type->writes && is_read_only(sim))
 		return BLK_S_IOERR;
 	if (req->type == BLK_T_OUT || req->type == BLK_T_ZONE_APPEND)
 		zones_watch(sim, req);

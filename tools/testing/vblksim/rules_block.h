@@ -39,6 +39,8 @@
 	  "no read or write goes beyond the capacity")			\
 	X(READ_ONLY, "5.2.5", SHOULD,					\
 	  "nothing is written to a read-only device")			\
+	X(READ_ONLY_ACCEPTED, "5.2.6.1", SHOULD,			\
+	  "RO is accepted when offered")				\
 	X(FLUSH_SECTOR, "5.2.6.1", MUST,				\
 	  "the sector of a flush is 0")					\
 	X(FLUSH_DATA, "5.2.6.1", SHOULD,				\

@@ -230,6 +230,8 @@ static bool take_used(struct rig *b, uint32_t *id, uint32_t *len)
 		uint32_t len;
 	} *entries = (const void *)(b->used + 2);
 
+	*id = 0;
+	*len = 0;
 	if (b->seen == b->used[1])
 		return false;
 	*id = entries[b->seen % b->size].id;
@@ -636,6 +638,7 @@ static void test_read_only(void)
 	BAD(b, READ_ONLY, BLK_S_IOERR, BLK_T_OUT, 0, 512, 0);
 	expect(sector_has(b, 0, 0), "a read-only device was written");
 	GOOD(b, BLK_S_OK, BLK_T_FLUSH, 0, 0, 0);
+	GOOD(b, BLK_S_OK, BLK_T_IN, 0, 0, 512);
 	put_range(b, 0, 0, 1, 0);
 	BAD(b, READ_ONLY, BLK_S_IOERR, BLK_T_DISCARD, 0, 16, 0);
 	BAD(b, READ_ONLY, BLK_S_IOERR, BLK_T_WRITE_ZEROES, 0, 16, 0);
@@ -644,8 +647,9 @@ static void test_read_only(void)
 
 	/* also if the driver did not care */
 	b = rig_new(set_read_only, BIT(BLK_F_RO));
-	BAD(b, READ_ONLY, BLK_S_IOERR, BLK_T_OUT, 0, 512, 0);
-	CLOSE(b, RULE_READ_ONLY);
+	BAD(b, READ_ONLY_ACCEPTED, BLK_S_OK, BLK_T_IN, 0, 0, 512);
+	EXPECT_STATUS(BLK_S_IOERR, ask(b, BLK_T_OUT, 0, 512, 0));
+	CLOSE(b, RULE_READ_ONLY, RULE_READ_ONLY_ACCEPTED);
 }
 
 /* ---- zones ---- */
@@ -801,6 +805,8 @@ static void test_zone_writes(void)
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_RESET, START(3), 0, 0);
 	EXPECT_ZONE(b, 3, BLK_ZS_EMPTY, START(3));
 	expect(sector_has(b, START(3), 0), "data after a reset");
+	expect(!store_read(b->sim->store, START(3) * SECTOR_SIZE, b->in, 512) &&
+	       all_bytes(b->in, 512, 0), "a reset leaves data in the store");
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(3), 8192, 0);
 	expect(sector_has(b, START(3) + 16, 0), "data of before the reset");
 
@@ -953,6 +959,11 @@ static void test_zone_rules(void)
 	put_range(b, 0, START(2), ZONE - 1, 0);
 	BAD(b, ZONE_ERASE_SIZE, BLK_S_ZONE_INVALID_CMD, BLK_T_SECURE_ERASE, 0,
 	    16, 0);
+	put_range(b, 0, START(14) + 8, ZONE - 8 + LAST_ZONE, 0);
+	BAD(b, ZONE_ERASE_SIZE, BLK_S_ZONE_INVALID_CMD, BLK_T_SECURE_ERASE, 0,
+	    16, 0);
+	put_range(b, 0, START(2) + 8, ZONE, 0);
+	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_SECURE_ERASE, 0, 16, 0);
 	put_range(b, 0, START(2), ZONE, 0);
 	GOOD(b, BLK_S_OK, BLK_T_SECURE_ERASE, 0, 16, 0);
 	EXPECT_ZONE(b, 2, BLK_ZS_EMPTY, START(2));
@@ -1449,6 +1460,11 @@ static void test_store(struct store *store, const char *file)
 	expect(!store_erase(store, 0, 8192) &&
 	       !store_read(store, 4096, back, 1024) &&
 	       all_bytes(back, 1024, 0), "erased");
+	expect(!store_write(store, 8192, data, 512) &&
+	       !store_zero(store, 0, 4096, false) &&
+	       !store_erase(store, 0, 4096) &&
+	       !store_read(store, 8192, back, 512) &&
+	       all_bytes(back, 512, 0x77), "zeroes beyond their range");
 	expect(!store_flush(store), "flush");
 
 	/* the end is the end, and what was cut off is gone */
@@ -1516,6 +1532,12 @@ static void set_stale(struct settings *set)
 	set->file = stale_file;
 }
 
+static void set_stale_aware(struct settings *set)
+{
+	set_aware(set);
+	set->file = stale_file;
+}
+
 /* zones are empty at first, whatever a file has */
 static void test_stale_file(void)
 {
@@ -1538,7 +1560,91 @@ static void test_stale_file(void)
 	expect(sector_has(b, START(3) + 7, 0x4d) &&
 	       sector_has(b, START(3) + 8, 0), "a finished zone");
 	CLOSE(b);
+
+	b = rig_new(set_stale_aware, 0);
+	BAD(b, ZONE_WRITE_ORDER, BLK_S_OK, BLK_T_OUT, START(4) + 8, 4096, 0);
+	expect(sector_has(b, START(4) + 7, 0), "a gap has old data");
+	CLOSE(b, RULE_ZONE_WRITE_ORDER);
 	unlink(stale_file);
+}
+
+/* what was read before a read failed does not reach the driver */
+static void test_read_error(void)
+{
+	struct rig *b = rig_new(set_plain, 0);
+
+	piece = 512;
+	fill(b, 63, 1, 0x42);
+	expect(!store_resize(b->sim->store, 64), "smaller");
+	memset(b->in, 0x17, 1024);
+	GOOD(b, BLK_S_IOERR, BLK_T_IN, 63, 0, 1024);
+	expect(all_bytes(b->in, 1024, 0), "half of a read");
+	GOOD(b, BLK_S_IOERR, BLK_T_OUT, 64, 512, 0);
+	CLOSE(b);
+}
+
+/* the device's own calls come here */
+static unsigned int flushes;
+static bool flush_fails;
+
+int fdatasync(int fd)
+{
+	flushes++;
+	return flush_fails ? -1 : fsync(fd);
+}
+
+static char flush_file[] = "/tmp/vblksim-test-XXXXXX";
+
+static void set_flush(struct settings *set)
+{
+	set_plain(set);
+	set->features |= BIT(BLK_F_CONFIG_WCE);
+	set->config.writeback = 1;
+	set->file = flush_file;
+}
+
+static bool flushes_on(struct rig *b, uint32_t type, uint32_t out)
+{
+	flushes = 0;
+	put_range(b, 0, 0, 1, 0);
+	expect(!ask(b, type, 0, out, 0), "%s", request_type_name(type));
+	return flushes;
+}
+
+static bool writes_through(struct rig *b)
+{
+	bool out = flushes_on(b, BLK_T_OUT, 512);
+
+	expect(flushes_on(b, BLK_T_WRITE_ZEROES, 16) == out,
+	       "write zeroes are not as writes are");
+	return out;
+}
+
+/* when data is safe: after a flush, or after each write without one */
+static void test_flush(void)
+{
+	struct rig *b;
+
+	close(mkstemp(flush_file));
+	b = rig_new(set_flush, 0);
+	expect(!writes_through(b), "each write is flushed");
+	expect(flushes_on(b, BLK_T_FLUSH, 0), "a flush does nothing");
+	flush_fails = true;
+	GOOD(b, BLK_S_IOERR, BLK_T_FLUSH, 0, 0, 0);
+	b->sim->set.config.writeback = 0;
+	GOOD(b, BLK_S_IOERR, BLK_T_OUT, 0, 512, 0);
+	flush_fails = false;
+	expect(writes_through(b), "writethrough, but not flushed");
+	CLOSE(b);
+
+	/* neither was negotiated, and one that may flush was */
+	b = rig_new(set_flush, BIT(BLK_F_CONFIG_WCE) | BIT(BLK_F_FLUSH));
+	expect(writes_through(b), "the driver cannot flush, nor does the device");
+	CLOSE(b);
+	b = rig_new(set_flush, BIT(BLK_F_CONFIG_WCE));
+	expect(!writes_through(b), "each write is flushed");
+	CLOSE(b);
+	unlink(flush_file);
 }
 
 /* the device gets smaller and larger while it runs, as by command */
@@ -1585,5 +1691,7 @@ void selftest_block(void)
 	test_help();
 	test_stores();
 	test_stale_file();
+	test_read_error();
+	test_flush();
 	test_resize();
 }

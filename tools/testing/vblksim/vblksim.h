@@ -311,6 +311,8 @@ struct zones *zones_new(const struct settings *set);
 void zones_free(struct zones *zones);
 /* are there zones, and does the driver know about them? */
 bool zones_used(const struct sim *sim);
+/* sectors of a zone, which the configuration may no longer tell; 0 without */
+uint32_t zones_sectors(const struct sim *sim);
 /* hold the rules on zones against a write or an append, before it is done */
 void zones_watch(struct sim *sim, const struct request *req);
 /* is it the first sector of a zone? */

@@ -26,7 +26,7 @@ struct zone {
  * @nr: how many there are
  * @capacity: that of the device when @nr was counted
  * @sectors: of a zone, except for the last one
- * @writable: sectors of a sequential zone that can be written
+ * @writable: at most so many sectors of a sequential zone can be written
  * @conventional: how many zones from the first one on are conventional
  * @type: of the others: BLK_ZT_SWR or BLK_ZT_SWP
  * @open: how many zones are open, at most @max_open if that is not 0
@@ -152,8 +152,6 @@ struct zones *zones_new(const struct settings *set)
 	zones->sectors = le32toh(config->zone_sectors);
 	zones->writable = set->zone_capacity ? set->zone_capacity :
 					       zones->sectors;
-	if (zones->writable > zones->sectors)
-		zones->writable = zones->sectors;
 	zones->conventional = set->zone_conventional;
 	zones->type = config->model == BLK_Z_HM ? BLK_ZT_SWR : BLK_ZT_SWP;
 	zones->max_open = le32toh(config->max_open_zones);
@@ -202,6 +200,11 @@ static struct zones *get_used_zones(struct sim *sim)
 bool zones_used(const struct sim *sim)
 {
 	return sim->zones && has_feature(sim, BLK_F_ZONED);
+}
+
+uint32_t zones_sectors(const struct sim *sim)
+{
+	return sim->zones ? sim->zones->sectors : 0;
 }
 
 bool zones_at_start(struct sim *sim, uint64_t sector)
