@@ -1057,6 +1057,11 @@ static void test_host_aware(void)
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(6) + 5, 512, 0);
 	EXPECT_ZONE(b, 3, BLK_ZS_FULL, NO_WP);
 	EXPECT_ZONE(b, 4, BLK_ZS_EMPTY, START(4));
+	expect(!zones_force(b->sim, 5, "offline"), "offline");
+	GOOD(b, BLK_S_OK, BLK_T_OUT, START(5), 512, 0);
+	GOOD(b, BLK_S_OK, BLK_T_OUT, 0, 512, 0);
+	EXPECT_ZONE(b, 5, BLK_ZS_OFFLINE, NO_WP);
+	EXPECT_ZONE(b, 0, BLK_ZS_NOT_WP, NO_WP);
 	CLOSE(b);
 }
 
@@ -1077,6 +1082,12 @@ static void set_odd_zones(struct settings *set)
 	set_zoned(set);
 	set->config.zone_sectors = htole32(56);
 	set->zone_capacity = 1000;
+}
+
+static void set_small_zones(struct settings *set)
+{
+	set_zoned(set);
+	set->config.zone_sectors = htole32(8);
 }
 
 static void set_too_many_zones(struct settings *set)
@@ -1111,8 +1122,21 @@ static void test_odd_zones(void)
 	       BLK_ZS_FULL, "zones of 56 sectors");
 	CLOSE(b);
 
+	/* many in one report */
+	b = rig_new(set_small_zones, 0);
+	GOOD(b, BLK_S_OK, BLK_T_ZONE_REPORT, 8, 0, 64 * 101);
+	expect(b->in[0] == 100, "%u zones", b->in[0]);
+	for (unsigned int i = 0; i < 100; i++) {
+		struct blk_zone_descriptor *zone = (void *)(b->in + 64);
+
+		expect(le64toh(zone[i].z_start) == 8 * (i + 1), "zone %u", i);
+	}
+	CLOSE(b);
+
 	set_too_many_zones(&set);
 	expect(!zones_new(&set), "2^64 zones");
+	set.config.capacity = htole64((1 << 24) + 1);
+	expect(!zones_new(&set), "more zones than the limit");
 	expect(zones_force(&(struct sim){ 0 }, 0, "full"), "no zones");
 }
 
@@ -1234,6 +1258,7 @@ static void test_script_errors(void)
 		{ "type=in: delay 10", "10" },
 		{ "type=in: delay 99999999999999s", "99999999999999s" },
 		{ "type=in: delay 5h", "5h" },
+		{ "type=in: delay 9000000000s", "9000000000s" },
 		{ "type=in: fail 256", "256" },
 		{ "type=in: fail badly", "badly" },
 		{ "type=in: short", "short" },
@@ -1461,8 +1486,8 @@ static void test_store(struct store *store, const char *file)
 	       !store_read(store, 4096, back, 1024) &&
 	       all_bytes(back, 1024, 0), "erased");
 	expect(!store_write(store, 8192, data, 512) &&
-	       !store_zero(store, 0, 4096, false) &&
-	       !store_erase(store, 0, 4096) &&
+	       !store_zero(store, 0, 2048, false) &&
+	       !store_erase(store, 0, 2048) &&
 	       !store_read(store, 8192, back, 512) &&
 	       all_bytes(back, 512, 0x77), "zeroes beyond their range");
 	expect(!store_flush(store), "flush");
@@ -1620,6 +1645,26 @@ static bool writes_through(struct rig *b)
 	return out;
 }
 
+/* write zeroes give back space if they may, and else keep it */
+static void test_unmap(struct rig *b)
+{
+	uint64_t before, kept;
+
+	for (unsigned int i = 0; i < 16; i++)
+		fill(b, 256 + 16 * i, 16, 0x31);
+	store_flush(b->sim->store);
+	before = blocks_of(flush_file);
+	put_range(b, 0, 256, 256, 0);
+	GOOD(b, BLK_S_OK, BLK_T_WRITE_ZEROES, 0, 16, 0);
+	kept = blocks_of(flush_file);
+	expect(kept == before, "%" PRIu64 " blocks of %" PRIu64, kept, before);
+	put_range(b, 0, 256, 256, BLK_RANGE_UNMAP);
+	GOOD(b, BLK_S_OK, BLK_T_WRITE_ZEROES, 0, 16, 0);
+	kept = blocks_of(flush_file);
+	expect(kept < before, "%" PRIu64 " blocks of %" PRIu64, kept,
+	       before);
+}
+
 /* when data is safe: after a flush, or after each write without one */
 static void test_flush(void)
 {
@@ -1643,8 +1688,13 @@ static void test_flush(void)
 	CLOSE(b);
 	b = rig_new(set_flush, BIT(BLK_F_CONFIG_WCE));
 	expect(!writes_through(b), "each write is flushed");
+	test_unmap(b);
 	CLOSE(b);
 	unlink(flush_file);
+
+	b = rig_new(set_plain, 0);
+	expect(!flushes_on(b, BLK_T_FLUSH, 0), "memory is flushed");
+	CLOSE(b);
 }
 
 /* the device gets smaller and larger while it runs, as by command */
