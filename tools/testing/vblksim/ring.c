@@ -28,8 +28,10 @@
 /* After so many chains other events have their turn. */
 #define CHAINS_AT_ONCE		1024u
 
-/* As it is in memory: flags and next in a split ring, ID and flags in a packed
- * one. */
+/*
+ * As it is in memory: flags and next in a split ring, ID and flags in a packed
+ * one.
+ */
 struct raw_desc {
 	uint64_t addr;
 	uint32_t len;
@@ -828,9 +830,8 @@ static bool take_next(struct queue *q)
 	return true;
 }
 
-static bool is_available(const struct queue *q, uint16_t flags, bool wrap)
+static bool is_available(uint16_t flags, bool wrap)
 {
-	(void)q;
 	return !!(flags & DESC_F_AVAIL) == wrap &&
 	       !!(flags & DESC_F_USED) != wrap;
 }
@@ -857,7 +858,7 @@ static bool take_packed(struct queue *q)
 	struct raw_desc *raw;
 
 	flags = load16(&q->desc[i].fourth);
-	if (!is_available(q, flags, wrap))
+	if (!is_available(flags, wrap))
 		return false;
 	q->list_len = 0;
 	for (;;) {
@@ -873,7 +874,7 @@ static bool take_packed(struct queue *q)
 		else
 			raw->fourth = htole16(flags);
 		if (descs && !check(q, PACKED_FIRST_LAST,
-				    is_available(q, flags, wrap),
+				    is_available(flags, wrap),
 				    "descriptor %u has flags %#x", i, flags)) {
 			give_up(q, "a list is not complete");
 			return false;
@@ -932,7 +933,7 @@ static void ask_for_kick(struct queue *q)
 static bool has_work(struct queue *q)
 {
 	if (q->packed)
-		return is_available(q, load16(&q->desc[q->avail].fourth),
+		return is_available(load16(&q->desc[q->avail].fourth),
 				    q->avail_wrap);
 	return load16(avail_idx(q)) != q->avail;
 }

@@ -99,8 +99,9 @@ static bool parse_number(const char *key, const char *value, enum unit unit,
 	*number = strtoull(value, &end, 0);
 	if (end == value || *value == '-' || isspace((unsigned char)*value) ||
 	    errno)
-		return fail(why, why_size, "%s: \"%s\" is no number from 0 to "
-			    "%" PRIu64 "; write it like 4096%s", key, value,
+		return fail(why, why_size,
+			    "%s: \"%s\" is no number from 0 to %" PRIu64 "; write it like 4096%s",
+			    key, value,
 			    most, unit == COUNT ? "" : " or 64M");
 	if (*end && unit != COUNT) {
 		suffix = strchr(suffixes, *end == 'K' ? 'k' : *end);
@@ -118,8 +119,9 @@ static bool parse_number(const char *key, const char *value, enum unit unit,
 			    "it is a count and takes no suffix" :
 			    "the suffixes are k, M, G and T");
 	if (*number > most / scale)
-		return fail(why, why_size, "%s: %s is too much, the limit is "
-			    "%" PRIu64 "%s", key, value, most,
+		return fail(why, why_size,
+			    "%s: %s is too much, the limit is %" PRIu64 "%s",
+			    key, value, most,
 			    unit == SECTORS ? " sectors" : "");
 	*number *= scale;
 	return true;
@@ -138,8 +140,9 @@ static bool parse_model(const char *key, const char *value, uint64_t *number,
 	if (isdigit((unsigned char)*value))
 		return parse_number(key, value, COUNT, 255, number, why,
 				    why_size);
-	return fail(why, why_size, "%s: \"%s\" is no model; there are none, hm "
-		    "and ha, or any number to 255", key, value);
+	return fail(why, why_size,
+		    "%s: \"%s\" is no model; there are none, hm and ha, or any number to 255",
+		    key, value);
 }
 
 static const struct field *find_field(const char *name)
@@ -167,8 +170,9 @@ int settings_set_config(struct settings *set, const char *name,
 	bool good;
 
 	if (!field) {
-		fail(why, why_size, "there is no field \"%s\"; the fields are "
-		     "those of struct virtio_blk_config, like capacity", name);
+		fail(why, why_size,
+			    "there is no field \"%s\"; the fields are those of struct virtio_blk_config, like capacity",
+			    name);
 		return -1;
 	}
 	most = field->size == 8 ? UINT64_MAX : (1ull << 8 * field->size) - 1;
@@ -214,9 +218,9 @@ static bool apply_feature(struct settings *set, const char *name, bool *first,
 	else if (bit >= 0)
 		bits = 1ull << bit;
 	else
-		return fail(why, why_size, "features: there is no \"%s\"; the "
-			    "names are in --help, and bit40 is one by its "
-			    "number", name);
+		return fail(why, why_size,
+			    "features: there is no \"%s\"; the names are in --help, and bit40 is one by its number",
+			    name);
 	/* A list that begins without a sign names them all. */
 	if (*first && !sign)
 		set->features = 0;
@@ -257,10 +261,10 @@ static bool apply_name(struct settings *set, const char *value, char *why,
 		       size_t why_size)
 {
 	if (!*value || strlen(value) >= sizeof(set->name) ||
-	    value[strspn(value, "abcdefghijklmnopqrstuvwxyz"
-			 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")])
-		return fail(why, why_size, "name: \"%s\" is not 1 to %zu "
-			    "letters, digits, - and _", value,
+	    value[strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")])
+		return fail(why, why_size,
+			    "name: \"%s\" is not 1 to %zu letters, digits, - and _",
+			    value,
 			    sizeof(set->name) - 1);
 	strcpy(set->name, value);
 	return true;
@@ -272,8 +276,9 @@ static bool apply_id(struct settings *set, const char *value, char *why,
 	size_t len = strlen(value);
 
 	if (len > sizeof(set->id))
-		return fail(why, why_size, "id: \"%s\" has %zu characters, and "
-			    "no more than %zu are possible", value, len,
+		return fail(why, why_size,
+			    "id: \"%s\" has %zu characters, and no more than %zu are possible",
+			    value, len,
 			    sizeof(set->id));
 	memset(set->id, 0, sizeof(set->id));
 	memcpy(set->id, value, len);
@@ -288,8 +293,9 @@ static bool tolerate_rule(struct settings *set, const char *name, char *why,
 			set->tolerate[rule] = true;
 			return true;
 		}
-	return fail(why, why_size, "tolerate: there is no rule \"%s\"; "
-		    "--list-rules has them", name);
+	return fail(why, why_size,
+		    "tolerate: there is no rule \"%s\"; --list-rules has them",
+		    name);
 }
 
 static bool apply_tolerate(struct settings *set, const char *value, char *why,
@@ -400,8 +406,7 @@ static const struct setting {
 	{ "ring_size", RING_SIZE, "N",
 	  "the largest ring, 1 to 65535 entries: 128" },
 	{ "features", FEATURES, "LIST",
-	  "offered features: default, or all, or names; -NAME and +NAME change "
-	  "the default" },
+	  "offered features: default, or all, or names; -NAME and +NAME change the default" },
 	{ "id", ID, "TEXT", "what GET_ID answers, to 20 characters: vblksim" },
 	{ "file", STORE, "PATH", "keep the data in a file and not in memory" },
 	{ "pre_eol_info", PRE_EOL, "N", "what GET_LIFETIME answers: 1" },
@@ -465,8 +470,9 @@ static bool apply_count(const char *key, const char *value, uint64_t least,
 	if (!parse_number(key, value, COUNT, most, &number, why, why_size))
 		return false;
 	if (number < least)
-		return fail(why, why_size, "%s: %s is too few, it takes "
-			    "%" PRIu64 " to %" PRIu64, key, value, least, most);
+		return fail(why, why_size,
+			    "%s: %s is too few, it takes %" PRIu64 " to %" PRIu64,
+			    key, value, least, most);
 	*to = number;
 	return true;
 }
@@ -553,8 +559,7 @@ static bool apply(struct settings *set, const char *key, const char *value,
 		note_field(key);
 		return !settings_set_config(set, key, value, why, why_size);
 	}
-	return fail(why, why_size, "there is no setting \"%s\"; --help has "
-		    "them all", key);
+	return fail(why, why_size, "there is no setting \"%s\"; --help has them all", key);
 }
 
 void settings_init(struct settings *set)
@@ -644,8 +649,7 @@ static void print_help(void)
 {
 	puts("usage: vblksim [--KEY=VALUE...]\n"
 	     "       vblksim ctl [--control=PATH] COMMAND...\n\n"
-	     "A virtio block device for this system, by VDUSE, which watches "
-	     "what its\ndriver does and misbehaves when told to.\n");
+	     "A virtio block device for this system, by VDUSE, which watches what its\ndriver does and misbehaves when told to.\n");
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		printf("  --%s=%s\n\t%s\n", table[i].key, table[i].value,
 		       table[i].help);
@@ -654,8 +658,7 @@ static void print_help(void)
 		printf("  --%s=%s\n", fields[i].name,
 		       fields[i].unit == MODEL ? "none|hm|ha" :
 		       fields[i].unit == COUNT ? "N" : "SIZE");
-	puts("\nA SIZE may end in k, M, G or T.  Fields in sectors then are "
-	     "in bytes: 64M\nand 131072 are the same capacity.\n\nFeatures:\n");
+	puts("\nA SIZE may end in k, M, G or T.  Fields in sectors then are in bytes: 64M\nand 131072 are the same capacity.\n\nFeatures:\n");
 	for (unsigned int bit = 0; bit < 64; bit++)
 		if (feature_name(bit))
 			printf("  %s%s\n", feature_name(bit),
@@ -691,8 +694,9 @@ static bool parse_option(struct settings *set, const char *option, char *why,
 	bool good;
 
 	if (strncmp(option, "--", 2) || !equals)
-		return fail(why, why_size, "\"%s\" is no setting; write "
-			    "--KEY=VALUE, or --help", option);
+		return fail(why, why_size,
+			    "\"%s\" is no setting; write --KEY=VALUE, or --help",
+			    option);
 	key = strndup(option + 2, equals - option - 2);
 	good = apply(set, key, equals + 1, why, why_size);
 	free(key);

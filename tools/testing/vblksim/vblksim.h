@@ -7,7 +7,9 @@
  *	settings.c	the command line and the settings file
  *	loop.c		waiting for files and timers
  *	vduse.c		the front: /dev/vduse, and the guest's memory
+ *	vdpa.c		putting it on the vDPA bus
  *	control.c	commands while it runs
+ *	features.c	negotiation, and the device status
  *	ring.c		split and packed rings: chains come, used entries go
  *	request.c	what a chain asks for, and doing it
  *	zoned.c		zones, their states and write pointers
