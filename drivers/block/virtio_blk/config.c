@@ -75,6 +75,16 @@ int virtblk_validate(struct virtio_device *vdev)
 		dev_warn(&vdev->dev, "the device offers CONFIG_WCE without FLUSH; leaving the cache mode alone\n");
 		__virtio_clear_bit(vdev, VIRTIO_BLK_F_CONFIG_WCE);
 	}
+	/*
+	 * The ranges of these are little-endian on legacy devices, too (VIRTIO
+	 * 1.3, 5.2.6).  Those of QEMU, for guests that are not, take them in
+	 * the guest's byte order, and a range that is misread destroys data.
+	 */
+	if (!virtio_is_little_endian(vdev)) {
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
+	}
 	return virtblk_validate_zones(vdev);
 }
 
@@ -202,13 +212,13 @@ static int virtblk_check_segments(struct device *dev,
 	/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
 	if (virtblk_offers(raw, VIRTIO_BLK_F_SIZE_MAX) && raw->size_max)
 		size_max = min_t(size_t, size_max, raw->size_max);
-	size_max = round_down(size_max, lim->logical_block_size);
-	if (size_max < PAGE_SIZE) {
-		dev_err(dev, "segments of %zu bytes are too small; the block layer needs %lu or more\n",
-			size_max, PAGE_SIZE);
+	if (round_down(size_max, lim->logical_block_size) < PAGE_SIZE) {
+		dev_err(dev, "segments of %zu bytes are too small; size_max and the DMA layer have to allow %lu or more\n",
+			size_max,
+			max_t(unsigned long, lim->logical_block_size, PAGE_SIZE));
 		return -EINVAL;
 	}
-	lim->max_segment_size = size_max;
+	lim->max_segment_size = round_down(size_max, lim->logical_block_size);
 	lim->max_hw_sectors = UINT_MAX;
 	return 0;
 }
@@ -353,6 +363,7 @@ static void virtblk_check_write_zeroes(struct device *dev,
 				       struct virtblk_config *config)
 {
 	struct queue_limits *lim = &config->lim;
+	unsigned int sectors;
 
 	if (!virtblk_offers(raw, VIRTIO_BLK_F_WRITE_ZEROES))
 		return;
@@ -363,12 +374,17 @@ static void virtblk_check_write_zeroes(struct device *dev,
 		return;
 	}
 
-	lim->max_write_zeroes_sectors =
-		virtblk_sector_limit(lim, raw->max_write_zeroes_sectors);
+	sectors = virtblk_sector_limit(lim, raw->max_write_zeroes_sectors);
+	if (!sectors) {
+		dev_warn(dev, "no write zeroes: %u sectors are less than a block of %u bytes\n",
+			 raw->max_write_zeroes_sectors,
+			 lim->logical_block_size);
+		return;
+	}
+	lim->max_write_zeroes_sectors = sectors;
 	config->write_zeroes_may_unmap = raw->write_zeroes_may_unmap;
 	if (raw->write_zeroes_may_unmap)
-		lim->max_hw_wzeroes_unmap_sectors =
-			lim->max_write_zeroes_sectors;
+		lim->max_hw_wzeroes_unmap_sectors = sectors;
 }
 
 static bool virtblk_zone_append_fits(const struct virtblk_raw_config *raw,
@@ -417,10 +433,19 @@ static int virtblk_check_zones(struct device *dev,
 		lim->max_open_zones = raw->max_active_zones;
 	}
 
+	/*
+	 * The block layer takes the smallest of three limits for an append and
+	 * has it in bytes, in 32 bits: in zones of 4 GiB and more each would
+	 * fail if none of them heeded that.
+	 */
+	lim->max_hw_sectors =
+		round_down(UINT_MAX >> SECTOR_SHIFT,
+			   lim->zone_write_granularity >> SECTOR_SHIFT);
 	/* 0: the block layer appends by writing, if it can (from 6.10 on). */
 	if (virtblk_zone_append_fits(raw, lim))
 		lim->max_hw_zone_append_sectors =
-			round_down(min(raw->max_append_sectors, zone),
+			round_down(min3(raw->max_append_sectors, zone,
+					lim->max_hw_sectors),
 				   lim->zone_write_granularity >> SECTOR_SHIFT);
 	else if (raw->max_append_sectors)
 		dev_warn(dev, "no zone append: %u sectors are less than the write granularity\n",
