@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What runs inside the kernel: config_test.c, in the debug kernel.
+
+It needs no disk.  Here it is started, and what it reports is read.
+"""
+
+import re
+
+import pytest
+
+from vm.guest import Guest
+
+pytestmark = pytest.mark.kernels("7.3-debug")
+
+SUITE = "/sys/kernel/debug/kunit/virtio_blk_config"
+FEWEST_ROWS = 150
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    # Without these words the kernel has the tests, and no way to run them.
+    with Guest(kernel, cpus=2, root="initramfs",
+               cmdline="kunit.enable=1") as guest:
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def report(guest):
+    """What KUnit says of the suite, run once."""
+    assert "Subtest: virtio_blk_config" not in guest.log(), "it ran at boot"
+    guest.run(f"echo run > {SUITE}/run", timeout=240)
+    return guest.sysfs(f"{SUITE}/results")
+
+
+def results(report, indent):
+    """Return {name: passed} of the results at a depth of the report.
+
+    A test that was skipped has not passed.
+    """
+    found = re.findall(rf"^ {{{indent}}}(not ok|ok) \d+ ([^#\n]*)(.*)$", report,
+                       re.MULTILINE)
+    return {name.strip(): word == "ok" and "SKIP" not in more
+            for word, name, more in found}
+
+
+def test_all_pass(guest, report):
+    """Every test of the suite has run, and none has failed."""
+    tests = results(report, 4)
+    planned = re.search(r"^ {4}1\.\.(\d+)$", report, re.MULTILINE)
+    assert len(tests) == int(planned[1]) > 0
+    failed = [name for depth in (0, 4, 8)
+              for name, passed in results(report, depth).items() if not passed]
+    assert not failed, report
+    assert results(report, 0) == {"virtio_blk_config": True}
+
+
+def test_table_is_long_enough(guest, report):
+    """Rows of the table were accepted and refused, each row under a name."""
+    rows, refused = map(int, re.search(r"(\d+) rows, (\d+) refused",
+                                       report).groups())
+    table = report[:report.index("virtblk_test_count")]
+    assert len(results(table, 8)) == rows >= FEWEST_ROWS
+    assert 0 < refused < rows
+
+
+def test_each_refusal_has_a_reason(guest, report):
+    """The guest's log has a line from the test's device for each refusal."""
+    refused = sum(int(number) for number in
+                  re.findall(r"\d+ (?:rows|random devices), (\d+) refused",
+                             report))
+    said = re.findall(r" virtblk-config-test: (?:block size |a ring of |"
+                      r"segments of |zones of |a write granularity of )",
+                      guest.log())
+    assert len(said) == refused
+
+
+def test_no_warning(guest, report):
+    """The block layer has not warned of any limits."""
+    guest.check_log()
+    taint = int(guest.sysfs("/proc/sys/kernel/tainted"))
+    assert not taint & (1 << 9), "the kernel is tainted by a warning"
