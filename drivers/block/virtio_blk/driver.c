@@ -72,13 +72,23 @@ static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
 	snprintf(disk->disk_name, sizeof(disk->disk_name), "vd%s", p);
 }
 
+/* Maps stand in the order of their types, those between without queues. */
+static unsigned int virtblk_count_maps(const struct virtio_blk *vblk)
+{
+	if (vblk->nr_queues[HCTX_TYPE_POLL])
+		return HCTX_TYPE_POLL + 1;
+	if (vblk->nr_queues[HCTX_TYPE_READ])
+		return HCTX_TYPE_READ + 1;
+	return HCTX_TYPE_DEFAULT + 1;
+}
+
 static int virtblk_alloc_tag_set(struct virtio_blk *vblk)
 {
 	struct blk_mq_tag_set *set = &vblk->tag_set;
 
 	set->ops = &virtblk_mq_ops;
 	set->nr_hw_queues = vblk->nr_vqs;
-	set->nr_maps = vblk->nr_queues[HCTX_TYPE_POLL] ? HCTX_MAX_TYPES : 1;
+	set->nr_maps = virtblk_count_maps(vblk);
 	set->queue_depth = virtblk_choose_depth(vblk);
 	set->numa_node = dev_to_node(vblk->vdev->dev.parent);
 	set->cmd_size = sizeof(struct virtblk_req);
