@@ -19,11 +19,11 @@ short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
 
 
 @contextlib.contextmanager
-def _two_disks(kernel):
+def _two_disks(kernel, firmware="qboot"):
     """Boot a guest with two disks, and something to write to them."""
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              Disk("other", "ram", 64 * MIB, queues=2)]
-    with Guest(kernel, disks=disks) as guest:
+    with Guest(kernel, disks=disks, firmware=firmware) as guest:
         guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
         # Devices go to sleep one after the other: emulated CPUs that move PCI
         # windows at the same time now and then bring QEMU down (qemu.FLAW).
@@ -187,7 +187,7 @@ _DISKS = 7
 def reloaded(kernel):
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              *(Disk(f"disk{number}", queues=2) for number in range(_DISKS))]
-    with Guest(kernel, disks=disks) as guest:
+    with Guest(kernel, disks=disks, firmware=firmware) as guest:
         guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
         yield guest
 
@@ -380,7 +380,7 @@ def sleeper(kernel):
     if kernel.name.startswith("7.3"):
         pytest.skip("waking from S3 resets the machine, with this kernel and "
                     "QEMU, before any driver runs")
-    with _two_disks(kernel) as guest:
+    with _two_disks(kernel, "seabios") as guest:
         yield guest
 
 

@@ -90,6 +90,8 @@ class Guest:
         "virtio-blk" for Debian on /dev/vda and no initramfs, for kernels with
         our driver built in; "initramfs" for busybox alone, which is quickest.
     shared: memory that later vhost-user disks can use.
+    firmware: "qboot", or "seabios" for guests that suspend to memory, from
+        which only the latter can wake them.
     boot_timeout: how long it may take until the first command.
     qemu_args: more for QEMU's command line.
 
@@ -99,7 +101,8 @@ class Guest:
 
     def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
                  machine=None, disks=(), driver="ours", params="", cmdline="",
-                 root="scsi", shared=False, boot_timeout=None, qemu_args=()):
+                 root="scsi", shared=False, firmware="qboot",
+                 boot_timeout=None, qemu_args=()):
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
         if root not in ROOTS:
@@ -126,6 +129,7 @@ class Guest:
         self._root = root
         self._shared = shared or any(disk.backend == "vhost-user"
                                      for disk in disks)
+        self._firmware = firmware
         self._boot_timeout = boot_timeout or 120 + 6 * cpus
         self._qemu_args = list(qemu_args)
         self._process = None
@@ -457,7 +461,7 @@ class Guest:
                 "-no-user-config", "-display", "none", "-no-reboot",
                 *qemu.machine_options(self.arch, self.machine, self.cpus,
                                       self._maxcpus, self._nodes, self._memory,
-                                      self._shared),
+                                      self._shared, self._firmware),
                 *qemu.accelerator_options(self.arch, self._qemu_args),
                 *qemu.channel_options(transport, agent, qmp, "console"),
                 *self._boot_options()]

@@ -112,10 +112,12 @@ def clock_words(kernel):
             *([f"lpj={khz * 1000 // int(ticks[1])}"] if ticks else [])]
 
 
-def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared):
+def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared,
+                    firmware):
     """Return the options for the machine, its CPUs, memory and NUMA nodes.
 
-    memory in MiB; shared memory can be handed to a vhost-user device.
+    memory in MiB; shared memory can be handed to a vhost-user device;
+    firmware: "qboot", or "seabios", QEMU's own default.
     """
     if machine not in arch.machines:
         raise UserError(f"no machine {machine!r} for {arch.name}; there are "
@@ -144,7 +146,7 @@ def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared):
     # Unlike SeaBIOS this firmware leaves the PCI devices to the kernel, which
     # then moves them less (see FLAW), and vhost-user disks alone: on a microvm
     # SeaBIOS stumbles over them.
-    if not arch.foreign:
+    if firmware == "qboot" and not arch.foreign:
         options += ["-bios", "qboot.rom"]
     return ["-machine", name, *options]
 
