@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The device goes away and comes back, or does not.
+
+Resets of the transport are told to drivers from 6.14 on only, and only the
+debug kernel can have an allocation of the driver's fail.
+"""
+
+import pytest
+
+import fio
+from fio import FioError
+from vm import process
+from vm.disk import Disk
+from vm.guest import Guest
+
+pytestmark = pytest.mark.kernels("7.3-debug")
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    """A guest with two disks."""
+    with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=4),
+                              Disk("packed", "ram", 64 * MIB, queues=2,
+                                   packed=True)]) as guest:
+        guest.run("echo 0 > /sys/power/pm_async")
+        yield guest
+
+
+def function_of(guest, id):
+    """Return the directory of a disk's PCI function in sysfs."""
+    return guest.run(f"readlink -f /sys/block/{guest.dev(id)}/device/..") \
+        .output.strip()
+
+
+def load(guest, id, **options):
+    """Start verified I/O from all CPUs."""
+    return fio.start(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
+                     numjobs=4, offset_increment="16m", size="8m",
+                     verify="crc32c", cpus_allowed="0-3",
+                     cpus_allowed_policy="split", **options)
+
+
+@pytest.mark.parametrize("id", ("data", "packed"))
+def test_transport_reset_under_load(guest, id):
+    """I/O waits while its device is reset, and goes on: none is lost."""
+    function = function_of(guest, id)
+    running = load(guest, id, time_based=1, runtime=6)
+    for _ in range(3):
+        guest.run(f"sleep 0.5; echo 1 > {function}/reset")
+    assert fio.ios(running.wait()) > 1000
+
+
+def test_transport_reset_resize(guest):
+    """What the device had no way to tell is found when it is back."""
+    guest.resize_disk("packed", 96 * MIB)
+    guest.run(f"echo 1 > {function_of(guest, 'packed')}/reset")
+    size = f"/sys/block/{guest.dev('packed')}/size"
+    assert process.wait_for(lambda: int(guest.sysfs(size)) == 96 * 2048, 10)
+
+
+def fail_allocation_in(guest, function):
+    """Have the first allocation fail that happens in a function of the kernel."""
+    guest.run(f"""set -e
+        set -- $(grep -A1 ' {function}$' /proc/kallsyms)
+        cd /sys/kernel/debug/failslab
+        echo 0x$1 > require-start
+        echo 0x$4 > require-end
+        echo 32 > stacktrace-depth
+        echo N > ignore-gfp-wait
+        echo 0 > verbose
+        echo 1 > interval
+        echo 1 > times
+        echo 100 > probability""")
+
+
+# Where it fails, and how the device goes away.
+WAYS = {
+    "reset": "echo 1 > {function}/reset; true",
+    "suspend": None,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("where", ("virtblk_find_vqs", "vp_find_vqs_msix",
+                                   "vring_create_virtqueue_split"))
+def test_return_without_memory(guest, where, way):
+    """A device that cannot be set up again is offline, or works: never between.
+
+    Offline means that the I/O that waited has failed, that more fails at once,
+    that the log says so, and that the disk can be removed and found again.
+    """
+    if not guest.run(f"grep ' {where}$' /proc/kallsyms", check=False).output:
+        pytest.skip(f"this kernel has no function {where}")
+    guest.tolerate("is offline|I/O error, dev vd|Buffer I/O error|"
+                   "virtqueues failed|PM: .*fail|error -12|returns -12|"
+                   "Reset done failure")
+    function = function_of(guest, "data")
+    disk = guest.dev("data")
+    offline = f"[{disk}] is offline, its I/O fails from now on"
+    before = guest.log().count(offline)
+    running = load(guest, "data", time_based=1, runtime=4)
+    guest.run("sleep 0.5")
+    fail_allocation_in(guest, where)
+    if way == "suspend":
+        guest.suspend()
+    else:
+        guest.run(WAYS[way].format(function=function))
+    guest.run("echo 0 > /sys/kernel/debug/failslab/probability")
+
+    if guest.log().count(offline) == before:
+        assert fio.ios(running.wait()) > 100
+        return
+    with pytest.raises(FioError):
+        running.wait()
+    result = guest.run(f"timeout 10 dd if=/dev/zero of=/dev/{disk} bs=4k count=1 "
+                       "oflag=direct", check=False)
+    assert result.status not in (0, 124), result.output
+    assert guest.sysfs(f"/sys/block/{disk}/size") == "0"
+    guest.run(f"echo 1 > {function}/remove; echo 1 > /sys/bus/pci/rescan",
+              timeout=30)
+    assert fio.ios(load(guest, "data").wait()) > 1000
+
+
+def test_allocation_failed_somewhere(guest):
+    """The tests above did meet the disk that goes offline."""
+    assert "is offline, its I/O fails from now on" in guest.log()
