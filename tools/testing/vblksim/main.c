@@ -37,7 +37,8 @@ static int add_scripts(struct sim *sim)
 
 static bool is_zoned(const struct settings *set)
 {
-	return set->features & 1ull << BLK_F_ZONED &&
+	/* Without a size it has no zones, whatever it says of its model. */
+	return set->features & 1ull << BLK_F_ZONED && set->config.zone_sectors &&
 	       (set->config.model == BLK_Z_HM ||
 		set->config.model == BLK_Z_HA);
 }
