@@ -21,8 +21,9 @@ MODULES_LABEL = "vblk-modules"
 # What a guest without a root file system has to run first.
 INSTALL_TOOLS = "/bin/busybox --install -s /bin"
 
-PACKAGES = ("busybox-static", "e2fsprogs", "fdisk", "fio", "kmod", "mount",
-            "pciutils", "procps", "udev", "util-linux", "xfsprogs")
+PACKAGES = ("btrfs-progs", "busybox-static", "e2fsprogs", "fdisk", "fio",
+            "kmod", "mount", "pciutils", "procps", "udev", "util-linux",
+            "xfsprogs")
 _SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _ROOT_MIB = 2048

@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The block chapter of VIRTIO 1.3, with a device that knows its rules.
+
+The device is vblksim, in the guest: it checks each request, and a rule that the
+driver breaks fails the test at the end of its `with Sim(...)`.  Zoned devices
+are in test_zoned.py.
+"""
+
+import re
+import subprocess
+
+import pytest
+
+import fio
+import vblksim
+from vblksim import Sim
+from vm import process
+from vm.errors import CommandFailed
+from vm.guest import Guest
+
+pytestmark = pytest.mark.kernels("6.12", "7.3-debug")
+
+MIB = 1 << 20
+# The ring's features, and what they make of a request on its way.
+RINGS = {"split": "default", "packed": "default,+ring_packed",
+         "split-direct": "default,-indirect_desc",
+         "packed-direct": "default,+ring_packed,-indirect_desc",
+         "split-no-event": "default,-event_idx",
+         "packed-no-event": "default,+ring_packed,-event_idx"}
+
+
+def test_watch_catches_each_rule():
+    """The tool's own test: each rule of the table was broken, and it saw it."""
+    result = subprocess.run([vblksim.build("selftest")], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    last = result.stdout.strip().splitlines()[-1]
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert re.fullmatch(r"\d+ passed, 0 failed", last), last
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    """A guest in which vblksim can run."""
+    with Guest(kernel) as guest:
+        vblksim.prepare(guest)
+        yield guest
+
+
+def queue_file(guest, disk, name):
+    """Return a number from the disk's queue directory in sysfs."""
+    return int(guest.sysfs(f"/sys/block/{disk}/queue/{name}"))
+
+
+def io(guest, disk, size="1m"):
+    """Verified I/O of all kinds on all CPUs; return how many I/Os."""
+    block = guest.sysfs(f"/sys/block/{disk}/queue/logical_block_size")
+    report = fio.run(guest, f"/dev/{disk}", rw="randrw",
+                     bsrange=f"{block}-64k", numjobs=4, size=size, fsync=16,
+                     offset_increment="8m", verify="crc32c",
+                     cpus_allowed="0-3", cpus_allowed_policy="split")
+    return fio.ios(report)
+
+
+@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("queues", (1, 4))
+def test_rings(guest, ring, queues):
+    """Each kind of ring, with one queue and with one for each CPU."""
+    with Sim(guest, features=RINGS[ring], queues=queues, capacity="32M") as sim:
+        assert io(guest, sim.disk(), size="4m") > 100
+    assert sim.report["types"].keys() >= {"in", "out", "flush"}
+
+
+@pytest.mark.parametrize("queues", (16, 64))
+def test_many_queues(guest, queues):
+    """More queues than CPUs: those that are not used stay as they were."""
+    with Sim(guest, queues=queues, ring_size=64) as sim:
+        disk = sim.disk()
+        used = guest.run(f"ls /sys/block/{disk}/mq").output.split()
+        assert len(used) == 4
+        assert io(guest, disk) > 30
+
+
+def test_mq_without_queues(guest):
+    """A device that offers MQ and says that it has no queue has one."""
+    with Sim(guest, queues=1, num_queues=0) as sim:
+        disk = sim.disk()
+        assert io(guest, disk) > 30
+    assert "it has 0 queues; using 1" in guest.log()
+
+
+# Without the feature there has to be as little trouble as with it.
+@pytest.mark.parametrize("feature", (
+    "size_max", "seg_max", "geometry", "blk_size", "flush", "topology", "mq",
+    "discard", "write_zeroes", "lifetime", "secure_erase"))
+def test_one_feature_less(guest, feature):
+    """The device lacks a feature: nothing is asked for that depends on it."""
+    with Sim(guest, features=f"default,-{feature}", capacity="32M") as sim:
+        disk = sim.disk()
+        assert io(guest, disk) > 30
+        guest.run(f"blkdiscard -o 1M -l 4M /dev/{disk}; "
+                  f"blkdiscard -z -o 8M -l 4M /dev/{disk}; "
+                  f"blkdiscard -s -o 16M -l 1M /dev/{disk}; "
+                  f"cat /sys/block/{disk}/lifetime/*; true")
+        has_lifetime = guest.run(f"[ -d /sys/block/{disk}/lifetime ]",
+                                 check=False).status == 0
+        assert has_lifetime == (feature != "lifetime")
+    types = sim.report["types"]
+    for name, lacking in (("flush", "flush"), ("discard", "discard"),
+                          ("write_zeroes", "write_zeroes"),
+                          ("secure_erase", "secure_erase"),
+                          ("get_lifetime", "lifetime")):
+        assert (name in types) == (feature != lacking), name
+
+
+def test_least_device(guest):
+    """Nothing but a capacity and one queue with a ring of four."""
+    with Sim(guest, features="version_1,access_platform", queues=1,
+             ring_size=4) as sim:
+        assert io(guest, sim.disk()) > 30
+
+
+@pytest.mark.parametrize("limits", (
+    {"seg_max": 1, "size_max": 4096}, {"seg_max": 2, "size_max": 65536},
+    {"seg_max": 3, "size_max": 5000}, {"blk_size": 4096, "seg_max": 7},
+    {"seg_max": 4000, "ring_size": 16}), ids=str)
+def test_segment_limits(guest, limits):
+    """Segments are as many, and as long, as the device says."""
+    with Sim(guest, **limits) as sim:
+        disk = sim.disk()
+        report = fio.run(guest, f"/dev/{disk}", rw="randrw", bsrange="4k-512k",
+                         numjobs=4, size="2m", offset_increment="8m",
+                         verify="crc32c")
+        assert fio.ios(report) > 30
+
+
+# What the device says, and what the log has to say of it.
+REFUSED = {
+    "blk_size-0": ({"blk_size": 0}, "block size 0 is not a power of two"),
+    "blk_size-777": ({"blk_size": 777}, "block size 777 is not"),
+    "size_max": ({"size_max": 512}, "segments of 512 bytes are too small"),
+    "ring": ({"ring_size": 2}, "a ring of 2 has no room"),
+    "model": ({"features": "default,+zoned", "model": 7},
+              "zoned model 7 is not known"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(guest, case):
+    """A device that cannot be driven is refused, with a reason."""
+    settings, reason = REFUSED[case]
+    before = guest.log().count(reason)
+    with Sim(guest, **settings) as sim:
+        assert process.wait_for(
+            lambda: guest.log().count(reason) > before, 30), guest.log()[-2000:]
+        assert sim.running
+        assert not guest.run(f"ls /sys/bus/vdpa/devices/{sim.name}/virtio*/block",
+                             check=False).output.startswith("vd")
+
+
+@pytest.mark.parametrize("id", ("short", "exactly twenty chars", ""))
+def test_get_id(guest, id):
+    """The ID has up to 20 characters, and no NUL after 20 of them."""
+    with Sim(guest, id=id) as sim:
+        assert guest.run(f"cat /sys/block/{sim.disk()}/serial").output == id
+    assert sim.report["types"]["get_id"] >= 1
+
+
+# Each value as the device has it, and as sysfs shows it.
+LIFETIMES = (
+    (0, "0x00 undefined", 0, "0x00 undefined", 1, "0x01 0-10% used"),
+    (1, "0x01 normal", 2, "0x02 10-20% used", 10, "0x0a 90-100% used"),
+    (2, "0x02 warning", 11, "0x0b exceeded", 12, "0x0c reserved"),
+    (3, "0x03 urgent", 5, "0x05 40-50% used", 0, "0x00 undefined"),
+    (4, "0x04 reserved", 65535, "0xffff reserved", 6, "0x06 50-60% used"),
+)
+
+
+@pytest.mark.parametrize("values", LIFETIMES, ids=lambda values: str(values[0]))
+def test_lifetime(guest, values):
+    """What the device says of its wear is in sysfs, in numbers and words."""
+    eol, eol_text, a, a_text, b, b_text = values
+    with Sim(guest, pre_eol_info=eol, device_lifetime_est_typ_a=a,
+             device_lifetime_est_typ_b=b) as sim:
+        place = f"/sys/block/{sim.disk()}/lifetime"
+        assert guest.sysfs(f"{place}/pre_eol_info") == eol_text
+        assert guest.sysfs(f"{place}/est_typ_a") == a_text
+        assert guest.sysfs(f"{place}/est_typ_b") == b_text
+    assert sim.report["types"]["get_lifetime"] == 3
+
+
+def fill(guest, disk, mib):
+    """Fill the start of a disk with something that is not zero."""
+    guest.run(f"tr '\\0' x < /dev/zero | dd of=/dev/{disk} bs=1M count={mib} "
+              "iflag=fullblock oflag=direct status=none")
+
+
+def zeroes(guest, disk, first, size):
+    """Whether so many bytes from a place on are all zero."""
+    return guest.run(f"cmp -n {size} -i {first}:0 /dev/{disk} /dev/zero",
+                     check=False).status == 0
+
+
+def test_secure_erase(guest):
+    """What is erased is gone, and requests keep to limits of their own."""
+    with Sim(guest, max_secure_erase_sectors="1M", max_secure_erase_seg=3,
+             secure_erase_sector_alignment="64k",
+             max_discard_sectors="8M") as sim:
+        disk = sim.disk()
+        fill(guest, disk, 16)
+        guest.run(f"blkdiscard -s -o 2M -l 8M /dev/{disk}")
+        assert zeroes(guest, disk, 2 * MIB, 8 * MIB)
+        assert not zeroes(guest, disk, 0, 2 * MIB)
+        assert not zeroes(guest, disk, 10 * MIB, 4096)
+    assert sim.report["types"]["secure_erase"] >= 8
+
+
+def test_secure_erase_refused(guest):
+    """A device that takes no range has no secure erase, and says so."""
+    with Sim(guest, max_secure_erase_seg=0) as sim:
+        disk = sim.disk()
+        assert guest.run(f"blkdiscard -s -l 1M /dev/{disk}", check=False).status
+    assert "no secure erase: max_secure_erase_seg is 0" in guest.log()
+    assert "secure_erase" not in sim.report["types"]
+
+
+@pytest.mark.parametrize("may_unmap", (0, 1))
+def test_write_zeroes(guest, may_unmap):
+    """Zeroes are written in requests of the size that the device takes."""
+    with Sim(guest, max_write_zeroes_sectors="512k", max_write_zeroes_seg=1,
+             write_zeroes_may_unmap=may_unmap) as sim:
+        disk = sim.disk()
+        fill(guest, disk, 8)
+        guest.run(f"blkdiscard -z -o 1M -l 4M /dev/{disk} && "
+                  f"fallocate -z -n -o 5M -l 1M /dev/{disk}")
+        assert zeroes(guest, disk, MIB, 5 * MIB)
+        assert not zeroes(guest, disk, 0, MIB)
+        assert not zeroes(guest, disk, 6 * MIB, 4096)
+    assert sim.report["types"]["write_zeroes"] >= 10
+
+
+@pytest.mark.parametrize("segments", (1, 8, 256))
+def test_discard(guest, segments):
+    """Discards from many sides at once, with one range a request or several."""
+    with Sim(guest, max_discard_seg=segments, max_discard_sectors="1M",
+             discard_sector_alignment="4k", queues=2) as sim:
+        disk = sim.disk()
+        guest.run(f"echo mq-deadline > /sys/block/{disk}/queue/scheduler "
+                  "2>/dev/null || { modprobe mq-deadline; "
+                  f"echo mq-deadline > /sys/block/{disk}/queue/scheduler; }}")
+        report = fio.run(guest, f"/dev/{disk}", rw="randtrim", bs="4k",
+                         iodepth=64, numjobs=4, size="1m",
+                         offset_increment="8m")
+        assert fio.ios(report, "trim") == 1024
+        fill(guest, disk, 8)
+        guest.run(f"blkdiscard -o 1M -l 4M /dev/{disk}")
+        assert not zeroes(guest, disk, 0, MIB)
+    assert sim.report["types"]["discard"] > 100
+
+
+def test_resize(guest):
+    """The disk grows and shrinks as the device tells."""
+    with Sim(guest, capacity="32M") as sim:
+        disk = sim.disk()
+
+        def size():
+            return int(guest.sysfs(f"/sys/block/{disk}/size"))
+
+        for mib in (96, 16, 64):
+            sim.ctl(f"resize {mib}M")
+            assert process.wait_for(lambda: size() == mib * 2048, 10), size()
+            last = mib * MIB // 4096 - 1
+            guest.run(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 seek={last} "
+                      "oflag=direct status=none")
+
+
+def test_read_only(guest):
+    """A disk that cannot be written is not written to."""
+    with Sim(guest, features="default,+ro") as sim:
+        disk = sim.disk()
+        assert guest.sysfs(f"/sys/block/{disk}/ro") == "1"
+        fio.run(guest, f"/dev/{disk}", rw="randread", size="2m")
+        assert guest.run(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1",
+                         check=False).status
+    assert "out" not in sim.report["types"]
+
+
+# Errors
+
+def read_block(guest, disk):
+    """Read a block past the caches; return dd's status and words."""
+    result = guest.run(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 "
+                       "iflag=direct", check=False)
+    return result.status, result.output
+
+
+# Not "no_status": VDUSE's bounce buffers do not start out as what they stand
+# for, so that the driver reads there what was left by another request.
+@pytest.mark.parametrize("behaviour", (
+    "fail ioerr", "fail unsupp", "status 3", "status 0x77", "fail 255"))
+def test_failed_request(guest, behaviour):
+    """Whatever is not OK is an error, for that request and no other."""
+    guest.tolerate("I/O error, dev vd|Buffer I/O error|operation not supported")
+    with Sim(guest) as sim:
+        disk = sim.disk()
+        assert read_block(guest, disk)[0] == 0
+        sim.ctl(f"script 'on type=in count=1: {behaviour}'")
+        status, words = read_block(guest, disk)
+        assert status and ("Input/output error" in words
+                           or "not supported" in words), words
+        assert read_block(guest, disk)[0] == 0
+        assert io(guest, disk) > 30
+
+
+@pytest.mark.parametrize("type", ("discard", "write_zeroes", "secure_erase",
+                                  "flush"))
+def test_failed_command(guest, type):
+    """A command that fails is told to whoever asked for it."""
+    guest.tolerate("I/O error, dev vd|Buffer I/O error|operation not supported")
+    command = {"discard": "blkdiscard -l 1M", "secure_erase": "blkdiscard -s -l 1M",
+               "write_zeroes": "fallocate -p -n -o 0 -l 1M",
+               "flush": "blockdev --flushbufs --rereadpt"}[type]
+    if type == "flush":
+        command = "dd if=/dev/zero bs=4k count=1 conv=fsync,notrunc of="
+    with Sim(guest) as sim:
+        disk = sim.disk()
+        sim.ctl(f"script 'on type={type}: fail ioerr'")
+        place = f"/dev/{disk}" if command.endswith("=") else f" /dev/{disk}"
+        result = guest.run(f"{command}{place}", check=False)
+        assert result.status, result.output
+        assert sim.stats()["types"][type] >= 1
+
+
+def test_reordered_and_delayed(guest):
+    """Answers in another order, and late, do no harm to anybody's data."""
+    with Sim(guest, queues=2, script=[
+            "on type=in every=7: delay 3ms", "on type=out every=5: delay 1ms",
+            "on type=in every=3: reorder 4"]) as sim:
+        assert io(guest, sim.disk()) > 30
+
+
+# Queues of some types
+
+def probe_with(guest, **params):
+    """Set parameters of the driver for devices that come."""
+    guest.run("".join(f"echo {value} > /sys/module/virtio_blk/parameters/{name}\n"
+                      for name, value in params.items()))
+
+
+@pytest.fixture
+def parameters(guest):
+    """A function that sets parameters; they are taken back afterwards."""
+    yield lambda **params: probe_with(guest, **params)
+    probe_with(guest, read_queues=0, poll_queues=0, num_request_queues=0)
+
+
+@pytest.mark.parametrize("read", (1, 2, 3))
+def test_read_queues(guest, parameters, read):
+    """Reads have virtqueues of their own, and nothing else goes there."""
+    parameters(read_queues=read)
+    writing = 4 - read
+    astray = [f"on type=in queue={queue}: fail ioerr" for queue in range(writing)]
+    astray += [f"on type={type} queue={queue}: fail ioerr"
+               for queue in range(writing, 4)
+               for type in ("out", "flush", "discard")]
+    with Sim(guest, queues=4, script=astray) as sim:
+        disk = sim.disk()
+        assert f"[{disk}] {writing}/{read}/0 default/read/poll queues" in guest.log()
+        assert io(guest, disk) > 30
+        guest.run(f"blkdiscard -l 1M /dev/{disk}")
+
+
+def test_read_queues_clamped(guest, parameters):
+    """More than there are leave one for writes, and the log says so."""
+    parameters(read_queues=9)
+    with Sim(guest, queues=4) as sim:
+        disk = sim.disk()
+        assert f"[{disk}] 1/3/0 default/read/poll queues" in guest.log()
+        assert "read_queues=9: using 3, one of 4 queues has to take writes" \
+            in guest.log()
+        assert io(guest, disk) > 30
+
+
+@pytest.mark.parametrize("ring", ("split", "packed"))
+def test_polled_io(guest, parameters, ring):
+    """io_uring polls for its I/O, next to reads and writes with interrupts."""
+    parameters(poll_queues=1, read_queues=1)
+    with Sim(guest, queues=4, features=RINGS[ring]) as sim:
+        disk = sim.disk()
+        assert f"[{disk}] 2/1/1 default/read/poll queues" in guest.log()
+        job = fio.start(guest, f"/dev/{disk}", ioengine="io_uring", hipri=1,
+                        rw="randread", bs="4k", iodepth=32, numjobs=2,
+                        size="4m", offset="32m")
+        assert io(guest, disk) > 30
+        assert fio.ios(job.wait(), "read") == 2048
+
+
+# A file system, and a long run
+
+def test_file_system(guest):
+    """ext4 with files that come and go, and is whole at the end."""
+    with Sim(guest, capacity="256M", features=RINGS["packed"]) as sim:
+        disk = sim.disk()
+        guest.run(
+            f"mkfs.ext4 -q -E nodiscard /dev/{disk} && mkdir -p /tmp/mnt && "
+            f"mount -o discard /dev/{disk} /tmp/mnt && "
+            "copy() { cp -r /usr/sbin /tmp/mnt/$1 && sync && same $1; }; "
+            "same() { diff -r --no-dereference /usr/sbin /tmp/mnt/$1; }; "
+            "for n in 1 2; do copy $n && rm -r /tmp/mnt/$n || exit; done; "
+            "copy last && fstrim /tmp/mnt && "
+            f"umount /tmp/mnt && mount /dev/{disk} /tmp/mnt && "
+            "same last && umount /tmp/mnt && "
+            f"fsck.ext4 -fn /dev/{disk}", timeout=300)
+    assert sim.report["types"]["discard"] > 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ring", ("split", "packed"))
+def test_many_requests(guest, ring):
+    """Hundreds of thousands of requests, and not one breaks a rule."""
+    with Sim(guest, queues=4, features=RINGS[ring], capacity="256M") as sim:
+        disk = sim.disk()
+        fio.run(guest, f"/dev/{disk}", timeout=900, rw="randrw", bs="4k",
+                numjobs=4, iodepth=32, size="64m", offset_increment="64m",
+                norandommap=1, io_size="250m")
+    assert sim.report["requests"] > 250_000
+
+
+# The kernel's own driver: what the watch finds there is a fact for
+# Documentation/conformance.rst, and shows that it is not ours that it suits.
+
+@pytest.mark.kernels("6.12")
+@pytest.mark.module
+def test_watching_the_kernels_own_driver(kernel):
+    """The same device, watched with the kernel's own driver."""
+    with Guest(kernel, driver="stock") as guest:
+        vblksim.prepare(guest)
+        with Sim(guest, ours=False, queues=4, max_write_zeroes_seg=0) as sim:
+            disk = sim.disk()
+            assert io(guest, disk) > 30
+            guest.run(f"blkdiscard -z -o 8M -l 4M /dev/{disk}; true")
+            sim.stop(check=False)
+        broken = {rule["rule"] for rule in sim.report["broken"]}
+        assert broken == {"REQUEST_RESERVED", "WRITE_ZEROES_SEG"}
+
+
+def test_bad_settings(guest):
+    """vblksim says what is wrong with what it is given, and how to mend it."""
+    for words, reason in (("--queues=0", "1 to 64"), ("--queues=x", "queues"),
+                          ("--features=nonsense", "nonsense"),
+                          ("--capacitee=1M", "capacitee"),
+                          ("--script='on type=in: explode'", "explode")):
+        result = vblksim.program(guest, words, check=False)
+        assert result.status == 2, result.output
+        assert reason in result.output, result.output
+    with pytest.raises(CommandFailed, match="sim"):
+        vblksim.program(guest, "ctl --control=/run/none.sock stats")

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0
+"""vblksim in a guest: a disk that watches the driver, see vblksim/vblksim.1.
+
+    with Sim(guest, features="default,+ring_packed", capacity="64M") as sim:
+        fio.run(guest, f"/dev/{sim.disk()}", rw="randrw")
+
+At the end of the block the device is taken away and its report read: a rule
+that the driver has broken fails the test.
+"""
+
+import collections
+import contextlib
+import functools
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+from vm import host, process
+from vm.errors import GuestError
+
+_TOP = Path(__file__).resolve().parents[2]
+_PROGRAM = "/run/vblksim"
+_START_SECONDS = 30
+_STOP_SECONDS = 20
+
+# What our driver was seen to do, over all tests: requests, checks, broken.
+seen = collections.Counter()
+
+
+class RulesBroken(Exception):
+    """The driver has broken rules of the specification.
+
+    report: the device's, as a dictionary.
+    """
+
+    def __init__(self, report):
+        super().__init__("".join(
+            f"\n  VIRTIO 1.3, {rule['section']}: {rule['text']} "
+            f"({rule['strength']} {rule['rule']}), {rule['times']} times; first: "
+            f"{rule['first']}" for rule in report["broken"]))
+        self.report = report
+
+
+@functools.cache
+def build(program="vblksim"):
+    """Build "vblksim" or its "selftest" and return the program's path."""
+    host.need({"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev",
+               "/usr/include/linux/vduse.h": "linux-libc-dev"})
+    place = _TOP / "build/vblksim" / program
+    made = subprocess.run(
+        ["make", "-s", "-C", Path(__file__).with_name("vblksim"),
+         f"OUT={place.parent}", place],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert made.returncode == 0, made.stdout
+    return place
+
+
+def prepare(guest):
+    """Give a guest the program and what it needs of the kernel.
+
+    The driver has to be there already, or to be loaded later.
+    """
+    guest.put(build(), _PROGRAM)
+    if not guest.kernel.builtin:
+        guest.run("modprobe vduse && modprobe virtio_vdpa")
+
+
+def program(guest, words, check=True, timeout=30):
+    """Run vblksim with some words to its end and return the Result."""
+    return guest.run(f"{_PROGRAM} {words}", timeout, check=check)
+
+
+class Sim:
+    """A device of vblksim's.
+
+    guest: a Guest that prepare() was called for.
+    name: the device's name, and its ID unless settings have another.
+    ours: the driver is ours; what another does is not counted.
+    attach_timeout: how long the driver may take to probe it, in seconds.
+    settings: vblksim's, script as a list of lines.
+    """
+
+    def __init__(self, guest, name="sim", *, ours=True, **settings):
+        self._guest = guest
+        self.name = name
+        self._ours = ours
+        self._job = None
+        self.report = None
+        words = [f"--name={name}", f"--report=/run/{name}.json"]
+        for key, value in {"id": name, **settings}.items():
+            for item in value if isinstance(value, list) else [value]:
+                words.append(f"--{key}={item}")
+        self._words = shlex.join(words)
+
+    def __enter__(self):
+        self._job = self._guest.start(f"exec {_PROGRAM} {self._words}",
+                                      timeout=None)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None:
+            self.stop()
+        else:
+            error.add_note(f"vblksim said:\n{self._job.output[-3000:]}")
+            # The device must not be in the way of the next.
+            with contextlib.suppress(GuestError):
+                self.stop(check=False)
+            self._job.kill()
+
+    @property
+    def output(self):
+        """What it has said so far."""
+        return self._job.output
+
+    @property
+    def running(self):
+        """Whether it has not ended yet."""
+        return self._job.running
+
+    def disk(self, timeout=_START_SECONDS):
+        """Wait for the disk and return its name, as in "vda"."""
+        place = f"/sys/bus/vdpa/devices/{self.name}/virtio*/block"
+        found = process.wait_for(
+            lambda: self._guest.run(f"ls {place} 2>/dev/null",
+                                    check=False).output.split()
+            or not self._job.running, timeout)
+        if not found or found is True:
+            raise GuestError(f"vblksim's disk {self.name} did not appear; it "
+                             f"said:\n{self._job.output[-3000:]}")
+        self._guest.run(f"for n in $(seq 100); do [ -b /dev/{found[0]} ] && "
+                        "exit; sleep 0.1; done; exit 1")
+        return found[0]
+
+    def ctl(self, command, check=True):
+        """Have it carry out a command while it runs; return what it answers."""
+        result = self._guest.run(f"{_PROGRAM} ctl "
+                                 f"--control=/run/vblksim-{self.name}.sock "
+                                 f"{command}", check=check)
+        return result.output.strip()
+
+    def stats(self):
+        """Return the report so far, as a dictionary."""
+        said = self.ctl("stats")
+        return json.loads(said[:said.rindex("}") + 1])
+
+    def stop(self, check=True):
+        """Take the device away and return its report.
+
+        Raises RulesBroken if the driver has broken any rule, unless check is
+        not set.
+        """
+        if self.report is None:
+            self._guest.run(
+                f"pkill -TERM -f '^{_PROGRAM} --name={self.name} '; "
+                f"for n in $(seq {_STOP_SECONDS}0); do "
+                f"pgrep -f '^{_PROGRAM} --name={self.name} ' || exit 0; "
+                "sleep 0.1; done; exit 1", timeout=_STOP_SECONDS + 10)
+            result = self._job.wait(check=False)
+            if result.status not in (0, 3):
+                raise GuestError(f"vblksim ended with status {result.status} "
+                                 f"and said:\n{result.output[-3000:]}")
+            self.report = json.loads(
+                self._guest.run(f"cat /run/{self.name}.json").output)
+            self._count()
+        if check and self.report["broken"]:
+            raise RulesBroken(self.report)
+        return self.report
+
+    def _count(self):
+        if self._ours:
+            seen["requests"] += self.report["requests"]
+            seen["checks"] += self.report["checks"]
+            seen["broken"] += sum(rule["times"] for rule in self.report["broken"])
+
+
+def summary():
+    """Return a line on what was watched, None if nothing was."""
+    if not seen:
+        return None
+    return (f"vblksim watched {seen['requests']:,} requests of the driver and "
+            f"checked {seen['checks']:,} times: {seen['broken']} rules broken")
+
