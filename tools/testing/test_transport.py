@@ -148,6 +148,58 @@ def test_pc(pc, id):
     check_io(guest, disk, 256)
 
 
+# Addresses that are not those of memory
+
+TRANSLATED = {
+    "split": {}, "packed": {"packed": True},
+    "direct": {"indirect_desc": False}, "poll": {"queue_size": 64},
+}
+
+
+def translated(kernel, **options):
+    """Boot a guest whose disks see addresses of the DMA layer only."""
+    return Guest(kernel, disks=[
+        pci(id, properties.pop("queue_size", 256), iommu_platform=True,
+            disable_legacy="on", **properties)
+        for id, properties in ((id, dict(TRANSLATED[id])) for id in TRANSLATED)],
+        **options)
+
+
+def has_access_platform(guest, disk):
+    """Whether VIRTIO_F_ACCESS_PLATFORM was negotiated."""
+    return guest.sysfs(f"/sys/bus/virtio/devices/{disk.virtio}/features")[33] == "1"
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_iommu(kernel):
+    """Each disk has addresses of its own, which an IOMMU translates."""
+    with translated(kernel, iommu=True, cmdline="intel_iommu=on iommu=nopt "
+                                                "iommu.passthrough=0") as guest:
+        layout = topology.read(guest)
+        for id in TRANSLATED:
+            disk = layout.disks[id]
+            assert has_access_platform(guest, disk)
+            group = f"/sys/block/{disk.name}/device/../iommu_group"
+            assert guest.sysfs(f"{group}/type").startswith("DMA")
+            check_io(guest, disk, 256)
+
+
+# On the debug kernel too: it checks each mapping (DMA_API_DEBUG).
+@pytest.mark.kernels("6.1", "6.12", "7.3-debug")
+def test_bounce_buffers(kernel):
+    """All goes through bounce buffers, in segments that fit into them."""
+    with translated(kernel, cmdline="swiotlb=force") as guest:
+        layout = topology.read(guest)
+        for id in TRANSLATED:
+            disk = layout.disks[id]
+            assert has_access_platform(guest, disk)
+            segment = guest.sysfs(f"/sys/block/{disk.name}/queue/max_segment_size")
+            assert int(segment) <= 256 << 10
+            check_io(guest, disk, 256)
+        used = guest.sysfs("/sys/kernel/debug/swiotlb/io_tlb_used_hiwater")
+        assert int(used) > 0
+
+
 # virtio-mmio
 
 # The most that QEMU has: it offers that whatever queue size it was given.

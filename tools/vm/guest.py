@@ -92,6 +92,7 @@ class Guest:
     shared: memory that later vhost-user disks can use.
     firmware: "qboot", or "seabios" for guests that suspend to memory, from
         which only the latter can wake them.
+    iommu: put an emulated IOMMU in front of the devices that take part.
     boot_timeout: how long it may take until the first command.
     qemu_args: more for QEMU's command line.
 
@@ -102,7 +103,7 @@ class Guest:
     def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
                  machine=None, disks=(), driver="ours", params="", cmdline="",
                  root="scsi", shared=False, firmware="qboot",
-                 boot_timeout=None, qemu_args=()):
+                 iommu=False, boot_timeout=None, qemu_args=()):
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
         if root not in ROOTS:
@@ -130,6 +131,7 @@ class Guest:
         self._shared = shared or any(disk.backend == "vhost-user"
                                      for disk in disks)
         self._firmware = firmware
+        self._iommu = iommu
         self._boot_timeout = boot_timeout or 120 + 6 * cpus
         self._qemu_args = list(qemu_args)
         self._process = None
@@ -463,6 +465,7 @@ class Guest:
                                       self._maxcpus, self._nodes, self._memory,
                                       self._shared, self._firmware),
                 *qemu.accelerator_options(self.arch, self._qemu_args),
+                *(qemu.IOMMU_OPTIONS if self._iommu else ()),
                 *qemu.channel_options(transport, agent, qmp, "console"),
                 *self._boot_options()]
         if transport == "device":

@@ -30,6 +30,9 @@ SPARE_PORTS = 4
 _FIRST_PORT_SLOT = 0x10
 _FIRST_DIRECT_SLOT = 0x04
 
+# To come before the devices that it is in front of.
+IOMMU_OPTIONS = ("-device", "intel-iommu,intremap=off,caching-mode=on")
+
 _PROBE_SECONDS = 2
 
 # What QEMU says when one of its CPUs rearranges the memory map and another gets
