@@ -5,8 +5,8 @@
 PYTHON = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
-.PHONY: help modules kernel run shell check check-arch lint clean distclean \
-	python
+.PHONY: help modules kernel run shell check check-full check-arch lint clean \
+	distclean python
 
 help:
 	@cat tools/vm/help.txt
@@ -21,6 +21,9 @@ check: python
 	@$(PYTHON) -m vm.host test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
 		--ignore=tools/testing/arch tools/testing
+
+check-full: export FULL = 1
+check-full: check
 
 check-arch: python
 	@$(PYTHON) -m vm.host test
