@@ -8,6 +8,7 @@ All times are in seconds.  A guest is used from one thread, which has to live
 as long as the guest does.
 """
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -603,7 +604,26 @@ class Guest:
         elif task.outcome == "silent":
             text += ("\nthe guest itself gives no answer; the last lines of "
                      f"its console:\n{self._log.tail()}")
-        return CommandTimeout(text, task.result)
+        return CommandTimeout(text + self._pending_interrupts(), task.result)
+
+    def _pending_interrupts(self):
+        """Tell which interrupts its CPUs have not ended, or not begun with.
+
+        An idle guest has none.  Where I/O hangs they tell whether an interrupt
+        is lost, or a CPU that QEMU has forgotten (see qemu.FLAW).
+        """
+        if self.arch.foreign:
+            return ""
+        found = []
+        for cpu in range(self.cpus):
+            with contextlib.suppress(GuestError):
+                text = self.qmp("human-monitor-command",
+                                **{"command-line": f"info lapic {cpu}"})
+                found += [f"    CPU {cpu}: {line.strip()}"
+                          for line in text.splitlines()
+                          if re.match(r"(ISR|IRR)\s+\d", line)]
+        return "\ninterrupts in service (ISR) and pending (IRR):\n" + \
+            ("\n".join(found) or "    none")
 
 
 def _tail(output, lines=30):
