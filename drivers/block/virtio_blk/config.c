@@ -27,6 +27,9 @@
  * VIRTIO 1.3, 5.2.5.1: with zones that the host manages, no DISCARD.  The other
  * two would move write pointers behind the block layer's back; it zeroes by
  * writing instead.  What cannot be driven fails before FEATURES_OK is set.
+ *
+ * Without ZONED a host-aware device is an ordinary disk; with it, writes would
+ * have to keep to its write granularity.  Legacy devices cannot have it.
  */
 static int virtblk_validate_zones(struct virtio_device *vdev)
 {
@@ -34,6 +37,11 @@ static int virtblk_validate_zones(struct virtio_device *vdev)
 
 	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_ZONED))
 		return 0;
+	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1)) {
+		dev_warn(&vdev->dev, "a legacy device cannot have zones; taking it for an ordinary disk\n");
+		__virtio_clear_bit(vdev, VIRTIO_BLK_F_ZONED);
+		return 0;
+	}
 
 	virtio_cread(vdev, struct virtio_blk_config, zoned.model, &model);
 	if (model > VIRTIO_BLK_Z_HA) {
@@ -42,17 +50,17 @@ static int virtblk_validate_zones(struct virtio_device *vdev)
 		return -EINVAL;
 	}
 
-	if (!IS_ENABLED(CONFIG_BLK_DEV_ZONED)) {
-		if (model == VIRTIO_BLK_Z_HM) {
-			dev_err(&vdev->dev, "host-managed zones need a kernel with CONFIG_BLK_DEV_ZONED\n");
-			return -EINVAL;
-		}
+	if (model != VIRTIO_BLK_Z_HM) {
 		__virtio_clear_bit(vdev, VIRTIO_BLK_F_ZONED);
-	} else if (model == VIRTIO_BLK_Z_HM) {
-		__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
-		__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
-		__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
+		return 0;
 	}
+	if (!IS_ENABLED(CONFIG_BLK_DEV_ZONED)) {
+		dev_err(&vdev->dev, "host-managed zones need a kernel with CONFIG_BLK_DEV_ZONED\n");
+		return -EINVAL;
+	}
+	__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
+	__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
+	__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
 	return 0;
 }
 
@@ -294,6 +302,12 @@ static void virtblk_check_discard(struct device *dev,
 	if (!virtblk_offers(raw, VIRTIO_BLK_F_DISCARD))
 		return;
 
+	/* A request has one range or more (VIRTIO 1.3, 5.2.6.1). */
+	if (!raw->max_discard_seg) {
+		dev_warn(dev, "no discard: max_discard_seg is 0\n");
+		return;
+	}
+
 	sectors = virtblk_sector_limit(lim, raw->max_discard_sectors);
 	/* The granularity is at least a physical block, and has to fit. */
 	if (sectors < lim->physical_block_size >> SECTOR_SHIFT) {
@@ -302,8 +316,8 @@ static void virtblk_check_discard(struct device *dev,
 		return;
 	}
 	lim->max_hw_discard_sectors = sectors;
-	lim->max_discard_segments = clamp_t(u32, raw->max_discard_seg, 1,
-					    VIRTBLK_MAX_DISCARD_RANGES);
+	lim->max_discard_segments = min_t(u32, raw->max_discard_seg,
+					  VIRTBLK_MAX_DISCARD_RANGES);
 
 	if (!virtblk_alignment_fits(lim, alignment, sectors)) {
 		dev_warn(dev, "ignoring a discard alignment of %u sectors\n",
