@@ -6,9 +6,10 @@ names, on 6.12 if it has none:
 
     pytestmark = pytest.mark.kernels("6.1", "6.12")
 
-`make check KERNEL=6.1` runs all of them on that kernel instead.  Tests marked
-`module` load and unload the driver, and leave out kernels that have it built
-in.
+kernels("6.12", full=("7.3-debug",)) has it run on the second with
+`make check-full` only.  `make check KERNEL=6.1` runs all of them on that kernel
+instead.  Tests marked `module` load and unload the driver, and leave out
+kernels that have it built in.
 """
 
 import os
@@ -27,7 +28,7 @@ def pytest_configure(config):
     # Being told to end means all tests, as ^C does; not the one that runs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line(
-        "markers", "kernels(*names): the kernels that the test runs on")
+        "markers", "kernels(*names, full=()): the kernels that the test runs on")
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
     config.addinivalue_line(
@@ -38,6 +39,8 @@ def _names(metafunc):
     wanted = os.environ.get("KERNEL")
     mark = metafunc.definition.get_closest_marker("kernels")
     names = (wanted,) if wanted else mark.args if mark else DEFAULT
+    if mark and not wanted and os.environ.get("FULL"):
+        names += mark.kwargs.get("full", ())
     if metafunc.definition.get_closest_marker("module"):
         names = [name for name in names if not name.startswith("7.3")]
     # pytest shares a fixture between tests whose parameter is the same object.

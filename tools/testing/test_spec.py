@@ -18,7 +18,10 @@ from vm import process
 from vm.errors import CommandFailed
 from vm.guest import Guest
 
-pytestmark = pytest.mark.kernels("6.12", "7.3-debug")
+# On the debug kernel `make check` runs what can go wrong in memory; all of it,
+# `make check-full`.
+pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
+on_debug_kernel = pytest.mark.kernels("6.12", "7.3-debug")
 
 MIB = 1 << 20
 # The ring's features, and what they make of a request on its way.
@@ -61,13 +64,19 @@ def io(guest, disk, size="1m"):
     return fio.ios(report)
 
 
+@on_debug_kernel
 @pytest.mark.parametrize("ring", RINGS)
-@pytest.mark.parametrize("queues", (1, 4))
-def test_rings(guest, ring, queues):
-    """Each kind of ring, with one queue and with one for each CPU."""
+def test_rings(guest, ring, queues=4):
+    """Each kind of ring, with a queue for each CPU."""
     with Sim(guest, features=RINGS[ring], queues=queues, capacity="32M") as sim:
         assert io(guest, sim.disk(), size="4m") > 100
     assert sim.report["types"].keys() >= {"in", "out", "flush"}
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_rings_of_one_queue(guest, ring):
+    """Each kind of ring, which all CPUs share."""
+    test_rings(guest, ring, queues=1)
 
 
 @pytest.mark.parametrize("queues", (16, 64))
@@ -80,6 +89,7 @@ def test_many_queues(guest, queues):
         assert io(guest, disk) > 30
 
 
+@on_debug_kernel
 def test_mq_without_queues(guest):
     """A device that offers MQ and says that it has no queue has one."""
     with Sim(guest, queues=1, num_queues=0) as sim:
@@ -200,6 +210,7 @@ def zeroes(guest, disk, first, size):
                      check=False).status == 0
 
 
+@on_debug_kernel
 def test_secure_erase(guest):
     """What is erased is gone, and requests keep to limits of their own."""
     with Sim(guest, max_secure_erase_sectors="1M", max_secure_erase_seg=3,
@@ -238,6 +249,7 @@ def test_write_zeroes(guest, may_unmap):
     assert sim.report["types"]["write_zeroes"] >= 10
 
 
+@on_debug_kernel
 @pytest.mark.parametrize("segments", (1, 8, 256))
 def test_discard(guest, segments):
     """Discards from many sides at once, with one range a request or several."""
@@ -257,6 +269,7 @@ def test_discard(guest, segments):
     assert sim.report["types"]["discard"] > 100
 
 
+@on_debug_kernel
 def test_resize(guest):
     """The disk grows and shrinks as the device tells."""
     with Sim(guest, capacity="32M") as sim:
@@ -330,6 +343,7 @@ def test_failed_command(guest, type):
         assert sim.stats()["types"][type] >= 1
 
 
+@on_debug_kernel
 def test_reordered_and_delayed(guest):
     """Answers in another order, and late, do no harm to anybody's data."""
     with Sim(guest, queues=2, script=[
@@ -353,6 +367,7 @@ def parameters(guest):
     probe_with(guest, read_queues=0, poll_queues=0, num_request_queues=0)
 
 
+@on_debug_kernel
 @pytest.mark.parametrize("read", (1, 2, 3))
 def test_read_queues(guest, parameters, read):
     """Reads have virtqueues of their own, and nothing else goes there."""
@@ -380,6 +395,7 @@ def test_read_queues_clamped(guest, parameters):
         assert io(guest, disk) > 30
 
 
+@on_debug_kernel
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_polled_io(guest, parameters, ring):
     """io_uring polls for its I/O, next to reads and writes with interrupts."""
@@ -396,6 +412,7 @@ def test_polled_io(guest, parameters, ring):
 
 # A file system, and a long run
 
+@on_debug_kernel
 def test_file_system(guest):
     """ext4 with files that come and go, and is whole at the end."""
     with Sim(guest, capacity="256M", features=RINGS["packed"]) as sim:

@@ -163,8 +163,8 @@ class Sim:
             self.report = json.loads(
                 self._guest.run(f"cat /run/{self.name}.json").output)
             self._count()
-        if check and self.report["broken"]:
-            raise RulesBroken(self.report)
+            if check and self.report["broken"]:
+                raise RulesBroken(self.report)
         return self.report
 
     def _count(self):
