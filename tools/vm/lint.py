@@ -108,8 +108,8 @@ def main():
     check("6.1, W=1", compiled("6.1", kernels.find("6.1").build))
     check("6.12, W=1 and sparse",
           compiled("6.12", kernels.find("6.12").build, _CHECKER))
-    check("7.3, W=1 and sparse",
-          compiled("7.3", kernels.configure()[1], _CHECKER))
+    # Debian 12's sparse does not understand the headers of this one.
+    check("7.3, W=1", compiled("7.3", kernels.configure()[1]))
     print(f"lint: {f'{len(problems)} problems' if problems else 'clean'}")
     return 1 if problems else 0
 
