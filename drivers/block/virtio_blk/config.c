@@ -148,20 +148,30 @@ int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
  * virtblk_restore_writeback() - give the device its cache mode back
  * @vblk: the disk, its device reset since
  *
- * A reset may change the mode (VIRTIO 1.3, 5.2.5), and a cache that the block
- * layer does not know of would never be flushed.
- *
- * Return: true if the device has the mode that the block layer knows of, or one
- * that needs no flush.
+ * A reset may change the mode (VIRTIO 1.3, 5.2.5).
  */
-bool virtblk_restore_writeback(struct virtio_blk *vblk)
+void virtblk_restore_writeback(struct virtio_blk *vblk)
 {
 	u8 writeback = vblk->writeback;
 
 	if (virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
 		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
 			      &writeback);
-	return writeback || !virtblk_writeback(vblk->vdev);
+}
+
+/*
+ * A cache that the block layer does not know of would never be flushed: a
+ * device that was reset may have come back with one.
+ */
+static void virtblk_follow_writeback(struct virtio_blk *vblk)
+{
+	if (vblk->writeback || !virtblk_writeback(vblk->vdev))
+		return;
+
+	dev_warn(&vblk->vdev->dev, "[%s] has a volatile write cache now, flushing it from now on\n",
+		 vblk->disk->disk_name);
+	if (!virtblk_set_write_cache(vblk, true))
+		blkdev_issue_flush(vblk->disk->part0);
 }
 
 /*
@@ -302,12 +312,6 @@ static void virtblk_check_discard(struct device *dev,
 	if (!virtblk_offers(raw, VIRTIO_BLK_F_DISCARD))
 		return;
 
-	/* A request has one range or more (VIRTIO 1.3, 5.2.6.1). */
-	if (!raw->max_discard_seg) {
-		dev_warn(dev, "no discard: max_discard_seg is 0\n");
-		return;
-	}
-
 	sectors = virtblk_sector_limit(lim, raw->max_discard_sectors);
 	/* The granularity is at least a physical block, and has to fit. */
 	if (sectors < lim->physical_block_size >> SECTOR_SHIFT) {
@@ -316,8 +320,11 @@ static void virtblk_check_discard(struct device *dev,
 		return;
 	}
 	lim->max_hw_discard_sectors = sectors;
-	lim->max_discard_segments = min_t(u32, raw->max_discard_seg,
-					  VIRTBLK_MAX_DISCARD_RANGES);
+	/* Such devices exist, and the block layer sends one range or more. */
+	if (!raw->max_discard_seg)
+		dev_warn(dev, "max_discard_seg is 0; taking it for 1\n");
+	lim->max_discard_segments = clamp_t(u32, raw->max_discard_seg, 1,
+					    VIRTBLK_MAX_DISCARD_RANGES);
 
 	if (!virtblk_alignment_fits(lim, alignment, sectors)) {
 		dev_warn(dev, "ignoring a discard alignment of %u sectors\n",
@@ -681,7 +688,7 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 		return;
 	}
 	set_capacity_and_notify(vblk->disk, capacity);
-	if (capacity && virtblk_revalidate_zones(vblk))
+	if (virtblk_revalidate_zones(vblk))
 		dev_err(&vdev->dev, "[%s] its zones cannot be read after the change of size\n",
 			vblk->disk->disk_name);
 }
@@ -690,14 +697,15 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
  * virtblk_config_work() - the configuration space has changed
  * @work: the disk's config_work
  *
- * Only the capacity is followed: VIRTIO 1.3 has nothing else change while the
- * driver runs.
+ * The capacity is followed, and a cache mode that came with a reset: VIRTIO 1.3
+ * has nothing else change that the driver uses.
  */
 void virtblk_config_work(struct work_struct *work)
 {
 	struct virtio_blk *vblk = container_of(work, struct virtio_blk,
 					       config_work);
 
+	virtblk_follow_writeback(vblk);
 	virtblk_update_capacity(vblk, true);
 }
 

@@ -452,8 +452,9 @@ static const struct virtblk_case virtblk_cases[] = {
 
 	/* Discards. */
 	{ "discard of no range", { DEVICE(F(DISCARD)), DISCARD(0, 0, 0) },
-	  SAYS("no discard: max_discard_seg is 0"),
-	  WANT(L(max_discard_sectors, 0), L(discard_granularity, 0)) },
+	  SAYS("max_discard_seg is 0; taking it for 1"),
+	  WANT(L(max_discard_sectors, MAX_SECTORS), L(max_discard_segments, 1),
+	       L(discard_granularity, 512)) },
 	{ "discard without limits", { DEVICE(F(DISCARD)), DISCARD(0, 1, 0) },
 	  WANT(L(max_discard_sectors, MAX_SECTORS), L(max_discard_segments, 1),
 	       L(discard_granularity, 512)) },
@@ -952,8 +953,7 @@ static const char *virtblk_check_discards(const struct virtblk_raw_config *raw,
 	u32 block = lim->logical_block_size >> SECTOR_SHIFT;
 	u32 granularity = lim->discard_granularity >> SECTOR_SHIFT;
 	const char *const rules[] = {
-		RULE((raw->features & F(DISCARD) && raw->max_discard_seg) ||
-		     !lim->max_discard_sectors),
+		RULE(raw->features & F(DISCARD) || !lim->max_discard_sectors),
 		RULE(virtblk_within(lim->max_discard_sectors,
 				    raw->max_discard_sectors)),
 		RULE(lim->max_discard_sectors <= MAX_SECTORS),

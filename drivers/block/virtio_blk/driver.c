@@ -233,7 +233,9 @@ static void virtblk_remove(struct virtio_device *vdev)
 	synchronize_rcu();
 
 	virtio_reset_device(vdev);
-	virtblk_del_vqs(vblk);
+	/* A disk that is offline has lost them before. */
+	if (vblk->state == VIRTBLK_WORKING)
+		virtblk_del_vqs(vblk);
 	blk_mq_free_tag_set(&vblk->tag_set);
 	virtblk_free_queues(vblk);
 	kfree(vblk->vq_names);

@@ -425,8 +425,9 @@ void virtblk_interrupt(struct virtqueue *vq)
 		spin_lock_irqsave(&q->lock, flags);
 		virtqueue_disable_cb(vq);
 		n = virtblk_reap(q, done, &restart);
+		/* Without a virtqueue yet there is nothing to wait for. */
 		if (n < VIRTBLK_REAP_BATCH)
-			armed = virtqueue_enable_cb(vq);
+			armed = !q->vq || virtqueue_enable_cb(vq);
 		spin_unlock_irqrestore(&q->lock, flags);
 
 		for (i = 0; i < n; i++)

@@ -7,7 +7,6 @@
 #include <linux/blk-mq.h>
 #include <linux/cpumask.h>
 #include <linux/crash_dump.h>
-#include <linux/delay.h>
 #include <linux/interrupt.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -111,10 +110,18 @@ static void virtblk_set_vector_sets(struct irq_affinity *affinity,
 				    unsigned int vectors)
 {
 	struct virtio_blk *vblk = affinity->priv;
+	unsigned int other = vblk->nr_queues[HCTX_TYPE_DEFAULT];
+	unsigned int read = vblk->nr_queues[HCTX_TYPE_READ];
 
+	/* PCI's second try, after a failure, has one less than queues. */
+	if (vectors < other + read) {
+		affinity->nr_sets = 1;
+		affinity->set_size[0] = vectors;
+		return;
+	}
 	affinity->nr_sets = 2;
-	affinity->set_size[0] = vblk->nr_queues[HCTX_TYPE_DEFAULT];
-	affinity->set_size[1] = vblk->nr_queues[HCTX_TYPE_READ];
+	affinity->set_size[0] = other;
+	affinity->set_size[1] = read;
 }
 
 /**
@@ -281,8 +288,7 @@ static void virtblk_set_affinity(struct virtio_blk *vblk)
 	cpumask_var_t mask;
 	unsigned int i;
 
-	if (vblk->vectors_spread[HCTX_TYPE_DEFAULT] ||
-	    dev_is_pci(vblk->vdev->dev.parent))
+	if (vblk->vectors_spread || dev_is_pci(vblk->vdev->dev.parent))
 		return;
 	/* An affinity that could not be set costs speed, nothing else. */
 	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
@@ -308,7 +314,7 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
  * virtblk_bind_vqs() - give each queue its virtqueue
  * @vblk: the disk, its virtqueues set up and its queues allocated
  *
- * Called when the disk is probed, and again after each suspend.
+ * Called when the disk is probed, and again after each suspend or reset.
  */
 void virtblk_bind_vqs(struct virtio_blk *vblk)
 {
@@ -336,28 +342,17 @@ void virtblk_unbind_vqs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_drain_poll_queues() - wait until nothing is polled for any more
- * @vblk: the disk, about to be suspended
+ * virtblk_poll_all() - end what is done on the queues without interrupts
+ * @vblk: the disk
  *
- * The tasks that would look for these completions are frozen by then, and no
- * interrupt tells of them.
- *
- * Context: may sleep.
+ * For when the tasks that would poll cannot: they are frozen, or have to wait.
  */
-void virtblk_drain_poll_queues(struct virtio_blk *vblk)
+void virtblk_poll_all(struct virtio_blk *vblk)
 {
-	struct virtblk_queue *q;
 	unsigned int i;
 
-	for (i = virtblk_first_polled(vblk); i < vblk->nr_vqs; i++) {
-		q = vblk->queues[i];
-		while (READ_ONCE(q->vq->num_free) <
-		       virtqueue_get_vring_size(q->vq) &&
-		       !virtqueue_is_broken(q->vq)) {
-			virtblk_poll(q->hctx, NULL);
-			usleep_range(100, 200);
-		}
-	}
+	for (i = virtblk_first_polled(vblk); i < vblk->nr_vqs; i++)
+		virtblk_poll(vblk->queues[i]->hctx, NULL);
 }
 
 /*
@@ -406,6 +401,7 @@ void virtblk_map_queues(struct blk_mq_tag_set *set)
 	struct virtio_blk *vblk = set->driver_data;
 	unsigned int type, offset = 0;
 
+	vblk->vectors_spread = true;
 	for (type = 0; type < set->nr_maps; type++) {
 		struct blk_mq_queue_map *qmap = &set->map[type];
 
@@ -415,10 +411,12 @@ void virtblk_map_queues(struct blk_mq_tag_set *set)
 		if (!qmap->nr_queues)
 			continue;
 
-		vblk->vectors_spread[type] = type != HCTX_TYPE_POLL &&
-			virtblk_map_by_vectors(vblk->vdev, qmap);
-		if (!vblk->vectors_spread[type])
-			blk_mq_map_queues(qmap);
+		if (type != HCTX_TYPE_POLL) {
+			if (virtblk_map_by_vectors(vblk->vdev, qmap))
+				continue;
+			vblk->vectors_spread = false;
+		}
+		blk_mq_map_queues(qmap);
 	}
 }
 

@@ -35,25 +35,32 @@
 void virtblk_stop_device(struct virtio_blk *vblk, unsigned long timeout)
 {
 	struct request_queue *rq_queue = vblk->disk->queue;
-	unsigned int memflags;
 
 	if (vblk->state != VIRTBLK_WORKING)
 		return;
 
-	/* Quiescing also waits for submitters that have yet to kick. */
-	virtblk_drain_poll_queues(vblk);
-	memflags = blk_mq_freeze_queue(rq_queue);
-	blk_mq_quiesce_queue(rq_queue);
-	blk_mq_unfreeze_queue(rq_queue, memflags);
-
+	/* First: it asks for zones, which a quiesced queue would hold up. */
 	cancel_work_sync(&vblk->config_work);
+
+	/*
+	 * No interrupt tells of what is polled for, and the tasks that poll
+	 * may be frozen.  Quiescing also waits for submitters that have yet to
+	 * kick.
+	 */
+	blk_freeze_queue_start(rq_queue);
+	while (!blk_mq_freeze_queue_wait_timeout(rq_queue, 1))
+		virtblk_poll_all(vblk);
+	blk_mq_quiesce_queue(rq_queue);
+	blk_mq_unfreeze_queue_nomemrestore(rq_queue);
+
 	virtio_reset_device(vblk->vdev);
 	virtblk_unbind_vqs(vblk);
 	virtblk_del_vqs(vblk);
 
 	/*
 	 * The virtio core does not tell if the device refuses to come back.
-	 * This work is frozen until a suspend is over.
+	 * This work is frozen until a suspend is over, or a hibernation's image
+	 * is written.
 	 */
 	vblk->state = VIRTBLK_AWAY;
 	queue_delayed_work(system_freezable_wq, &vblk->return_work, timeout);
@@ -96,14 +103,19 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 }
 
 /* Fail what waits and what is to come, instead of letting it wait for ever. */
-static void virtblk_take_offline(struct virtio_blk *vblk)
+static void virtblk_end_disk(struct virtio_blk *vblk)
 {
-	dev_err(&vblk->vdev->dev, "[%s] is offline, its I/O fails from now on; remove the device and add it again\n",
-		vblk->disk->disk_name);
 	vblk->state = VIRTBLK_OFFLINE;
 	/* First: who is told that the disk is dead may wait for its I/O. */
 	blk_mq_unquiesce_queue(vblk->disk->queue);
 	blk_mark_disk_dead(vblk->disk);
+}
+
+static void virtblk_take_offline(struct virtio_blk *vblk)
+{
+	dev_err(&vblk->vdev->dev, "[%s] is offline, its I/O fails from now on; remove the device and add it again\n",
+		vblk->disk->disk_name);
+	virtblk_end_disk(vblk);
 }
 
 /**
@@ -112,18 +124,16 @@ static void virtblk_take_offline(struct virtio_blk *vblk)
  *
  * Context: may sleep.
  *
- * Return: 0; or an error, and the disk has gone offline.
+ * Return: 0; or an error, and the disk is offline.
  */
 int virtblk_restart_device(struct virtio_blk *vblk)
 {
-	struct virtio_device *vdev = vblk->vdev;
-	bool flushed;
 	int err;
 
 	cancel_delayed_work_sync(&vblk->return_work);
-	/* Offline it stays; the virtio core has no use for an error. */
+	/* Offline it stays. */
 	if (vblk->state != VIRTBLK_AWAY)
-		return 0;
+		return -ENODEV;
 
 	err = virtblk_find_vqs_again(vblk);
 	if (err)
@@ -133,22 +143,17 @@ int virtblk_restart_device(struct virtio_blk *vblk)
 		goto out_del_vqs;
 
 	virtblk_bind_vqs(vblk);
-	virtio_device_ready(vdev);
-	flushed = virtblk_restore_writeback(vblk);
+	virtio_device_ready(vblk->vdev);
+	virtblk_restore_writeback(vblk);
 	vblk->state = VIRTBLK_WORKING;
 
 	blk_mq_unquiesce_queue(vblk->disk->queue);
-	if (!flushed) {
-		dev_warn(&vdev->dev, "[%s] came back with a volatile write cache, flushing from now on\n",
-			 vblk->disk->disk_name);
-		virtblk_set_write_cache(vblk, true);
-	}
-	/* The capacity may have changed while nobody listened. */
+	/* What the device says may have changed while nobody listened. */
 	schedule_work(&vblk->config_work);
 	return 0;
 
 out_del_vqs:
-	virtio_reset_device(vdev);
+	virtio_reset_device(vblk->vdev);
 	virtblk_del_vqs(vblk);
 out_offline:
 	virtblk_take_offline(vblk);
@@ -181,5 +186,5 @@ void virtblk_return_work(struct work_struct *work)
 void virtblk_give_up(struct virtio_blk *vblk)
 {
 	if (cancel_delayed_work_sync(&vblk->return_work))
-		virtblk_take_offline(vblk);
+		virtblk_end_disk(vblk);
 }

@@ -42,7 +42,6 @@ int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
  */
 blk_status_t virtblk_map_table(struct virtblk_req *vbr, struct request *req)
 {
-	vbr->sg_table.sgl = NULL;
 	if (sg_alloc_table_chained(&vbr->sg_table, blk_rq_nr_phys_segments(req),
 				   NULL, 0)) {
 		vbr->sg_table.sgl = NULL;

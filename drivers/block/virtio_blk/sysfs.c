@@ -65,7 +65,14 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	err = blkdev_issue_flush(vblk->disk->part0);
 	if (err)
 		return err;
-	return virtblk_set_write_cache(vblk, false);
+	err = virtblk_set_write_cache(vblk, false);
+	/* If it was reset meanwhile the device has its old mode back. */
+	if (!err && virtblk_writeback(vblk->vdev)) {
+		err = virtblk_set_write_cache(vblk, true);
+		if (!err)
+			err = blkdev_issue_flush(vblk->disk->part0);
+	}
+	return err;
 }
 
 static DEFINE_MUTEX(virtblk_cache_type_lock);

@@ -174,8 +174,8 @@ enum virtblk_state {
  * @state: whether the device is there
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
- * @vectors_spread: for each type of hctx, the transport gave each queue a
- *	vector of its own and spread them over the CPUs
+ * @vectors_spread: the transport gave each queue that interrupts a vector of
+ *	its own and spread them over the CPUs
  * @nr_queues: how many queues serve each type of hctx
  * @nr_vqs: their sum
  * @vq_names: names of the virtqueues, which the virtio core refers to
@@ -194,7 +194,7 @@ struct virtio_blk {
 	enum virtblk_state state;
 	int index;
 	unsigned int ring_size;
-	bool vectors_spread[HCTX_MAX_TYPES];
+	bool vectors_spread;
 	unsigned int nr_queues[HCTX_MAX_TYPES];
 	unsigned int nr_vqs;
 	char (*vq_names)[16];
@@ -253,7 +253,7 @@ const char *virtblk_config_shrunk(const struct virtblk_config *was,
 int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
-bool virtblk_restore_writeback(struct virtio_blk *vblk);
+void virtblk_restore_writeback(struct virtio_blk *vblk);
 u64 virtblk_read_capacity(struct virtio_device *vdev);
 void virtblk_update_capacity(struct virtio_blk *vblk, bool resize);
 void virtblk_config_work(struct work_struct *work);
@@ -274,7 +274,7 @@ int virtblk_alloc_queues(struct virtio_blk *vblk);
 void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
 void virtblk_unbind_vqs(struct virtio_blk *vblk);
-void virtblk_drain_poll_queues(struct virtio_blk *vblk);
+void virtblk_poll_all(struct virtio_blk *vblk);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
 void virtblk_map_queues(struct blk_mq_tag_set *set);
 int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,

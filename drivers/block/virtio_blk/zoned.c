@@ -136,9 +136,7 @@ virtblk_alloc_report(struct virtio_blk *vblk, unsigned int nr_zones,
 		report = __vmalloc(size, GFP_KERNEL | __GFP_NORETRY |
 				   __GFP_NOWARN | __GFP_ZERO);
 		if (report) {
-			*len = round_down(size - sizeof(*report),
-					  sizeof(report->zones[0])) +
-			       sizeof(*report);
+			*len = size;
 			return report;
 		}
 		size = round_down(size / 2, PAGE_SIZE);
@@ -146,23 +144,26 @@ virtblk_alloc_report(struct virtio_blk *vblk, unsigned int nr_zones,
 	return NULL;
 }
 
+/* Only legacy devices are of the guest's byte order, and have no zones. */
+static u64 virtblk_zone64_to_cpu(__virtio64 value)
+{
+	return __virtio64_to_cpu(true, value);
+}
+
 /*
  * Take over what the device says of the zone at @sector, unless it cannot be:
- * zones follow each other, and the write pointer of one is in it.
+ * zones follow each other, and the write pointer of one is in it.  The device
+ * itself may be gone by now.
  */
-static int virtblk_take_zone(struct virtio_blk *vblk, sector_t sector,
+static int virtblk_take_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
 			     const struct virtio_blk_zone_descriptor *desc,
 			     struct blk_zone *zone)
 {
-	struct virtio_device *vdev = vblk->vdev;
-	sector_t capacity = get_capacity(vblk->disk);
-
 	memset(zone, 0, sizeof(*zone));
-	zone->start = virtio64_to_cpu(vdev, desc->z_start);
-	zone->len = min_t(u64, vblk->config.lim.chunk_sectors,
-			  capacity - sector);
-	zone->capacity = virtio64_to_cpu(vdev, desc->z_cap);
-	zone->wp = virtio64_to_cpu(vdev, desc->z_wp);
+	zone->start = virtblk_zone64_to_cpu(desc->z_start);
+	zone->len = len;
+	zone->capacity = virtblk_zone64_to_cpu(desc->z_cap);
+	zone->wp = virtblk_zone64_to_cpu(desc->z_wp);
 	zone->type = desc->z_type;
 	zone->cond = desc->z_state;
 
@@ -209,9 +210,9 @@ static int virtblk_take_zone(struct virtio_blk *vblk, sector_t sector,
 	return 0;
 
 bad:
-	dev_err(&vdev->dev, "[%s] the zone at sector %llu makes no sense: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
-		vblk->disk->disk_name, sector, zone->start, zone->capacity,
-		zone->wp, desc->z_type, desc->z_state);
+	dev_err(disk_to_dev(vblk->disk), "the zone at sector %llu makes no sense: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
+		sector, zone->start, zone->capacity, zone->wp, desc->z_type,
+		desc->z_state);
 	return -EIO;
 }
 
@@ -260,10 +261,10 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 		if (err)
 			break;
 
-		count = virtio64_to_cpu(vblk->vdev, report->nr_zones);
+		count = virtblk_zone64_to_cpu(report->nr_zones);
 		if (!count || count > most) {
-			dev_err(&vblk->vdev->dev, "[%s] a report on %llu zones, where %u fit, from sector %llu on\n",
-				disk->disk_name, count, most, sector);
+			dev_err(disk_to_dev(disk), "a report on %llu zones, where %u fit, from sector %llu on\n",
+				count, most, sector);
 			err = -EIO;
 			break;
 		}
@@ -271,6 +272,8 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 		for (i = 0; i < count && done < nr_zones &&
 		     sector < capacity; i++) {
 			err = virtblk_take_zone(vblk, sector,
+						min_t(u64, zone_sectors,
+						      capacity - sector),
 						&report->zones[i], &zone);
 			if (!err)
 				err = disk_report_zone(disk, &zone, done, args);
@@ -287,7 +290,7 @@ out:
 
 /**
  * virtblk_revalidate_zones() - have the block layer read all zones
- * @vblk: the disk, which may be one without zones
+ * @vblk: the disk, which may be one without zones or without a capacity
  *
  * Context: may sleep; the device answers requests.
  *
@@ -295,7 +298,17 @@ out:
  */
 int virtblk_revalidate_zones(struct virtio_blk *vblk)
 {
-	if (!blk_queue_is_zoned(vblk->disk->queue))
+	struct gendisk *disk = vblk->disk;
+	struct queue_limits lim;
+	int err;
+
+	if (!blk_queue_is_zoned(disk->queue) || !get_capacity(disk))
 		return 0;
-	return blk_revalidate_disk_zones(vblk->disk);
+
+	/* It has dropped limits that a smaller disk could not reach. */
+	lim = queue_limits_start_update(disk->queue);
+	lim.max_open_zones = vblk->config.lim.max_open_zones;
+	lim.max_active_zones = vblk->config.lim.max_active_zones;
+	err = queue_limits_commit_update_frozen(disk->queue, &lim);
+	return err ?: blk_revalidate_disk_zones(disk);
 }
