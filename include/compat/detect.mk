@@ -23,6 +23,7 @@ virtblk-have := \
 	$(call virtblk-has,FREEZE_MEMFLAGS,blk-mq.h,blk_mq_freeze_queue_nomemsave) \
 	$(call virtblk-has,MAP_SG_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_sg.struct request \*) \
 	$(call virtblk-has,MAP_KERN_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_kern.struct request \*) \
+	$(call virtblk-has,ZONED_MODEL,blkdev.h,disk_set_zoned.*enum blk_zoned_model) \
 	$(call virtblk-has,DEVICE_RESET,virtio.h,reset_prepare) \
 	$(call virtblk-has,ZONED_DEVICES,../uapi/linux/virtio_blk.h,VIRTIO_BLK_F_ZONED) \
 	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info)

@@ -97,6 +97,11 @@ static inline int virtblk_init_request(struct blk_mq_tag_set *set,
 
 /* 6.14: freezing a queue keeps allocations from waiting for it. */
 #ifndef VIRTBLK_HAVE_FREEZE_MEMFLAGS
+static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)
+{
+	blk_mq_unfreeze_queue(q);
+}
+
 #define blk_mq_freeze_queue(q)		({ blk_mq_freeze_queue(q); 0; })
 #define blk_mq_unfreeze_queue(q, flags)	\
 	({ (void)(flags); blk_mq_unfreeze_queue(q); })
@@ -187,12 +192,18 @@ virtblk_compat_set_zones(struct gendisk *disk,
 {
 	struct request_queue *q = disk->queue;
 
+#ifdef VIRTBLK_HAVE_ZONED_MODEL
 	disk_set_zoned(disk, BLK_ZONED_HM);
+#else
+	disk_set_zoned(disk);	/* 6.8 */
+#endif
 	blk_queue_chunk_sectors(q, lim->chunk_sectors);
 	blk_queue_zone_write_granularity(q, lim->zone_write_granularity);
 	disk_set_max_open_zones(disk, lim->max_open_zones);
 	disk_set_max_active_zones(disk, lim->max_active_zones);
-	blk_queue_max_zone_append_sectors(q, lim->max_zone_append_sectors);
+	/* It is 0 to begin with, and warns of that. */
+	if (lim->max_zone_append_sectors)
+		blk_queue_max_zone_append_sectors(q, lim->max_zone_append_sectors);
 	blk_queue_required_elevator_features(q, ELEVATOR_F_ZBD_SEQ_WRITE);
 	blk_queue_flag_set(QUEUE_FLAG_ZONE_RESETALL, q);
 }
