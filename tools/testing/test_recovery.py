@@ -23,7 +23,8 @@ def guest(kernel):
     """A guest with two disks."""
     with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=4),
                               Disk("packed", "ram", 64 * MIB, queues=2,
-                                   packed=True)]) as guest:
+                                   packed=True)],
+               params="poll_queues=1") as guest:
         guest.run("echo 0 > /sys/power/pm_async")
         yield guest
 
@@ -49,6 +50,16 @@ def test_transport_reset_under_load(guest, id):
     running = load(guest, id, time_based=1, runtime=6)
     for _ in range(3):
         guest.run(f"sleep 0.5; echo 1 > {function}/reset")
+    assert fio.ios(running.wait()) > 1000
+
+
+def test_transport_reset_while_polling(guest):
+    """A reset does not wait for a moment without polled I/O, nor lose any."""
+    running = fio.start(guest, f"/dev/{guest.dev('data')}", ioengine="io_uring",
+                        hipri=1, rw="randread", bs="4k", iodepth=32, numjobs=2,
+                        time_based=1, runtime=6)
+    for _ in range(3):
+        guest.run(f"sleep 0.5; echo 1 > {function_of(guest, 'data')}/reset")
     assert fio.ios(running.wait()) > 1000
 
 
