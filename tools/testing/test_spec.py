@@ -14,7 +14,7 @@ import pytest
 import fio
 import vblksim
 from vblksim import Sim
-from vm import process
+from vm import process, simulator
 from vm.errors import CommandFailed
 from vm.guest import Guest
 
@@ -34,7 +34,7 @@ RINGS = {"split": "default", "packed": "default,+ring_packed",
 
 def test_watch_catches_each_rule():
     """The tool's own test: each rule of the table was broken, and it saw it."""
-    result = subprocess.run([vblksim.build("selftest")], text=True,
+    result = subprocess.run([simulator.build("selftest")], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     last = result.stdout.strip().splitlines()[-1]
     assert result.returncode == 0, result.stdout[-4000:]

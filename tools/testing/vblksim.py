@@ -10,16 +10,12 @@ that the driver has broken fails the test.
 
 import collections
 import contextlib
-import functools
 import json
 import shlex
-import subprocess
-from pathlib import Path
 
-from vm import host, process
+from vm import process, simulator
 from vm.errors import GuestError
 
-_TOP = Path(__file__).resolve().parents[2]
 _PROGRAM = "/run/vblksim"
 _START_SECONDS = 30
 _STOP_SECONDS = 20
@@ -42,28 +38,13 @@ class RulesBroken(Exception):
         self.report = report
 
 
-@functools.cache
-def build(program="vblksim"):
-    """Build "vblksim" or its "selftest" and return the program's path."""
-    host.need({"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev",
-               "/usr/include/linux/vduse.h": "linux-libc-dev"})
-    place = _TOP / "build/vblksim" / program
-    made = subprocess.run(
-        ["make", "-s", "-C", Path(__file__).with_name("vblksim"),
-         f"OUT={place.parent}", place],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert made.returncode == 0, made.stdout
-    return place
-
-
 def prepare(guest):
     """Give a guest the program and what it needs of the kernel.
 
     The driver has to be there already, or to be loaded later.
     """
-    guest.put(build(), _PROGRAM)
-    if not guest.kernel.builtin:
-        guest.run("modprobe vduse && modprobe virtio_vdpa")
+    if not simulator.install(guest, _PROGRAM):
+        raise GuestError(f"the kernel {guest.release} has no VDUSE")
 
 
 def program(guest, words, check=True, timeout=30):

@@ -19,7 +19,7 @@ import sys
 import termios
 import tty
 
-from . import ui
+from . import simulator, ui
 from .disk import Disk
 from .errors import GuestError, GuestSplat
 from .guest import Guest
@@ -29,6 +29,9 @@ _ESCAPE = b"\x1d"
 _HINT = """\
   Leave with `exit` or ^D; ^] ends the guest even when it hangs.
   Its disks are gone after that; its kernel's log is seen with dmesg."""
+
+_SIMULATOR = """\
+  `vblksim &` makes a disk that watches its driver; `vblksim --help` tells more."""
 
 _TTY = "tty"
 _TTY_ARGS = ["-chardev", f"socket,id=tty,path={_TTY},server=on,wait=off",
@@ -145,6 +148,8 @@ class _Terminal:
 def _interactive(arguments):
     with _guest(arguments, qemu_args=_TTY_ARGS) as guest:
         say(f"  Linux {guest.release}, up after {guest.boot_seconds:.0f} s\n{_HINT}")
+        if simulator.install(guest, "/usr/bin/vblksim"):
+            say(_SIMULATOR)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(guest.directory / _TTY))
             _Terminal(guest, sock).run()
@@ -154,6 +159,7 @@ def _interactive(arguments):
 def _script(arguments):
     script = sys.stdin.read()
     with _guest(arguments) as guest:
+        simulator.install(guest, "/usr/bin/vblksim")
         job = guest.start(script, timeout=None)
         shown = 0
         while True:
