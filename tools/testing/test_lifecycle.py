@@ -416,6 +416,33 @@ def test_suspend_to_memory(sleeper):
     whole_load(guest)
 
 
+# 6.1 does not open its swap a second time for test_resume, and the debug kernel
+# is built without hibernation.
+@pytest.mark.kernels("6.12")
+def test_hibernate(kernel):
+    """The image of a hibernation goes to the driver's disk and comes from it.
+
+    With test_resume the kernel reads the image right after it has written it,
+    and goes on from there: devices freeze, thaw, freeze once more, and restore.
+    """
+    disks = [Disk("data", "ram", 64 * MIB, queues=4),
+             Disk("swap", "ram", 512 * MIB, queues=2)]
+    with Guest(kernel, memory=512, disks=disks) as guest:
+        guest.run(f"mkswap /dev/{guest.dev('swap')} && "
+                  f"swapon /dev/{guest.dev('swap')} && "
+                  "echo 0 > /sys/power/pm_async && "
+                  "echo 100000000 > /sys/power/image_size && "
+                  "echo test_resume > /sys/power/disk")
+        running = load(guest, "data")
+        wait_for_io(guest, "data")
+        guest.run("echo disk > /sys/power/state", timeout=200)
+        assert "PM: Image loading done" in guest.log()
+        wait_for_io(guest, "data")
+        assert running.running
+        running.kill()
+        whole_load(guest)
+
+
 # Restart
 
 @with_debug
