@@ -187,7 +187,7 @@ _DISKS = 7
 def reloaded(kernel):
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              *(Disk(f"disk{number}", queues=2) for number in range(_DISKS))]
-    with Guest(kernel, disks=disks, firmware=firmware) as guest:
+    with Guest(kernel, disks=disks) as guest:
         guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
         yield guest
 
