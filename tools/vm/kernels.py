@@ -24,6 +24,8 @@ from .ui import UserError, say, step
 
 OLDEST = (6, 1)
 NEWEST = (7, 3)
+# They have neither the old nor the new way to set the limits of a queue.
+UNSUPPORTED = ((6, 9), (6, 10))
 NAMES = ("6.1", "6.12", "7.3", "7.3-debug")
 # For guests that are not like the host; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
@@ -81,11 +83,11 @@ def _supported(release, origin):
     """Raise UserError if the driver is not for that release."""
     match = re.match(r"(\d+)\.(\d+)", release)
     version = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not OLDEST <= version <= NEWEST:
+    if not OLDEST <= version <= NEWEST or version in UNSUPPORTED:
         raise UserError(
             f"{origin} is Linux {release}; the driver supports "
-            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}: choose a kernel "
-            f"of those, such as KERNEL=6.12")
+            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} but for 6.9 and "
+            "6.10: choose a kernel of those, such as KERNEL=6.12")
 
 
 # Debian's kernels

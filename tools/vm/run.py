@@ -10,6 +10,7 @@ The exit status is 0 for PASS, 1 for FAIL, 2 where it could not begin.
 import contextlib
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,10 @@ def prepare(facts):
     cache.require_space(_OUT, _NEEDED_MIB,
                         "move the repository to a larger disk")
     host.need("build", "vm", "plot")
+    if os.environ.get("KERNEL", KERNEL) != KERNEL:
+        raise UserError(f"make run boots kernel {KERNEL}, and KERNEL is "
+                        f"{os.environ['KERNEL']}; make shell and make check take "
+                        "others")
     kernel = kernels.find(KERNEL)
     module = kernels.build_modules(kernel)
     accelerator = qemu.accelerator()

@@ -145,11 +145,17 @@ class _Terminal:
             print(f"\n{splat}\n".replace("\n", "\r\n"), file=sys.stderr)
 
 
+def _install_simulator(guest):
+    if simulator.install(guest, "/usr/bin/vblksim"):
+        say(_SIMULATOR)
+    else:
+        say("  no vblksim here: the kernel has no VDUSE, KERNEL=6.12 has")
+
+
 def _interactive(arguments):
     with _guest(arguments, qemu_args=_TTY_ARGS) as guest:
         say(f"  Linux {guest.release}, up after {guest.boot_seconds:.0f} s\n{_HINT}")
-        if simulator.install(guest, "/usr/bin/vblksim"):
-            say(_SIMULATOR)
+        _install_simulator(guest)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(guest.directory / _TTY))
             _Terminal(guest, sock).run()
@@ -159,7 +165,7 @@ def _interactive(arguments):
 def _script(arguments):
     script = sys.stdin.read()
     with _guest(arguments) as guest:
-        simulator.install(guest, "/usr/bin/vblksim")
+        _install_simulator(guest)
         job = guest.start(script, timeout=None)
         shown = 0
         while True:

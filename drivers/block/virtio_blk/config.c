@@ -462,7 +462,7 @@ static int virtblk_check_zones(struct device *dev,
 	lim->max_hw_sectors =
 		round_down(UINT_MAX >> SECTOR_SHIFT,
 			   lim->zone_write_granularity >> SECTOR_SHIFT);
-	/* 0: the block layer appends by writing, if it can (from 6.10 on). */
+	/* 0: the block layer appends by writing, if it can (from 6.11 on). */
 	if (virtblk_zone_append_fits(raw, lim))
 		lim->max_hw_zone_append_sectors =
 			round_down(min3(raw->max_append_sectors, zone,

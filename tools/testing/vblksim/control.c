@@ -204,20 +204,29 @@ static int run_stop(struct sim *sim, char *args, FILE *out, char *why,
 
 static const struct {
 	const char *name;
+	const char *args;
+	const char *help;
 	command_fn fn;
 } commands[] = {
-	{ "stats", run_stats },
-	{ "requests", run_requests },
-	{ "features", run_features },
-	{ "set", run_set },
-	{ "resize", run_resize },
-	{ "script", run_script },
-	{ "zone", run_zone },
-	{ "release", run_release },
-	{ "return_lost", run_return_lost },
-	{ "needs_reset", run_needs_reset },
-	{ "stop", run_stop },
+	{ "stats", "", "the report so far", run_stats },
+	{ "requests", "", "how many requests have come", run_requests },
+	{ "features", "", "those that were negotiated", run_features },
+	{ "set", "FIELD VALUE", "change the configuration space", run_set },
+	{ "resize", "SIZE", "another capacity", run_resize },
+	{ "script", "LINE|clear", "one more line, or none at all", run_script },
+	{ "zone", "N STATE", "offline, readonly, full, empty...", run_zone },
+	{ "release", "", "do what was held", run_release },
+	{ "return_lost", "", "give back what was dropped", run_return_lost },
+	{ "needs_reset", "", "ask for a reset, where that can be", run_needs_reset },
+	{ "stop", "", "take the device away and end", run_stop },
 };
+
+static void list_commands(FILE *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(out, "  %-11s %-12s %s\n", commands[i].name,
+			commands[i].args, commands[i].help);
+}
 
 static void run_line(struct sim *sim, char *line, FILE *out)
 {
@@ -451,7 +460,9 @@ int control_main(int argc, char **argv)
 		first = 2;
 	}
 	if (first >= argc) {
-		fprintf(stderr, "usage: vblksim ctl [--control=PATH] COMMAND...\n");
+		fprintf(stderr, "usage: vblksim ctl [--control=PATH] COMMAND...\n\n"
+			"PATH is that of the device sim, " DEFAULT_PATH ", if none is given.\n\n");
+		list_commands(stderr);
 		return 2;
 	}
 	fd = connect_to(path);

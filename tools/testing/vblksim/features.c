@@ -231,6 +231,10 @@ bool status_written(struct sim *sim, uint8_t status)
 {
 	uint8_t new = status & ~sim->status;
 
+	if (new & STATUS_FAILED && !sim->watch.quiet)
+		fprintf(stderr, "vblksim: the driver has given up on %s; its log says why\n",
+			sim->set.name);
+
 	if (!status) {
 		reset(sim);
 		return true;

@@ -99,6 +99,21 @@ static int write_report(const struct sim *sim)
 	return out == stdout ? fflush(out) : fclose(out);
 }
 
+/* Better to hear of it now than when there is something to report. */
+static int check_report(const struct sim *sim)
+{
+	FILE *out;
+
+	if (!sim->set.report)
+		return 0;
+	out = fopen(sim->set.report, "ae");
+	if (out)
+		return fclose(out);
+	fprintf(stderr, "vblksim: report: cannot write %s: %s; name a file in a directory that is there\n",
+		sim->set.report, strerror(errno));
+	return -1;
+}
+
 static bool is_rule_broken(const struct sim *sim)
 {
 	for (int rule = 0; rule < NR_RULES; rule++)
@@ -137,6 +152,8 @@ int main(int argc, char **argv)
 	status = add_scripts(&sim);
 	if (status)
 		return status;
+	if (check_report(&sim))
+		return WENT_WRONG;
 	if (open_disk(&sim) || catch_signals() || run(&sim))
 		return WENT_WRONG;
 	ring_free(&sim);

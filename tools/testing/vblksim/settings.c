@@ -666,6 +666,7 @@ static void print_help(void)
 			       " (not by default)");
 	puts("\n  --list-rules   the rules that are watched\n"
 	     "  --list-script  what a script can do\n"
+	     "  ctl            the commands for one that runs\n"
 	     "  --version      the version\n"
 	     "  --help         this text");
 }
