@@ -193,11 +193,10 @@ def test_bounce_buffers(kernel):
         for id in TRANSLATED:
             disk = layout.disks[id]
             assert has_access_platform(guest, disk)
+            # The most that fits: the DMA layer sends all of it through them.
             segment = guest.sysfs(f"/sys/block/{disk.name}/queue/max_segment_size")
-            assert int(segment) <= 256 << 10
+            assert 248 << 10 <= int(segment) <= 256 << 10
             check_io(guest, disk, 256)
-        used = guest.sysfs("/sys/kernel/debug/swiotlb/io_tlb_used_hiwater")
-        assert int(used) > 0
 
 
 # virtio-mmio

@@ -22,6 +22,10 @@ class BootFailed(GuestError):
     """The guest panicked before it was up, or was not up in time."""
 
 
+class BootHung(BootFailed):
+    """The guest was not up in time, and gave no sign of why."""
+
+
 class CommandFailed(GuestError):
     """A command in the guest ended with a status other than 0.
 

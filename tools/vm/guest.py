@@ -19,8 +19,8 @@ from pathlib import Path
 
 from . import host, image, kernels, process, qemu, qemu_dist
 from .agent import Agent
-from .errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
-                     GuestSplat, QemuDied, QemuRefused, QmpError)
+from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
+                     GuestError, GuestSplat, QemuDied, QemuRefused, QmpError)
 from .klog import KernelLog
 from .qmp import Qmp
 from .ui import UserError, say
@@ -177,6 +177,13 @@ class Guest:
                 if last or qemu.FLAW not in str(death):
                     raise
                 say("  QEMU fell over a flaw of its own; booting once more")
+            except BootHung as hang:
+                # A driver that is built in may have hung it, a module that is
+                # yet to be loaded has not.
+                if last or self.kernel.builtin:
+                    raise
+                say("  the guest hung before the driver was loaded; booting "
+                    f"once more\n{hang}")
         self.boot_seconds = time.monotonic() - started
         if self._root == "initramfs":
             self.run(image.INSTALL_TOOLS)
@@ -545,9 +552,10 @@ class Guest:
                 raise BootFailed("the guest panicked while it came up:\n"
                                  + self._log.tail(60))
             if time.monotonic() > limit:
-                raise BootFailed(
+                raise BootHung(
                     f"the guest was not up within {self._boot_timeout} s; the "
-                    f"last lines of its console:\n{self._log.tail()}")
+                    f"last lines of its console:\n{self._log.tail()}"
+                    + self._pending_interrupts())
         self.release = self._agent.release
 
     def _pump(self, timeout):
