@@ -31,8 +31,6 @@ def pytest_configure(config):
         "markers", "kernels(*names, full=()): the kernels that the test runs on")
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
-    config.addinivalue_line(
-        "markers", "full: takes long; only `make check-full` runs it")
 
 
 def _names(metafunc):
@@ -61,16 +59,12 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
-    """Leave out what takes long, and put together what runs on one kernel.
+def pytest_collection_modifyitems(items):
+    """Within a file, put together what runs on one kernel.
 
     pytest groups by a parameter's place in each test's own list, and would
     boot the guests of a file anew wherever two tests name other kernels.
     """
-    if not os.environ.get("FULL"):
-        long = [item for item in items if item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
     files = list(dict.fromkeys(item.path for item in items))
 
     def place(item):

@@ -430,7 +430,6 @@ def test_file_system(guest):
     assert sim.report["types"]["discard"] > 0
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_many_requests(guest, ring):
     """Hundreds of thousands of requests, and not one breaks a rule."""
