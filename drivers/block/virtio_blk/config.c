@@ -23,6 +23,14 @@
 /* The largest disk whose size in bytes fits a loff_t. */
 #define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
 
+/* Use none of the commands whose data says where they apply. */
+static void virtblk_clear_range_commands(struct virtio_device *vdev)
+{
+	__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
+	__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
+	__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
+}
+
 /*
  * VIRTIO 1.3, 5.2.5.1: with zones that the host manages, no DISCARD.  The other
  * two would move write pointers behind the block layer's back; it zeroes by
@@ -58,9 +66,7 @@ static int virtblk_validate_zones(struct virtio_device *vdev)
 		dev_err(&vdev->dev, "host-managed zones need a kernel with CONFIG_BLK_DEV_ZONED\n");
 		return -EINVAL;
 	}
-	__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
-	__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
-	__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
+	virtblk_clear_range_commands(vdev);
 	return 0;
 }
 
@@ -88,11 +94,8 @@ int virtblk_validate(struct virtio_device *vdev)
 	 * 1.3, 5.2.6).  Those of QEMU, for guests that are not, take them in
 	 * the guest's byte order, and a range that is misread destroys data.
 	 */
-	if (!virtio_is_little_endian(vdev)) {
-		__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
-		__virtio_clear_bit(vdev, VIRTIO_BLK_F_SECURE_ERASE);
-		__virtio_clear_bit(vdev, VIRTIO_BLK_F_WRITE_ZEROES);
-	}
+	if (!virtio_is_little_endian(vdev))
+		virtblk_clear_range_commands(vdev);
 	return virtblk_validate_zones(vdev);
 }
 
@@ -633,15 +636,8 @@ const char *virtblk_config_shrunk(const struct virtblk_config *was,
 	return NULL;
 }
 
-/**
- * virtblk_read_capacity() - ask the device for its capacity
- * @vdev: the device
- *
- * Context: may sleep.
- *
- * Return: the capacity in sectors, no more than Linux can address.
- */
-u64 virtblk_read_capacity(struct virtio_device *vdev)
+/* The capacity in sectors, no more than Linux can address. */
+static u64 virtblk_read_capacity(struct virtio_device *vdev)
 {
 	u64 capacity;
 

@@ -254,7 +254,6 @@ int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
 void virtblk_restore_writeback(struct virtio_blk *vblk);
-u64 virtblk_read_capacity(struct virtio_device *vdev);
 void virtblk_update_capacity(struct virtio_blk *vblk, bool resize);
 void virtblk_config_work(struct work_struct *work);
 int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo);

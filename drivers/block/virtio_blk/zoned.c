@@ -8,7 +8,7 @@
  */
 
 #include <linux/blk-mq.h>
-#include <linux/sched/mm.h>
+#include <linux/sizes.h>
 #include <linux/vmalloc.h>
 
 #include "virtio_blk.h"
