@@ -49,11 +49,6 @@ def guest(kernel):
         yield guest
 
 
-def queue_file(guest, disk, name):
-    """Return a number from the disk's queue directory in sysfs."""
-    return int(guest.sysfs(f"/sys/block/{disk}/queue/{name}"))
-
-
 def io(guest, disk, size="1m"):
     """Verified I/O of all kinds on all CPUs; return how many I/Os."""
     block = guest.sysfs(f"/sys/block/{disk}/queue/logical_block_size")

@@ -48,15 +48,6 @@ void watch_count(struct watch *watch, uint32_t type)
 	watch->types[type < last ? type : last]++;
 }
 
-uint64_t watch_broken(const struct watch *watch)
-{
-	uint64_t sum = 0;
-
-	for (int rule = 0; rule < NR_RULES; rule++)
-		sum += watch->broken[rule];
-	return sum;
-}
-
 static void put_string(FILE *out, const char *text)
 {
 	fputc('"', out);

@@ -65,9 +65,6 @@ bool watch_check(struct watch *watch, enum rule rule, bool kept,
 /* a request of that type was watched; types above 31 count as 31 */
 void watch_count(struct watch *watch, uint32_t type);
 
-/* how often any rule was broken */
-uint64_t watch_broken(const struct watch *watch);
-
 /* JSON: requests by type, rules checked, rules broken with section and words */
 void watch_report(const struct watch *watch, FILE *out);
 
