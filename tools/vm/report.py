@@ -36,15 +36,12 @@ kernel_log      "no complaint", if the guest's kernel had none
 A fact that the run did not reach is missing.
 """
 
-import base64
 import html
-import re
-import subprocess
 import textwrap
 from pathlib import Path
-from string import Template
 
-from . import host
+from .page import LIGHT, figure, html_table, page, text_table
+from .page import plot as draw
 from .queues import format_cpus
 from .verdict import NOT_REACHED
 
@@ -141,19 +138,9 @@ def _affinity_words(disk):
 
 # For the terminal
 
-def _text_table(header, rows):
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    numeric = [all(re.match(r"\d|-$|not known$", cell) for cell in column)
-               for column in zip(*rows)]
-    lines = ["  ".join(cell.rjust(width) if right else cell.ljust(width)
-                       for cell, width, right in zip(row, widths, numeric))
-             for row in [header, *rows]]
-    return "\n".join(f"  {line}".rstrip() for line in lines)
-
-
 def queue_tables(facts):
     """Return the tables of both disks' queues, as text."""
-    parts = [f"\n{_disk_title(facts, id)}\n{_text_table(*_queue_table(disk))}\n"
+    parts = [f"\n{_disk_title(facts, id)}\n{text_table(*_queue_table(disk))}\n"
              f"  {_affinity_words(disk)}\n" for id, disk in facts["disks"].items()]
     (queue, *_), one = facts["one_queue"]["queues"], facts["one_queue"]
     parts.append(f"\n{one['name']} with num_request_queues=1: CPUs "
@@ -167,27 +154,21 @@ def comparison_table(facts):
     words = "\n".join(
         textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  ")
         for text in (_comparison_words(facts), facts["wall_clock"]))
-    return (f"\nour driver and the kernel's own\n{_text_table(header, rows)}\n"
+    return (f"\nour driver and the kernel's own\n{text_table(header, rows)}\n"
             f"\n{words}\n")
 
 
 def verdict_text(facts):
     """Return the checks and the verdict, as text."""
     header, rows = _check_table(facts)
-    parts = [_text_table(header, rows) if rows else "",
+    parts = [text_table(header, rows) if rows else "",
              _missing_words(facts), f"{facts['verdict']}: {facts['why']}"]
     return "".join(f"\n{part}\n" for part in parts if part)
 
 
 # The plot
 
-_LIGHT = {"ink": "#1f2328", "paper": "#ffffff", "faint": "#6b7280",
-          "accent": "#2563a8"}
-_DARK = {"ink": "#e4e6ea", "paper": "#16181c", "faint": "#9aa1ac",
-         "accent": "#6ea8e8"}
-
-
-def plot(facts, colours=_LIGHT):
+def plot(facts, colours=LIGHT):
     """Return a PNG with the ratio of each round, made with gnuplot."""
     # A gap between the jobs.
     rows = [(number + number // 2 * 0.5, row)
@@ -202,14 +183,8 @@ def plot(facts, colours=_LIGHT):
              "$jobs << END",
              *(f'{number} "{JOB_NAMES[row["job"]]}"'
                for number, row in rows[::2]), "END",
-             *(f"{name} = '{value}'" for name, value in colours.items()),
-             f"reach = {max(extreme * 1.1, 1.4)}", f"rounds = {_rounds(facts)}",
-             f"load '{_HERE / 'ratios.gnuplot'}'", ""]
-    made = subprocess.run([host.which("gnuplot")], input="\n".join(lines).encode(),
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if made.returncode or not made.stdout:
-        raise OSError(f"gnuplot failed: {made.stderr.decode().strip()}")
-    return made.stdout
+             f"reach = {max(extreme * 1.1, 1.4)}", f"rounds = {_rounds(facts)}"]
+    return draw(_HERE / "ratios.gnuplot", lines, colours)
 
 
 def _queues(row):
@@ -221,25 +196,14 @@ def _queues(row):
 def html_page(facts):
     """Return a page that shows all of it and needs nothing else."""
     sections = [_queue_section, _comparison_section, _data_section]
-    return Template((_HERE / "report.html").read_text()).substitute(
-        verdict=facts["verdict"], mark=facts["verdict"].lower(),
-        why=html.escape(facts["why"]), figures=_figures(facts),
-        sections="".join(section(facts) for section in sections),
-        checks=_html_table(*_check_table(facts), kind="text")
-        + f"<p>{_missing_words(facts)}</p>",
-        versions=_html_table(["", ""], _version_rows(facts), kind="text"))
-
-
-def _html_table(header, rows, kind="wide"):
-    """Return a table; one of kind "wide" has no lines broken, and scrolls."""
-    def row(cells, tag):
-        return "<tr>" + "".join(
-            f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    head = row(header, "th") if any(header) else ""
-    body = "".join(row(cells, "td") for cells in rows)
-    return (f'<div class="{kind}"><table><thead>{head}</thead>'
-            f"<tbody>{body}</tbody></table></div>")
+    body = "\n".join([
+        f'<div class="figures">{_figures(facts)}</div>',
+        *(section(facts) for section in sections),
+        "<h2>Checks</h2>", html_table(*_check_table(facts), kind="text"),
+        f"<p>{_missing_words(facts)}</p>", "<h2>Versions and times</h2>",
+        html_table(["", ""], _version_rows(facts), kind="text")])
+    return page("make run", facts["verdict"], facts["why"], body,
+                mark=facts["verdict"].lower())
 
 
 def _figures(facts):
@@ -261,24 +225,20 @@ def _queue_section(facts):
         return ""
     return "<h2>Queues</h2>" + "".join(
         f"<h3>{html.escape(_disk_title(facts, id))}</h3>"
-        f"{_html_table(*_queue_table(disk))}<p>{_affinity_words(disk)}.</p>"
+        f"{html_table(*_queue_table(disk))}<p>{_affinity_words(disk)}.</p>"
         for id, disk in facts["disks"].items())
 
 
 def _comparison_section(facts):
     if "comparison" not in facts:
         return ""
-    light, dark = (base64.b64encode(plot(facts, colours)).decode()
-                   for colours in (_LIGHT, _DARK))
     return (
         "<h2>Our driver and the kernel's own</h2>"
-        '<figure><picture><source media="(prefers-color-scheme: dark)" '
-        f'srcset="data:image/png;base64,{dark}">'
-        f'<img src="data:image/png;base64,{light}" width="1000" height="560" '
-        'alt="Ratios of IOPS, by job and number of queues, as in the table '
-        'below"></picture></figure>'
+        + figure(lambda colours: plot(facts, colours), (1000, 560),
+                 "Ratios of IOPS, by job and number of queues, as in the table "
+                 "below") +
         f"<p><strong>{html.escape(facts['wall_clock'])}</strong></p>"
-        f"{_html_table(*_comparison_table(facts))}"
+        f"{html_table(*_comparison_table(facts))}"
         f"<p>{html.escape(_comparison_words(facts))}</p>")
 
 
@@ -288,7 +248,7 @@ def _data_section(facts):
         return ""
     rows = [[name, found["inside"], found["around"], found["image_inside"],
              found["image_around"]] for name, found in facts["clearing"].items()]
-    return "<h2>Discard and write zeroes</h2>" + _html_table(
+    return "<h2>Discard and write zeroes</h2>" + html_table(
         ["", "reads back as", "around it", "the qcow2 file holds there",
          "and around it"], rows)
 
