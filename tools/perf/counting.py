@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Counting the instructions that a guest's kernel executes for each I/O.
+
+A guest with one emulated CPU, whose clock goes by instructions, runs fio twice
+on a device, with more I/Os the second time.  The plugin insncount counts how
+often each block of the kernel's code ran; the difference of both runs, divided
+by the difference in I/Os, is what an I/O costs.  What else fio does, and what
+else the guest has to do, is the same in both and drops out.
+
+It does not matter what else the host does meanwhile: no clock is involved.
+"""
+
+import json
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm import cache, host, image, qemu_dist
+from vm.arch import AMD64
+from vm.disk import GIB, Disk
+from vm.errors import GuestError
+from vm.guest import Guest
+from vm.ui import UserError
+
+from .symbols import Symbols
+
+_HERE = Path(__file__).resolve().parent
+_OLDEST_QEMU = (9, 1)
+
+# The functions that are called when memory is allocated and when a device
+# interrupts, and the registers by which a device is notified.
+_ALLOCATES = re.compile(r"(kmem_cache_alloc|__kmalloc|kmalloc|__alloc_pages"
+                        r"|__alloc_frozen_pages)(?!.*bulk)\w*$")
+_INTERRUPT = "common_interrupt"
+_NOTIFIED = re.compile(r"virtio-pci-notify-virtio-(blk|scsi)$|nvme$")
+_TAKE = ("_raw_spin_lock", "_raw_spin_lock_irq", "_raw_spin_lock_irqsave",
+         "_raw_spin_lock_bh", "_raw_spin_trylock")
+_RELEASE = ("_raw_spin_unlock", "_raw_spin_unlock_irq",
+            "_raw_spin_unlock_irqrestore", "_raw_spin_unlock_bh")
+
+# null_blk is the block layer alone; for all others QEMU's null backend is
+# behind the device.
+DEVICES = ("null_blk", "nvme", "virtio-scsi", "stock", "ours")
+DRIVERS = ("stock", "ours")
+# Long enough for all that fio submits meanwhile to be completed at once.
+_LATENCY_NS = 2_000_000
+
+_WARM_UP = 2048
+
+
+@dataclass
+class Cost:
+    """What an I/O costs, on the average.
+
+    functions: {(function, module): (instructions, calls)} of the kernel.
+    stores: {registers: number} of stores to devices.
+    user: instructions in user mode.
+    locked, acquisitions: instructions executed with a lock of the virtio-blk
+        driver's held, and how often it is taken.
+    irqsoff: the kernel's instructions with interrupts off; None if it was not
+        asked for.
+    """
+    ios: int
+    functions: dict
+    stores: dict
+    user: float
+    locked: float
+    acquisitions: float
+    irqsoff: float | None = None
+
+    @property
+    def kernel(self):
+        """Instructions in the kernel."""
+        return sum(count for count, _ in self.functions.values())
+
+    def modules(self):
+        """Return the instructions of each module, vmlinux being one."""
+        found = {}
+        for (_, module), (count, _) in self.functions.items():
+            found[module] = found.get(module, 0) + count
+        return found
+
+    def _calls(self, wanted):
+        return sum(calls for (name, _), (_, calls) in self.functions.items()
+                   if wanted(name))
+
+    @property
+    def interrupts(self):
+        """Interrupts of devices."""
+        return self._calls(lambda name: name == _INTERRUPT)
+
+    @property
+    def kicks(self):
+        """Stores that notify a device: of requests, or that replies were read."""
+        return sum(count for name, count in self.stores.items()
+                   if _NOTIFIED.match(name))
+
+    @property
+    def allocations(self):
+        """Calls that allocate memory."""
+        return self._calls(_ALLOCATES.match)
+
+    def as_dict(self):
+        """Return all of it for JSON; functions are the most expensive first."""
+        functions = sorted(self.functions.items(), key=lambda item: -item[1][0])
+        return {
+            "ios": self.ios, "kernel": round(self.kernel, 2),
+            "user": round(self.user, 2), "locked": round(self.locked, 2),
+            "acquisitions": round(self.acquisitions, 3),
+            "irqsoff": self.irqsoff and round(self.irqsoff, 2),
+            "interrupts": round(self.interrupts, 4),
+            "kicks": round(self.kicks, 4),
+            "allocations": round(self.allocations, 4),
+            "modules": {name: round(count, 2)
+                        for name, count in sorted(self.modules().items())
+                        if round(count, 2)},
+            "functions": [[name, module, round(count, 2), round(calls, 4)]
+                          for (name, module), (count, calls) in functions
+                          if abs(count) >= 0.05]}
+
+
+class _Counts:
+    """What the plugin wrote at one mark."""
+
+    def __init__(self, path):
+        self.blocks = {}
+        self.io = {}
+        for line in path.read_text().splitlines():
+            kind, *words = line.split()
+            if kind == "block":
+                self.blocks[int(words[0], 16), int(words[1])] = int(words[2])
+            elif kind == "io":
+                self.io[" ".join(words[:-1])] = int(words[-1])
+            elif kind == "locked":
+                self.locked, self.acquisitions = map(int, words)
+            else:
+                setattr(self, kind, int(words[0]))
+
+
+def _cost(marks, ios, symbols, fine):
+    """Return the cost of an I/O from three marks around two runs of fio.
+
+    ios: by how many the second run had more.
+    """
+    def extra(read):
+        first, second, third = map(read, marks)
+        return ((third - second) - (second - first)) / ios
+
+    functions = {}
+    for key in marks[2].blocks:
+        times = extra(lambda counts: counts.blocks.get(key, 0))
+        if times:
+            address, size = key
+            name, module, entry = symbols.at(address)
+            count, calls = functions.get((name, module), (0, 0))
+            functions[name, module] = (count + times * size,
+                                       calls + times * entry)
+    stores = {name: extra(lambda counts: counts.io.get(name, 0))
+              for name in marks[2].io}
+    return Cost(ios, functions, stores, extra(lambda counts: counts.user),
+                extra(lambda counts: counts.locked),
+                extra(lambda counts: counts.acquisitions),
+                extra(lambda counts: counts.irqsoff) if fine else None)
+
+
+def _compile(directory, source, *flags):
+    made = subprocess.run(
+        ["gcc", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
+         "-fPIC", "-shared", "-fvisibility=hidden", *flags,
+         "-o", directory / f"{source.stem}.so", source],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode:
+        raise UserError(f"compiling {source.name} failed:\n{made.stdout}")
+
+
+def plugin():
+    """Return the path of the plugin, compiled first if need be."""
+    host.need("amd64")
+    found = qemu_dist.version(qemu_dist.find())
+    if found < _OLDEST_QEMU:
+        raise UserError(
+            f"QEMU is {found[0]}.{found[1]}, and counting instructions takes "
+            f"{_OLDEST_QEMU[0]}.{_OLDEST_QEMU[1]}; set QEMU to the path of a "
+            "newer qemu-system-x86_64, or leave it unset for Debian's backport")
+    source = _HERE / "insncount.c"
+    name = "insncount-" + image._digest(source.read_text(),
+                                        (_HERE / "qemu_plugin.h").read_text())
+    return cache.populate(name, lambda made: _compile(made, source),
+                          mib=4) / "insncount.so"
+
+
+class CountingGuest:
+    """A guest in which instructions are counted, in a with block.
+
+    kernel: a vm.kernels.Kernel, or a name for vm.kernels.find().
+    driver: the first virtio-blk driver, as for Guest.
+    queues, maxcpus: of the disks, and CPUs that there might be: a queue takes
+        one each.
+    params, properties: the driver's, and of the disks.
+    multipath: NVMe goes through the kernel's multipath device, as it does by
+        default; without, it is cheaper.
+    options: more for Guest.
+    """
+
+    def __init__(self, kernel, driver="ours", queues=1, maxcpus=None, params="",
+                 properties=None, multipath=True, **options):
+        # Without ioeventfd the device works in the CPU's own thread: when it
+        # gets to run does not depend on what else the host does.
+        properties = {"ioeventfd": False, **(properties or {})}
+        self.guest = Guest(
+            kernel, cpus=1, maxcpus=maxcpus, driver=driver, params=params,
+            cmdline="nokaslr" + ("" if multipath else
+                                 " nvme_core.multipath=N"),
+            disks=[Disk("null", queues=queues, **properties),
+                   Disk("burst", queues=queues, latency_ns=_LATENCY_NS,
+                        **properties)],
+            **options)
+        self.driver = driver
+        self._mark = 0
+        self._symbols = None
+
+    def __enter__(self):
+        self._temporary = tempfile.TemporaryDirectory(prefix="vblk-counts-")
+        self._directory = Path(self._temporary.name)
+        self._watch = self._directory / "watch"
+        self._watch.write_text("")
+        self.guest._qemu_args += [
+            "-icount", "shift=0,sleep=off",
+            "-plugin", f"file={plugin()},out={self._directory}/counts,"
+                       f"watch={self._watch}",
+            *_other_devices()]
+        self.guest.__enter__()
+        self.guest.put(image.program(_HERE / "mark.c", AMD64), "/run/mark")
+        # What the kernel still has to do after booting comes to an end: a minute
+        # of a guest's that sleeps is over at once, its clock going by
+        # instructions.
+        self.guest.run("echo 4 > /proc/sys/vm/nr_hugepages; sleep 60",
+                       timeout=300)
+        return self
+
+    def __exit__(self, *error):
+        try:
+            # An idle guest whose clock does not wait for time to pass leaves
+            # QEMU's main thread little chance to hear of anything.
+            if error[0] is None:
+                self.guest.close(quit=False)
+            return self.guest.__exit__(*error)
+        finally:
+            self._temporary.cleanup()
+
+    def use(self, driver, params=""):
+        """Change to another virtio-blk driver, or load one anew."""
+        self.guest.unload()
+        if driver == "stock":
+            self.guest.load_stock(params)
+        else:
+            self.guest.load(params)
+        self.driver = driver
+        self._symbols = None
+
+    def path(self, device, burst=False):
+        """Return the path of a device in the guest, one of DEVICES."""
+        guest = self.guest
+        if device in DRIVERS:
+            if device != self.driver:
+                self.use(device)
+            return "/dev/" + guest.dev("burst" if burst else "null")
+        if device == "null_blk":
+            guest.run("[ -e /dev/nullb0 ] || modprobe null_blk nr_devices=1")
+            return "/dev/nullb0"
+        serial = f"{device}-{'burst' if burst else 'null'}"
+        found = guest.run("cd /sys/block; for disk in *; do "
+                          "cat $disk/device/serial $disk/device/vpd_pg80 2>&- |"
+                          f"grep -qaw {serial} && echo /dev/$disk; done; true")
+        paths = [path for path in found.output.split() if "c" not in path[8:]]
+        if len(paths) != 1:
+            raise GuestError(f"the guest has {len(paths)} disks with serial "
+                             f"number {serial}, not one")
+        return paths[0]
+
+    def measure(self, device, job, ios=65536, fine=False):
+        """Return the Cost of an I/O of a job on a device.
+
+        ios: by how many the second run has more than the first.
+        fine: count instructions with interrupts off too, which is slow.
+        """
+        path = self.path(device, job.burst)
+        self._no_scheduler(path.removeprefix("/dev/"))
+        if self._symbols is None or device == "null_blk":
+            self._symbols = Symbols(
+                self.guest.run("cat /proc/kallsyms", timeout=300).output)
+        self._write_watch(fine)
+        self._run(path, job, _WARM_UP, fine)
+        marks = self._run(path, job, ios, fine)
+        return _cost(marks, ios, self._symbols, fine)
+
+    def _no_scheduler(self, name):
+        """A scheduler costs thousands of instructions; multipath has none."""
+        file = f"/sys/block/{name}/queue/scheduler"
+        self.guest.run(f"[ ! -e {file} ] || "
+                       f"{{ echo none > {file} && grep -qF '[none]' {file}; }}")
+
+    def _write_watch(self, fine):
+        lines = ["fine"] if fine else []
+        extent = self._symbols.extent("virtio_blk")
+        if extent:
+            lines += [f"module {extent[0]:x} {extent[1]:x}"]
+            lines += [f"take {address:x}"
+                      for address in self._symbols.addresses(_TAKE)]
+            lines += [f"release {address:x}"
+                      for address in self._symbols.addresses(_RELEASE)]
+        self._watch.write_text("".join(f"{line}\n" for line in lines))
+
+    def _run(self, path, job, ios, fine):
+        """Run fio with few I/Os and with ios more; return the marks' counts."""
+        amounts = (_WARM_UP, _WARM_UP + ios)
+        words = [f"--{key}={value}" for key, value in job.options().items()]
+        fio = " ".join(["fio --name=job --thread --output-format=json",
+                        f"--filename={path}", *words])
+        script = "cd /run && rm -f *.json && /run/mark"
+        for amount in amounts:
+            script += (f" && {fio} --number_ios={amount} --size=1g "
+                       f"--io_size=1t --output={amount}.json && /run/mark")
+        self.guest.run(script, timeout=None)
+        for amount in amounts:
+            text = self.guest.run(f"cat /run/{amount}.json").output
+            (done,) = json.loads(text[text.index("{"):])["jobs"]
+            number = done["read"]["total_ios"] + done["write"]["total_ios"]
+            if number != amount or done["error"]:
+                raise GuestError(f"fio did {number} of {amount} I/Os on {path}, "
+                                 f"error {done['error']}")
+        marks = [_Counts(self._directory / f"counts.{self._mark + number}")
+                 for number in range(3)]
+        for number in range(3):
+            (self._directory / f"counts.{self._mark + number}").unlink()
+        self._mark += 3
+        return marks
+
+
+def _other_devices():
+    """Return QEMU's options for the devices that virtio-blk is compared with."""
+    options = ["-device", "virtio-scsi-pci,id=peer,num_queues=1,"
+               "ioeventfd=off"]
+    for kind, latency in (("null", 0), ("burst", _LATENCY_NS)):
+        for device in ("nvme", "virtio-scsi"):
+            options += ["-blockdev", json.dumps(
+                {"driver": "null-co", "node-name": f"{device}-{kind}",
+                 "size": GIB, "latency-ns": latency})]
+        options += ["-device", f"nvme,drive=nvme-{kind},serial=nvme-{kind},"
+                               "max_ioqpairs=1",
+                    "-device", f"scsi-hd,bus=peer.0,drive=virtio-scsi-{kind},"
+                               f"serial=virtio-scsi-{kind}"]
+    return options

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The jobs that drivers are measured at, and the devices they run on."""
+
+from dataclasses import dataclass, field
+
+from vm.ui import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What fio does.
+
+    name, title: what it is called, on a command line and in a table.
+    rw, bs, engine, depth: fio's, bs as fio spells it.
+    burst: the device holds requests back for a while, so that they are
+        completed many at a time; otherwise QEMU ends each before the guest
+        executes its next instruction, and there is an interrupt for each.
+    """
+    name: str
+    title: str
+    rw: str = "randread"
+    bs: str = "4k"
+    engine: str = "libaio"
+    depth: int = 32
+    burst: bool = False
+    extra: dict = field(default_factory=dict)
+
+    def options(self):
+        """Return fio's options but for the file and the amount."""
+        return {"rw": self.rw, "bs": self.bs, "ioengine": self.engine,
+                "iodepth": self.depth, "direct": 1, "norandommap": 1,
+                **self.extra}
+
+
+_BATCHES = {"iodepth_batch_submit": 16, "iodepth_batch_complete_min": 16,
+            "iodepth_batch_complete_max": 32}
+
+JOBS = {job.name: job for job in (
+    Job("randread-4k-qd32", "4 KiB random read, libaio, depth 32"),
+    Job("randwrite-4k-qd32", "4 KiB random write, libaio, depth 32",
+        rw="randwrite"),
+    Job("randread-4k-qd32-uring", "4 KiB random read, io_uring, depth 32",
+        engine="io_uring"),
+    # In ordinary memory it depends on what happened before how many pieces a
+    # buffer has, and the cost of them drowns the driver's.
+    Job("randread-64k-qd8", "64 KiB random read, libaio, depth 8", bs="64k",
+        depth=8, extra={"iomem": "shmhuge"}),
+    Job("randread-4k-qd1", "4 KiB random read, libaio, depth 1", depth=1),
+    Job("randread-4k-qd32-burst",
+        "4 KiB random read, libaio, depth 32, completions in bursts",
+        burst=True),
+    Job("randread-4k-qd32-batch",
+        "4 KiB random read, libaio, depth 32, submitted 16 at a time",
+        extra=_BATCHES),
+)}
+
+
+def find(name):
+    """Return the job of that name."""
+    if name not in JOBS:
+        raise UserError(f"JOB is {name!r}; there are {', '.join(JOBS)}")
+    return JOBS[name]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which part of the kernel a function belongs to.
+
+It goes by modules and by the beginnings of names.  What the block layer calls
+for itself too, such as the allocation of memory, counts as the kernel's.
+"""
+
+import re
+
+DRIVER, RING, INTERRUPT, BLOCK, KERNEL = LAYERS = (
+    "driver", "ring and mapping", "interrupt", "block layer", "rest of the kernel")
+# What a device costs beyond the block layer and its callers.
+DEVICE = (DRIVER, RING, INTERRUPT)
+
+_DRIVERS = {"virtio_blk", "nvme", "nvme_core", "virtio_scsi", "scsi_mod", "sd_mod",
+            "scsi_common", "null_blk"}
+_RINGS = {"virtio", "virtio_ring", "virtio_pci", "virtio_pci_modern_dev",
+          "virtio_pci_legacy_dev"}
+_NAMES = (
+    (DRIVER, r"scsi_|sd_|__scsi_|nvme_"),
+    (RING, r"virtqueue_|vring_|detach_buf_|vp_|virtio_|dma_|iommu_|swiotlb_|sg_"
+           r"|iowrite|ioread|blk_rq_map_sg|__blk_rq_map_sg|more_used"),
+    (INTERRUPT, r"(asm_|__)?common_interrupt|handle_(edge_)?irq|.*_irq_(event|rcu)"
+                r"|__handle_irq|note_interrupt|add_interrupt_randomness|fast_mix"
+                r"|irq_|irqentry_|apic_|native_apic|.*_eoi$|error_(entry|return)"
+                r"|sync_regs|msi_|.*_msi$|ack_edge"),
+    (BLOCK, r"_*blk_|_*bio_|_*sbitmap_|submit_bio|_*blkdev_|bvec_|bdev_"
+            r"|_*part_|_*rq_|elv_|wbt_|update_io_ticks|iov_iter_|bounce"
+            r"|block_"),
+)
+_PATTERNS = [(layer, re.compile(pattern)) for layer, pattern in _NAMES]
+
+
+def of(function, module):
+    """Return the layer of a function of a module, one of LAYERS."""
+    if module in _DRIVERS:
+        return DRIVER
+    if module in _RINGS:
+        return RING
+    for layer, pattern in _PATTERNS:
+        if pattern.match(function):
+            return layer
+    return KERNEL
+
+
+def sums(functions):
+    """Return the instructions of each layer, of a Cost's functions."""
+    found = dict.fromkeys(LAYERS, 0)
+    for (name, module), (count, _) in functions.items():
+        found[of(name, module)] += count
+    return found
+
+
+def device(functions):
+    """Return the instructions of driver, ring and interrupt together."""
+    found = sums(functions)
+    return sum(found[layer] for layer in DEVICE)

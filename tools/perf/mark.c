@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Executes the instruction at which insncount writes its counts. */
+
+int main(void)
+{
+	__asm__ volatile("xchg %bx, %bx");
+	return 0;
+}

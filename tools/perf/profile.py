@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make profile: what an I/O costs in instructions, by module and function."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from vm import kernels, ui
+from vm.ui import UserError, say, step
+
+from . import jobs
+from .counting import DEVICES, DRIVERS, CountingGuest
+
+_TOP = Path(__file__).resolve().parents[2]
+_ROWS = 40
+
+
+def functions_table(cost, rows=_ROWS):
+    """Return the functions of a Cost as text, the most expensive first."""
+    lines = ["  instructions    calls  function"]
+    ordered = sorted(cost.functions.items(), key=lambda item: -item[1][0])
+    for (name, module), (count, calls) in ordered[:rows]:
+        lines.append(f"{count:14.1f} {calls:8.2f}  {name} [{module}]")
+    rest = sum(count for _, (count, _) in ordered[rows:])
+    if len(ordered) > rows:
+        lines.append(f"{rest:14.1f}           {len(ordered) - rows} others")
+    return "\n".join(lines)
+
+
+def summary(cost):
+    """Return a Cost's sums as text."""
+    modules = sorted(cost.modules().items(), key=lambda item: -item[1])
+    lines = [f"{cost.kernel:14.1f}  instructions in the kernel, per I/O",
+             *(f"{count:14.1f}    in {name}" for name, count in modules
+               if count >= 0.05),
+             f"{cost.user:14.1f}  instructions in user mode",
+             f"{cost.locked:14.1f}  with the queue's lock held, taken "
+             f"{cost.acquisitions:.2f} times"]
+    if cost.irqsoff is not None:
+        lines.append(f"{cost.irqsoff:14.1f}  with interrupts off")
+    lines += [f"{cost.interrupts:14.3f}  interrupts",
+              f"{cost.kicks:14.3f}  notifications of the device",
+              f"{cost.allocations:14.3f}  allocations of memory"]
+    return "\n".join(lines)
+
+
+def growth(before, after):
+    """Return [(difference, before, after, function, module)], of two Costs.
+
+    The functions that changed most come first; in instructions per I/O.
+    """
+    rows = []
+    for key in before.functions.keys() | after.functions.keys():
+        was = before.functions.get(key, (0, 0))[0]
+        now = after.functions.get(key, (0, 0))[0]
+        if abs(now - was) >= 0.5:
+            rows.append((now - was, was, now, *key))
+    return sorted(rows, key=lambda row: -abs(row[0]))
+
+
+def growth_table(before, after, rows=_ROWS):
+    """Return what changed between two Costs, as text."""
+    total = after.kernel - before.kernel
+    lines = [f"{before.kernel:10.1f} -> {after.kernel:.1f} instructions per I/O: "
+             f"{total:+.1f} ({100 * total / before.kernel:+.2f} %)",
+             f"{before.locked:10.1f} -> {after.locked:.1f} with the lock held",
+             "", "    change     before      after  function"]
+    for change, was, now, name, module in growth(before, after)[:rows]:
+        lines.append(f"{change:+10.1f} {was:10.1f} {now:10.1f}  {name} [{module}]")
+    return "\n".join(lines)
+
+
+def build_revision(kernel, revision):
+    """Return the path of the module as it was at a git revision."""
+    found = subprocess.run(["git", "-C", _TOP, "rev-parse", "--verify", "-q",
+                            f"{revision}^{{commit}}"], text=True,
+                           stdout=subprocess.PIPE)
+    if found.returncode:
+        raise UserError(f"BASE is {revision!r}, which git does not know as a "
+                        "commit; name one, as in BASE=HEAD~1")
+    commit = found.stdout.strip()
+    out = kernels.output(kernel.release) / f"base-{commit[:12]}"
+    with tempfile.TemporaryDirectory(prefix="vblk-base-") as tree:
+        archive = subprocess.Popen(["git", "-C", _TOP, "archive", commit],
+                                   stdout=subprocess.PIPE)
+        subprocess.run(["tar", "-x", "-C", tree], stdin=archive.stdout, check=True)
+        archive.stdout.close()
+        if archive.wait():
+            raise UserError(f"git could not unpack BASE={revision}")
+        # That revision knows best how its module is built.
+        built = subprocess.run(
+            [sys.executable, "-c",
+             "import sys; from vm import kernels; "
+             "kernels.compile_module(kernels.Path(sys.argv[1]), "
+             "kernels.Path(sys.argv[2]))", kernel.build, out],
+            cwd=tree, env={**os.environ, "PYTHONPATH": f"{tree}/tools"},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if built.returncode:
+        raise UserError(f"building BASE={revision} failed:\n{built.stdout}")
+    return out / "virtio_blk.ko"
+
+
+def _ios():
+    text = os.environ.get("IOS") or "65536"
+    if not text.isdigit() or int(text) < 1024:
+        raise UserError(f"IOS is {text!r}; it is the number of I/Os to count, 1024 "
+                        "or more")
+    return int(text)
+
+
+def _count(kernel, driver, device, job, ios):
+    with CountingGuest(kernel, driver=driver) as counting:
+        if isinstance(driver, Path):
+            counting.driver = "ours"
+        with step(f"counting {ios} I/Os: {job.title}"):
+            return counting.measure(device, job, ios)
+
+
+def main():
+    """Profile as the variables KERNEL, DRIVER, JOB, IOS and BASE ask for."""
+    job = jobs.find(os.environ.get("JOB") or "randread-4k-qd32")
+    device = os.environ.get("DRIVER") or "ours"
+    if device not in DEVICES:
+        raise UserError(f"DRIVER is {device!r}; there are {', '.join(DEVICES)}")
+    base = os.environ.get("BASE")
+    if base and device != "ours":
+        raise UserError(f"BASE compares two builds of our driver, and DRIVER is "
+                        f"{device!r}; leave one of them out")
+    ios = _ios()
+    kernel = kernels.find(os.environ.get("KERNEL") or "6.12")
+    if kernel.builtin:
+        raise UserError(f"KERNEL is {kernel.name!r}, which has the driver built "
+                        "in; choose 6.1, 6.12 or 7.3-perf")
+    before = base and build_revision(kernel, base)
+    driver = device if device in DRIVERS else "ours"
+    if before:
+        was = _count(kernel, before, device, job, ios)
+    cost = _count(kernel, driver, device, job, ios)
+    say("")
+    print(f"{device}, {job.title}, Linux {kernel.release}\n")
+    print(summary(cost), end="\n\n")
+    print(functions_table(cost))
+    if before:
+        print(f"\nagainst {base}:")
+        print(growth_table(was, cost))
+    return 0
+
+
+if __name__ == "__main__":
+    ui.main(main)
