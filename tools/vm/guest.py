@@ -189,14 +189,18 @@ class Guest:
             self.run(image.INSTALL_TOOLS)
         self._load_first_driver()
 
-    def close(self):
-        """Switch the guest off; raise GuestSplat if its kernel complained."""
+    def close(self, quit=True):
+        """Switch the guest off; raise GuestSplat if its kernel complained.
+
+        quit: ask QEMU to; otherwise it is ended as it is.
+        """
         if self._process is None:
             return
         try:
             self.check_log()
-            self.qmp("quit")
-            process.end(self._process, timeout=10)
+            if quit:
+                self.qmp("quit")
+                process.end(self._process, timeout=10)
         finally:
             self._end()
 
