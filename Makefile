@@ -5,8 +5,8 @@
 PYTHON = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
-.PHONY: help modules kernel run shell check check-full check-arch lint clean \
-	distclean python
+.PHONY: help modules kernel run shell check check-full check-arch profile bench \
+	budget lint clean distclean python
 
 help:
 	@cat tools/vm/help.txt
@@ -16,6 +16,9 @@ modules kernel: python
 
 run shell lint: python
 	@$(PYTHON) -m vm.$@
+
+profile bench budget: python
+	@$(PYTHON) -m perf.$@
 
 check: python
 	@$(PYTHON) -m vm.host test

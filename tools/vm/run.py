@@ -84,13 +84,13 @@ def prepare(facts):
     version = qemu_dist.version(qemu_dist.find())
     facts["versions"] = {
         "kernel": kernel.release, "qemu": ".".join(map(str, version)),
-        "accelerator": accelerator, "driver": _commit(),
+        "accelerator": accelerator, "driver": commit(),
         "module_sha256": hashlib.sha256(module.read_bytes()).hexdigest()}
     facts["wall_clock"] = report.WALL_CLOCK[accelerator]
     return kernel, module
 
 
-def _commit():
+def commit():
     """Return the commit that the driver is built from, None outside git."""
     said = subprocess.run(["git", "-C", _TOP, "describe", "--always", "--dirty"],
                           text=True, stdout=subprocess.PIPE,

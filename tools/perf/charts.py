@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What make bench shows: tables, pictures, a page, all made of its facts.
+
+format         1
+kernel, qemu, accelerator, driver, ios, quick, seconds
+               what was measured with what, and over how many I/Os
+jobs           for each job and device what an I/O costs in the guest's kernel:
+               kernel, user, locked, interrupts, kicks, allocations, modules,
+               layers, functions [name, module, instructions, calls], ring,
+               restarting (finding stopped queues, per interrupt)
+usual_ring     the same of our driver on a ring of QEMU's usual size
+queues         likewise by number of queues, without functions
+other_kernels  likewise on other kernels, named by kernel_name
+wall_clock, scaling, scale
+               see perf.wallclock, perf.scaling, perf.scale
+goals          each goal, what was seen, and whether it is met
+error          only if it was cut short: by what
+
+What was not measured is missing.
+"""
+
+import html
+from pathlib import Path
+
+from vm.page import LIGHT, figure, html_table, page, plot, text_table
+
+from . import goals, jobs, layers, scale, scaling, wallclock
+
+_HERE = Path(__file__).parent
+TITLES = {"null_blk": "null_blk", "stock": "kernel's own", "nvme": "NVMe",
+          "virtio-scsi": "virtio-scsi", "ours": "ours"}
+_BREAKDOWN_JOB = "randread-4k-qd32"
+_FUNCTIONS = 25
+# The height of a device's boxes, with some room.
+_ROW = 6
+
+
+# Tables
+
+def _job_names(facts):
+    return list(dict.fromkeys(row["job"] for row in facts["jobs"]))
+
+
+def _devices(facts):
+    seen = {row["device"] for row in facts["jobs"]}
+    return [device for device in TITLES if device in seen]
+
+
+def _usual(facts, job):
+    return next((row for row in facts.get("usual_ring", ())
+                 if row["job"] == job), None)
+
+
+def _job_table(facts):
+    """Return instructions per I/O: null_blk's, and of others what is above."""
+    devices = _devices(facts)
+    header = ["job", *(TITLES[device] for device in devices), "goal",
+              "ours, ring 256"]
+    rows = []
+    for job in _job_names(facts):
+        floor = goals.find(facts, job, "null_blk")
+        usual = _usual(facts, job)
+        rows.append([
+            jobs.find(job).title,
+            *(_cell(goals.find(facts, job, device), floor, device)
+              for device in devices),
+            f"+{goals.ABOVE_NULL_BLK[job]}" if job in goals.ABOVE_NULL_BLK else "-",
+            _cell(usual, floor, "ours")])
+    return header, rows
+
+
+def _cell(row, floor, device):
+    if not row:
+        return "-"
+    if device == "null_blk" or not floor:
+        return f"{row['kernel']:.0f}"
+    return f"{row['kernel'] - floor['kernel']:+.0f}"
+
+
+def _detail_table(facts):
+    """Return what else was counted."""
+    header = ["job", "", "locked", "taken", "interrupts", "kicks", "allocations",
+              "driver, ring, interrupt"]
+    return header, [
+        [row["job"], TITLES[row["device"]], f"{row['locked']:.0f}",
+         f"{row['acquisitions']:.2f}", f"{row['interrupts']:.3f}",
+         f"{row['kicks']:.3f}", f"{row['allocations']:.2f}",
+         f"{row['device_layers']:.0f}"]
+        for job in _job_names(facts) for device in _devices(facts)
+        for row in [goals.find(facts, job, device)] if row]
+
+
+def _queue_table(facts):
+    header = ["", "queues", "kernel, per I/O", "finding stopped queues",
+              "interrupts per I/O"]
+    return header, [
+        [TITLES[row["device"]], str(row["queues"]), f"{row['kernel']:.0f}",
+         f"{row['restarting']:.0f}", f"{row['interrupts']:.2f}"]
+        for row in sorted(facts.get("queues", ()), key=lambda row: row["device"])]
+
+
+def _kernel_table(facts):
+    header = ["kernel", "job", "ours", "kernel's own", "ratio"]
+    found = {(row["kernel_name"], row["job"], row["device"]): row["kernel"]
+             for row in facts.get("other_kernels", ())}
+    return header, [
+        [kernel, job, f"{count:.0f}", f"{found[kernel, job, 'stock']:.0f}",
+         f"{count / found[kernel, job, 'stock']:.3f}"]
+        for (kernel, job, device), count in found.items()
+        if device == "ours" and (kernel, job, "stock") in found]
+
+
+def _goal_table(facts):
+    return ["", "goal", "seen"], [
+        ["met" if goal["met"] else "MISSED", goal["goal"], goal["seen"]]
+        for goal in facts["goals"]]
+
+
+def _layer_table(facts):
+    rows = [[TITLES[device], *(f"{row['layers'][name]:.0f}"
+                               for name in layers.LAYERS)]
+            for device in _devices(facts)
+            for row in [goals.find(facts, _BREAKDOWN_JOB, device)] if row]
+    return ["", *layers.LAYERS], rows
+
+
+def _tables(facts):
+    """Yield title, words, header and rows of each table that has rows."""
+    every = (
+        (f"Kernel instructions per I/O, Linux {facts['kernel']}",
+         "Counted in a guest with one emulated CPU; null-co behind the device, one "
+         "queue, no scheduler. null_blk is the block layer alone, and a figure "
+         "with a sign is what a device costs beyond it. Virtio-blk has a ring of "
+         "1024, on which our driver does without indirect descriptors, but for "
+         "the last column: QEMU's usual size.", _job_table(facts)),
+        ("Goals", "", _goal_table(facts)),
+        ("What else an I/O takes",
+         "Instructions with a lock of the virtio-blk driver's held, and how often "
+         "it is taken; interrupts, notifications of the device and allocations of "
+         "memory; instructions in driver, ring and interrupt alone.",
+         _detail_table(facts)),
+        ("Where the instructions are", f"Per I/O, {_BREAKDOWN_JOB}.",
+         _layer_table(facts)),
+        ("With more queues", f"{jobs.find(_BREAKDOWN_JOB).title}, which has an "
+         "interrupt for each I/O; finding stopped queues is counted per "
+         "interrupt.", _queue_table(facts)),
+        ("On other kernels", "Kernel instructions per I/O.", _kernel_table(facts)),
+    )
+    for title, words, (header, rows) in every:
+        if rows:
+            yield title, words, header, rows
+
+
+def _texts(facts):
+    """Yield title and text of the parts that have tables of their own."""
+    if facts.get("wall_clock"):
+        yield "By the clock", wallclock.text(facts["wall_clock"])
+    if facts.get("scaling"):
+        yield "Scaling over vCPUs", scaling.text(facts["scaling"])
+    elif "scaling" in facts:
+        yield "Scaling over vCPUs", f"Not measured: {scaling.why_meaningless()}."
+    for part, found in facts.get("scale", {}).items():
+        yield f"At scale: {part}", scale.TABLES[part](found)
+
+
+def text(facts):
+    """Return all of it for a terminal."""
+    parts = [f"{title}\n{text_table(header, rows)}"
+             for title, _, header, rows in _tables(facts)]
+    parts += [f"{title}\n{body}" for title, body in _texts(facts)]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+# Pictures
+
+def _bars(facts, colours=LIGHT):
+    """Draw kernel instructions per I/O by job and device."""
+    names, devices = _job_names(facts), _devices(facts)
+    lines = ["$bars << END"]
+    for job in names:
+        found = [goals.find(facts, job, device) for device in devices]
+        lines.append(" ".join([f'"{job}"', *(
+            str(row["kernel"]) if row else "NaN" for row in found)]))
+    return plot(_HERE / "bars.gnuplot", [
+        *lines, "END", f"array titles[{len(devices)}] = [" + ", ".join(
+            f'"{TITLES[device]}"' for device in devices) + "]",
+        f"count = {len(devices)}"], colours)
+
+
+def _queue_lines(facts, colours=LIGHT):
+    """Draw the cost of an I/O with its interrupt over the number of queues."""
+    lines = []
+    for device in ("ours", "stock"):
+        lines += [f"${device} << END", *(
+            f"{row['queues']} {row['kernel']}" for row in facts["queues"]
+            if row["device"] == device), "END"]
+    return plot(_HERE / "queues.gnuplot", lines, colours)
+
+
+def _boxes(row, level):
+    """Return boxes: x from, x to, y from, y to, layer, name.
+
+    Of three rows: the whole, its layers, and their functions, each as wide as
+    the instructions it takes.
+    """
+    boxes, left = [(0, row["kernel"], level + 4.6, level + 5.4, -1,
+                    f"{TITLES[row['device']]}: {row['kernel']:.0f}")], 0
+    for number, layer in enumerate(layers.LAYERS):
+        width = row["layers"][layer]
+        boxes.append((left, left + width, level + 3, level + 4.6, number,
+                      f"{layer} {width:.0f}"))
+        place = left
+        for name, module, count, _ in row["functions"]:
+            if count > 0 and layers.of(name, module) == layer:
+                boxes.append((place, place + count, level, level + 3, number,
+                              name))
+                place += count
+        left += width
+    return boxes
+
+
+def _breakdown(facts, colours=LIGHT):
+    """Draw, of a few devices, the instructions by layer and function."""
+    rows = [row for device in ("null_blk", "stock", "nvme", "ours")
+            for row in [goals.find(facts, _BREAKDOWN_JOB, device)] if row]
+    lines = ["$boxes << END"]
+    for level, row in enumerate(rows):
+        for left, right, low, high, layer, name in _boxes(row, level * _ROW):
+            lines.append(f'{left} {right} {low} {high} {layer} "{name}"')
+    return plot(_HERE / "breakdown.gnuplot", [*lines, "END", (
+        f"widest = {max(row['kernel'] for row in rows)}"),
+        f"height = {len(rows) * _ROW}"], colours)
+
+
+_PICTURES = {
+    "cost": (_bars, (1000, 560), "jobs",
+             "Kernel instructions per I/O, by job and device"),
+    "queues": (_queue_lines, (1000, 560), "queues",
+               "Kernel instructions per I/O over the number of queues"),
+    "breakdown": (_breakdown, (1000, 1200), "jobs",
+                  "Kernel instructions per I/O by layer and function"),
+}
+
+
+def pictures(facts):
+    """Return by name functions that return a PNG, of what was measured."""
+    return {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
+            for name, (draw, _, key, _) in _PICTURES.items() if facts.get(key)}
+
+
+# The page
+
+def _function_section(facts):
+    """Return the functions in which two drivers differ most."""
+    rows = [goals.find(facts, _BREAKDOWN_JOB, device)
+            for device in ("ours", "stock")]
+    if not all(rows):
+        return ""
+    ours, stock = ({(name, module): count
+                    for name, module, count, _ in row["functions"]}
+                   for row in rows)
+    changes = sorted(((ours.get(key, 0) - stock.get(key, 0), *key)
+                      for key in ours.keys() | stock.keys()),
+                     key=lambda row: -abs(row[0]))[:_FUNCTIONS]
+    return "<h2>Functions that differ most</h2>" + html_table(
+        ["function", "ours", "kernel's own", "difference"],
+        [[f"{name} [{module}]", f"{ours.get((name, module), 0):.1f}",
+          f"{stock.get((name, module), 0):.1f}", f"{change:+.1f}"]
+         for change, name, module in changes])
+
+
+def html_page(facts):
+    """Return a page that shows all of it and needs nothing else."""
+    drawn = {name: figure(draw, _PICTURES[name][1], _PICTURES[name][3])
+             for name, draw in pictures(facts).items()}
+    body = [drawn.get("cost", "")]
+    for title, words, header, rows in _tables(facts):
+        body += [f"<h2>{html.escape(title)}</h2>",
+                 drawn.get("breakdown", "") if title.startswith("Where") else "",
+                 drawn.get("queues", "") if title == "With more queues" else "",
+                 html_table(header, rows), f"<p>{html.escape(words)}</p>"]
+    body.append(_function_section(facts))
+    for title, words in _texts(facts):
+        body.append(f"<h2>{html.escape(title)}</h2><pre>{html.escape(words)}</pre>")
+    met = sum(goal["met"] for goal in facts["goals"])
+    why = facts.get("error") or (
+        f"Linux {facts['kernel']}, QEMU {facts['qemu']}, driver "
+        f"{facts['driver'] or 'unknown'}, {facts['ios']} I/Os a count, "
+        f"{facts['seconds'] / 60:.0f} min")
+    return page("make bench", f"{met} of {len(facts['goals'])} goals met", why,
+                "\n".join(body))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What an I/O costs is held to what tools/perf/budget.json allows.
+
+The counts do not depend on what else the machine does, nor on its speed.
+"""
+
+import pytest
+
+from perf import budget
+from perf.counting import Cost
+
+pytestmark = pytest.mark.kernels("6.12")
+
+
+@pytest.mark.parametrize("ring", budget.JOBS)
+def test_budget(kernel, ring):
+    """No main job costs more than 1 % more than it is allowed to.
+
+    If a change is worth its cost, `make budget` writes the file anew.
+    """
+    kept = budget.load()
+    costs = budget.count(kernel, ring, floor=kept["kernel"] != kernel.release)
+    over = budget.over(kept, kernel.release, ring, costs)
+    assert not over, "\n\n".join(over)
+
+    # That it counts at all, and what it is to.
+    cost = costs["randread-4k-qd32"]
+    assert cost.interrupts == pytest.approx(1, abs=0.03)
+    assert cost.kicks == pytest.approx(1, abs=0.03)
+    assert cost.acquisitions == pytest.approx(2, abs=0.05)
+    assert 0 < cost.locked < cost.kernel / 5
+    names = {name for name, module in cost.functions if module == "virtio_blk"}
+    assert {"virtblk_interrupt", "virtblk_queue_rqs"} <= names
+
+
+def cost(functions, locked=0):
+    return Cost(1, {key: (count, 1) for key, count in functions.items()}, {}, 0,
+                locked, 0)
+
+
+def kept(costs):
+    return budget.as_kept("6.12.0", {1024: costs})
+
+
+def all_jobs(functions, null_blk=1000):
+    """Return costs of all jobs, and of null_blk."""
+    return {**{job: cost(functions) for job in budget.JOBS[1024]},
+            "null_blk": cost({("blk", "vmlinux"): null_blk})}
+
+
+BEFORE = {("virtqueue_add", "vmlinux"): 900.0, ("virtblk_build", "virtio_blk"): 100.0}
+
+
+@pytest.mark.parametrize("now,fits", ((100.0, True), (109.0, True), (111.0, False),
+                                      (50.0, True)))
+def test_growth_of_one_percent(now, fits):
+    costs = all_jobs({**BEFORE, ("virtblk_build", "virtio_blk"): now})
+    over = budget.over(kept(all_jobs(BEFORE)), "6.12.0", 1024, costs)
+    assert bool(over) != fits
+    assert len(over) == (0 if fits else len(budget.JOBS[1024]))
+
+
+def test_growth_names_its_functions():
+    costs = all_jobs({**BEFORE, ("kmalloc", "vmlinux"): 40.0})
+    first, *_ = budget.over(kept(all_jobs(BEFORE)), "6.12.0", 1024, costs)
+    assert "1040 instructions" in first and "1000" in first
+    assert "+40.0  kmalloc [vmlinux], 0.0 -> 40.0" in first
+    assert "virtblk_build" not in first
+
+
+def test_another_kernel_has_another_block_layer():
+    """What the block layer costs more is not the driver's."""
+    before = kept(all_jobs(BEFORE))
+    grown = {**BEFORE, ("blk", "vmlinux"): 200.0}
+    assert budget.over(before, "6.12.0", 1024, all_jobs(grown, 1200))
+    assert not budget.over(before, "6.12.1", 1024, all_jobs(grown, 1200))
+    assert budget.over(before, "6.12.1", 1024, all_jobs(grown, 1000))

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The logic of make profile and make bench, without a guest."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from perf import charts, counting, goals, jobs, layers, profile
+from perf.symbols import Symbols
+from vm import host
+from vm.ui import UserError
+
+TOP = Path(__file__).resolve().parents[2]
+
+KALLSYMS = """\
+ffffffff81000000 T _stext
+ffffffff81000100 T blk_mq_submit_bio
+ffffffff81000180 t blk_mq_submit_bio.cold
+ffffffff81000200 T common_interrupt
+ffffffff81000200 T common_interrupt_alias
+ffffffff81000300 D some_data
+ffffffff81000400 T __kmalloc_noprof
+ffffffffc0100000 t virtblk_build\t[virtio_blk]
+ffffffffc0100080 t virtblk_interrupt\t[virtio_blk]
+"""
+
+
+@pytest.mark.parametrize("address,expected", (
+    (0xffffffff81000100, ("blk_mq_submit_bio", "vmlinux", True)),
+    (0xffffffff8100017f, ("blk_mq_submit_bio", "vmlinux", False)),
+    (0xffffffff81000188, ("blk_mq_submit_bio", "vmlinux", False)),
+    (0xffffffff81000210, ("common_interrupt", "vmlinux", False)),
+    (0xffffffff81000310, ("common_interrupt", "vmlinux", False)),
+    (0xffffffffc0100080, ("virtblk_interrupt", "virtio_blk", True)),
+    (0xffffffffc0200000, ("unknown", "vmlinux", False)),
+    (0xffffffff80000000, ("unknown", "vmlinux", False)),
+))
+def test_which_function(address, expected):
+    assert Symbols(KALLSYMS).at(address) == expected
+
+
+def test_extent_of_a_module():
+    symbols = Symbols(KALLSYMS)
+    first, last = symbols.extent("virtio_blk")
+    assert first == 0xffffffffc0100000 and last > 0xffffffffc0100080
+    assert symbols.extent("nvme") is None
+
+
+def counts(path, blocks, **others):
+    """Write what the plugin writes at a mark, and return it as it is read."""
+    lines = [f"block {address:x} {size} {times}"
+             for (address, size), times in blocks.items()]
+    lines += [f"{kind} {value}" for kind, value in others.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return counting._Counts(path)
+
+
+def test_cost_is_the_difference_of_differences(tmp_path):
+    """What both runs have drops out; parts of a function go together."""
+    interrupt, body = (0xffffffff81000200, 10), (0xffffffff81000220, 5)
+    alloc = (0xffffffff81000400, 20)
+
+    def mark(name, first, second, third, user):
+        return counts(tmp_path / name, {interrupt: first, body: second,
+                                        alloc: third}, user=user,
+                      locked="0 0", irqsoff=0)
+
+    marks = [mark("0", 0, 0, 0, 0), mark("1", 150, 150, 7, 1000),
+             mark("2", 400, 600, 14, 2500)]
+    cost = counting._cost(marks, 100, Symbols(KALLSYMS), fine=False)
+    # 100 more entries of ten instructions, and 300 more of the other block.
+    assert cost.functions["common_interrupt", "vmlinux"] == (25.0, 1.0)
+    assert ("__kmalloc_noprof", "vmlinux") not in cost.functions
+    assert (cost.kernel, cost.user) == (25.0, 5.0)
+    assert (cost.interrupts, cost.allocations) == (1.0, 0)
+    assert cost.irqsoff is None
+
+
+def cost_of(functions, **others):
+    return counting.Cost(1, functions, **{
+        "stores": {}, "user": 0, "locked": 0, "acquisitions": 0, **others})
+
+
+def test_allocations_and_kicks():
+    cost = cost_of({("__kmalloc_noprof", "vmlinux"): (100, 1),
+                    ("kmem_cache_alloc_noprof", "vmlinux"): (50, 2),
+                    ("kmem_cache_alloc_bulk_noprof", "vmlinux"): (50, 4),
+                    ("kfree", "vmlinux"): (50, 8)},
+                   stores={"virtio-pci-notify-virtio-blk": 1.0, "apic-msi": 3,
+                           "nvme": 2})
+    assert cost.allocations == 3
+    assert cost.kicks == 3
+
+
+def test_growth():
+    before = cost_of({("a", "m"): (10, 1), ("b", "m"): (5, 1), ("c", "m"): (7, 1)})
+    after = cost_of({("a", "m"): (30, 1), ("c", "m"): (7.2, 1), ("d", "m"): (2, 1)})
+    assert profile.growth(before, after) == [
+        (20, 10, 30, "a", "m"), (-5, 5, 0, "b", "m"), (2, 0, 2, "d", "m")]
+
+
+@pytest.mark.parametrize("function,module,layer", (
+    ("virtblk_build", "virtio_blk", layers.DRIVER),
+    ("nvme_irq", "nvme", layers.DRIVER),
+    ("virtqueue_add_split", "vmlinux", layers.RING),
+    ("virtqueue_add_split", "virtio_ring", layers.RING),
+    ("dma_map_page_attrs", "vmlinux", layers.RING),
+    ("handle_edge_irq", "vmlinux", layers.INTERRUPT),
+    ("asm_common_interrupt", "vmlinux", layers.INTERRUPT),
+    ("blk_mq_submit_bio", "vmlinux", layers.BLOCK),
+    ("__kmalloc_noprof", "vmlinux", layers.KERNEL),
+    ("_raw_spin_lock_irqsave", "vmlinux", layers.KERNEL),
+))
+def test_layers(function, module, layer):
+    assert layers.of(function, module) == layer
+
+
+def test_unknown_job():
+    with pytest.raises(UserError, match="JOB is 'x'; there are randread-4k-qd32"):
+        jobs.find("x")
+
+
+@pytest.mark.parametrize("variables,said", (
+    ({"JOB": "fast"}, "JOB is 'fast'"),
+    ({"DRIVER": "theirs"}, "DRIVER is 'theirs'; there are null_blk, nvme"),
+    ({"DRIVER": "stock", "BASE": "HEAD"}, "leave one of them out"),
+    ({"IOS": "many"}, "IOS is 'many'"),
+    ({"IOS": "10"}, "1024 or more"),
+    ({"QUICK": "yes"}, "QUICK is 'yes'"),
+))
+def test_variables_that_are_wrong(variables, said):
+    target = "bench" if "QUICK" in variables else "profile"
+    result = subprocess.run(["make", "-C", TOP, target], text=True, timeout=60,
+                            capture_output=True, env={**os.environ, **variables})
+    assert result.returncode == 2
+    assert said in result.stderr and "Traceback" not in result.stderr
+
+
+# Goals and what is shown of them
+
+def row(job, device, kernel, **others):
+    sums = dict.fromkeys(layers.LAYERS, kernel / len(layers.LAYERS))
+    return {"job": job, "device": device, "kernel": kernel, "user": 0,
+            "locked": 0, "acquisitions": 2, "interrupts": 1, "kicks": 1,
+            "allocations": 2, "layers": sums, "device_layers": 100,
+            "restarting": 0, "functions": [["f", "vmlinux", kernel, 1]], **others}
+
+
+def facts(ours=8250, stock=9250, **others):
+    job = "randread-4k-qd32"
+    return {"kernel": "6.12.0", "qemu": "10.0.0", "driver": "v1", "ios": 1,
+            "seconds": 60, "quick": True, "jobs": [
+                row(job, "null_blk", 6800), row(job, "nvme", 8800),
+                row(job, "stock", stock, locked=2000),
+                row(job, "ours", ours, locked=800, **others)]}
+
+
+def judged(facts):
+    return {goal["goal"].split(":")[0]: goal["met"]
+            for goal in goals.judge(facts)}
+
+
+@pytest.mark.parametrize("ours,met", ((8250, True), (8260, True), (8261, False)))
+def test_goal_above_null_blk(ours, met):
+    assert judged(facts(ours))["randread-4k-qd32"] == met
+
+
+@pytest.mark.parametrize("others,goal", (
+    ({"allocations": 3}, "memory allocations per I/O no more than null_blk's"),
+    ({"interrupts": 1.1}, "interrupts per I/O no more than the kernel's own, in any "
+                          "job"),
+    ({"locked": 801}, "with the queue's lock held at most 0.4 of the kernel's own"),
+))
+def test_goals_that_are_missed(others, goal):
+    assert judged(facts())[goal]
+    found = facts()
+    found["jobs"][-1] |= others
+    assert not judged(found)[goal]
+
+
+def queue_rows(*costs):
+    return [row("", "ours", kernel, queues=queues, restarting=restarting)
+            for queues, kernel, restarting in costs]
+
+
+@pytest.mark.parametrize("rows,met", (
+    (((1, 8250, 0), (64, 8300, 0)), (True, True)),
+    (((1, 8250, 10), (64, 8250, 30)), (False, True)),
+    (((1, 8250, 10), (64, 8250, 15)), (False, True)),
+    (((1, 8250, 0), (64, 8400, 0)), (True, False)),
+))
+def test_goals_of_many_queues(rows, met):
+    found = [goal["met"] for goal in goals.judge({**facts(),
+                                                  "queues": queue_rows(*rows)})
+             if "queue" in goal["goal"] and "lock" not in goal["goal"]]
+    assert tuple(found) == met
+
+
+def test_what_is_shown():
+    """Terminal and page have the figures, and the goal that is missed."""
+    found = facts(ours=8300)
+    found["goals"] = goals.judge(found)
+    text = charts.text(found)
+    assert "+1500" in text and "+2450" in text and "MISSED" in text
+    page = charts.html_page(found)
+    assert "+1500" in page and "goals met" in page and "$" not in page
+    json.dumps(found)
+
+
+def test_pictures():
+    host.need("plot")
+    found = facts()
+    found["queues"] = [row("", device, 8000, queues=queues)
+                       for device in ("ours", "stock") for queues in (1, 16)]
+    drawn = charts.pictures(found)
+    assert set(drawn) == {"cost", "queues", "breakdown"}
+    for draw in drawn.values():
+        assert draw().startswith(b"\x89PNG")
