@@ -11,6 +11,7 @@ import hashlib
 import pytest
 
 import fio
+import full_ring
 from backend import Backend, WriteLog
 from vm.disk import Disk
 from vm.errors import CommandTimeout
@@ -27,6 +28,8 @@ def guest(kernel, tmp_path_factory):
     log = WriteLog(tmp_path_factory.mktemp("log") / "writes")
     disks = [
         Disk("sector", "ram", 384 * MIB, queues=4, queue_size=1024),
+        Disk("packed", "ram", 64 * MIB, queues=4, queue_size=1024, packed=True),
+        Disk("wide", "ram", 64 * MIB, queues=1, queue_size=512),
         Disk("page", "ram", 384 * MIB, queues=4, logical_block_size=4096,
              physical_block_size=4096),
         Disk("narrow", "ram", 64 * MIB, queues=2, queue_size=8),
@@ -87,13 +90,18 @@ def test_smallest_requests(guest):
     verified(guest, device(guest, "sector"), bs="512", size=MIB)
 
 
-def test_large_requests_stay_whole(guest):
-    """A ring of 1024 takes 2 MiB in one request, be each page a segment."""
-    disk = device(guest, "sector")
-    guest.run(f"echo 4096 > {queue_file(guest, 'sector', 'max_sectors_kb')}")
-    backend = Backend(guest, "sector")
+@pytest.mark.parametrize("id,size", [("wide", 2040 << 10),
+                                     ("sector", 504 << 10)])
+def test_large_requests_stay_whole(guest, id, size):
+    """510 pages in a ring of 512 are one request, be each page a segment.
+
+    A ring of 1024 takes 126: the driver uses it without indirect descriptors.
+    """
+    guest.run(f"echo 4096 > {queue_file(guest, id, 'max_sectors_kb')}")
+    backend = Backend(guest, id)
     before, merged = backend.count("wr_operations", "wr_merged")
-    fio.run(guest, disk, rw="write", bs="2m", size="32m", iodepth=1)
+    fio.run(guest, device(guest, id), rw="write", bs=size, size=16 * size,
+            iodepth=1, iomem=full_ring.memory(guest, size))
     after, merged_after = backend.count("wr_operations", "wr_merged")
     # QEMU would count what it merges itself.
     assert merged_after == merged
@@ -155,6 +163,21 @@ def test_more_than_the_ring_holds(guest, id):
     verified(guest, device(guest, id), size=size, offset_increment=16 * MIB,
              numjobs=4, bssplit="4k/50:8k/20:64k/20:256k/5:1m/5", iodepth=64,
              cpus_allowed="0-3", cpus_allowed_policy="split")
+
+
+@with_debug
+@pytest.mark.parametrize("id", ["sector", "packed"])
+def test_large_ring_that_is_full(guest, id):
+    """A ring of 1024 is full with 32 requests, of 31 segments each."""
+    requests = {"bs": 31 * 4096, "iodepth": 64, "iodepth_batch": 32}
+    with full_ring.expected(guest, id):
+        runs = [fio.start(guest, device(guest, id), rw="randwrite", size="8m",
+                          offset=cpu * 16 * MIB, cpus_allowed=cpu,
+                          verify="crc32c", verify_fatal=1, **requests,
+                          iomem=full_ring.memory(guest, 64 * 31 * 4096))
+                for cpu in (0, 3)]
+        for run in runs:
+            assert fio.ios(run.wait(), "write") == 8 * MIB // (31 * 4096)
 
 
 # Direct writes of 14 pieces of memory with a gap after each: what no merging

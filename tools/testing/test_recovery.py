@@ -20,10 +20,16 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def guest(kernel):
-    """A guest with two disks."""
+    """A guest with three disks.
+
+    The driver gives up indirect descriptors on "direct", its ring being so
+    large.
+    """
     with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=4),
                               Disk("packed", "ram", 64 * MIB, queues=2,
-                                   packed=True)],
+                                   packed=True),
+                              Disk("direct", "ram", 64 * MIB, queues=2,
+                                   queue_size=1024)],
                params="poll_queues=1") as guest:
         guest.run("echo 0 > /sys/power/pm_async")
         yield guest
@@ -43,14 +49,23 @@ def load(guest, id, **options):
                      cpus_allowed_policy="split", **options)
 
 
-@pytest.mark.parametrize("id", ("data", "packed"))
+def rings(guest, id):
+    """Return features, depth and longest request of a disk."""
+    return guest.run(f"cd /sys/block/{guest.dev(id)} && cat device/features "
+                     "queue/nr_requests queue/max_segments").output.split()
+
+
+@pytest.mark.parametrize("id", ("data", "packed", "direct"))
 def test_transport_reset_under_load(guest, id):
     """I/O waits while its device is reset, and goes on: none is lost."""
     function = function_of(guest, id)
+    before = rings(guest, id)
+    assert before[0][28] == ("0" if id == "direct" else "1")
     running = load(guest, id, time_based=1, runtime=6)
     for _ in range(3):
         guest.run(f"sleep 0.5; echo 1 > {function}/reset")
     assert fio.ios(running.wait()) > 1000
+    assert rings(guest, id) == before
 
 
 def test_transport_reset_while_polling(guest):

@@ -68,6 +68,18 @@ def test_rings(guest, ring, queues=4):
     assert sim.report["types"].keys() >= {"in", "out", "flush"}
 
 
+@on_debug_kernel
+@pytest.mark.parametrize("ring", ("split", "packed"))
+def test_large_rings(guest, ring):
+    """Features are negotiated twice: it is without indirect descriptors then."""
+    with Sim(guest, features=RINGS[ring], queues=2, ring_size=1024,
+             capacity="32M") as sim:
+        disk = sim.disk()
+        features = guest.sysfs(f"/sys/block/{disk}/device/features")
+        assert (features[28], features[32]) == ("0", "1")
+        assert io(guest, disk) > 30
+
+
 @pytest.mark.parametrize("ring", RINGS)
 def test_rings_of_one_queue(guest, ring):
     """Each kind of ring, which all CPUs share."""

@@ -380,6 +380,26 @@ def test_parameters(bare, params, four, two, clamped):
 
 
 @pytest.mark.module
+@pytest.mark.parametrize("depth,indirect,segments", [
+    (85, "0", 256 // 8 - 2), (86, "1", 254)])
+def test_queue_depth_and_indirect_descriptors(bare, depth, indirect, segments):
+    """A ring that has room for so many requests without them is without them.
+
+    Of 256 descriptors 85 requests take three each.  A ring of 64 keeps them,
+    however few requests there are.
+    """
+    bare.load(f"queue_depth={depth}")
+    try:
+        _check_queues(bare, "four", 4, 0, depth)
+        assert bare.sysfs(f"{block(bare, 'four')}/device/features")[28] == indirect
+        assert limit(bare, "four", "max_segments") == segments
+        assert bare.sysfs(f"{block(bare, 'two')}/device/features")[28] == "1"
+        assert limit(bare, "two", "max_segments") == 62
+    finally:
+        bare.unload()
+
+
+@pytest.mark.module
 @pytest.mark.parametrize("params", [
     "num_request_queues=-1", "queue_depth=-1", "poll_queues=-1",
     "queue_depth=many", "num_request_queues=4294967296"])

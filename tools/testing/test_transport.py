@@ -27,6 +27,7 @@ FEATURES = {"SEG_MAX": 2, "BLK_SIZE": 6, "FLUSH": 9, "TOPOLOGY": 10,
             "VERSION_1": 32, "RING_PACKED": 34}
 # What QEMU offers for any disk here unless told otherwise.
 USUAL = set(FEATURES) - {"RING_PACKED"}
+DIRECT = USUAL - {"INDIRECT_DESC"}
 
 
 def pci(id, ring=256, **properties):
@@ -46,8 +47,11 @@ def check_features(guest, disk, wanted):
     assert len(disk.queues["default"]) == min(4, guest.cpus)
 
 
-def check_ring(guest, disk, size, indirect):
-    """Each queue has a ring of that size, and as many requests as fit."""
+def check_ring(guest, disk, size, indirect, segments=None):
+    """Each queue has a ring of that size, and as many requests as fit.
+
+    segments: how many a request may have, as many as fit unless told otherwise.
+    """
     depth = size if indirect else max(size // 3, 1)
     tags = guest.run(f"grep -h ^nr_tags= /sys/kernel/debug/block/{disk.name}/"
                      "hctx*/tags").output.split()
@@ -55,6 +59,8 @@ def check_ring(guest, disk, size, indirect):
     assert f"[{disk.name}]" in guest.log()
     rings = re.findall(rf"\[{disk.name}\] .*\bring (\d+)", guest.log())
     assert rings[-1] == str(size)
+    assert int(guest.sysfs(f"/sys/block/{disk.name}/queue/max_segments")) == \
+        (segments or size - 2)
 
 
 def check_io(guest, disk, ring):
@@ -80,29 +86,36 @@ def _bytes(report, way):
 
 RINGS = {
     "split": ({}, USUAL),
-    "direct": ({"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+    "direct": ({"indirect_desc": False}, DIRECT),
     "noevent": ({"event_idx": False}, USUAL - {"EVENT_IDX"}),
     "bare": ({"indirect_desc": False, "event_idx": False},
-             USUAL - {"INDIRECT_DESC", "EVENT_IDX"}),
+             DIRECT - {"EVENT_IDX"}),
     "packed": ({"packed": True}, USUAL | {"RING_PACKED"}),
     "pkdirect": ({"packed": True, "indirect_desc": False},
-                 USUAL - {"INDIRECT_DESC"} | {"RING_PACKED"}),
+                 DIRECT | {"RING_PACKED"}),
     "pknoevent": ({"packed": True, "event_idx": False},
                   USUAL - {"EVENT_IDX"} | {"RING_PACKED"}),
     "legacy": ({"legacy": True}, USUAL - {"VERSION_1"}),
     "lgdirect": ({"legacy": True, "indirect_desc": False},
-                 USUAL - {"VERSION_1", "INDIRECT_DESC"}),
+                 DIRECT - {"VERSION_1"}),
     "intx": ({"vectors": 0}, USUAL),
 }
 SIZES = {
     "r4": (4, {}, USUAL),
-    "r4direct": (4, {"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+    "r4direct": (4, {"indirect_desc": False}, DIRECT),
     "r8pkdirect": (8, {"packed": True, "indirect_desc": False},
-                   USUAL - {"INDIRECT_DESC"} | {"RING_PACKED"}),
-    "r1024": (1024, {}, USUAL),
-    "r1024direct": (1024, {"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
+                   DIRECT | {"RING_PACKED"}),
+    "r512": (512, {}, USUAL),
+    "r1024direct": (1024, {"indirect_desc": False}, DIRECT),
 }
-DISKS = {id: (256, *rest) for id, rest in RINGS.items()} | SIZES
+# Large enough for 256 requests without indirect descriptors, which the driver
+# gives up then; no request may take more than an eighth of the ring.
+LARGE = {
+    "r1024": (1024, {}, DIRECT),
+    "r1024packed": (1024, {"packed": True}, DIRECT | {"RING_PACKED"}),
+    "r1024legacy": (1024, {"legacy": True}, DIRECT - {"VERSION_1"}),
+}
+DISKS = {id: (256, *rest) for id, rest in RINGS.items()} | SIZES | LARGE
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +134,8 @@ def test_ring(q35, id):
     ring, _, wanted = DISKS[id]
     disk = layout.disks[id]
     check_features(guest, disk, wanted)
-    check_ring(guest, disk, ring, "INDIRECT_DESC" in wanted)
+    check_ring(guest, disk, ring, "INDIRECT_DESC" in wanted,
+               ring // 8 - 2 if id in LARGE else None)
     assert ("" in disk.interrupts) == (id == "intx")
     check_io(guest, disk, ring)
 
@@ -201,18 +215,19 @@ def test_bounce_buffers(kernel):
 
 # virtio-mmio
 
-# The most that QEMU has: it offers that whatever queue size it was given.
+# The most that QEMU has: it offers that whatever queue size it was given.  What
+# it says of segments goes by that size, which is 256.
 MMIO_RING = 1024
-MMIO = {"split": ({}, USUAL),
-        "direct": ({"indirect_desc": False}, USUAL - {"INDIRECT_DESC"}),
-        "packed": ({"packed": True}, USUAL | {"RING_PACKED"})}
+MMIO = {"split": ({}, DIRECT, 126),
+        "direct": ({"indirect_desc": False}, DIRECT, 254),
+        "packed": ({"packed": True}, DIRECT | {"RING_PACKED"}, 126)}
 
 
 @pytest.fixture(scope="module")
 def microvm(kernel):
     """A guest without PCI."""
     with Guest(kernel, machine="microvm", cpus=2, disks=[
-            pci(id, **properties) for id, (properties, _) in MMIO.items()]) as guest:
+            pci(id, **properties) for id, (properties, *_) in MMIO.items()]) as guest:
         yield guest, topology.read(guest)
 
 
@@ -220,10 +235,10 @@ def microvm(kernel):
 def test_mmio(microvm, id):
     """All queues of a virtio-mmio device share its one interrupt."""
     guest, layout = microvm
-    wanted = MMIO[id][1]
+    _, wanted, segments = MMIO[id]
     disk = layout.disks[id]
     check_features(guest, disk, wanted)
-    check_ring(guest, disk, MMIO_RING, "INDIRECT_DESC" in wanted)
+    check_ring(guest, disk, MMIO_RING, False, segments)
     assert set(disk.interrupts) == {""}
     check_io(guest, disk, MMIO_RING)
 
@@ -233,8 +248,8 @@ def test_mmio_legacy(kernel):
     with Guest(kernel, machine="microvm", cpus=2,
                disks=[pci("old", legacy=True)]) as guest:
         disk = topology.read(guest).disks["old"]
-        check_features(guest, disk, USUAL - {"VERSION_1"})
-        check_ring(guest, disk, MMIO_RING, indirect=True)
+        check_features(guest, disk, DIRECT - {"VERSION_1"})
+        check_ring(guest, disk, MMIO_RING, False, 126)
         check_io(guest, disk, MMIO_RING)
 
 

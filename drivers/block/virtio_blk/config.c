@@ -216,9 +216,9 @@ static int virtblk_check_segments(struct device *dev,
 	 * A chain is never longer than the ring, be it in the ring or in an
 	 * indirect table (VIRTIO 1.3, 2.7.5.3.1).
 	 */
-	if (raw->ring_size <= VIRTBLK_EXTRA_DESCS) {
+	if (raw->max_chain <= VIRTBLK_EXTRA_DESCS) {
 		dev_err(dev, "a ring of %u has no room for a request with data; give the device a queue size of 4 or more\n",
-			raw->ring_size);
+			raw->max_chain);
 		return -EINVAL;
 	}
 
@@ -227,7 +227,7 @@ static int virtblk_check_segments(struct device *dev,
 			dev_warn(dev, "seg_max is 0; taking it for 1\n");
 		seg_max = max(raw->seg_max, 1U);
 	}
-	lim->max_segments = min3(seg_max, raw->ring_size - VIRTBLK_EXTRA_DESCS,
+	lim->max_segments = min3(seg_max, raw->max_chain - VIRTBLK_EXTRA_DESCS,
 				 (u32)USHRT_MAX);
 
 	/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
@@ -534,19 +534,19 @@ int virtblk_check_config(struct device *dev,
 /**
  * virtblk_read_config() - read the configuration space
  * @vdev: the device, its features negotiated
- * @ring_size: descriptors in its smallest ring
+ * @max_chain: descriptors that a request may have at most
  * @raw: filled in
  *
  * The capacity, which may change at any time, is virtblk_read_capacity()'s.
  * Context: may sleep.
  */
-void virtblk_read_config(struct virtio_device *vdev, unsigned int ring_size,
+void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw)
 {
 	memset(raw, 0, sizeof(*raw));
 	/* The feature bits from 24 on are not the block device's. */
 	raw->features = vdev->features & GENMASK_ULL(23, 0);
-	raw->ring_size = ring_size;
+	raw->max_chain = max_chain;
 	raw->max_dma_size = virtio_max_dma_size(vdev);
 
 	virtblk_read_field(vdev, SIZE_MAX, size_max, &raw->size_max);

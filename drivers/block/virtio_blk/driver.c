@@ -103,7 +103,7 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 	struct gendisk *disk;
 	int err;
 
-	virtblk_read_config(vblk->vdev, vblk->ring_size, &raw);
+	virtblk_read_config(vblk->vdev, virtblk_longest_chain(vblk), &raw);
 	err = virtblk_check_config(&vblk->vdev->dev, &raw, config);
 	if (err)
 		return err;
@@ -166,7 +166,7 @@ static int virtblk_probe(struct virtio_device *vdev)
 		goto out_free_vblk;
 	vblk->index = err;
 
-	err = virtblk_find_vqs(vblk);
+	err = virtblk_set_up_vqs(vblk);
 	if (err)
 		goto out_free_index;
 

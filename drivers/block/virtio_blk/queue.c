@@ -15,6 +15,13 @@
 
 #include "virtio_blk.h"
 
+/* Requests in flight that a queue has to have room for, unless told otherwise. */
+#define VIRTBLK_USUAL_DEPTH	256
+
+/* Where descriptors are direct, no request takes more than 1/8 of the ring. */
+#define VIRTBLK_MIN_DIRECT_RING	256
+#define VIRTBLK_DIRECT_SHARE	8
+
 unsigned int virtblk_num_request_queues;
 module_param_named(num_request_queues, virtblk_num_request_queues, uint, 0644);
 MODULE_PARM_DESC(num_request_queues,
@@ -190,6 +197,94 @@ void virtblk_del_vqs(struct virtio_blk *vblk)
 	vblk->vdev->config->del_vqs(vblk->vdev);
 }
 
+/*
+ * An indirect table is allocated, zeroed and freed for each request, some 300
+ * instructions of the kernel's.  Direct descriptors do without, but take more
+ * of the ring: they are the better ones where it is large enough.
+ */
+static bool virtblk_prefers_direct(struct virtio_blk *vblk)
+{
+	unsigned int depth = virtblk_queue_depth ?: VIRTBLK_USUAL_DEPTH;
+
+	return virtblk_has_indirect(vblk->vdev) &&
+	       vblk->ring_size >= VIRTBLK_MIN_DIRECT_RING &&
+	       vblk->ring_size / 3 >= depth;
+}
+
+/* Negotiate features with a device that was reset, as the virtio core does. */
+static int virtblk_negotiate(struct virtio_device *vdev)
+{
+	int err;
+
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_DRIVER);
+	err = vdev->config->finalize_features(vdev);
+	if (err || !virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
+		return err;
+
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_FEATURES_OK);
+	if (!(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_FEATURES_OK))
+		return -ENODEV;
+	return 0;
+}
+
+/* Features can only be changed by starting over, and without virtqueues. */
+static int virtblk_give_up_indirect(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+
+	virtio_reset_device(vdev);
+	virtblk_del_vqs(vblk);
+
+	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	vblk->direct = !virtblk_negotiate(vdev);
+	if (vblk->direct)
+		return 0;
+
+	/* A device may insist on what it offers. */
+	__virtio_set_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	virtio_reset_device(vdev);
+	return virtblk_negotiate(vdev);
+}
+
+/**
+ * virtblk_set_up_vqs() - set the virtqueues up for the first time
+ * @vblk: the disk, its numbers of queues decided
+ *
+ * How large the rings are, and so whether indirect descriptors are wanted, is
+ * known only once they are there.  If they are not wanted, features are
+ * negotiated once more; from then on virtblk_find_vqs() is enough.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, -ENOMEM, or the transport's error; there are no virtqueues then.
+ */
+int virtblk_set_up_vqs(struct virtio_blk *vblk)
+{
+	int err;
+
+	err = virtblk_find_vqs(vblk);
+	if (err || !virtblk_prefers_direct(vblk))
+		return err;
+
+	err = virtblk_give_up_indirect(vblk);
+	return err ?: virtblk_find_vqs(vblk);
+}
+
+/**
+ * virtblk_longest_chain() - how many descriptors a request may have
+ * @vblk: the disk, its virtqueues set up
+ *
+ * Where indirect descriptors were given up, many requests are to fit still.
+ *
+ * Return: the number, of those that device and driver add included.
+ */
+unsigned int virtblk_longest_chain(const struct virtio_blk *vblk)
+{
+	return vblk->direct ? vblk->ring_size / VIRTBLK_DIRECT_SHARE :
+			      vblk->ring_size;
+}
+
 /**
  * virtblk_choose_depth() - decide how many requests each queue has in flight
  * @vblk: the disk, its virtqueues set up
@@ -307,6 +402,7 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 
 	spin_lock_irqsave(&q->lock, flags);
 	q->vq = vq;
+	q->ring_size = vq ? virtqueue_get_vring_size(vq) : 0;
 	spin_unlock_irqrestore(&q->lock, flags);
 }
 

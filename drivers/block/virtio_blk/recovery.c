@@ -75,7 +75,7 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 	const char *shrunk;
 	int err;
 
-	virtblk_read_config(vdev, vblk->ring_size, &raw);
+	virtblk_read_config(vdev, virtblk_longest_chain(vblk), &raw);
 	err = virtblk_check_config(&vdev->dev, &raw, &config);
 	if (err)
 		return err;

@@ -55,6 +55,7 @@ struct virtio_blk;
  * @vblk: the disk
  * @hctx: the hardware context, from init_hctx() on
  * @indirect: a request takes one descriptor of the ring, however long it is
+ * @ring_size: descriptors in the ring
  * @lock: protects the ring and @stopped; taken with interrupts off
  * @stopped: @hctx was stopped because the ring was full; its next completion
  *	starts it again
@@ -68,6 +69,7 @@ struct virtblk_queue {
 	struct virtio_blk *vblk;
 	struct blk_mq_hw_ctx *hctx;
 	bool indirect;
+	unsigned int ring_size;
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
 	bool stopped;
@@ -99,14 +101,14 @@ struct virtblk_req {
 /**
  * struct virtblk_raw_config - what the device says of itself, none of it checked
  * @features: its negotiated features; a field whose feature is missing is 0
- * @ring_size: descriptors in its smallest ring
+ * @max_chain: descriptors that a request may have at most
  * @max_dma_size: the longest segment that the DMA layer maps, in bytes
  *
  * The other fields are those of the configuration space (VIRTIO 1.3, 5.2.4).
  */
 struct virtblk_raw_config {
 	u64 features;
-	unsigned int ring_size;
+	unsigned int max_chain;
 	size_t max_dma_size;
 
 	u32 size_max;
@@ -174,6 +176,8 @@ enum virtblk_state {
  * @state: whether the device is there
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
+ * @direct: the device takes indirect descriptors, and was told that there will
+ *	be none
  * @vectors_spread: the transport gave each queue that interrupts a vector of
  *	its own and spread them over the CPUs
  * @nr_queues: how many queues serve each type of hctx
@@ -194,6 +198,7 @@ struct virtio_blk {
 	enum virtblk_state state;
 	int index;
 	unsigned int ring_size;
+	bool direct;
 	bool vectors_spread;
 	unsigned int nr_queues[HCTX_MAX_TYPES];
 	unsigned int nr_vqs;
@@ -243,7 +248,7 @@ static inline void virtblk_set_header(struct virtio_blk *vblk,
 }
 
 /* config.c */
-void virtblk_read_config(struct virtio_device *vdev, unsigned int ring_size,
+void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw);
 int virtblk_check_config(struct device *dev,
 			 const struct virtblk_raw_config *raw,
@@ -269,6 +274,8 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 				  unsigned int nr_queues[HCTX_MAX_TYPES]);
 int virtblk_find_vqs(struct virtio_blk *vblk);
 void virtblk_del_vqs(struct virtio_blk *vblk);
+int virtblk_set_up_vqs(struct virtio_blk *vblk);
+unsigned int virtblk_longest_chain(const struct virtio_blk *vblk);
 int virtblk_alloc_queues(struct virtio_blk *vblk);
 void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What fills a ring that has no indirect descriptors, and tells that it was full.
+
+Tags do not run out before the ring does only where requests have many segments.
+fio's memory is too much of one piece for that, so it is given other memory.
+"""
+
+import contextlib
+
+PAGE = 4096
+
+# The pages of a file in /dev/shm, made in such an order that neighbours in the
+# file are no neighbours in memory.
+_SCATTER = """
+open my $file, "+>", $ARGV[0] or die $!;
+for my $first (0 .. 7) {
+    for (my $page = $first; $page < $ARGV[1]; $page += 8) {
+        sysseek $file, $page * 4096, 0;
+        syswrite $file, "x" x 4096 or die $!;
+    }
+}
+"""
+_EVENT = "/sys/kernel/tracing/events/block/block_rq_requeue/enable"
+
+
+def memory(guest, bytes):
+    """Return a value for fio's iomem: scattered memory for one job.
+
+    bytes: what its requests take together, iodepth times bs.
+    """
+    guest.put(_SCATTER.encode(), "/tmp/scatter")
+    # fio adds a page, and rounds.
+    file = guest.run("file=$(mktemp /dev/shm/fioXXXXXX) && perl /tmp/scatter "
+                     f"$file {bytes // PAGE + 2} && echo $file").output.strip()
+    return f"mmapshared:{file}"
+
+
+@contextlib.contextmanager
+def expected(guest, id):
+    """See to it that a disk's ring fills up meanwhile: it takes requests back.
+
+    The kernel counts them, for a ring is full for moments only.
+    """
+    numbers = guest.sysfs(f"/sys/block/{guest.dev(id)}/dev").replace(":", ",")
+    trace = "/sys/kernel/tracing/trace"
+    guest.run(f"echo > {trace}; echo 1 > {_EVENT}")
+    try:
+        yield
+    finally:
+        guest.run(f"echo 0 > {_EVENT}; rm -f /dev/shm/fio*")
+    requeued = guest.run(f"grep -c 'block_rq_requeue: {numbers} ' {trace}",
+                         check=False).output
+    assert int(requeued) > 0, f"the ring of {id} was never full"
