@@ -33,7 +33,26 @@
 /* How many requests one hold of the lock takes off the ring. */
 #define VIRTBLK_REAP_BATCH	32
 
+/* Whether the device has requests.  Called with the queue's lock held. */
+static bool virtblk_in_flight(struct virtblk_queue *q)
+{
+	return q->vq->num_free != q->ring_size;
+}
+
 /* Build */
+
+/* Out of line: the way of a single segment needs no stack. */
+static noinline blk_status_t virtblk_map_segments(struct virtblk_req *vbr,
+						  struct request *req)
+{
+	if (blk_rq_nr_phys_segments(req) > VIRTBLK_INLINE_SGS)
+		return virtblk_map_table(vbr, req);
+
+	vbr->data = vbr->inline_sg;
+	if (unlikely(blk_rq_map_sg(req, vbr->data) <= 0))
+		return BLK_STS_IOERR;
+	return BLK_STS_OK;
+}
 
 static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 				     struct request *req)
@@ -45,20 +64,17 @@ static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 		vbr->data = NULL;
 		return BLK_STS_OK;
 	}
+	if (segments > 1)
+		return virtblk_map_segments(vbr, req);
 
-	if (segments > VIRTBLK_INLINE_SGS)
-		return virtblk_map_table(vbr, req);
+	/* Blocks that are next to each other make one segment of several. */
+	bv = req_bvec(req);
+	if (bv.bv_len != blk_rq_payload_bytes(req))
+		return virtblk_map_segments(vbr, req);
 
 	vbr->data = vbr->inline_sg;
-	bv = req_bvec(req);
-	if (segments == 1 && bv.bv_len == blk_rq_payload_bytes(req)) {
-		sg_set_page(vbr->data, bv.bv_page, bv.bv_len, bv.bv_offset);
-		sg_mark_end(vbr->data);
-		return BLK_STS_OK;
-	}
-
-	if (unlikely(blk_rq_map_sg(req, vbr->data) <= 0))
-		return BLK_STS_IOERR;
+	sg_set_page(vbr->data, bv.bv_page, bv.bv_len, bv.bv_offset);
+	sg_mark_end(vbr->data);
 	return BLK_STS_OK;
 }
 
@@ -242,24 +258,20 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 static void virtblk_submit_batch(struct virtblk_queue *q,
 				 struct rq_list *rqlist, unsigned int count)
 {
-	struct rq_list refused;
 	struct request *req;
 	unsigned long flags;
 	bool kick;
 	int err;
 
-	rq_list_init(&refused);
-
 	spin_lock_irqsave(&q->lock, flags);
-	while (count--) {
-		req = rq_list_pop(rqlist);
-		err = virtblk_add(q, req);
-		if (likely(!err))
-			continue;
-		if (err == -ENOSPC)
-			virtblk_stop(q);
-		rq_list_add_tail(&refused, req);
-	}
+	do {
+		err = virtblk_add(q, rq_list_peek(rqlist));
+		if (unlikely(err))
+			break;
+		rq_list_pop(rqlist);
+	} while (--count);
+	if (unlikely(err == -ENOSPC))
+		virtblk_stop(q);
 	kick = virtblk_kick_prepare(q);
 	spin_unlock_irqrestore(&q->lock, flags);
 
@@ -267,51 +279,44 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 		virtqueue_notify(q->vq);
 
 	/* They were started, so blk-mq has to bring them back from there. */
-	while (unlikely((req = rq_list_pop(&refused)))) {
+	while (unlikely(count)) {
+		req = rq_list_pop(rqlist);
 		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
 		blk_mq_requeue_request(req, true);
+		count--;
 	}
 }
 
 /**
  * virtblk_queue_rqs() - blk-mq's queue_rqs: send a plugged batch
- * @rqlist: the requests; what cannot be sent now is left on it, and blk-mq
- *	then offers it to virtblk_queue_rq() one by one
+ * @rqlist: the requests; what cannot be built now is left on it with all that
+ *	follows, and blk-mq then offers them to virtblk_queue_rq() one by one
  *
  * One lock, one decision about one kick, for each run of requests that go to
  * the same queue.
  */
 void virtblk_queue_rqs(struct rq_list *rqlist)
 {
-	struct rq_list left;
 	struct request *req;
-
-	rq_list_init(&left);
 
 	while ((req = rq_list_peek(rqlist))) {
 		struct blk_mq_hw_ctx *hctx = req->mq_hctx;
 		struct virtblk_queue *q = hctx->driver_data;
 		unsigned int built = 0;
-		bool refused = false;
 
 		rq_list_for_each(rqlist, req) {
-			if (req->mq_hctx != hctx)
-				break;
-			refused = virtblk_build(q->vblk, req) != BLK_STS_OK;
-			if (unlikely(refused))
+			if (req->mq_hctx != hctx ||
+			    virtblk_build(q->vblk, req) != BLK_STS_OK)
 				break;
 			built++;
 		}
 
 		if (built)
 			virtblk_submit_batch(q, rqlist, built);
-		if (unlikely(refused)) {
-			req = rq_list_pop(rqlist);
-			rq_list_add_tail(&left, req);
-		}
+		/* The next one of this queue could not be built. */
+		if (unlikely(req && req->mq_hctx == hctx))
+			break;
 	}
-
-	*rqlist = left;
 }
 
 /**
@@ -365,6 +370,7 @@ void virtblk_complete_rq(struct request *req)
 	blk_mq_end_request(req, virtblk_result(req));
 }
 
+/* What is in a batch of io_uring's may be of another queue, or another disk. */
 static void virtblk_complete_batch(struct io_comp_batch *iob)
 {
 	struct request *req;
@@ -375,30 +381,71 @@ static void virtblk_complete_batch(struct io_comp_batch *iob)
 }
 
 /*
- * Take up to VIRTBLK_REAP_BATCH finished requests off the ring.  Called with
- * the queue's lock held; *restart is set when there is room again for requests
- * that had to wait.
+ * A batch ends all in it well, so what failed does not go there.  Nor does a
+ * zone append: its result is more than a status.
  */
-static unsigned int virtblk_reap(struct virtblk_queue *q,
-				 struct request *done[VIRTBLK_REAP_BATCH],
-				 bool *restart)
+static bool virtblk_may_batch(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	return vbr->status == VIRTIO_BLK_S_OK &&
+	       req_op(req) != REQ_OP_ZONE_APPEND;
+}
+
+/* End requests that were taken off a ring, on the CPU that each belongs to. */
+static void virtblk_end(struct rq_list *done, struct io_comp_batch *iob)
+{
+	struct request *req;
+
+	while ((req = rq_list_pop(done))) {
+		if (unlikely(blk_should_fake_timeout(req->q)))
+			continue;
+		if (blk_mq_complete_request_remote(req))
+			continue;
+		if (!virtblk_may_batch(req) ||
+		    !blk_mq_add_to_batch(req, iob, false,
+					 virtblk_complete_batch))
+			virtblk_complete_rq(req);
+	}
+}
+
+/*
+ * Take up to VIRTBLK_REAP_BATCH finished requests off the ring and put them on
+ * @done.  Called with the queue's lock held; q->vq is there.
+ */
+static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 {
 	struct virtblk_req *vbr;
 	unsigned int len, n = 0;
 
-	/* A poll may come while the device is away. */
-	while (likely(q->vq) && n < VIRTBLK_REAP_BATCH) {
+	do {
 		vbr = virtqueue_get_buf(q->vq, &len);
 		if (!vbr)
 			break;
-		done[n++] = blk_mq_rq_from_pdu(vbr);
-	}
-
-	if (unlikely(q->stopped) && n) {
-		q->stopped = false;
-		*restart = true;
-	}
+		rq_list_add_tail(done, blk_mq_rq_from_pdu(vbr));
+	} while (++n < VIRTBLK_REAP_BATCH && virtblk_in_flight(q));
 	return n;
+}
+
+/* Whether requests waited for the room that there is now. */
+static bool virtblk_unstop(struct virtblk_queue *q)
+{
+	bool stopped = q->stopped;
+
+	q->stopped = false;
+	return stopped;
+}
+
+/*
+ * Have the device interrupt for the next request.  Called with the queue's
+ * lock held; returns false if there are finished ones to be taken first.
+ */
+static bool virtblk_rearm(struct virtblk_queue *q)
+{
+	if (virtblk_in_flight(q))
+		return virtqueue_enable_cb(q->vq);
+	virtqueue_enable_cb_prepare(q->vq);
+	return true;
 }
 
 /**
@@ -406,34 +453,45 @@ static unsigned int virtblk_reap(struct virtblk_queue *q,
  * @vq: the virtqueue
  *
  * Takes finished requests off the ring under the queue's lock, and ends them
- * outside of it.  Context: hard interrupt.
+ * together outside of it.  Context: hard interrupt.
  */
 void virtblk_interrupt(struct virtqueue *vq)
 {
 	struct virtio_blk *vblk = vq->vdev->priv;
 	struct virtblk_queue *q = vblk->queues[vq->index];
-	struct request *done[VIRTBLK_REAP_BATCH];
-	bool armed = false, restart = false;
+	bool armed, restart = false;
+	struct rq_list done;
 	unsigned long flags;
-	unsigned int i, n;
+	unsigned int n;
 
 	/* Only a device that does not wait for DRIVER_OK gets here so early. */
 	if (unlikely(!q))
 		return;
 
 	do {
+		DEFINE_IO_COMP_BATCH(iob);
+
+		rq_list_init(&done);
+		armed = true;
 		spin_lock_irqsave(&q->lock, flags);
-		virtqueue_disable_cb(vq);
-		n = virtblk_reap(q, done, &restart);
-		/* Without a virtqueue yet there is nothing to wait for. */
-		if (n < VIRTBLK_REAP_BATCH)
-			armed = !q->vq || virtqueue_enable_cb(vq);
+		/* Nor is there anything to wait for without a virtqueue. */
+		if (likely(q->vq)) {
+			virtqueue_disable_cb(vq);
+			n = virtblk_reap(q, &done);
+			/*
+			 * To end them takes time, in which there may come more:
+			 * no interrupt is needed until there came none.
+			 */
+			armed = (!n || !virtblk_in_flight(q)) &&
+				virtblk_rearm(q);
+			restart |= n && virtblk_unstop(q);
+		}
 		spin_unlock_irqrestore(&q->lock, flags);
 
-		for (i = 0; i < n; i++)
-			if (likely(!blk_should_fake_timeout(done[i]->q)))
-				blk_mq_complete_request(done[i]);
-	} while (!armed && !virtqueue_is_broken(vq));
+		virtblk_end(&done, &iob);
+		if (!rq_list_empty(&iob.req_list))
+			virtblk_complete_batch(&iob);
+	} while (unlikely(!armed) && !virtqueue_is_broken(vq));
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(q->hctx, true);
@@ -444,34 +502,29 @@ void virtblk_interrupt(struct virtqueue *vq)
 /**
  * virtblk_poll() - blk-mq's poll: end what is done on a queue without vector
  * @hctx: the hardware context
- * @iob: collects requests that can be ended together
+ * @iob: collects requests that can be ended together; NULL if they are to be
+ *	ended one by one
  *
  * Return: how many requests were done.
  */
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 {
 	struct virtblk_queue *q = hctx->driver_data;
-	struct request *done[VIRTBLK_REAP_BATCH];
 	bool restart = false;
+	struct rq_list done;
 	unsigned long flags;
-	unsigned int i, n;
+	unsigned int n = 0;
 
+	rq_list_init(&done);
 	spin_lock_irqsave(&q->lock, flags);
-	n = virtblk_reap(q, done, &restart);
+	/* The device may be away. */
+	if (likely(q->vq)) {
+		n = virtblk_reap(q, &done);
+		restart = n && virtblk_unstop(q);
+	}
 	spin_unlock_irqrestore(&q->lock, flags);
 
-	for (i = 0; i < n; i++) {
-		struct virtblk_req *vbr = blk_mq_rq_to_pdu(done[i]);
-
-		if (unlikely(blk_should_fake_timeout(done[i]->q)))
-			continue;
-		/* What a zone append returns is looked at one by one. */
-		if (!blk_mq_add_to_batch(done[i], iob,
-					 vbr->status != VIRTIO_BLK_S_OK ||
-					 req_op(done[i]) == REQ_OP_ZONE_APPEND,
-					 virtblk_complete_batch))
-			blk_mq_complete_request(done[i]);
-	}
+	virtblk_end(&done, iob);
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(hctx, true);

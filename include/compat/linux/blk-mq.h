@@ -20,6 +20,7 @@ struct rq_list {
 #undef rq_list_peek
 #undef rq_list_pop
 #undef rq_list_add_tail
+#undef rq_list_empty
 
 static inline void rq_list_init(struct rq_list *rl)
 {
@@ -29,6 +30,7 @@ static inline void rq_list_init(struct rq_list *rl)
 
 /* Of such a list, or of the io_comp_batch's, which is a mere head. */
 #define rq_list_peek(list)	(*(struct request **)(list))
+#define rq_list_empty(list)	(!rq_list_peek(list))
 
 static inline struct request *rq_list_pop(struct rq_list *rl)
 {
