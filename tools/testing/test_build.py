@@ -316,7 +316,8 @@ def test_unknown_kernel():
     result = make("modules", "KERNEL=5.4")
     assert result.returncode == 2
     assert "KERNEL is '5.4'" in result.stderr
-    assert all(name in result.stderr for name in kernels.NAMES)
+    assert all(name in result.stderr
+               for name in kernels.NAMES + kernels.MEASURING)
     assert "Traceback" not in result.stderr
 
 
@@ -389,6 +390,24 @@ def test_option_the_source_does_not_know(tmp_path):
                    config)
     with pytest.raises(UserError, match="CONFIG_C=y, # CONFIG_D is not set;"):
         kernels._check("CONFIG_C=y\n# CONFIG_D is not set\n", config)
+
+
+def test_later_options_override():
+    assert kernels._merge(["# A text\nCONFIG_A=y\nCONFIG_B=y\n",
+                           "CONFIG_A=m\n# CONFIG_B is not set\nCONFIG_C=1\n"]) \
+        == "CONFIG_A=m\n# CONFIG_B is not set\nCONFIG_C=1\n"
+
+
+def test_options_of_the_kernels_built_here():
+    for name in kernels._OPTIONS:
+        assert name in kernels.NAMES + kernels.MEASURING
+    for name in kernels.MEASURING:
+        text = [(TOP / f"tools/vm/kconfig/{part}.config").read_text()
+                for part in kernels._OPTIONS[name]]
+        options = kernels._merge(text).splitlines()
+        assert "CONFIG_VIRTIO_BLK=m" in options
+        assert "CONFIG_VIRTIO_BLK=y" not in options
+        assert f'CONFIG_LOCALVERSION="{name.removeprefix("7.3")}"' in options
 
 
 # Grafting
@@ -488,6 +507,25 @@ def test_graft_newest_takes_no_compat(tmp_path):
     tree = linux_tree(tmp_path / "linux", "7.3")
     assert graft(tree).returncode == 0
     assert not (tree / kernels._DRIVER / "compat").exists()
+
+
+def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
+    monkeypatch.setenv("LINUX_SOURCE", "linux-source-7.3")
+    empty_cache.mkdir(parents=True)
+    tree = linux_tree(empty_cache / "linux-source-7.3", "7.3")
+    before = contents(tree)
+    assert kernels.source() == tree
+    own = kernels.own_source()
+    assert own != tree
+    assert contents(own) == before
+    # What is grafted later does not reach it, and neither does the undoing.
+    (tree / kernels._DRIVER / "driver.c").write_text("changed")
+    assert kernels.source() == tree
+    assert graft("--undo", tree).returncode == 0
+    assert graft(tree).returncode == 0
+    assert contents(own) == before
+    assert kernels.own_source() == own
+    assert (tree / "drivers/block/virtio_blk/driver.c").exists()
 
 
 @pytest.mark.parametrize("version", ["5.15", "6.0", "7.4"])

@@ -3,7 +3,8 @@
 
 Two come from Debian 12 as they are, 6.1 and 6.12, and take our driver as a
 module.  7.3 is built from Debian's source, with our driver in place of the
-kernel's own.  All of them live in the cache; none is installed.
+kernel's own, and for comparing the two once more as it is, with modules.  All
+of them live in the cache; none is installed.
 """
 
 import contextlib
@@ -29,10 +30,19 @@ UNSUPPORTED = ((6, 9), (6, 10))
 NAMES = ("6.1", "6.12", "7.3", "7.3-debug")
 # For guests that are not like the host; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
+# To measure with: 7.3 with its own driver, as a module; the second keeps
+# statistics of its locks, which slows it down.
+MEASURING = ("7.3-perf", "7.3-lockstat")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
+_GRAFT = _TOP / "tools/packaging/graft"
 _SUFFIXES = (".c", ".h", ".mk")
+# Of the kernels built here, the files of options in tools/vm/kconfig; what a
+# later one says overrides the earlier.
+_OPTIONS = {"7.3": ("lean",), "7.3-debug": ("lean", "debug"),
+            "7.3-perf": ("lean", "perf"),
+            "7.3-lockstat": ("lean", "perf", "lockstat")}
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,11 @@ class Kernel:
     """A kernel to boot, or to build the driver for.
 
     name is what it was asked for by, release what `uname -r` says.  image is
-    what QEMU boots, a bzImage or an ELF file, None if there is only something to build modules with.
-    modules is a directory that has lib/modules/<release>, None if there are
-    no modules.  build is the KDIR of external modules.  builtin: our driver
-    is in the kernel, and no module of it can be loaded.  arch: what it runs on.
+    what QEMU boots, a bzImage or an ELF file, None if there is only something
+    to build modules with.  modules is a directory that has
+    lib/modules/<release>, None if there are no modules.  build is the KDIR of
+    external modules.  builtin: our driver is in the kernel, and no module of it
+    can be loaded.  arch: what it runs on.
     """
     name: str
     release: str
@@ -57,8 +68,8 @@ class Kernel:
 def find(name):
     """Return the Kernel of that name, got and built first if need be.
 
-    A name is one of NAMES or FOREIGN, a path (with a slash in it) to a kernel
-    build tree, or a package of Debian 12, as in
+    A name is one of NAMES, FOREIGN or MEASURING, a path (with a slash in it)
+    to a kernel build tree, or a package of Debian 12, as in
     linux-image-6.12.95+deb12-cloud-amd64.
     """
     name = str(name)
@@ -71,10 +82,12 @@ def find(name):
     if name.startswith("linux-image-"):
         _supported(name.removeprefix("linux-image-"), name)
         return _debian(name, re.escape(name))
-    if name in ("7.3", "7.3-debug"):
-        return _built(name, debug=name.endswith("-debug"))
+    if name in MEASURING:
+        return _built_as_it_is(name)
+    if name in _OPTIONS:
+        return _built(name)
     raise UserError(f"KERNEL is {name!r}; known are "
-                    f"{', '.join(NAMES + FOREIGN)}, a "
+                    f"{', '.join(NAMES + FOREIGN + MEASURING)}, a "
                     "package linux-image-... of Debian 12, and (with a slash in "
                     "it) the path of a kernel build tree")
 
@@ -248,28 +261,54 @@ def source():
     return tree
 
 
+def own_source():
+    """Return the path of the 7.3 source tree as it is, its own driver in it.
+
+    Its files are those of the other tree, hard links to them, but for the
+    directory in which grafting rewrites files.
+    """
+    def build(directory):
+        block = "drivers/block"
+        with _graft_lock():
+            _run("cp", "-al", f"{tree}/.", directory)
+            shutil.rmtree(directory / block)
+            _run("cp", "-a", tree / block, directory / block)
+            _run(_GRAFT, "--undo", directory)
+
+    tree = _source()
+    return cache.populate(f"{tree.name}-own", build, mib=100)
+
+
 def _graft(tree):
-    with cache.lock(cache.root() / ".graft.lock", "the kernel source"):
-        result = subprocess.run([_TOP / "tools/packaging/graft", tree],
-                                text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+    with _graft_lock():
+        _run(_GRAFT, tree)
+
+
+def _graft_lock():
+    return cache.lock(cache.root() / ".graft.lock", "the kernel source")
+
+
+def _run(*argv):
+    """Run a program; UserError with what it said if it fails."""
+    result = subprocess.run(argv, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
     if result.returncode:
         raise UserError(result.stdout.strip())
 
 
-def configure(debug=False):
-    """Return (source tree, build tree) of 7.3, configured and prepared.
+def configure(name="7.3"):
+    """Return (source tree, build tree) of a kernel, configured and prepared.
 
     The build tree can be used to compile modules, though not to link them
     before the kernel is built.
     """
     host.need("build")
-    tree = source()
-    variant = "debug" if debug else "lean"
-    build = cache.root() / f"{tree.name}-{variant}"
-    fragments = [_TOP / f"tools/vm/kconfig/{name}.config"
-                 for name in ("lean", "debug")[:2 if debug else 1]]
-    wanted = "".join(fragment.read_text() for fragment in fragments)
+    tree = own_source() if name in MEASURING else source()
+    variant = _OPTIONS[name][-1]
+    build = cache.root() / f"{tree.name.removesuffix('-own')}-{variant}"
+    fragments = [_TOP / f"tools/vm/kconfig/{part}.config"
+                 for part in _OPTIONS[name]]
+    wanted = _merge(fragment.read_text() for fragment in fragments)
     key = _digest([*fragments, _TOP / "Kconfig"])
     done = build / ".configured"
     if _holds(done, key):
@@ -289,17 +328,28 @@ def configure(debug=False):
     return tree, build
 
 
+_OPTION = re.compile(r"^(?:CONFIG_\w+=.*|# CONFIG_\w+ is not set)$",
+                     re.MULTILINE)
+
+
 def _holds(file, text):
     """Tell whether there is such a file and it holds that text."""
     return file.exists() and file.read_text() == text
 
 
+def _merge(texts):
+    """Return the options in texts; of an option the last that is said."""
+    found = {}
+    for option in _OPTION.findall("\n".join(texts)):
+        found[re.search(r"CONFIG_\w+", option)[0]] = option
+    return "".join(f"{option}\n" for option in found.values())
+
+
 def _check(wanted, config):
     """Raise UserError unless all that is wanted is in a .config."""
-    line = re.compile(r"^(?:CONFIG_\w+=.*|# CONFIG_\w+ is not set)$", re.MULTILINE)
-    got = set(line.findall(config.read_text()))
+    got = set(_OPTION.findall(config.read_text()))
     missing = []
-    for option in line.findall(wanted):
+    for option in _OPTION.findall(wanted):
         symbol = re.search(r"CONFIG_\w+", option)[0]
         off = option.startswith("#")
         if option not in got and not (
@@ -311,9 +361,9 @@ def _check(wanted, config):
                         "files, or set LINUX_SOURCE to another release")
 
 
-def _built(name, debug):
+def _built(name):
     """Return our own build of 7.3, brought up to date with the driver."""
-    tree, build = configure(debug)
+    tree, build = configure(name)
     key = _digest([*_sources(), build / ".config"])
     done = build / ".built"
     if not _holds(done, key):
@@ -328,6 +378,30 @@ def _built(name, debug):
     release = (build / "include/config/kernel.release").read_text().strip()
     return Kernel(name=name, release=release, image=build / "vmlinux",
                   modules=None, build=build, builtin=True)
+
+
+def _built_as_it_is(name):
+    """Return our build of 7.3 with the kernel's own driver, and its modules."""
+    host.need({"depmod": "kmod"})
+    tree, build = configure(name)
+    key = _digest([build / ".config"])
+    done = build / ".built"
+    installed = build / "root"
+    if not _holds(done, key):
+        with _making(build, mib=2000):
+            if not _holds(done, key):
+                done.unlink(missing_ok=True)
+                with step(f"building kernel {name}"):
+                    _make(tree, f"O={build}", "vmlinux", "modules",
+                          what=f"building kernel {name}")
+                    shutil.rmtree(installed, ignore_errors=True)
+                    _make(tree, f"O={build}", "modules_install",
+                          f"INSTALL_MOD_PATH={installed}",
+                          what=f"installing the modules of {name}")
+                done.write_text(key)
+    release = (build / "include/config/kernel.release").read_text().strip()
+    return Kernel(name=name, release=release, image=build / "vmlinux",
+                  modules=installed, build=build, builtin=False)
 
 
 @contextlib.contextmanager
