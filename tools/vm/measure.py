@@ -21,12 +21,13 @@ JOBS = ("randread", "randwrite")
 _GRACE = 120
 
 
-def fio(guest, seconds=0, **options):
+def fio(guest, seconds=0, summary=None, **options):
     """Run fio in a guest and return what its JSON says of the whole.
 
     Jobs are threads; seconds is how long they are told to run, if they are;
-    options are fio's.  CommandFailed if fio ended for any reason but that it
-    was done, verify errors that it was told to pass over included.
+    summary is what to make of the JSON in place of outcome(); options are
+    fio's.  CommandFailed if fio ended for any reason but that it was done,
+    verify errors that it was told to pass over included.
     """
     words = " ".join(f"--{name}={value}" for name, value in options.items())
     result = guest.run(
@@ -36,7 +37,7 @@ def fio(guest, seconds=0, **options):
         timeout=seconds + _GRACE, check=False)
     said, _, text = result.output.partition("\n@json\n")
     try:
-        return outcome(json.loads(text[text.index("{"):]), said)
+        return (summary or outcome)(json.loads(text[text.index("{"):]), said)
     except (ValueError, LookupError):
         raise CommandFailed(f"status {result.status} from: fio {words}\n"
                             f"{said.strip()}", result) from None
@@ -101,26 +102,37 @@ class KickCounter:
                             f"echo '-:vblk/kick' >> {_TRACING}/kprobe_events")
 
 
+def watched(guest, virtio, work, kicks=None):
+    """Do some work and count what it takes of a disk such as "virtio2".
+
+    Returns what work() returns, the interrupts by queue and CPU, and the
+    kicks: None unless there is a KickCounter.
+    """
+    before = interrupts(guest, virtio)
+    if kicks:
+        kicks.read()
+    done = work()
+    kicked = kicks.read() if kicks else None
+    after = interrupts(guest, virtio)
+    came = {index: {cpu: after[index][cpu] - before[index][cpu]
+                    for cpu in after[index]} for index in after}
+    return done, came, kicked
+
+
 def workload(guest, virtio, name, rw, seconds, cpus, kicks=None):
     """Run one timed job on a disk; return its figures.
 
     virtio and name: of the disk, as "virtio2" and "vda".  kicks: a
     KickCounter, or None.
     """
-    before = interrupts(guest, virtio)
-    if kicks:
-        kicks.read()
-    done = fio(guest, seconds, filename=f"/dev/{name}", rw=rw, bs="4k",
-               direct=1, ioengine="libaio", iodepth=32, numjobs=cpus,
-               cpus_allowed=f"0-{cpus - 1}", cpus_allowed_policy="split",
-               norandommap=1, time_based=1, runtime=seconds)
-    kicked = kicks.read() if kicks else None
-    after = interrupts(guest, virtio)
+    done, came, kicked = watched(guest, virtio, lambda: fio(
+        guest, seconds, filename=f"/dev/{name}", rw=rw, bs="4k",
+        direct=1, ioengine="libaio", iodepth=32, numjobs=cpus,
+        cpus_allowed=f"0-{cpus - 1}", cpus_allowed_policy="split",
+        norandommap=1, time_based=1, runtime=seconds), kicks)
     way = done.get("read" if rw == "randread" else "write")
     if not way or not way["iops"]:
         raise GuestError(f"fio did no {rw} on {name} in {seconds} s")
-    came = {index: {cpu: after[index][cpu] - before[index][cpu]
-                    for cpu in after[index]} for index in after}
     total = sum(sum(counts.values()) for counts in came.values())
     return {"ios": way["ios"], "iops": way["iops"], "interrupts": came,
             "interrupts_per_io": total / way["ios"],

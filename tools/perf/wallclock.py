@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Our driver's speed beside that of the kernel's own, by the clock.
+
+usage: python3 -m perf.wallclock [--cpus N] [--queues N] [--queue-size N] ...
+
+Both drivers are in one guest and take turns, swapped by unload and load, so
+that whatever else the host does meets both.  Only ratios of two runs side by
+side are made use of, and only as far as a sign test over them goes.  The
+figures are printed and left in build/bench/wallclock.json.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import textwrap
+import time
+from pathlib import Path
+
+from vm import kernels, measure, qemu, queues, report, run, ui
+from vm.disk import Disk
+from vm.errors import GuestError
+from vm.guest import Guest
+from vm.ui import UserError, say, step
+
+from . import jobs as job_list
+
+KERNEL = "6.12"
+ROUNDS = 10
+# QEMU's, where a disk is given none.
+QUEUE_SIZE = 256
+SECONDS = 2
+RAMP = 1
+# fio's options by name.
+JOBS = {name: job_list.find(name).options() for name in (
+    "randread-4k-qd32", "randwrite-4k-qd32", "randread-4k-qd32-uring",
+    "randread-64k-qd8", "randread-4k-qd1")}
+DRIVERS = ("ours", "stock")
+# The chance, if there is no difference, that a verdict names one.
+LEVEL = 0.05
+
+# What swapping the drivers and starting fio take under emulation, roughly;
+# the first round's own time takes the place of it.
+_SWAP_SECONDS = 2
+_FIO_SECONDS = 2
+
+_TOP = Path(__file__).resolve().parents[2]
+_OUT = _TOP / "build/bench/wallclock.json"
+
+
+# The statistics
+
+def sign_test(wins, losses):
+    """Return the two-sided p-value of so many wins and losses.
+
+    It is the chance of an outcome as lopsided as this or more if either were
+    as likely as the other.
+    """
+    total = wins + losses
+    tail = sum(math.comb(total, count) for count in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2 ** total)
+
+
+def interval(ratios):
+    """Return where the median of many more rounds would be, None if unknown.
+
+    These are the lowest and the highest median that a sign test over the
+    ratios does not rule out.  Too few rounds rule out none.
+    """
+    total = len(ratios)
+    outside = [count for count in range(total // 2)
+               if sign_test(total - count, count) < LEVEL]
+    ordered = sorted(ratios)
+    return [ordered[outside[-1]], ordered[-1 - outside[-1]]] if outside else None
+
+
+def spread(ratios, better):
+    """Return median and spread of the rounds' ratios, and what they support.
+
+    ratios: ours to the kernel's own; better: "higher" or "lower", what it is
+    good for them to be.  A round in which both are equal does not count for
+    the verdict.
+    """
+    above, below = (sum(ratio > 1 for ratio in ratios),
+                    sum(ratio < 1 for ratio in ratios))
+    wins, losses = (above, below) if better == "higher" else (below, above)
+    p = sign_test(wins, losses)
+    first, median, third = statistics.quantiles(ratios, n=4, method="inclusive")
+    verdict = "no difference seen"
+    if p < LEVEL:
+        verdict = "faster" if wins > losses else "slower"
+    return {"ratios": ratios, "median": median, "low": min(ratios),
+            "quartiles": [first, third], "high": max(ratios),
+            "interval": interval(ratios),
+            "wins": wins, "losses": losses, "p": p, "verdict": verdict}
+
+
+# One sample
+
+def load(guest, driver, count):
+    """Put a driver in place of the other; return the disk's name.
+
+    driver: "ours" or "stock"; count: of queues.  GuestError unless it is that
+    driver, with that many queues and no scheduler.
+    """
+    name = run.load(guest, driver, count)
+    out_of_tree, queue_count, scheduler = guest.run(
+        "grep -c O /sys/module/virtio_blk/taint; "
+        f"ls /sys/block/{name}/mq | wc -l; "
+        f"cat /sys/block/{name}/queue/scheduler").output.splitlines()
+    if (out_of_tree == "1") != (driver == "ours"):
+        raise GuestError(f"the driver that was loaded is not {driver}")
+    if int(queue_count) != count:
+        raise GuestError(f"{driver} has {queue_count} queues and not {count}")
+    if scheduler != "none" and "[none]" not in scheduler.split():
+        raise GuestError(f"{name} has the schedulers {scheduler}, and not none")
+    return name
+
+
+def _summary(said_by_fio, said):
+    """Return what fio reports, with latencies in microseconds."""
+    found = measure.outcome(said_by_fio, said)
+    for way in set(found) & {"read", "write"}:
+        took = said_by_fio["jobs"][0][way]["clat_ns"]
+        found[way] |= {"mean_us": took["mean"] / 1000,
+                       "p50_us": took["percentile"]["50.000000"] / 1000}
+    return found
+
+
+def _completed(guest, name):
+    """Return how many reads and writes a disk has completed."""
+    words = guest.sysfs(f"/sys/block/{name}/stat").split()
+    return int(words[0]) + int(words[4])
+
+
+def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None):
+    """Run fio on a disk; return iops, latencies, interrupts and kicks per I/O.
+
+    virtio and name: of the disk, as "virtio2" and "vda".  options: fio's.
+    jobs: how many run at a time, each on a CPU of its own.  seconds: for how
+    long it is measured, after ramp seconds that are not.  kicks: a
+    KickCounter, or None.
+    """
+    def work():
+        before = _completed(guest, name)
+        done = measure.fio(
+            guest, seconds + ramp, _summary, filename=f"/dev/{name}",
+            numjobs=jobs, cpus_allowed=f"0-{jobs - 1}",
+            cpus_allowed_policy="split", time_based=1, runtime=seconds,
+            ramp_time=ramp, **options)
+        return done, _completed(guest, name) - before
+
+    # Interrupts and kicks are those of the ramp as well, and fio's own count
+    # of I/Os leaves it out.
+    (done, ios), came, kicked = measure.watched(guest, virtio, work, kicks)
+    way = done.get("read" if options["rw"] == "randread" else "write")
+    if not way or not way["iops"] or not ios:
+        raise GuestError(f"fio did no {options['rw']} on {name} in {seconds} s")
+    total = sum(sum(counts.values()) for counts in came.values())
+    return {"iops": way["iops"], "mean_us": way["mean_us"],
+            "p50_us": way["p50_us"], "interrupts_per_io": total / ios,
+            "kicks_per_io": None if kicked is None else kicked / ios}
+
+
+# Rounds
+
+def rounds_of(count, guess):
+    """Yield 0 to count - 1, telling each time how much remains.
+
+    guess: how many seconds one may take, until the first has shown it.
+    """
+    started = time.monotonic()
+    for number in range(count):
+        each = (time.monotonic() - started) / number if number else guess
+        with step(f"round {number + 1} of {count}, about "
+                  f"{each * (count - number):.0f} s left"):
+            yield number
+
+
+def turns(jobs, number):
+    """Return (job, driver) in the order in which a round of that number runs them.
+
+    A job runs on both drivers one after the other, and begins with the driver
+    that the job before ended with, which saves a swap.  What comes first in one
+    round comes second in the next.
+    """
+    return [(job, driver) for place, job in enumerate(jobs)
+            for driver in DRIVERS[::-1 if (number + place) % 2 else 1]]
+
+
+def one_round(guest, virtio, number, options, kicks=None):
+    """Run each job on each driver; return samples by job, then by driver.
+
+    number: of the round; options: cpus, queues, seconds, ramp and jobs.
+    """
+    found, loaded = {}, None
+    for job, driver in turns(options["jobs"], number):
+        if driver != loaded:
+            name = load(guest, driver, options["queues"])
+            loaded = driver
+        found.setdefault(job, {})[driver] = sample(
+            guest, virtio, name, options["jobs"][job], options["cpus"],
+            options["seconds"], options["ramp"], kicks)
+    return found
+
+
+def _concluded(job, words, rounds, counted):
+    """Return a job's result; rounds and counted: of that job."""
+    found = measure.compare(rounds, counted)
+    result = {"job": job, "options": words,
+              "iops": spread(found["ratios"], "higher"),
+              "ours": found["ours"], "stock": found["stock"]}
+    if words["iodepth"] != 1:
+        return result
+    for key in ("mean_us", "p50_us"):
+        result[key] = spread([pair["ours"][key] / pair["stock"][key]
+                              for pair in rounds], "lower")
+        for side in ("ours", "stock"):
+            result[side][key] = [pair[side][key] for pair in rounds]
+    return result
+
+
+def _check(kernel, cpus, queue_count, queue_size, rounds, seconds):
+    if kernel.builtin:
+        raise UserError(f"{kernel.name} has the driver built in, and drivers are "
+                        "swapped as modules here; choose KERNEL=6.1 or 6.12")
+    if not 1 <= queue_count <= cpus:
+        raise UserError(f"{queue_count} queues for {cpus} CPUs: there must be one "
+                        "at least, and no more than CPUs")
+    if not 4 <= queue_size <= 1024 or queue_size & (queue_size - 1):
+        raise UserError(f"the queue size is {queue_size}; QEMU takes a power of 2 "
+                        "from 4 to 1024")
+    if rounds < 2:
+        raise UserError(f"rounds is {rounds}; a spread takes 2 at least, a verdict "
+                        f"{fewest_rounds()}")
+    if seconds < 1:
+        raise UserError(f"seconds is {seconds}, and must be 1 at least")
+
+
+def fewest_rounds():
+    """Return of how many rounds the sign test can tell anything at all."""
+    count = 1
+    while sign_test(count, 0) >= LEVEL:
+        count += 1
+    return count
+
+
+def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
+            queue_size=QUEUE_SIZE, rounds=ROUNDS, seconds=SECONDS, ramp=RAMP,
+            jobs=None):
+    """Measure both drivers on a null-co disk in one boot; return the facts.
+
+    kernel: as vm.guest.Guest takes it.  queue_size: of the disk, a power of 2
+    from 4 to 1024.  Each round runs each job once on each driver, for some
+    seconds after a ramp; before the first is another in which kicks are counted,
+    and whose times are not used.  jobs: fio's options by name, JOBS if not
+    given; each runs once per CPU.
+
+    The facts are kernel, accelerator, fio, host_cpus, host_load (the load average
+    of the last five minutes), cpus, queues, queue_size, rounds, seconds, ramp,
+    words (what the figures are good for), and of each of the jobs
+    job, options   its name, and fio's options
+    iops           ratios of IOPS, ours to the kernel's own, by round; their
+                   median, low, high, quartiles, interval (that the median of
+                   more rounds is in; None of too few); wins, losses, p, verdict
+    mean_us, p50_us
+                   likewise of latency from submission to completion, at depth 1
+    ours, stock    iops by round, iops_median, interrupts_per_io (median),
+                   kicks_per_io (None where not known); at depth 1 mean_us and
+                   p50_us by round
+    """
+    kernel = kernels.find(kernel) if not isinstance(kernel, kernels.Kernel) \
+        else kernel
+    _check(kernel, cpus, queue_count, queue_size, rounds, seconds)
+    options = {"cpus": cpus, "queues": queue_count, "seconds": seconds,
+               "ramp": ramp, "jobs": jobs or JOBS}
+    disk = Disk("null", queues=queue_count, queue_size=queue_size)
+    with Guest(kernel, cpus=cpus, disks=[disk]) as guest:
+        counted, samples = _measured(guest, rounds, options)
+        fio = guest.run("fio --version").output.strip()
+        load_average = round(os.getloadavg()[1], 1)
+    results = [_concluded(job, words, [found[job] for found in samples],
+                          counted[job]) for job, words in options["jobs"].items()]
+    facts = {"kernel": kernel.release, "accelerator": qemu.accelerator(),
+             "fio": fio, "host_cpus": os.cpu_count(), "host_load": load_average,
+             "cpus": cpus, "queues": queue_count, "queue_size": queue_size,
+             "rounds": rounds,
+             "seconds": seconds, "ramp": ramp, "jobs": results}
+    return {**facts, "words": words_about(facts)}
+
+
+def _measured(guest, rounds, options):
+    """Return the samples of the round that counts kicks, and of all others."""
+    virtio = queues.read(guest, guest.dev("null"))["virtio"]
+    # Jobs of large blocks have their buffers there.
+    guest.run(f"echo {2 * options['cpus']} > /proc/sys/vm/nr_hugepages")
+    guess = _SWAP_SECONDS + len(options["jobs"]) * (
+        _SWAP_SECONDS + 2 * (options["seconds"] + options["ramp"] + _FIO_SECONDS))
+    started = time.monotonic()
+    with step(f"counting kicks, about {guess * (rounds + 1)} s left"), \
+            measure.KickCounter(guest) as kicks:
+        counted = one_round(guest, virtio, 0, options, kicks)
+    guess = time.monotonic() - started
+    return counted, [one_round(guest, virtio, number, options)
+                     for number in rounds_of(rounds, guess)]
+
+
+# What is said of it
+
+def words_about(facts):
+    """Return what the figures are good for, in sentences."""
+    count = sum(key in job for job in facts["jobs"]
+                for key in ("iops", "mean_us", "p50_us"))
+    words = [report.WALL_CLOCK[facts["accelerator"]],
+             "A ratio is ours to the kernel's own in one round, in which they "
+             f"run one after the other; the median is over {facts['rounds']} "
+             "rounds, the range from the lowest to the highest, the middle half "
+             "between the quartiles.",
+             "p is from a two-sided sign test over the rounds, and a difference "
+             f"is named where it is below {LEVEL}: of {count} comparisons of "
+             f"drivers that are equal, some {count * LEVEL:.1f} would be named "
+             "by chance. How large a difference is can be told no better than "
+             f"by the {1 - LEVEL:.0%} interval of the median.",
+             f"The host's load average was {facts['host_load']} on "
+             f"{facts['host_cpus']} CPUs: what others do widens the spread."]
+    if facts["rounds"] < fewest_rounds():
+        words.append(f"Fewer than {fewest_rounds()} rounds cannot tell any "
+                     "difference.")
+    return " ".join(words)
+
+
+_LABELS = {"iops": "IOPS", "mean_us": "mean latency", "p50_us": "median latency"}
+
+
+def _ratio_lines(key, found):
+    def span(ends):
+        return "unknown" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+    return [f"  {_LABELS[key]:<15}{found['median']:.3f}  {found['verdict']} "
+            f"(p = {found['p']:.3f})",
+            f"  {'':<15}range {span([found['low'], found['high']])}, middle half "
+            f"{span(found['quartiles'])}, interval {span(found['interval'])}"]
+
+
+def _both(job, key):
+    if job["ours"][key] is None:
+        return "not known"
+    return f"{job['ours'][key]:.3f} / {job['stock'][key]:.3f}"
+
+
+def text(facts):
+    """Return the facts as they are shown on a terminal."""
+    lines = [f"Linux {facts['kernel']}, vCPUs: {facts['cpus']}, queues: "
+             f"{facts['queues']} of {facts['queue_size']} entries, {facts['rounds']} "
+             f"rounds of {facts['seconds']} s; our driver / the kernel's own", ""]
+    for job in facts["jobs"]:
+        lines.append(job["job"])
+        for key in _LABELS:
+            lines += _ratio_lines(key, job[key]) if key in job else []
+        lines.append(f"  interrupts per I/O {_both(job, 'interrupts_per_io')}, "
+                     f"kicks per I/O {_both(job, 'kicks_per_io')}")
+    return "\n".join([*lines, "", textwrap.fill(facts["words"], 78)])
+
+
+def _arguments():
+    parser = argparse.ArgumentParser(
+        prog="python3 -m perf.wallclock", allow_abbrev=False,
+        description="Compare our driver's speed with that of the kernel's own.",
+        epilog="The environment's KERNEL is the kernel to boot, 6.12 if not set.")
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--queues", type=int, default=1)
+    parser.add_argument("--queue-size", type=int, default=QUEUE_SIZE,
+                        help=f"entries of each ({QUEUE_SIZE})")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=int, default=SECONDS,
+                        help=f"that each sample is measured for ({SECONDS})")
+    parser.add_argument("--ramp", type=int, default=RAMP,
+                        help=f"seconds before that ({RAMP})")
+    parser.add_argument("--job", action="append", choices=list(JOBS),
+                        help="run this one only; may be given several times")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args()
+
+
+def main():
+    arguments = _arguments()
+    try:
+        facts = compare(os.environ.get("KERNEL", KERNEL), cpus=arguments.cpus,
+                        queue_count=arguments.queues,
+                        queue_size=arguments.queue_size,
+                        rounds=arguments.rounds, seconds=arguments.seconds,
+                        ramp=arguments.ramp,
+                        jobs={name: words for name, words in JOBS.items()
+                              if name in (arguments.job or JOBS)})
+    except GuestError as error:
+        say(f"error: {error}")
+        return 1
+    print(json.dumps(facts, indent=1) if arguments.json else text(facts))
+    _OUT.parent.mkdir(parents=True, exist_ok=True)
+    _OUT.write_text(json.dumps(facts, indent=1) + "\n")
+    say(f"  left the figures in {_OUT.relative_to(_TOP)}")
+    return 0
+
+
+if __name__ == "__main__":
+    ui.main(main)
