@@ -89,7 +89,7 @@ def count_jobs(rows, kernel, names, devices, ios, progress, ring=LARGE_RING):
 def count_queues(rows, kernel, counts, ios, progress):
     """Count an I/O with so many queues each, a row for each driver."""
     for count in counts:
-        with CountingGuest(kernel, queues=count, maxcpus=max(count, 2),
+        with CountingGuest(kernel, queues=count,
                            properties={"queue_size": LARGE_RING}) as counting:
             for device in ("ours", "stock"):
                 with progress.step(f"{device}, queues: {count}"):

@@ -101,7 +101,7 @@ def _queue_table(facts):
 
 def _kernel_table(facts):
     header = ["kernel", "job", "ours", "kernel's own", "ratio"]
-    found = {(row["kernel_name"], row["job"], row["device"]): row["kernel"]
+    found = {(row["kernel_name"], row["job"], row["device"]): goals.compared(row)
              for row in facts.get("other_kernels", ())}
     return header, [
         [kernel, job, f"{count:.0f}", f"{found[kernel, job, 'stock']:.0f}",
@@ -144,7 +144,8 @@ def _tables(facts):
         ("With more queues", f"{jobs.find(_BREAKDOWN_JOB).title}, which has an "
          "interrupt for each I/O; finding stopped queues is counted per "
          "interrupt.", _queue_table(facts)),
-        ("On other kernels", "Kernel instructions per I/O.", _kernel_table(facts)),
+        ("On other kernels", "Kernel instructions per I/O; at depth 1 of driver, ring "
+         "and interrupt alone.", _kernel_table(facts)),
     )
     for title, words, (header, rows) in every:
         if rows:

@@ -196,23 +196,22 @@ class CountingGuest:
 
     kernel: a vm.kernels.Kernel, or a name for vm.kernels.find().
     driver: the first virtio-blk driver, as for Guest.
-    queues, maxcpus: of the disks, and CPUs that there might be: a queue takes
-        one each.
+    queues: of the disks.  The guest has as many CPUs, and uses the first alone.
     params, properties: the driver's, and of the disks.
     multipath: NVMe goes through the kernel's multipath device, as it does by
         default; without, it is cheaper.
     options: more for Guest.
     """
 
-    def __init__(self, kernel, driver="ours", queues=1, maxcpus=None, params="",
+    def __init__(self, kernel, driver="ours", queues=1, params="",
                  properties=None, multipath=True, **options):
         # Without ioeventfd the device works in the CPU's own thread: when it
         # gets to run does not depend on what else the host does.
         properties = {"ioeventfd": False, **(properties or {})}
         self.guest = Guest(
-            kernel, cpus=1, maxcpus=maxcpus, driver=driver, params=params,
-            cmdline="nokaslr" + ("" if multipath else
-                                 " nvme_core.multipath=N"),
+            kernel, cpus=queues, driver=driver, params=params,
+            cmdline="nokaslr maxcpus=1" + ("" if multipath else
+                                           " nvme_core.multipath=N"),
             disks=[Disk("null", queues=queues, **properties),
                    Disk("burst", queues=queues, latency_ns=_LATENCY_NS,
                         **properties)],

@@ -32,6 +32,14 @@ def find(facts, job, device):
     return None
 
 
+def compared(row):
+    """Return the instructions by which a row is compared with others.
+
+    At depth 1 those of scheduler and idle loop swing, and are left out.
+    """
+    return row["device_layers" if row["job"] == LATENCY else "kernel"]
+
+
 def judge(facts):
     """Return each goal, what was seen, and whether it is met."""
     return [goal for part in (_above, _latency, _burst, _per_io, _locked,
@@ -129,7 +137,7 @@ def _listed(values):
 def _other_kernels(facts):
     rows = facts.get("other_kernels", ())
     for kernel in dict.fromkeys(row["kernel_name"] for row in rows):
-        counts = {(row["device"], row["job"]): row["kernel"] for row in rows
+        counts = {(row["device"], row["job"]): compared(row) for row in rows
                   if row["kernel_name"] == kernel}
         shares = {job: counts["ours", job] / counts["stock", job]
                   for device, job in counts if device == "ours"

@@ -25,7 +25,8 @@
  *				slow, and only then irqsoff is counted
  *
  * A lock counts as held from the call that takes it to the call that releases
- * it.  The counters know of one CPU: the guest has to run with -smp 1.
+ * it.  Only the first CPU is counted: a guest with more has to leave the others
+ * alone (maxcpus=1 on Linux's command line).
  *
  * QEMU's devices work in its main thread.  How many instructions the guest
  * executes until a device has done what it was notified of, and so how many
@@ -117,6 +118,7 @@ static void die(const char *what, const char *name)
 	exit(1);
 }
 
+/* Of the first CPU. */
 static struct counters *counters(void)
 {
 	return qemu_plugin_scoreboard_find(board, 0);
@@ -237,7 +239,7 @@ static void on_call(unsigned int cpu, void *data)
 	const struct call *call = data;
 	uint64_t now = counters()->kernel;
 
-	if (call->from < module.from || call->from > module.to)
+	if (cpu || call->from < module.from || call->from > module.to)
 		return;
 	if (among(takes, nr_takes, call->to)) {
 		held = true;
@@ -254,6 +256,8 @@ static void on_fine_block(unsigned int cpu, void *data)
 	const struct block *block = data;
 	uint32_t flags;
 
+	if (cpu)
+		return;
 	buffer->len = 0;
 	if (qemu_plugin_read_register(eflags, buffer) < (int)sizeof(flags))
 		return;
@@ -302,10 +306,14 @@ static void on_store(unsigned int cpu, qemu_plugin_meminfo_t info,
 
 static void on_cpu(qemu_plugin_id_t id, unsigned int cpu)
 {
-	GArray *registers = qemu_plugin_get_registers();
-	qemu_plugin_reg_descriptor *found = (void *)registers->data;
+	qemu_plugin_reg_descriptor *found;
+	GArray *registers;
 	unsigned int i;
 
+	if (cpu)
+		return;
+	registers = qemu_plugin_get_registers();
+	found = (void *)registers->data;
 	for (i = 0; i < registers->len; i++)
 		if (!strcmp(found[i].name, "eflags"))
 			eflags = found[i].handle;
@@ -428,10 +436,9 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
 		fprintf(stderr, "insncount: where to? say out=PATH\n");
 		return -1;
 	}
-	if (strcmp(info->target_name, "x86_64") ||
-	    info->system.smp_vcpus != 1) {
-		fprintf(stderr, "insncount: is for x86_64 guests with one CPU (-smp 1); this one is %s with %d\n",
-			info->target_name, info->system.smp_vcpus);
+	if (strcmp(info->target_name, "x86_64")) {
+		fprintf(stderr, "insncount: is for x86_64 guests; this one is %s\n",
+			info->target_name);
 		return -1;
 	}
 

@@ -19,7 +19,7 @@ def test_budget(kernel, ring):
     If a change is worth its cost, `make budget` writes the file anew.
     """
     kept = budget.load()
-    costs = budget.count(kernel, ring, floor=kept["kernel"] != kernel.release)
+    costs = budget.count(kernel, ring, kept)
     over = budget.over(kept, kernel.release, ring, costs)
     assert not over, "\n\n".join(over)
 
