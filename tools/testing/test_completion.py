@@ -8,8 +8,9 @@ fills up.  After each test nothing is left: no request is in flight, no tag is
 taken, and nobody waits for one.
 
 Linux 6.3 had a virtio-blk driver that ended requests in batches, and took it
-back: with more readers than tags, some slept for ever after all requests had
-been answered.  test_more_readers_than_tags is that.
+back: fio hung at its end, after all requests had been answered.  Readers that
+sleep for want of tags may be what it was, or a request that a full ring refused:
+test_more_readers_than_tags and test_full_ring_at_the_end.
 """
 
 import contextlib
@@ -423,3 +424,36 @@ def test_full_ring(guest):
             for run in runs:
                 assert fio.ios(run.wait(), "write") > few(guest, 128)
     set_queue(guest, "narrow", rq_affinity=1)
+
+
+_SHORT_RUNS = r"""
+for n in $(seq {runs}); do
+    timeout -s KILL 20 fio --name=job --thread --filename={path} --direct=1 \
+        --ioengine=libaio --iodepth=$((3 + n % 3)) --iodepth_batch=$((1 + n % 5)) \
+        --bs=16k --rw=randread --norandommap --size=32m --io_size=1g \
+        --number_ios=60 --cpus_allowed=1 --iomem={memory} --output=/run/fio.txt \
+        || {{ echo "run $n, status $?"; cat {debugfs}/hctx*/{{state,dispatch}}; }}
+done
+"""
+
+
+@on_oldest
+def test_full_ring_at_the_end(kernel):
+    """What a full ring has refused last is sent, though nothing comes after it.
+
+    Not every end of a request has blk-mq look for those that it could not send:
+    that of a batch has not.  The device answers while the guest notifies it, and
+    so before blk-mq has put aside what was refused.
+    """
+    disk = Disk("narrow", backend="null", queues=2, queue_size=16,
+                indirect_desc=False, ioeventfd=False, size=64 * MIB)
+    with Guest(kernel, cpus=2, disks=[disk]) as guest:
+        leave_schedulers(guest)
+        name = guest.dev("narrow")
+        with full_ring.expected(guest, "narrow"):
+            said = guest.run(_SHORT_RUNS.format(
+                runs=40, path=f"/dev/{name}",
+                debugfs=f"/sys/kernel/debug/block/{name}",
+                memory=full_ring.memory(guest, 8 * 16384)), timeout=300).output
+        assert not said.strip(), said
+        assert_at_rest(guest)

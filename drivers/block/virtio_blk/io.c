@@ -392,7 +392,10 @@ static bool virtblk_may_batch(struct request *req)
 	       req_op(req) != REQ_OP_ZONE_APPEND;
 }
 
-/* End requests that were taken off a ring, on the CPU that each belongs to. */
+/*
+ * End requests that were taken off a ring, on the CPU that each belongs to.
+ * Without @iob each is ended alone.
+ */
 static void virtblk_end(struct rq_list *done, struct io_comp_batch *iob)
 {
 	struct request *req;
@@ -427,7 +430,13 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 	return n;
 }
 
-/* Whether requests waited for the room that there is now. */
+/*
+ * Whether requests waited for the room that there is now.  If so, what made it
+ * must be ended one by one: the end of a batch does not clear the mark by which
+ * blk-mq knows that requests wait (BLK_MQ_S_SCHED_RESTART).  As long as it is
+ * set, blk-mq counts on a later end to run the queue, and a request that was
+ * refused but is not yet on its list when the queue is started would stay there.
+ */
 static bool virtblk_unstop(struct virtblk_queue *q)
 {
 	bool stopped = q->stopped;
@@ -459,7 +468,7 @@ void virtblk_interrupt(struct virtqueue *vq)
 {
 	struct virtio_blk *vblk = vq->vdev->priv;
 	struct virtblk_queue *q = vblk->queues[vq->index];
-	bool armed, restart = false;
+	bool armed, restart;
 	struct rq_list done;
 	unsigned long flags;
 	unsigned int n;
@@ -473,6 +482,7 @@ void virtblk_interrupt(struct virtqueue *vq)
 
 		rq_list_init(&done);
 		armed = true;
+		restart = false;
 		spin_lock_irqsave(&q->lock, flags);
 		/* Nor is there anything to wait for without a virtqueue. */
 		if (likely(q->vq)) {
@@ -484,17 +494,16 @@ void virtblk_interrupt(struct virtqueue *vq)
 			 */
 			armed = (!n || !virtblk_in_flight(q)) &&
 				virtblk_rearm(q);
-			restart |= n && virtblk_unstop(q);
+			restart = n && virtblk_unstop(q);
 		}
 		spin_unlock_irqrestore(&q->lock, flags);
 
-		virtblk_end(&done, &iob);
+		virtblk_end(&done, unlikely(restart) ? NULL : &iob);
 		if (!rq_list_empty(&iob.req_list))
 			virtblk_complete_batch(&iob);
+		if (unlikely(restart))
+			blk_mq_start_stopped_hw_queue(q->hctx, true);
 	} while (unlikely(!armed) && !virtqueue_is_broken(vq));
-
-	if (unlikely(restart))
-		blk_mq_start_stopped_hw_queue(q->hctx, true);
 }
 
 /* Poll */
@@ -524,7 +533,7 @@ int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 	}
 	spin_unlock_irqrestore(&q->lock, flags);
 
-	virtblk_end(&done, iob);
+	virtblk_end(&done, unlikely(restart) ? NULL : iob);
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(hctx, true);
