@@ -64,7 +64,7 @@ def _row(cost, **about):
     return {**about, **cost.as_dict(),
             "layers": {name: round(count, 2) for name, count in found.items()},
             "device_layers": round(layers.device(cost.functions), 2),
-            "restarting": round(_restarting(cost), 2)}
+            "restarting": abs(round(_restarting(cost), 1))}
 
 
 def _restarting(cost):
@@ -80,7 +80,8 @@ def count_jobs(rows, kernel, names, devices, ios, progress, ring=LARGE_RING):
         for device in devices:
             for name in names:
                 job = jobs.find(name)
-                with progress.step(f"{device}, {job.title}, Linux {kernel.name}"):
+                with progress.step(f"{device}, {job.title}, ring of {ring}, "
+                                   f"Linux {kernel.name}"):
                     cost = counting.measure(device, job, ios)
                 rows.append(_row(cost, kernel_name=kernel.name, device=device,
                                  job=name, ring=ring))
@@ -93,6 +94,11 @@ def count_queues(rows, kernel, counts, ios, progress):
                            properties={"queue_size": LARGE_RING}) as counting:
             for device in ("ours", "stock"):
                 with progress.step(f"{device}, queues: {count}"):
+                    name = counting.path(device).removeprefix("/dev/")
+                    found = counting.guest.run(f"ls /sys/block/{name}/mq | wc -l")
+                    if int(found.output) != count:
+                        raise GuestError(f"{name} has {found.output.strip()} queues, "
+                                         f"not {count}")
                     cost = counting.measure(device, jobs.find(QUEUES_JOB), ios)
                 row = _row(cost, device=device, queues=count)
                 del row["functions"]
@@ -181,7 +187,7 @@ def main():
     try:
         measure(facts, quick == "1")
     except (GuestError, KeyboardInterrupt) as error:
-        say(f"error: {error or 'interrupted'}")
+        say(f"error: {str(error) or 'interrupted'}")
         status = 130 if isinstance(error, KeyboardInterrupt) else 1
         facts["error"] = str(error) or "interrupted"
     facts["seconds"] = round(time.monotonic() - started)

@@ -64,15 +64,23 @@ def _job_table(facts):
             jobs.find(job).title,
             *(_cell(goals.find(facts, job, device), floor, device)
               for device in devices),
-            f"+{goals.ABOVE_NULL_BLK[job]}" if job in goals.ABOVE_NULL_BLK else "-",
+            _limit(facts, job),
             _cell(usual, floor, "ours")])
     return header, rows
 
 
+def _limit(facts, job):
+    """Return what our driver is to need at most above null_blk, as a cell."""
+    limit = goals.ABOVE_NULL_BLK.get(job)
+    if job == goals.BURST and goals.above(facts, job, "stock"):
+        limit = goals.BURST_SHARE * goals.above(facts, job, "stock")
+    return f"+{limit:.0f}" if limit else "-"
+
+
 def _cell(row, floor, device):
-    if not row:
+    if not row or not (floor or device == "null_blk"):
         return "-"
-    if device == "null_blk" or not floor:
+    if device == "null_blk":
         return f"{row['kernel']:.0f}"
     return f"{row['kernel'] - floor['kernel']:+.0f}"
 

@@ -110,9 +110,10 @@ class Cost:
             "user": round(self.user, 2), "locked": round(self.locked, 2),
             "acquisitions": round(self.acquisitions, 3),
             "irqsoff": self.irqsoff and round(self.irqsoff, 2),
-            "interrupts": round(self.interrupts, 4),
-            "kicks": round(self.kicks, 4),
-            "allocations": round(self.allocations, 4),
+            # Not below 0: that is what else the guest did in the first run.
+            "interrupts": max(round(self.interrupts, 4), 0),
+            "kicks": max(round(self.kicks, 4), 0),
+            "allocations": max(round(self.allocations, 4), 0),
             "modules": {name: round(count, 2)
                         for name, count in sorted(self.modules().items())
                         if round(count, 2)},

@@ -10,11 +10,12 @@ from pathlib import Path
 from vm import kernels, ui
 from vm.ui import UserError, say, step
 
-from . import jobs
+from . import bench, jobs
 from .counting import DEVICES, DRIVERS, CountingGuest
 
 _TOP = Path(__file__).resolve().parents[2]
 _ROWS = 40
+_RINGS = tuple(1 << power for power in range(4, 11))
 
 
 def functions_table(cost, rows=_ROWS):
@@ -110,16 +111,25 @@ def _ios():
     return int(text)
 
 
-def _count(kernel, driver, device, job, ios):
-    with CountingGuest(kernel, driver=driver) as counting:
+def _ring():
+    text = os.environ.get("RING") or str(bench.LARGE_RING)
+    if text not in map(str, _RINGS):
+        raise UserError(f"RING is {text!r}; the size of a virtio-blk ring is one of "
+                        f"{', '.join(map(str, _RINGS))}")
+    return int(text)
+
+
+def _count(kernel, driver, device, job, ios, ring, what):
+    with CountingGuest(kernel, driver=driver,
+                       properties={"queue_size": ring}) as counting:
         if isinstance(driver, Path):
             counting.driver = "ours"
-        with step(f"counting {ios} I/Os: {job.title}"):
+        with step(f"counting {ios} I/Os, {what}: {job.title}"):
             return counting.measure(device, job, ios)
 
 
 def main():
-    """Profile as the variables KERNEL, DRIVER, JOB, IOS and BASE ask for."""
+    """Profile as the variables KERNEL, DRIVER, JOB, RING, IOS and BASE ask for."""
     job = jobs.find(os.environ.get("JOB") or "randread-4k-qd32")
     device = os.environ.get("DRIVER") or "ours"
     if device not in DEVICES:
@@ -128,18 +138,23 @@ def main():
     if base and device != "ours":
         raise UserError(f"BASE compares two builds of our driver, and DRIVER is "
                         f"{device!r}; leave one of them out")
-    ios = _ios()
-    kernel = kernels.find(os.environ.get("KERNEL") or "6.12")
-    if kernel.builtin:
-        raise UserError(f"KERNEL is {kernel.name!r}, which has the driver built "
-                        "in; choose 6.1, 6.12 or 7.3-perf")
-    before = base and build_revision(kernel, base)
+    ios, ring = _ios(), _ring()
+    name = os.environ.get("KERNEL") or "6.12"
+    if name in ("7.3", "7.3-debug"):
+        raise UserError(f"KERNEL is {name!r}, which has the driver built in; "
+                        "choose 6.1, 6.12 or 7.3-perf")
+    kernel = kernels.find(name)
+    before = None
+    if base:
+        with step(f"building the driver as of {base}"):
+            before = build_revision(kernel, base)
     driver = device if device in DRIVERS else "ours"
     if before:
-        was = _count(kernel, before, device, job, ios)
-    cost = _count(kernel, driver, device, job, ios)
+        was = _count(kernel, before, device, job, ios, ring, base)
+    cost = _count(kernel, driver, device, job, ios, ring, device)
     say("")
-    print(f"{device}, {job.title}, Linux {kernel.release}\n")
+    where = f", ring of {ring}" if device in DRIVERS else ""
+    print(f"{device}, {job.title}{where}, Linux {kernel.release}\n")
     print(summary(cost), end="\n\n")
     print(functions_table(cost))
     if before:

@@ -8,7 +8,7 @@ set terminal pngcairo size 1000,560 font "DejaVu Sans,17" background rgb paper
 set encoding utf8
 set border 3 linecolor rgb faint
 set tics nomirror textcolor rgb ink
-set key top left textcolor rgb ink
+set key center left textcolor rgb ink
 set xlabel "queues" textcolor rgb ink
 set ylabel "kernel instructions per I/O and interrupt" textcolor rgb ink
 set grid y linecolor rgb faint linewidth 0.3
