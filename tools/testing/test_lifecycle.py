@@ -253,26 +253,26 @@ def objects(guest):
 
 @pytest.mark.module
 def test_reload(reloaded):
-    """20 times in a row the module goes and comes, and leaves nothing behind.
+    """40 times in a row the module goes and comes, and leaves nothing behind.
 
     What leaks does so in each round, once or more for each disk.  The number
     of objects that the kernel has in use wavers by some hundred of the small
-    ones with either driver, but not upwards twice in a row.
+    ones with either driver, upwards even twice in a row, but not four times.
     """
     guest = reloaded
     put_sample(guest, "data")
     before = queues(guest, "data")
     rounds = 10
     counts = [objects(guest)]
-    for _ in range(2):
+    for _ in range(4):
         guest.run(_RELOAD.format(count=rounds, name=guest.dev("data")),
                   timeout=300)
         counts.append(objects(guest))
     growth = {name: [later.get(name, 0) - earlier.get(name, 0)
                      for earlier, later in zip(counts, counts[1:])]
               for name in counts[0]}
-    assert {name: both for name, both in growth.items()
-            if min(both) >= rounds * (_DISKS + 1)} == {}
+    assert {name: each for name, each in growth.items()
+            if min(each) >= rounds * (_DISKS + 1)} == {}
     assert queues(guest, "data") == before
     check_sample(guest, "data")
 
