@@ -20,6 +20,7 @@ import pytest
 
 import vblksim
 from vm import kernels
+from vm.guest import Guest
 
 DEFAULT = ("6.12",)
 
@@ -27,6 +28,9 @@ DEFAULT = ("6.12",)
 def pytest_configure(config):
     # Being told to end means all tests, as ^C does; not the one that runs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # On a busy host, QEMU's emulator loses things: see vm.qemu.FLAW.  Where CPUs
+    # have to get in each other's way, tests say so themselves.
+    Guest.PARALLEL = bool(os.environ.get("FULL"))
     config.addinivalue_line(
         "markers", "kernels(*names, full=()): the kernels that the test runs on")
     config.addinivalue_line(

@@ -77,8 +77,8 @@ DISKS = (
 
 @pytest.fixture(scope="module")
 def booted(kernel):
-    with Guest(kernel, disks=[Disk(size=64 * MIB, **disk)
-                              for disk in DISKS]) as guest:
+    with Guest(kernel, disks=[Disk(size=64 * MIB, **disk) for disk in DISKS],
+               parallel=True) as guest:
         guest.run("modprobe -a bfq kyber-iosched mq-deadline 2>/dev/null; true")
         leave_schedulers(guest)
         yield guest
@@ -447,7 +447,7 @@ def test_full_ring_at_the_end(kernel):
     """
     disk = Disk("narrow", backend="null", queues=2, queue_size=16,
                 indirect_desc=False, ioeventfd=False, size=64 * MIB)
-    with Guest(kernel, cpus=2, disks=[disk]) as guest:
+    with Guest(kernel, cpus=2, disks=[disk], parallel=True) as guest:
         leave_schedulers(guest)
         name = guest.dev("narrow")
         with full_ring.expected(guest, "narrow"):

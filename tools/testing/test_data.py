@@ -44,7 +44,7 @@ def guest(kernel, tmp_path_factory):
         Disk("through", "ram", 16 * MIB, queues=1, write_cache="off",
              config_wce=False),
     ]
-    with Guest(kernel, disks=disks) as guest:
+    with Guest(kernel, disks=disks, parallel=True) as guest:
         guest.write_log = log
         yield guest
 

@@ -27,11 +27,8 @@ def _two_disks(kernel, firmware="qboot"):
     """
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              Disk("other", "ram", 64 * MIB, queues=2, queue_size=1024)]
-    with Guest(kernel, disks=disks, firmware=firmware) as guest:
+    with Guest(kernel, disks=disks, firmware=firmware, parallel=False) as guest:
         guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
-        # Devices go to sleep one after the other: emulated CPUs that move PCI
-        # windows at the same time now and then bring QEMU down (qemu.FLAW).
-        guest.run("echo 0 > /sys/power/pm_async")
         yield guest
 
 
@@ -380,8 +377,8 @@ def test_suspend_while_polling(kernel):
     they wait for.
     """
     disk = Disk("slow", "null", 64 * MIB, queues=4, latency_ns=20_000_000)
-    with Guest(kernel, disks=[disk], params="poll_queues=2") as guest:
-        guest.run("echo 0 > /sys/power/pm_async")
+    with Guest(kernel, disks=[disk], params="poll_queues=2",
+               parallel=False) as guest:
         running = fio.start(
             guest, f"/dev/{guest.dev('slow')}", timeout=120, rw="randread",
             bs="4k", iodepth=16, numjobs=2, ioengine="io_uring", hipri=1,
@@ -449,10 +446,9 @@ def test_hibernate(kernel):
     """
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              Disk("swap", "ram", 512 * MIB, queues=2)]
-    with Guest(kernel, memory=512, disks=disks) as guest:
+    with Guest(kernel, memory=512, disks=disks, parallel=False) as guest:
         guest.run(f"mkswap /dev/{guest.dev('swap')} && "
                   f"swapon /dev/{guest.dev('swap')} && "
-                  "echo 0 > /sys/power/pm_async && "
                   "echo 100000000 > /sys/power/image_size && "
                   "echo test_resume > /sys/power/disk")
         running = load(guest, "data")

@@ -30,8 +30,7 @@ def guest(kernel):
                                    packed=True),
                               Disk("direct", "ram", 64 * MIB, queues=2,
                                    queue_size=1024)],
-               params="poll_queues=1") as guest:
-        guest.run("echo 0 > /sys/power/pm_async")
+               params="poll_queues=1", parallel=False) as guest:
         yield guest
 
 

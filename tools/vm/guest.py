@@ -94,6 +94,9 @@ class Guest:
     firmware: "qboot", or "seabios" for guests that suspend to memory, from
         which only the latter can wake them.
     iommu: put an emulated IOMMU in front of the devices that take part.
+    parallel: under TCG, emulate each CPU by a thread of its own, not all of them
+        in turn; None for what PARALLEL says.  Not for guests whose devices come
+        and go, or sleep, under I/O (see qemu.FLAW).
     boot_timeout: how long it may take until the first command.
     qemu_args: more for QEMU's command line.
 
@@ -101,10 +104,13 @@ class Guest:
     files are.
     """
 
+    PARALLEL = True
+
     def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
                  machine=None, disks=(), driver="ours", params="", cmdline="",
                  root="scsi", shared=False, firmware="qboot",
-                 iommu=False, boot_timeout=None, qemu_args=()):
+                 iommu=False, parallel=None, boot_timeout=None,
+                 qemu_args=()):
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
         if root not in ROOTS:
@@ -133,6 +139,7 @@ class Guest:
                                      for disk in disks)
         self._firmware = firmware
         self._iommu = iommu
+        self._parallel = self.PARALLEL if parallel is None else parallel
         self._boot_timeout = boot_timeout or 120 + 6 * cpus
         self._qemu_args = list(qemu_args)
         self._process = None
@@ -476,7 +483,8 @@ class Guest:
                 *qemu.machine_options(self.arch, self.machine, self.cpus,
                                       self._maxcpus, self._nodes, self._memory,
                                       self._shared, self._firmware),
-                *qemu.accelerator_options(self.arch, self._qemu_args),
+                *qemu.accelerator_options(self.arch, self._qemu_args,
+                                          self._parallel),
                 *(qemu.IOMMU_OPTIONS if self._iommu else ()),
                 *qemu.channel_options(transport, agent, qmp, "console"),
                 *self._boot_options()]
