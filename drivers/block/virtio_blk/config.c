@@ -13,9 +13,6 @@
 
 #include "virtio_blk.h"
 
-/* A header and a status take two descriptors of each request's chain. */
-#define VIRTBLK_EXTRA_DESCS	2
-
 /* The payload of a discard is one segment: its ranges fit in 4 KiB. */
 #define VIRTBLK_MAX_DISCARD_RANGES \
 	(4096 / sizeof(struct virtio_blk_discard_write_zeroes))

@@ -159,13 +159,14 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 static int virtblk_add(struct virtblk_queue *q, struct request *req)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-	unsigned int out = 0, in = 0;
+	unsigned int out = 0, in = 0, descs = 1;
 	struct scatterlist *sgs[3];
 
 	if (unlikely(!q->vq))
 		return -ENODEV;
-	if (unlikely(q->vq->num_free < (q->indirect ? 1 :
-					blk_rq_nr_phys_segments(req) + 2)))
+	if (!q->indirect)
+		descs = blk_rq_nr_phys_segments(req) + VIRTBLK_EXTRA_DESCS;
+	if (unlikely(q->vq->num_free < descs))
 		return -ENOSPC;
 	if (unlikely(req_op(req) == REQ_OP_ZONE_APPEND))
 		return virtblk_add_append(q, req);

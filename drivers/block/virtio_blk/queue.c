@@ -197,6 +197,12 @@ void virtblk_del_vqs(struct virtio_blk *vblk)
 	vblk->vdev->config->del_vqs(vblk->vdev);
 }
 
+/* The reads and writes of one segment that a ring of direct descriptors holds. */
+static unsigned int virtblk_direct_depth(struct virtio_blk *vblk)
+{
+	return vblk->ring_size / (1 + VIRTBLK_EXTRA_DESCS);
+}
+
 /*
  * An indirect table is allocated, zeroed and freed for each request, some 300
  * instructions of the kernel's.  Direct descriptors do without, but take more
@@ -208,7 +214,7 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 
 	return virtblk_has_indirect(vblk->vdev) &&
 	       vblk->ring_size >= VIRTBLK_MIN_DIRECT_RING &&
-	       vblk->ring_size / 3 >= depth;
+	       virtblk_direct_depth(vblk) >= depth;
 }
 
 /* Negotiate features with a device that was reset, as the virtio core does. */
@@ -297,10 +303,10 @@ unsigned int virtblk_longest_chain(const struct virtio_blk *vblk)
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk)
 {
 	unsigned int wanted = virtblk_queue_depth;
-	unsigned int most = vblk->ring_size;
+	unsigned int most;
 
-	if (!virtblk_has_indirect(vblk->vdev))
-		most /= 3;
+	most = virtblk_has_indirect(vblk->vdev) ? vblk->ring_size :
+						  virtblk_direct_depth(vblk);
 	most = clamp_t(unsigned int, most, 1, BLK_MQ_MAX_DEPTH);
 
 	if (wanted > most)

@@ -29,6 +29,9 @@
  */
 #define VIRTBLK_INLINE_SGS	2
 
+/* A header and a status take two descriptors of each request's chain. */
+#define VIRTBLK_EXTRA_DESCS	2
+
 /*
  * What the status byte holds while a request is with the device.  No device
  * may return it (VIRTIO 1.3, 5.2.6), so one that never wrote the byte cannot
