@@ -198,21 +198,17 @@ class CountingGuest:
     kernel: a vm.kernels.Kernel, or a name for vm.kernels.find().
     driver: the first virtio-blk driver, as for Guest.
     queues: of the disks.  The guest has as many CPUs, and uses the first alone.
-    params, properties: the driver's, and of the disks.
-    multipath: NVMe goes through the kernel's multipath device, as it does by
-        default; without, it is cheaper.
+    properties: of the disks.
     options: more for Guest.
     """
 
-    def __init__(self, kernel, driver="ours", queues=1, params="",
-                 properties=None, multipath=True, **options):
+    def __init__(self, kernel, driver="ours", queues=1, properties=None,
+                 **options):
         # Without ioeventfd the device works in the CPU's own thread: when it
         # gets to run does not depend on what else the host does.
         properties = {"ioeventfd": False, **(properties or {})}
         self.guest = Guest(
-            kernel, cpus=queues, driver=driver, params=params,
-            cmdline="nokaslr maxcpus=1" + ("" if multipath else
-                                           " nvme_core.multipath=N"),
+            kernel, cpus=queues, driver=driver, cmdline="nokaslr maxcpus=1",
             disks=[Disk("null", queues=queues, **properties),
                    Disk("burst", queues=queues, latency_ns=_LATENCY_NS,
                         **properties)],
@@ -250,13 +246,13 @@ class CountingGuest:
         finally:
             self._temporary.cleanup()
 
-    def use(self, driver, params=""):
+    def use(self, driver):
         """Change to another virtio-blk driver, or load one anew."""
         self.guest.unload()
         if driver == "stock":
-            self.guest.load_stock(params)
+            self.guest.load_stock()
         else:
-            self.guest.load(params)
+            self.guest.load()
         self.driver = driver
         self._symbols = None
 

@@ -119,17 +119,26 @@ def _ring():
     return int(text)
 
 
-def _count(kernel, driver, device, job, ios, ring, what):
+def _fine():
+    text = os.environ.get("FINE") or "0"
+    if text not in ("0", "1"):
+        raise UserError(f"FINE is {text!r}; it is 1 to count what runs with "
+                        "interrupts off too, or else 0")
+    return text == "1"
+
+
+def _count(kernel, driver, device, job, ios, ring, fine, what):
     with CountingGuest(kernel, driver=driver,
                        properties={"queue_size": ring}) as counting:
         if isinstance(driver, Path):
             counting.driver = "ours"
         with step(f"counting {ios} I/Os, {what}: {job.title}"):
-            return counting.measure(device, job, ios)
+            return counting.measure(device, job, ios, fine)
 
 
 def main():
-    """Profile as the variables KERNEL, DRIVER, JOB, RING, IOS and BASE ask for."""
+    """Profile as the variables KERNEL, DRIVER, JOB, RING, IOS, FINE and BASE
+    ask for."""
     job = jobs.find(os.environ.get("JOB") or "randread-4k-qd32")
     device = os.environ.get("DRIVER") or "ours"
     if device not in DEVICES:
@@ -138,7 +147,7 @@ def main():
     if base and device != "ours":
         raise UserError(f"BASE compares two builds of our driver, and DRIVER is "
                         f"{device!r}; leave one of them out")
-    ios, ring = _ios(), _ring()
+    ios, ring, fine = _ios(), _ring(), _fine()
     name = os.environ.get("KERNEL") or "6.12"
     if name in ("7.3", "7.3-debug"):
         raise UserError(f"KERNEL is {name!r}, which has the driver built in; "
@@ -150,8 +159,8 @@ def main():
             before = build_revision(kernel, base)
     driver = device if device in DRIVERS else "ours"
     if before:
-        was = _count(kernel, before, device, job, ios, ring, base)
-    cost = _count(kernel, driver, device, job, ios, ring, device)
+        was = _count(kernel, before, device, job, ios, ring, fine, base)
+    cost = _count(kernel, driver, device, job, ios, ring, fine, device)
     say("")
     where = f", ring of {ring}" if device in DRIVERS else ""
     print(f"{device}, {job.title}{where}, Linux {kernel.release}\n")

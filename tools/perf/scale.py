@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from vm import measure, queues, ui
+from vm import measure, page, queues, ui
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
@@ -324,15 +324,7 @@ PARTS = {"contention": contention, "memory": memory, "works": works}
 
 
 def _table(title, header, rows):
-    """Return a table for reading: the first column left, the others right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines)
-              for column in range(len(header))]
-    return "\n".join([title, *(
-        "  ".join([line[0].ljust(widths[0]),
-                   *(cell.rjust(width)
-                     for cell, width in zip(line[1:], widths[1:]))])
-        for line in lines)]) + "\n"
+    return f"{title}\n{page.text_table(header, rows)}\n"
 
 
 def contention_table(found):

@@ -99,9 +99,7 @@ def measure(kernel=KERNEL, *, cpus=None, rounds=ROUNDS, seconds=SECONDS,
 
 
 def _check(kernel, cpus, rounds, seconds):
-    if kernel.builtin:
-        raise UserError(f"{kernel.name} has the driver built in, and drivers are "
-                        "swapped as modules here; choose KERNEL=6.1 or 6.12")
+    wallclock.need_modules(kernel)
     if not 2 <= cpus <= host_cpus():
         raise UserError(f"{cpus} vCPUs: there must be 2 at least, and no more than "
                         f"the {host_cpus()} CPUs of the host")

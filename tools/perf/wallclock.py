@@ -221,10 +221,15 @@ def _concluded(job, words, rounds, counted):
     return result
 
 
-def _check(kernel, cpus, queue_count, queue_size, rounds, seconds):
+def need_modules(kernel):
+    """Raise UserError for a kernel on which drivers cannot be swapped."""
     if kernel.builtin:
         raise UserError(f"{kernel.name} has the driver built in, and drivers are "
                         "swapped as modules here; choose KERNEL=6.1 or 6.12")
+
+
+def _check(kernel, cpus, queue_count, queue_size, rounds, seconds):
+    need_modules(kernel)
     if not 1 <= queue_count <= cpus:
         raise UserError(f"{queue_count} queues for {cpus} CPUs: there must be one "
                         "at least, and no more than CPUs")
