@@ -64,7 +64,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Within a file, put together what runs on one kernel.
+    """Within a file, put together what runs on one kernel; ours come last.
 
     pytest groups by a parameter's place in each test's own list, and would
     boot the guests of a file anew wherever two tests name other kernels.
@@ -72,13 +72,27 @@ def pytest_collection_modifyitems(items):
     files = list(dict.fromkeys(item.path for item in items))
 
     def place(item):
-        name = getattr(item, "callspec", None) and \
-            item.callspec.params.get("kernel")
+        name = _kernel_of(item)
         names = kernels.NAMES + kernels.FOREIGN
-        return (files.index(item.path),
+        return (name in kernels.OWN, files.index(item.path),
                 names.index(name) if name in names else len(names))
 
     items.sort(key=place)
+
+
+def _kernel_of(item):
+    """Return the name of the kernel that a test runs on, None if of none."""
+    return item.callspec.params.get("kernel") if hasattr(item, "callspec") \
+        else None
+
+
+def pytest_collection_finish(session):
+    """Build our kernels while tests run on Debian's, and leave a CPU idle."""
+    wanted = {_kernel_of(item) for item in session.items}
+    names = [name for name in kernels.OWN if name in wanted]
+    if names and not session.config.option.collectonly:
+        builder = kernels.start_building(names)
+        session.config.add_cleanup(lambda: kernels.stop_building(builder))
 
 
 @pytest.fixture(scope="session")

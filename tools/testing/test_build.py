@@ -4,6 +4,7 @@
 No test here needs the network, or anything in the cache.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from vm import cache, debian, host, kernels
+from vm import cache, debian, host, kernels, process
 from vm.ui import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -526,6 +527,27 @@ def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
     assert contents(own) == before
     assert kernels.own_source() == own
     assert (tree / "drivers/block/virtio_blk/driver.c").exists()
+
+
+def running_in_group(group):
+    """Return the processes of a group, but for those that have ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(path.parent.name)
+    return found
+
+
+def test_building_beside_tests_can_be_stopped(empty_cache):
+    """Nothing that it has started goes on, in the middle of whatever it is."""
+    builder = kernels.start_building(["7.3"])
+    assert process.wait_for(empty_cache.is_dir, 30)
+    assert builder.poll() is None
+    kernels.stop_building(builder)
+    assert process.wait_for(lambda: not running_in_group(builder.pid), 5)
+    kernels.stop_building(builder)
 
 
 @pytest.mark.parametrize("version", ["5.15", "6.0", "7.4"])

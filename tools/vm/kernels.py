@@ -13,6 +13,7 @@ import lzma
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ OLDEST = (6, 1)
 NEWEST = (7, 3)
 # They have neither the old nor the new way to set the limits of a queue.
 UNSUPPORTED = ((6, 9), (6, 10))
-NAMES = ("6.1", "6.12", "7.3", "7.3-debug")
+OWN = ("7.3", "7.3-debug")
+NAMES = ("6.1", "6.12", *OWN)
 # For guests that are not like the host; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
 # To measure with: 7.3 with its own driver, as a module; the second keeps
@@ -90,6 +92,28 @@ def find(name):
                     f"{', '.join(NAMES + FOREIGN + MEASURING)}, a "
                     "package linux-image-... of Debian 12, and (with a slash in "
                     "it) the path of a kernel build tree")
+
+
+def start_building(names):
+    """Begin to build kernels with what the host has to spare of its CPUs.
+
+    find() waits for those that are not done, and tells what is wrong with those
+    that failed.  Returns the process, for stop_building().
+    """
+    host.need("build")
+    return subprocess.Popen(
+        ["nice", "-n", "19", sys.executable, "-c",
+         "import sys; from vm import kernels\n"
+         "for name in sys.argv[1:]: kernels.find(name)", *names],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def stop_building(builder):
+    """End what start_building() began, compilers and all; done ones stay."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(builder.pid, signal.SIGTERM)
+    builder.wait()
 
 
 def _supported(release, origin):
