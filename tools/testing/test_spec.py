@@ -80,6 +80,19 @@ def test_large_rings(guest, ring):
         assert io(guest, disk) > 30
 
 
+@on_debug_kernel
+@pytest.mark.parametrize("ring", ("split", "packed"))
+def test_large_rings_of_indirect_descriptors(guest, ring):
+    """A device that insists on what the driver would rather do without has it."""
+    with Sim(guest, features=RINGS[ring], required="indirect_desc", queues=2,
+             ring_size=1024, capacity="32M") as sim:
+        disk = sim.disk()
+        features = guest.sysfs(f"/sys/block/{disk}/device/features")
+        assert (features[28], features[32]) == ("1", "1")
+        assert guest.sysfs(f"/sys/block/{disk}/queue/nr_requests") == "1024"
+        assert io(guest, disk) > 30
+
+
 @pytest.mark.parametrize("ring", RINGS)
 def test_rings_of_one_queue(guest, ring):
     """Each kind of ring, which all CPUs share."""

@@ -176,6 +176,7 @@ bool features_accept(struct sim *sim, uint64_t accepted)
 			   accepted & BIT(BLK_F_DISCARD));
 		good &= !!(accepted & BIT(BLK_F_ZONED));
 	}
+	good &= !(sim->set.required & sim->set.features & ~accepted);
 	/* This program speaks little-endian only. */
 	good &= !!(accepted & BIT(F_VERSION_1));
 	sim->driver_features = good ? accepted : 0;

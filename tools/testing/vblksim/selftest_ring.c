@@ -246,6 +246,16 @@ static void test_features(void)
 		    !bench_negotiate(bench, PLAIN), "it does");
 	bench_expect(bench, "and that breaks no rule", ENDS);
 
+	bench = bench_open("--required=blk_size", NULL);
+	bench_reset(bench);
+	test_result("a required feature is insisted on",
+		    !bench_negotiate(bench, PLAIN), "it is not");
+	bench_reset(bench);
+	test_result("with it the driver is taken",
+		    bench_negotiate(bench, PLAIN | BIT(BLK_F_BLK_SIZE)),
+		    "it is not");
+	bench_expect(bench, "and to do without it breaks no rule", ENDS);
+
 	bench = bench_open("--model=ha", "--zone_conventional=1", NULL);
 	bench_reset(bench);
 	bench_negotiate(bench, PLAIN);

@@ -200,8 +200,8 @@ static struct {
 	bool write_granularity;
 } said;
 
-static bool apply_feature(struct settings *set, const char *name, bool *first,
-			  char *why, size_t why_size)
+static bool apply_feature(const char *key, uint64_t *features, const char *name,
+			  bool *first, char *why, size_t why_size)
 {
 	bool minus = *name == '-', sign = minus || *name == '+';
 	uint64_t bits;
@@ -219,30 +219,31 @@ static bool apply_feature(struct settings *set, const char *name, bool *first,
 		bits = 1ull << bit;
 	else
 		return fail(why, why_size,
-			    "features: there is no \"%s\"; the names are in --help, and bit40 is one by its number",
-			    name);
+			    "%s: there is no \"%s\"; the names are in --help, and bit40 is one by its number",
+			    key, name);
 	/* A list that begins without a sign names them all. */
 	if (*first && !sign)
-		set->features = 0;
+		*features = 0;
 	*first = false;
 	if (bit == BLK_F_ZONED)
 		said.zoned_feature = true;
 	if (minus)
-		set->features &= ~bits;
+		*features &= ~bits;
 	else
-		set->features |= bits;
+		*features |= bits;
 	return true;
 }
 
-static bool apply_features(struct settings *set, const char *value, char *why,
-			   size_t why_size)
+static bool apply_features(const char *key, const char *value,
+			   uint64_t *features, char *why, size_t why_size)
 {
 	char *list = strdup(value), *rest = list, *name;
 	bool first = true, good = true;
 
 	while (good && (name = strsep(&rest, ", ")))
 		if (*name)
-			good = apply_feature(set, name, &first, why, why_size);
+			good = apply_feature(key, features, name, &first, why,
+					     why_size);
 	free(list);
 	return good;
 }
@@ -379,6 +380,7 @@ enum kind {
 	QUEUES,
 	RING_SIZE,
 	FEATURES,
+	REQUIRED,
 	ID,
 	STORE,
 	PRE_EOL,
@@ -407,6 +409,8 @@ static const struct setting {
 	  "the largest ring, 1 to 65535 entries: 128" },
 	{ "features", FEATURES, "LIST",
 	  "offered features: default, or all, or names; -NAME and +NAME change the default" },
+	{ "required", REQUIRED, "LIST",
+	  "features that a driver has to accept where they are offered: none" },
 	{ "id", ID, "TEXT", "what GET_ID answers, to 20 characters: vblksim" },
 	{ "file", STORE, "PATH", "keep the data in a file and not in memory" },
 	{ "pre_eol_info", PRE_EOL, "N", "what GET_LIFETIME answers: 1" },
@@ -492,7 +496,9 @@ static bool apply_setting(struct settings *set, const struct setting *it,
 		return apply_count(key, value, 1, UINT16_MAX, &set->ring_size,
 				   why, why_size);
 	case FEATURES:
-		return apply_features(set, value, why, why_size);
+		return apply_features(key, value, &set->features, why, why_size);
+	case REQUIRED:
+		return apply_features(key, value, &set->required, why, why_size);
 	case ID:
 		return apply_id(set, value, why, why_size);
 	case STORE:

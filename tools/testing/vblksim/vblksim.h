@@ -49,6 +49,7 @@ struct script;
  * struct settings - what the device is to be, from the command line and files
  * @name: name of the device on the vDPA bus and in messages
  * @features: offered feature bits, those of the transport and rings included
+ * @required: of them, those without which a driver is not taken
  * @queues: how many virtqueues there are; num_queues may say something else
  * @ring_size: the largest ring that the driver may set up
  * @config: the configuration space, little-endian as the driver reads it
@@ -68,6 +69,7 @@ struct script;
 struct settings {
 	char name[64];
 	uint64_t features;
+	uint64_t required;
 	unsigned int queues;
 	unsigned int ring_size;
 	struct blk_config config;
