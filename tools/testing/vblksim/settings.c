@@ -225,7 +225,7 @@ static bool apply_feature(const char *key, uint64_t *features, const char *name,
 	if (*first && !sign)
 		*features = 0;
 	*first = false;
-	if (bit == BLK_F_ZONED)
+	if (bit == BLK_F_ZONED && !strcmp(key, "features"))
 		said.zoned_feature = true;
 	if (minus)
 		*features &= ~bits;
