@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import arch as arches
-from . import cache, debian, host, ui
+from . import cache, debian, host, process, ui
 from .arch import Arch
 from .ui import UserError, say, step
 
@@ -101,19 +101,17 @@ def start_building(names):
     that failed.  Returns the process, for stop_building().
     """
     host.need("build")
-    return subprocess.Popen(
+    return process.spawn(
         ["nice", "-n", "19", sys.executable, "-c",
          "import sys; from vm import kernels\n"
-         "for name in sys.argv[1:]: kernels.find(name)", *names],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True)
+         "for name in sys.argv[1:]: kernels.find(name)", *names], os.devnull)
 
 
 def stop_building(builder):
     """End what start_building() began, compilers and all; done ones stay."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(builder.pid, signal.SIGTERM)
-    builder.wait()
+    process.end(builder)
 
 
 def _supported(release, origin):
