@@ -26,7 +26,8 @@ virtblk-have := \
 	$(call virtblk-has,ZONED_MODEL,blkdev.h,disk_set_zoned.*enum blk_zoned_model) \
 	$(call virtblk-has,DEVICE_RESET,virtio.h,reset_prepare) \
 	$(call virtblk-has,ZONED_DEVICES,../uapi/linux/virtio_blk.h,VIRTIO_BLK_F_ZONED) \
-	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info)
+	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info) \
+	$(call virtblk-has,EXTENDED_FEATURES,virtio_config.h,get_extended_features)
 
 ccflags-y += $(virtblk-have)
 # In front of the kernel's own headers, which they include and add to.

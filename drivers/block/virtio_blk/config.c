@@ -8,7 +8,9 @@
  */
 
 #include <linux/blk-mq.h>
+#include <linux/jiffies.h>
 #include <linux/log2.h>
+#include <linux/ratelimit.h>
 #include <linux/string_helpers.h>
 
 #include "virtio_blk.h"
@@ -19,6 +21,9 @@
 
 /* The largest disk whose size in bytes fits a loff_t. */
 #define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
+
+/* Of zones open or active at a time; more than any disk is known to have. */
+#define VIRTBLK_MAX_OPEN_ZONES	4096U
 
 /* Use none of the commands whose data says where they apply. */
 static void virtblk_clear_range_commands(struct virtio_device *vdev)
@@ -415,6 +420,16 @@ static bool virtblk_zone_append_fits(const struct virtblk_raw_config *raw,
 	       lim->zone_write_granularity >> SECTOR_SHIFT;
 }
 
+/* The block layer sets memory aside for each zone that may be open, or active. */
+static u32 virtblk_clamp_zones(struct device *dev, const char *name, u32 zones)
+{
+	if (zones <= VIRTBLK_MAX_OPEN_ZONES)
+		return zones;
+	dev_warn(dev, "%s is %u, using %u\n", name, zones,
+		 VIRTBLK_MAX_OPEN_ZONES);
+	return VIRTBLK_MAX_OPEN_ZONES;
+}
+
 /*
  * Of the models only the host-managed one differs from an ordinary disk
  * (VIRTIO 1.3, 5.2.5).  What Linux asks of its zones is refused here with a
@@ -446,12 +461,14 @@ static int virtblk_check_zones(struct device *dev,
 	lim->features |= BLK_FEAT_ZONED;
 	lim->chunk_sectors = zone;
 	lim->zone_write_granularity = max(granularity, lim->logical_block_size);
-	lim->max_active_zones = raw->max_active_zones;
-	lim->max_open_zones = raw->max_open_zones;
+	lim->max_active_zones = virtblk_clamp_zones(dev, "max_active_zones",
+						    raw->max_active_zones);
+	lim->max_open_zones = virtblk_clamp_zones(dev, "max_open_zones",
+						  raw->max_open_zones);
 	if (raw->max_active_zones && raw->max_open_zones > raw->max_active_zones) {
 		dev_warn(dev, "max_open_zones is %u, of which only max_active_zones=%u can be active\n",
 			 raw->max_open_zones, raw->max_active_zones);
-		lim->max_open_zones = raw->max_active_zones;
+		lim->max_open_zones = lim->max_active_zones;
 	}
 
 	/*
@@ -633,18 +650,66 @@ const char *virtblk_config_shrunk(const struct virtblk_config *was,
 	return NULL;
 }
 
-/* The capacity in sectors, no more than Linux can address. */
-static u64 virtblk_read_capacity(struct virtio_device *vdev)
+static u32 virtblk_config_generation(struct virtio_device *vdev)
 {
-	u64 capacity;
+	return vdev->config->generation ? vdev->config->generation(vdev) : 0;
+}
 
-	virtio_cread(vdev, struct virtio_blk_config, capacity, &capacity);
+/*
+ * The only field of more than 32 bits, which are read in two halves of the same
+ * generation (VIRTIO 1.3, 2.5.3).  A device that always has a new one is not
+ * waited for: it has to tell of the change, and the field is read again.
+ */
+static u64 virtblk_read_capacity_field(struct virtio_device *vdev)
+{
+	const unsigned int at = offsetof(struct virtio_blk_config, capacity);
+	unsigned int attempts = 8;
+	__virtio64 capacity;
+	u32 generation;
+
+	do {
+		generation = virtblk_config_generation(vdev);
+		vdev->config->get(vdev, at, &capacity, sizeof(capacity));
+	} while (virtblk_config_generation(vdev) != generation && --attempts);
+	return virtio64_to_cpu(vdev, capacity);
+}
+
+/**
+ * virtblk_read_capacity() - ask the device how large it is
+ * @vdev: the device
+ *
+ * Return: the capacity in sectors, no more than Linux can address.
+ */
+u64 virtblk_read_capacity(struct virtio_device *vdev)
+{
+	u64 capacity = virtblk_read_capacity_field(vdev);
+
 	if (capacity <= VIRTBLK_MAX_CAPACITY)
 		return capacity;
 
-	dev_warn(&vdev->dev, "a capacity of %llu sectors is more than Linux can address, using %llu\n",
-		 capacity, VIRTBLK_MAX_CAPACITY);
+	dev_warn_ratelimited(&vdev->dev, "a capacity of %llu sectors is more than Linux can address, using %llu\n",
+			     capacity, VIRTBLK_MAX_CAPACITY);
 	return VIRTBLK_MAX_CAPACITY;
+}
+
+static void virtblk_tell_capacity(struct virtio_blk *vblk, u64 capacity,
+				  const char *what)
+{
+	unsigned int block = queue_logical_block_size(vblk->disk->queue);
+	struct device *dev = &vblk->vdev->dev;
+	char decimal[16], binary[16];
+
+	string_get_size(capacity, SECTOR_SIZE, STRING_UNITS_10, decimal,
+			sizeof(decimal));
+	string_get_size(capacity, SECTOR_SIZE, STRING_UNITS_2, binary,
+			sizeof(binary));
+	dev_notice(dev, "[%s] %s%llu %u-byte logical blocks (%s/%s)\n",
+		   vblk->disk->disk_name, what,
+		   capacity >> (ilog2(block) - SECTOR_SHIFT), block, decimal,
+		   binary);
+	if (!capacity)
+		dev_warn(dev, "[%s] the capacity is 0, no I/O is possible until the device reports another\n",
+			 vblk->disk->disk_name);
 }
 
 /**
@@ -656,34 +721,30 @@ static u64 virtblk_read_capacity(struct virtio_device *vdev)
  */
 void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 {
-	unsigned int block = queue_logical_block_size(vblk->disk->queue);
+	static DEFINE_RATELIMIT_STATE(changes, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
 	struct virtio_device *vdev = vblk->vdev;
 	u64 capacity = virtblk_read_capacity(vdev);
-	char decimal[16], binary[16];
+	u64 was = get_capacity(vblk->disk);
 
-	if (resize && capacity == get_capacity(vblk->disk))
+	if (resize && capacity == was)
 		return;
 
-	string_get_size(capacity, SECTOR_SIZE, STRING_UNITS_10, decimal,
-			sizeof(decimal));
-	string_get_size(capacity, SECTOR_SIZE, STRING_UNITS_2, binary,
-			sizeof(binary));
-	dev_notice(&vdev->dev, "[%s] %s%llu %u-byte logical blocks (%s/%s)\n",
-		   vblk->disk->disk_name, resize ? "new size: " : "",
-		   capacity >> (ilog2(block) - SECTOR_SHIFT), block, decimal,
-		   binary);
-	if (!capacity)
-		dev_warn(&vdev->dev, "[%s] the capacity is 0, no I/O is possible until the device reports another\n",
-			 vblk->disk->disk_name);
-
 	if (!resize) {
+		virtblk_tell_capacity(vblk, capacity, "");
 		set_capacity(vblk->disk, capacity);
 		return;
 	}
+
+	if (__ratelimit(&changes))
+		virtblk_tell_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);
+	/* The block layer forgets zones that it still has writes to. */
+	if (capacity < was)
+		return;
 	if (virtblk_revalidate_zones(vblk))
-		dev_err(&vdev->dev, "[%s] its zones cannot be read after the change of size\n",
-			vblk->disk->disk_name);
+		dev_err_ratelimited(&vdev->dev, "[%s] its zones cannot be read after the change of size\n",
+				    vblk->disk->disk_name);
 }
 
 /**
@@ -695,11 +756,32 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
  */
 void virtblk_config_work(struct work_struct *work)
 {
-	struct virtio_blk *vblk = container_of(work, struct virtio_blk,
-					       config_work);
+	struct virtio_blk *vblk = container_of(to_delayed_work(work),
+					       struct virtio_blk, config_work);
 
+	WRITE_ONCE(vblk->followed, jiffies);
+	/* One that comes back has this done then. */
+	if (READ_ONCE(vblk->state) != VIRTBLK_LIVE)
+		return;
 	virtblk_follow_writeback(vblk);
 	virtblk_update_capacity(vblk, true);
+}
+
+/**
+ * virtblk_follow_config() - have changes of the configuration space followed
+ * @vblk: the disk
+ *
+ * At once, but ten times a second at most: a device may change it, and have
+ * lines in the log for that, as often as it likes.
+ *
+ * Context: any.
+ */
+void virtblk_follow_config(struct virtio_blk *vblk)
+{
+	unsigned long pause = HZ / 10;
+	bool soon = time_before(jiffies, READ_ONCE(vblk->followed) + pause);
+
+	schedule_delayed_work(&vblk->config_work, soon ? pause : 0);
 }
 
 /**

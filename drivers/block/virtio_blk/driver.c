@@ -12,10 +12,14 @@
  *	request.c	the rest of what requests need
  *	zoned.c		zones that the host manages
  *	recovery.c	the device goes away and comes back
+ *	timeout.c	requests that take long
+ *	fault.c		faults on purpose
+ *	stats.c		counters, shown in debugfs
  *	sysfs.c		files of the disk
  */
 
 #include <linux/blk-mq.h>
+#include <linux/cc_platform.h>
 #include <linux/idr.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -26,7 +30,13 @@
 /* Disks that have minors of their own: 2^20 minors, 16 each. */
 #define VIRTBLK_MAX_DISKS	(1 << (MINORBITS - VIRTBLK_PART_BITS))
 
+static int virtblk_harden = -1;
+module_param_named(harden, virtblk_harden, int, 0444);
+MODULE_PARM_DESC(harden,
+		 "Trust the device less: a read that it says it wrote less for than was asked fails (1: yes, 0: no, -1: in guests whose memory is encrypted)");
+
 static int virtblk_major;
+struct workqueue_struct *virtblk_wq;
 static DEFINE_IDA(virtblk_ida);
 
 static const struct blk_mq_ops virtblk_mq_ops = {
@@ -34,6 +44,7 @@ static const struct blk_mq_ops virtblk_mq_ops = {
 	.queue_rqs	= virtblk_queue_rqs,
 	.commit_rqs	= virtblk_commit_rqs,
 	.complete	= virtblk_complete_rq,
+	.timeout	= virtblk_timeout,
 	.map_queues	= virtblk_map_queues,
 	.init_hctx	= virtblk_init_hctx,
 	.init_request	= virtblk_init_request,
@@ -56,6 +67,16 @@ static const struct block_device_operations virtblk_fops = {
 	.free_disk	= virtblk_free_disk,
 };
 
+/*
+ * Loaded under a name of its own, beside the kernel's own driver, it has names
+ * of its own for disks, too: of the others it cannot know which are taken.
+ */
+#ifdef VIRTBLK_BESIDE
+#define VIRTBLK_DISK_PREFIX	"vdmq"
+#else
+#define VIRTBLK_DISK_PREFIX	"vd"
+#endif
+
 /* 0 is vda, 25 vdz, 26 vdaa, 701 vdzz, 702 vdaaa. */
 static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
 {
@@ -69,7 +90,8 @@ static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
 		if (!index--)
 			break;
 	}
-	snprintf(disk->disk_name, sizeof(disk->disk_name), "vd%s", p);
+	snprintf(disk->disk_name, sizeof(disk->disk_name),
+		 VIRTBLK_DISK_PREFIX "%s", p);
 }
 
 /* Maps stand in the order of their types, those between without queues. */
@@ -91,6 +113,7 @@ static int virtblk_alloc_tag_set(struct virtio_blk *vblk)
 	set->nr_maps = virtblk_count_maps(vblk);
 	set->queue_depth = virtblk_choose_depth(vblk);
 	set->numa_node = dev_to_node(vblk->vdev->dev.parent);
+	set->timeout = virtblk_timeout_jiffies();
 	set->cmd_size = sizeof(struct virtblk_req);
 	set->driver_data = vblk;
 	return blk_mq_alloc_tag_set(set);
@@ -146,8 +169,12 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	vblk->legacy = !virtio_has_feature(vdev, VIRTIO_F_VERSION_1);
 	vblk->nr_vqs = nr_vqs;
 	memcpy(vblk->nr_queues, nr_queues, sizeof(nr_queues));
-	INIT_WORK(&vblk->config_work, virtblk_config_work);
+	mutex_init(&vblk->state_lock);
+	INIT_DELAYED_WORK(&vblk->config_work, virtblk_config_work);
 	INIT_DELAYED_WORK(&vblk->return_work, virtblk_return_work);
+	INIT_WORK(&vblk->recover_work, virtblk_recover_work);
+	INIT_DELAYED_WORK(&vblk->remove_work, virtblk_remove_work);
+	INIT_DELAYED_WORK(&vblk->watch_work, virtblk_watch_work);
 	return vblk;
 }
 
@@ -172,16 +199,16 @@ static int virtblk_probe(struct virtio_device *vdev)
 
 	err = virtblk_alloc_tag_set(vblk);
 	if (err)
-		goto out_del_vqs;
+		goto out_let_go;
 
 	err = virtblk_alloc_queues(vblk);
 	if (err)
-		goto out_free_tag_set;
+		goto out_let_go;
 	virtblk_bind_vqs(vblk);
 
 	err = virtblk_alloc_disk(vblk);
 	if (err)
-		goto out_free_tag_set;
+		goto out_let_go;
 
 	dev_info(&vdev->dev, "[%s] %u/%u/%u default/read/poll queues, ring %u, depth %u\n",
 		 vblk->disk->disk_name, vblk->nr_queues[HCTX_TYPE_DEFAULT],
@@ -195,22 +222,21 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err) {
 		dev_err(&vdev->dev, "[%s] its zones cannot be used: %d\n",
 			vblk->disk->disk_name, err);
-		goto out_put_disk;
+		goto out_let_go;
 	}
 	err = device_add_disk(&vdev->dev, vblk->disk,
 			      virtblk_attr_groups(vblk));
 	if (err)
-		goto out_put_disk;
+		goto out_let_go;
+	virtblk_create_debugfs(vblk);
 	return 0;
 
-out_put_disk:
-	put_disk(vblk->disk);
-out_free_tag_set:
-	blk_mq_free_tag_set(&vblk->tag_set);
-out_del_vqs:
-	/* Only a reset disables virtqueues, and the next probe needs them so. */
-	virtio_reset_device(vdev);
-	virtblk_del_vqs(vblk);
+out_let_go:
+	virtblk_let_go(vblk);
+	if (vblk->disk)
+		put_disk(vblk->disk);
+	if (vblk->tag_set.tags)
+		blk_mq_free_tag_set(&vblk->tag_set);
 	/* Not before: the callback of a virtqueue looks for its queue. */
 	virtblk_free_queues(vblk);
 out_free_index:
@@ -225,17 +251,14 @@ static void virtblk_remove(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk = vdev->priv;
 
-	/* The virtio core has stopped config_changed, so no work comes after. */
-	cancel_work_sync(&vblk->config_work);
-	virtblk_give_up(vblk);
+	virtblk_remove_debugfs(vblk);
+	/* First: the device may leave what the others wait for unanswered. */
+	virtblk_begin_removal(vblk);
+	/* The virtio core has stopped config_changed. */
+	cancel_delayed_work_sync(&vblk->config_work);
 	del_gendisk(vblk->disk);
-	/* A submitter may be about to kick for a request that is done already. */
-	synchronize_rcu();
+	virtblk_let_go(vblk);
 
-	virtio_reset_device(vdev);
-	/* A disk that is offline has lost them before. */
-	if (vblk->state == VIRTBLK_WORKING)
-		virtblk_del_vqs(vblk);
 	blk_mq_free_tag_set(&vblk->tag_set);
 	virtblk_free_queues(vblk);
 	kfree(vblk->vq_names);
@@ -246,7 +269,9 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk = vdev->priv;
 
-	schedule_work(&vblk->config_work);
+	/* It may be the other's I/O that the device needs a reset for. */
+	queue_work(virtblk_wq, &vblk->recover_work);
+	virtblk_follow_config(vblk);
 }
 
 #ifdef CONFIG_PM_SLEEP
@@ -285,7 +310,11 @@ static const struct virtio_device_id virtblk_id_table[] = {
 	{ VIRTIO_ID_BLOCK, VIRTIO_DEV_ANY_ID },
 	{ }
 };
+
+/* Beside the kernel's own it is loaded by name only. */
+#ifndef VIRTBLK_BESIDE
 MODULE_DEVICE_TABLE(virtio, virtblk_id_table);
+#endif
 
 static const unsigned int virtblk_features[] = {
 	VIRTIO_BLK_F_SIZE_MAX,
@@ -327,20 +356,43 @@ static int __init virtblk_init(void)
 {
 	int err;
 
-	virtblk_major = register_blkdev(0, "virtblk");
-	if (virtblk_major < 0)
-		return virtblk_major;
+	if (virtblk_harden < 0)
+		virtblk_harden = cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT);
+	virtblk_harden = !!virtblk_harden;
+	if (virtblk_harden)
+		static_branch_enable(&virtblk_hardened);
 
+	virtblk_wq = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND | WQ_MEM_RECLAIM,
+				     0);
+	if (!virtblk_wq)
+		return -ENOMEM;
+
+	virtblk_major = register_blkdev(0, "virtblk");
+	if (virtblk_major < 0) {
+		err = virtblk_major;
+		goto out_destroy_wq;
+	}
+
+	virtblk_init_debugfs();
 	err = register_virtio_driver(&virtblk_driver);
 	if (err)
-		unregister_blkdev(virtblk_major, "virtblk");
+		goto out_unregister_blkdev;
+	return 0;
+
+out_unregister_blkdev:
+	virtblk_exit_debugfs();
+	unregister_blkdev(virtblk_major, "virtblk");
+out_destroy_wq:
+	destroy_workqueue(virtblk_wq);
 	return err;
 }
 
 static void __exit virtblk_exit(void)
 {
 	unregister_virtio_driver(&virtblk_driver);
+	virtblk_exit_debugfs();
 	unregister_blkdev(virtblk_major, "virtblk");
+	destroy_workqueue(virtblk_wq);
 	ida_destroy(&virtblk_ida);
 }
 
@@ -349,3 +401,4 @@ module_exit(virtblk_exit);
 
 MODULE_DESCRIPTION("Multi-queue virtio block driver");
 MODULE_LICENSE("GPL");
+MODULE_VERSION("1.0");

@@ -30,8 +30,7 @@
 
 #include "virtio_blk.h"
 
-/* How many requests one hold of the lock takes off the ring. */
-#define VIRTBLK_REAP_BATCH	32
+DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
 
 /* Whether the device has requests.  Called with the queue's lock held. */
 static bool virtblk_in_flight(struct virtblk_queue *q)
@@ -78,7 +77,12 @@ static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 	return BLK_STS_OK;
 }
 
-static void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
+/**
+ * virtblk_unmap_data() - give back what names a request's data
+ * @vbr: the request
+ * @req: the same
+ */
+void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
 {
 	if (vbr->sg_table.sgl) {
 		sg_free_table_chained(&vbr->sg_table, 0);
@@ -95,6 +99,14 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 	int type;
 
 	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
+	/* What is remembered of a request outlives its being sent again. */
+	if (!(req->rq_flags & RQF_DONTPREP)) {
+		vbr->overdue = false;
+		vbr->resent = 0;
+		req->rq_flags |= RQF_DONTPREP;
+	}
+	if (!vbr->overdue)
+		vbr->sent = jiffies;
 
 	switch (req_op(req)) {
 	case REQ_OP_READ:
@@ -168,6 +180,8 @@ static int virtblk_add(struct virtblk_queue *q, struct request *req)
 		descs = blk_rq_nr_phys_segments(req) + VIRTBLK_EXTRA_DESCS;
 	if (unlikely(q->vq->num_free < descs))
 		return -ENOSPC;
+	if (virtblk_fail_add(q->vblk))
+		return -ENOMEM;
 	if (unlikely(req_op(req) == REQ_OP_ZONE_APPEND))
 		return virtblk_add_append(q, req);
 
@@ -183,13 +197,28 @@ static int virtblk_add(struct virtblk_queue *q, struct request *req)
 	return virtqueue_add_sgs(q->vq, sgs, out, in, vbr, GFP_ATOMIC);
 }
 
-/*
- * The ring has no room: keep requests away until a completion has made some.
- * Called with the queue's lock held, so that a completion sees either the
- * queue stopped or the room that it made used.
- */
-static void virtblk_stop(struct virtblk_queue *q)
+/* The ring has taken a request. */
+static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
+					      struct request *req)
 {
+	unsigned int op = (__force unsigned int)req_op(req);
+
+	q->stats.requests[op]++;
+	q->stats.bytes[op] += blk_rq_bytes(req);
+}
+
+/*
+ * The ring did not take @count requests.  If it has no room, keep requests away
+ * until a completion has made some.  Called with the queue's lock held, so that
+ * a completion sees either the queue stopped or the room that it made used.
+ */
+static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
+{
+	if (err != -ENODEV && !virtqueue_is_broken(q->vq))
+		q->stats.requeues += count;
+	if (err != -ENOSPC)
+		return;
+	q->stats.ring_full++;
 	blk_mq_stop_hw_queue(q->hctx);
 	q->stopped = true;
 }
@@ -202,14 +231,26 @@ static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
 {
 	if (err == -ENOSPC)
 		return BLK_STS_DEV_RESOURCE;
-	if (err == -ENODEV || virtqueue_is_broken(q->vq))
+	if (err == -ENODEV)
 		return BLK_STS_IOERR;
+	if (virtqueue_is_broken(q->vq)) {
+		queue_work(virtblk_wq, &q->vblk->recover_work);
+		return BLK_STS_IOERR;
+	}
 	return BLK_STS_RESOURCE;
 }
 
-static bool virtblk_kick_prepare(struct virtblk_queue *q)
+/* Whether the device is to be notified.  Called with the queue's lock held. */
+static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
 {
-	return likely(q->vq) && virtqueue_kick_prepare(q->vq);
+	if (unlikely(!q->vq))
+		return false;
+	if (!virtqueue_kick_prepare(q->vq)) {
+		q->stats.kicks_spared++;
+		return false;
+	}
+	q->stats.kicks++;
+	return !virtblk_drop_kick(q->vblk);
 }
 
 /**
@@ -233,13 +274,18 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 	int err;
 
 	status = virtblk_build(q->vblk, req);
-	if (unlikely(status))
+	if (unlikely(status)) {
+		if (status == BLK_STS_RESOURCE)
+			virtblk_count(q, &q->stats.requeues);
 		return status;
+	}
 
 	spin_lock_irqsave(&q->lock, flags);
 	err = virtblk_add(q, req);
-	if (unlikely(err == -ENOSPC))
-		virtblk_stop(q);
+	if (likely(!err))
+		virtblk_note_sent(q, req);
+	else
+		virtblk_refuse(q, err, 1);
 	/* A full ring is not to wait for a kick that may be long in coming. */
 	if (bd->last || unlikely(err))
 		kick = virtblk_kick_prepare(q);
@@ -266,13 +312,15 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 
 	spin_lock_irqsave(&q->lock, flags);
 	do {
-		err = virtblk_add(q, rq_list_peek(rqlist));
+		req = rq_list_peek(rqlist);
+		err = virtblk_add(q, req);
 		if (unlikely(err))
 			break;
+		virtblk_note_sent(q, req);
 		rq_list_pop(rqlist);
 	} while (--count);
-	if (unlikely(err == -ENOSPC))
-		virtblk_stop(q);
+	if (unlikely(err))
+		virtblk_refuse(q, err, count);
 	kick = virtblk_kick_prepare(q);
 	spin_unlock_irqrestore(&q->lock, flags);
 
@@ -359,6 +407,19 @@ static blk_status_t virtblk_result(struct request *req)
 	}
 }
 
+static void virtblk_count_error(struct request *req)
+{
+	struct virtblk_queue *q = req->mq_hctx->driver_data;
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	if (vbr->status == VIRTIO_BLK_S_IOERR)
+		virtblk_count(q, &q->stats.ioerr);
+	else if (vbr->status == VIRTIO_BLK_S_UNSUPP)
+		virtblk_count(q, &q->stats.unsupp);
+	else
+		virtblk_count(q, &q->stats.other_errors);
+}
+
 /**
  * virtblk_complete_rq() - blk-mq's complete: end a request
  * @req: a request that the device is done with
@@ -367,7 +428,11 @@ static blk_status_t virtblk_result(struct request *req)
  */
 void virtblk_complete_rq(struct request *req)
 {
-	virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	if (unlikely(vbr->status != VIRTIO_BLK_S_OK))
+		virtblk_count_error(req);
+	virtblk_unmap_data(vbr, req);
 	blk_mq_end_request(req, virtblk_result(req));
 }
 
@@ -402,8 +467,6 @@ static void virtblk_end(struct rq_list *done, struct io_comp_batch *iob)
 	struct request *req;
 
 	while ((req = rq_list_pop(done))) {
-		if (unlikely(blk_should_fake_timeout(req->q)))
-			continue;
 		if (blk_mq_complete_request_remote(req))
 			continue;
 		if (!virtblk_may_batch(req) ||
@@ -414,6 +477,27 @@ static void virtblk_end(struct rq_list *done, struct io_comp_batch *iob)
 }
 
 /*
+ * A device that says that a read went well, and that it has written less than
+ * was read, leaves in memory what was there before (VIRTIO 1.3, 2.7.8.2).  That
+ * is another's data where memory is shared with a host that is not trusted; a
+ * device that merely does not count well would lose its I/O by this.
+ */
+static void virtblk_check_length(struct virtblk_req *vbr, unsigned int len)
+{
+	struct request *req = blk_mq_rq_from_pdu(vbr);
+	struct virtio_blk *vblk = req->q->disk->private_data;
+	unsigned int asked = blk_rq_payload_bytes(req) + sizeof(vbr->status);
+
+	if (req_op(req) != REQ_OP_READ || vbr->status != VIRTIO_BLK_S_OK ||
+	    len >= asked)
+		return;
+	vbr->status = VIRTIO_BLK_S_IOERR;
+	dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device says that it wrote %u bytes for a read of %u and its status\n",
+			    vblk->disk->disk_name, len,
+			    blk_rq_payload_bytes(req));
+}
+
+/*
  * Take up to VIRTBLK_REAP_BATCH finished requests off the ring and put them on
  * @done.  Called with the queue's lock held; q->vq is there.
  */
@@ -421,13 +505,24 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 {
 	struct virtblk_req *vbr;
 	unsigned int len, n = 0;
+	struct request *req;
 
 	do {
 		vbr = virtqueue_get_buf(q->vq, &len);
 		if (!vbr)
 			break;
-		rq_list_add_tail(done, blk_mq_rq_from_pdu(vbr));
+		req = blk_mq_rq_from_pdu(vbr);
+		if (unlikely(blk_should_fake_timeout(req->q)))
+			continue;
+		if (static_branch_unlikely(&virtblk_hardened))
+			virtblk_check_length(vbr, len);
+		if (unlikely(jiffies - vbr->sent > q->stats.longest_wait))
+			q->stats.longest_wait = jiffies - vbr->sent;
+		/* Not to be taken back as unanswered from now on. */
+		blk_mq_set_request_complete(req);
+		rq_list_add_tail(done, req);
 	} while (++n < VIRTBLK_REAP_BATCH && virtblk_in_flight(q));
+	q->stats.taken[n]++;
 	return n;
 }
 
@@ -458,25 +553,18 @@ static bool virtblk_rearm(struct virtblk_queue *q)
 	return true;
 }
 
-/**
- * virtblk_interrupt() - the virtqueue's callback: requests are done
- * @vq: the virtqueue
- *
- * Takes finished requests off the ring under the queue's lock, and ends them
- * together outside of it.  Context: hard interrupt.
+/*
+ * Take finished requests off the ring under the queue's lock, and end them
+ * together outside of it.
  */
-void virtblk_interrupt(struct virtqueue *vq)
+static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
+						   struct virtqueue *vq,
+						   unsigned int interrupts)
 {
-	struct virtio_blk *vblk = vq->vdev->priv;
-	struct virtblk_queue *q = vblk->queues[vq->index];
 	bool armed, restart;
 	struct rq_list done;
 	unsigned long flags;
-	unsigned int n;
-
-	/* Only a device that does not wait for DRIVER_OK gets here so early. */
-	if (unlikely(!q))
-		return;
+	unsigned int n = 0;
 
 	do {
 		DEFINE_IO_COMP_BATCH(iob);
@@ -485,6 +573,8 @@ void virtblk_interrupt(struct virtqueue *vq)
 		armed = true;
 		restart = false;
 		spin_lock_irqsave(&q->lock, flags);
+		q->stats.interrupts += interrupts;
+		interrupts = 0;
 		/* Nor is there anything to wait for without a virtqueue. */
 		if (likely(q->vq)) {
 			virtqueue_disable_cb(vq);
@@ -505,6 +595,47 @@ void virtblk_interrupt(struct virtqueue *vq)
 		if (unlikely(restart))
 			blk_mq_start_stopped_hw_queue(q->hctx, true);
 	} while (unlikely(!armed) && !virtqueue_is_broken(vq));
+
+	/* A device that answers what it was never asked ends up so. */
+	if (unlikely(!n || !armed) && virtqueue_is_broken(vq))
+		queue_work(virtblk_wq, &q->vblk->recover_work);
+}
+
+/**
+ * virtblk_interrupt() - the virtqueue's callback: requests are done
+ * @vq: the virtqueue
+ *
+ * Context: hard interrupt.
+ */
+void virtblk_interrupt(struct virtqueue *vq)
+{
+	struct virtio_blk *vblk = vq->vdev->priv;
+	struct virtblk_queue *q = vblk->queues[vq->index];
+
+	/* Only a device that does not wait for DRIVER_OK gets here so early. */
+	if (unlikely(!q))
+		return;
+	if (!virtblk_drop_interrupt(vblk))
+		virtblk_complete_queue(q, vq, 1);
+}
+
+/**
+ * virtblk_look() - end what is done on a queue, whatever interrupts say of it
+ * @q: the queue, which has requests in flight
+ *
+ * Context: any.
+ */
+void virtblk_look(struct virtblk_queue *q)
+{
+	struct virtio_blk *vblk = q->vblk;
+	struct virtqueue *vq = READ_ONCE(q->vq);
+
+	if (!vq)
+		return;
+	if (vq->index < virtblk_first_polled(vblk))
+		virtblk_complete_queue(q, vq, 0);
+	else
+		virtblk_poll(q->hctx, NULL);
 }
 
 /* Poll */
@@ -520,7 +651,7 @@ void virtblk_interrupt(struct virtqueue *vq)
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 {
 	struct virtblk_queue *q = hctx->driver_data;
-	bool restart = false;
+	bool restart = false, broken = false;
 	struct rq_list done;
 	unsigned long flags;
 	unsigned int n = 0;
@@ -531,6 +662,7 @@ int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 	if (likely(q->vq)) {
 		n = virtblk_reap(q, &done);
 		restart = n && virtblk_unstop(q);
+		broken = !n && virtqueue_is_broken(q->vq);
 	}
 	spin_unlock_irqrestore(&q->lock, flags);
 
@@ -538,5 +670,7 @@ int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(hctx, true);
+	if (unlikely(broken))
+		queue_work(virtblk_wq, &q->vblk->recover_work);
 	return n;
 }

@@ -57,7 +57,7 @@ unsigned int virtblk_device_queues(struct virtio_device *vdev)
 
 	virtio_cread(vdev, struct virtio_blk_config, num_queues, &num_queues);
 	if (!num_queues) {
-		dev_warn(&vdev->dev, "the device offers MQ and says that it has 0 queues; using 1\n");
+		dev_warn_ratelimited(&vdev->dev, "the device offers MQ and says that it has 0 queues; using 1\n");
 		return 1;
 	}
 	return num_queues;
@@ -217,8 +217,16 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 	       virtblk_direct_depth(vblk) >= depth;
 }
 
-/* Negotiate features with a device that was reset, as the virtio core does. */
-static int virtblk_negotiate(struct virtio_device *vdev)
+/**
+ * virtblk_negotiate() - negotiate features as the virtio core does
+ * @vdev: the device, which was reset, with the features that are wanted
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, -ENODEV if the device does not take the features, or the
+ * transport's error.
+ */
+int virtblk_negotiate(struct virtio_device *vdev)
 {
 	int err;
 
@@ -405,11 +413,18 @@ static void virtblk_set_affinity(struct virtio_blk *vblk)
 static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 {
 	unsigned long flags;
+	bool restart;
 
 	spin_lock_irqsave(&q->lock, flags);
 	q->vq = vq;
 	q->ring_size = vq ? virtqueue_get_vring_size(vq) : 0;
+	/* An empty ring has room, and without one requests are to fail. */
+	restart = q->stopped;
+	q->stopped = false;
 	spin_unlock_irqrestore(&q->lock, flags);
+
+	if (restart)
+		blk_mq_start_stopped_hw_queue(q->hctx, true);
 }
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The files of a disk in sysfs: serial, cache_type, lifetime.
+ * The files of a disk in sysfs: serial, cache_type, state, recovery, lifetime.
  */
 
 #include <linux/blk-mq.h>
@@ -95,9 +95,30 @@ static ssize_t cache_type_store(struct device *dev,
 }
 static DEVICE_ATTR_RW(cache_type);
 
+static ssize_t state_show(struct device *dev, struct device_attribute *attr,
+			  char *buf)
+{
+	static const char *const words[] = {
+		[VIRTBLK_LIVE] = "live",
+		[VIRTBLK_AWAY] = "away",
+		[VIRTBLK_RECOVERING] = "recovering",
+		[VIRTBLK_DEAD] = "dead",
+	};
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+	enum virtblk_state state = READ_ONCE(vblk->state);
+
+	if (state == VIRTBLK_LIVE && READ_ONCE(vblk->removing))
+		return sysfs_emit(buf, "removing\n");
+	if (state == VIRTBLK_LIVE && READ_ONCE(vblk->stalled))
+		return sysfs_emit(buf, "stalled\n");
+	return sysfs_emit(buf, "%s\n", words[state]);
+}
+static DEVICE_ATTR_RO(state);
+
 static struct attribute *virtblk_attrs[] = {
 	&dev_attr_serial.attr,
 	&dev_attr_cache_type.attr,
+	&dev_attr_state.attr,
 	NULL,
 };
 
@@ -116,6 +137,78 @@ static umode_t virtblk_attr_is_visible(struct kobject *kobj,
 static const struct attribute_group virtblk_attr_group = {
 	.attrs		= virtblk_attrs,
 	.is_visible	= virtblk_attr_is_visible,
+};
+
+/*
+ * What the driver had to do about a device that did not answer, and what it can
+ * be told to do.
+ */
+
+/* Show the sum of a counter, the one at an offset, over all queues. */
+static ssize_t virtblk_show_sum(struct device *dev, size_t offset, char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+	u64 *counter, sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		counter = (void *)&vblk->queues[i]->stats + offset;
+		sum += READ_ONCE(*counter);
+	}
+	return sysfs_emit(buf, "%llu\n", sum);
+}
+
+static ssize_t timeouts_show(struct device *dev, struct device_attribute *attr,
+			     char *buf)
+{
+	return virtblk_show_sum(dev, offsetof(struct virtblk_stats, timeouts),
+				buf);
+}
+static DEVICE_ATTR_RO(timeouts);
+
+static ssize_t lost_interrupts_show(struct device *dev,
+				    struct device_attribute *attr, char *buf)
+{
+	return virtblk_show_sum(dev, offsetof(struct virtblk_stats,
+					      lost_interrupts), buf);
+}
+static DEVICE_ATTR_RO(lost_interrupts);
+
+static ssize_t resets_show(struct device *dev, struct device_attribute *attr,
+			   char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%ld\n", atomic_long_read(&vblk->resets));
+}
+static DEVICE_ATTR_RO(resets);
+
+static ssize_t reset_store(struct device *dev, struct device_attribute *attr,
+			   const char *buf, size_t count)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+	bool reset;
+	int err;
+
+	err = kstrtobool(buf, &reset);
+	if (err || !reset)
+		return -EINVAL;
+	err = virtblk_reset_now(vblk);
+	return err ?: count;
+}
+static DEVICE_ATTR_WO(reset);
+
+static struct attribute *virtblk_recovery_attrs[] = {
+	&dev_attr_reset.attr,
+	&dev_attr_resets.attr,
+	&dev_attr_timeouts.attr,
+	&dev_attr_lost_interrupts.attr,
+	NULL,
+};
+
+static const struct attribute_group virtblk_recovery_group = {
+	.name	= "recovery",
+	.attrs	= virtblk_recovery_attrs,
 };
 
 /*
@@ -206,11 +299,13 @@ static const struct attribute_group virtblk_lifetime_group = {
 
 static const struct attribute_group *virtblk_groups[] = {
 	&virtblk_attr_group,
+	&virtblk_recovery_group,
 	NULL,
 };
 
 static const struct attribute_group *virtblk_groups_with_lifetime[] = {
 	&virtblk_attr_group,
+	&virtblk_recovery_group,
 	&virtblk_lifetime_group,
 	NULL,
 };

@@ -11,7 +11,11 @@
 
 #include <linux/blk-mq.h>
 #include <linux/cache.h>
+#include <linux/fault-inject.h>
 #include <linux/hdreg.h>
+#include <linux/jump_label.h>
+#include <linux/ktime.h>
+#include <linux/mutex.h>
 #include <linux/scatterlist.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
@@ -51,6 +55,49 @@ struct virtblk_lifetime {
 
 struct virtio_blk;
 
+#define VIRTBLK_OPS	((__force unsigned int)REQ_OP_LAST)
+
+/* How many requests one hold of the lock takes off the ring. */
+#define VIRTBLK_REAP_BATCH	32
+
+/**
+ * struct virtblk_stats - what a queue has done since its disk was probed
+ * @longest_wait: the longest time from sending to completion, in jiffies
+ * @kicks: notifications of the device
+ * @kicks_spared: decisions to notify it that it wanted none for
+ * @requests: what went into the ring, by enum req_op
+ * @bytes: the same in bytes
+ * @interrupts: that have come
+ * @taken: looks at the ring, by how many ended requests were taken off it
+ * @ring_full: how often the ring had no room
+ * @requeues: requests given back to blk-mq for want of room or memory
+ * @ioerr: requests that ended with VIRTIO_BLK_S_IOERR
+ * @unsupp: with VIRTIO_BLK_S_UNSUPP
+ * @other_errors: with any other status but VIRTIO_BLK_S_OK
+ * @timeouts: how often a request took longer than it may
+ * @lost_interrupts: how often that was for want of an interrupt
+ * @resent: requests sent again after a reset
+ *
+ * The queue's lock protects them.
+ */
+struct virtblk_stats {
+	unsigned long longest_wait;
+	u64 kicks;
+	u64 kicks_spared;
+	u64 requests[VIRTBLK_OPS];
+	u64 bytes[VIRTBLK_OPS];
+	u64 interrupts;
+	u64 taken[VIRTBLK_REAP_BATCH + 1];
+	u64 ring_full;
+	u64 requeues;
+	u64 ioerr;
+	u64 unsupp;
+	u64 other_errors;
+	u64 timeouts;
+	u64 lost_interrupts;
+	u64 resent;
+};
+
 /**
  * struct virtblk_queue - one virtqueue and the hctx that it serves
  * @vq: the virtqueue, "req.N"; another one after each suspend or reset, NULL
@@ -62,10 +109,11 @@ struct virtio_blk;
  * @lock: protects the ring and @stopped; taken with interrupts off
  * @stopped: @hctx was stopped because the ring was full; its next completion
  *	starts it again
+ * @stats: what it has done
  *
  * Allocated one by one on the NUMA node of the queue's CPUs.  The first cache
- * line is only read once the disk is up; the lock's line is the only one that
- * submission and completion write.
+ * line is only read once the disk is up; what submission and completion write
+ * begins with the lock.
  */
 struct virtblk_queue {
 	struct virtqueue *vq;
@@ -76,6 +124,7 @@ struct virtblk_queue {
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
 	bool stopped;
+	struct virtblk_stats stats;
 };
 
 /**
@@ -88,6 +137,9 @@ struct virtblk_queue {
  * @sg_table: a borrowed scatterlist, sgl is NULL if there is none
  * @hdr_sg: names @out_hdr; set up once for each slot
  * @status_sg: names @status; set up once for each slot
+ * @overdue: it has taken longer than it may
+ * @resent: how often it was sent again after a reset
+ * @sent: when it was sent, in jiffies; sent first, if it is overdue
  * @inline_sg: scatterlist of requests with few segments
  */
 struct virtblk_req {
@@ -98,6 +150,9 @@ struct virtblk_req {
 	struct sg_table sg_table;
 	struct scatterlist hdr_sg;
 	struct scatterlist status_sg;
+	bool overdue;
+	u8 resent;
+	unsigned long sent;
 	struct scatterlist inline_sg[VIRTBLK_INLINE_SGS];
 };
 
@@ -156,15 +211,45 @@ struct virtblk_config {
 
 /**
  * enum virtblk_state - whether the device is there
- * @VIRTBLK_WORKING: it is
- * @VIRTBLK_AWAY: it is suspended or being reset, and has no virtqueues
- * @VIRTBLK_OFFLINE: it was away and did not come back as it was; I/O fails
+ * @VIRTBLK_LIVE: it is
+ * @VIRTBLK_AWAY: it is suspended or its transport is reset; there are no
+ *	virtqueues
+ * @VIRTBLK_RECOVERING: it is being reset for it cannot go on; there are no
+ *	virtqueues
+ * @VIRTBLK_DEAD: it is gone, or not what it was; I/O fails
  */
 enum virtblk_state {
-	VIRTBLK_WORKING,
+	VIRTBLK_LIVE,
 	VIRTBLK_AWAY,
-	VIRTBLK_OFFLINE,
+	VIRTBLK_RECOVERING,
+	VIRTBLK_DEAD,
 };
+
+/**
+ * enum virtblk_reset - why a device that does not ask for it is to be reset
+ * @VIRTBLK_RESET_NONE: it is not
+ * @VIRTBLK_RESET_STALLED: it has not answered for reset_after
+ * @VIRTBLK_RESET_TOLD: somebody said so
+ */
+enum virtblk_reset {
+	VIRTBLK_RESET_NONE,
+	VIRTBLK_RESET_STALLED,
+	VIRTBLK_RESET_TOLD,
+};
+
+#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
+/**
+ * struct virtblk_faults - what is to go wrong on purpose
+ * @drop_interrupt: interrupts of virtqueues that are taken for not having come
+ * @drop_kick: notifications of the device that are not sent
+ * @fail_add: requests for which the ring has no memory
+ */
+struct virtblk_faults {
+	struct fault_attr drop_interrupt;
+	struct fault_attr drop_kick;
+	struct fault_attr fail_add;
+};
+#endif
 
 /**
  * struct virtio_blk - a disk
@@ -175,8 +260,24 @@ enum virtblk_state {
  * @writeback: the block layer takes the device's write cache for volatile
  * @config: the configuration space as it was when the disk was probed
  * @config_work: follows changes of the configuration space
+ * @followed: when it last did so, in jiffies
  * @return_work: takes the disk offline if its device has not come back
  * @state: whether the device is there
+ * @state_lock: held while @state changes, and for all that this takes
+ * @recover_work: resets the device if it asks for it, ends what is in flight if
+ *	it is gone
+ * @reset_wanted: it is to reset the device though that does not ask for it
+ * @last_reset: when the device came back from its last reset
+ * @fruitless: how often it did so for a stall that has not ended yet
+ * @taken_back: requests that the last reset had sent again
+ * @resets: how often recover_work has reset it
+ * @removing: the disk is being removed
+ * @remove_work: sees to it that this does not wait for a device for long
+ * @abandoned: it did, and no answer is expected any more
+ * @watch_work: looks after overdue requests for as long as there are any
+ * @stalled: it has said that there are
+ * @debugfs: the disk's directory in debugfs
+ * @faults: what is to go wrong on purpose
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
  * @direct: the device takes indirect descriptors, and was told that there will
@@ -196,9 +297,27 @@ struct virtio_blk {
 	bool legacy;
 	bool writeback;
 	struct virtblk_config config;
-	struct work_struct config_work;
+	struct delayed_work config_work;
+	unsigned long followed;
 	struct delayed_work return_work;
 	enum virtblk_state state;
+	/* See @state_lock. */
+	struct mutex state_lock;
+	struct work_struct recover_work;
+	enum virtblk_reset reset_wanted;
+	ktime_t last_reset;
+	unsigned int fruitless;
+	unsigned int taken_back;
+	atomic_long_t resets;
+	bool removing;
+	struct delayed_work remove_work;
+	bool abandoned;
+	struct delayed_work watch_work;
+	bool stalled;
+	struct dentry *debugfs;
+#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
+	struct virtblk_faults faults;
+#endif
 	int index;
 	unsigned int ring_size;
 	bool direct;
@@ -250,6 +369,11 @@ static inline void virtblk_set_header(struct virtio_blk *vblk,
 		cpu_to_virtio32(vblk->vdev, req_get_ioprio(req)) : 0;
 }
 
+/* driver.c: for what I/O, and so the freeing of memory, may wait for */
+extern struct workqueue_struct *virtblk_wq;
+/* A device that may lie is held to what it says; see virtblk_check_length(). */
+DECLARE_STATIC_KEY_FALSE(virtblk_hardened);
+
 /* config.c */
 void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw);
@@ -262,8 +386,10 @@ int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
 void virtblk_restore_writeback(struct virtio_blk *vblk);
+u64 virtblk_read_capacity(struct virtio_device *vdev);
 void virtblk_update_capacity(struct virtio_blk *vblk, bool resize);
 void virtblk_config_work(struct work_struct *work);
+void virtblk_follow_config(struct virtio_blk *vblk);
 int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo);
 
 /* queue.c */
@@ -277,6 +403,7 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 				  unsigned int nr_queues[HCTX_MAX_TYPES]);
 int virtblk_find_vqs(struct virtio_blk *vblk);
 void virtblk_del_vqs(struct virtio_blk *vblk);
+int virtblk_negotiate(struct virtio_device *vdev);
 int virtblk_set_up_vqs(struct virtio_blk *vblk);
 unsigned int virtblk_longest_chain(const struct virtio_blk *vblk);
 int virtblk_alloc_queues(struct virtio_blk *vblk);
@@ -297,6 +424,8 @@ void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx);
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob);
 void virtblk_complete_rq(struct request *req);
 void virtblk_interrupt(struct virtqueue *vq);
+void virtblk_look(struct virtblk_queue *q);
+void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req);
 
 /* request.c */
 int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
@@ -312,7 +441,53 @@ int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 void virtblk_stop_device(struct virtio_blk *vblk, unsigned long timeout);
 int virtblk_restart_device(struct virtio_blk *vblk);
 void virtblk_return_work(struct work_struct *work);
-void virtblk_give_up(struct virtio_blk *vblk);
+void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why);
+int virtblk_reset_now(struct virtio_blk *vblk);
+void virtblk_recover_work(struct work_struct *work);
+void virtblk_reset_device(struct virtio_device *vdev);
+bool virtblk_needs_reset(struct virtio_device *vdev);
+bool virtblk_reset_within(struct virtio_blk *vblk, u64 ms);
+void virtblk_begin_removal(struct virtio_blk *vblk);
+void virtblk_let_go(struct virtio_blk *vblk);
+void virtblk_remove_work(struct work_struct *work);
+
+/* timeout.c */
+unsigned int virtblk_timeout_jiffies(void);
+enum blk_eh_timer_return virtblk_timeout(struct request *req);
+bool virtblk_ended(struct request *req);
+void virtblk_watch_work(struct work_struct *work);
+
+/* stats.c */
+void virtblk_init_debugfs(void);
+void virtblk_exit_debugfs(void);
+void virtblk_create_debugfs(struct virtio_blk *vblk);
+void virtblk_remove_debugfs(struct virtio_blk *vblk);
+void virtblk_count(struct virtblk_queue *q, u64 *counter);
+
+/* fault.c */
+#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
+void virtblk_create_faults(struct virtio_blk *vblk);
+bool virtblk_drop_interrupt(struct virtio_blk *vblk);
+bool virtblk_drop_kick(struct virtio_blk *vblk);
+bool virtblk_fail_add(struct virtio_blk *vblk);
+#else
+static inline void virtblk_create_faults(struct virtio_blk *vblk) { }
+
+static inline bool virtblk_drop_interrupt(struct virtio_blk *vblk)
+{
+	return false;
+}
+
+static inline bool virtblk_drop_kick(struct virtio_blk *vblk)
+{
+	return false;
+}
+
+static inline bool virtblk_fail_add(struct virtio_blk *vblk)
+{
+	return false;
+}
+#endif
 
 /* zoned.c */
 #ifdef CONFIG_BLK_DEV_ZONED

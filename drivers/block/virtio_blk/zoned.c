@@ -16,6 +16,9 @@
 /* A report with more zones than these is asked for piece by piece. */
 #define VIRTBLK_REPORT_MAX_BYTES	SZ_256K
 
+/* More than any disk has: 1 PiB in zones of 64 MiB. */
+#define VIRTBLK_MAX_ZONES		SZ_16M
+
 /**
  * virtblk_zone_type() - the device's name for an operation on zones
  * @req: the request
@@ -210,9 +213,9 @@ static int virtblk_take_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
 	return 0;
 
 bad:
-	dev_err(disk_to_dev(vblk->disk), "the zone at sector %llu makes no sense: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
-		sector, zone->start, zone->capacity, zone->wp, desc->z_type,
-		desc->z_state);
+	dev_err_ratelimited(disk_to_dev(vblk->disk), "the zone at sector %llu makes no sense: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
+			    sector, zone->start, zone->capacity, zone->wp, desc->z_type,
+			    desc->z_state);
 	return -EIO;
 }
 
@@ -255,6 +258,10 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 	most = (len - sizeof(*report)) / sizeof(report->zones[0]);
 
 	while (done < nr_zones && sector < capacity) {
+		/* A device with many zones may tell of one at a time. */
+		err = READ_ONCE(vblk->removing) ? -ENODEV : 0;
+		if (err)
+			break;
 		memset(report, 0, len);
 		err = virtblk_ask(disk, VIRTIO_BLK_T_ZONE_REPORT, sector,
 				  report, len);
@@ -263,8 +270,8 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 
 		count = virtblk_zone64_to_cpu(report->nr_zones);
 		if (!count || count > most) {
-			dev_err(disk_to_dev(disk), "a report on %llu zones, where %u fit, from sector %llu on\n",
-				count, most, sector);
+			dev_err_ratelimited(disk_to_dev(disk), "a report on %llu zones, where %u fit, from sector %llu on\n",
+					    count, most, sector);
 			err = -EIO;
 			break;
 		}
@@ -304,6 +311,14 @@ int virtblk_revalidate_zones(struct virtio_blk *vblk)
 
 	if (!blk_queue_is_zoned(disk->queue) || !get_capacity(disk))
 		return 0;
+	/* The block layer keeps some bytes for each, and reads them all. */
+	if (get_capacity(disk) / VIRTBLK_MAX_ZONES > vblk->config.lim.chunk_sectors) {
+		dev_err_ratelimited(disk_to_dev(disk), "%llu sectors in zones of %u: that is more than %u zones; give the device larger ones\n",
+				    get_capacity(disk),
+				    vblk->config.lim.chunk_sectors,
+				    VIRTBLK_MAX_ZONES);
+		return -EFBIG;
+	}
 
 	/* It has dropped limits that a smaller disk could not reach. */
 	lim = queue_limits_start_update(disk->queue);

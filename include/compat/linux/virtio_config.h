@@ -43,4 +43,15 @@ static inline int virtblk_compat_find_vqs(struct virtio_device *vdev,
 	virtblk_compat_find_vqs(vdev, nvqs, vqs, vqs_info, desc)
 #endif
 
+/* 6.17: a device may have more than 64 features. */
+#ifndef VIRTBLK_HAVE_EXTENDED_FEATURES
+#define VIRTIO_FEATURES_U64S	1
+
+static inline void virtio_get_features(struct virtio_device *vdev,
+				       u64 *features_out)
+{
+	*features_out = vdev->config->get_features(vdev);
+}
+#endif
+
 #endif /* VIRTBLK_COMPAT_LINUX_VIRTIO_CONFIG_H */

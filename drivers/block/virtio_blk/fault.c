@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Faults on purpose, for tests: in debugfs each disk's directory,
+ * virtio_blk/<disk>/, has the attributes of the kernel's fault injection
+ * (Documentation/fault-injection/fault-injection.rst) for each kind.  The number
+ * of a queue written to confuse_device has the device ask for a reset, whatever
+ * is written to break_device breaks the virtqueues.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/debugfs.h>
+#include <linux/delay.h>
+
+#include "virtio_blk.h"
+
+/* Wait up to so many milliseconds for the device to ask for a reset. */
+#define VIRTBLK_NEEDS_RESET_MS	2000
+
+/*
+ * Have the device find a request whose descriptor is not in the ring: one that
+ * keeps to VIRTIO 1.3, 2.1.1 then sets DEVICE_NEEDS_RESET.  It does not get as
+ * far as to do anything to the disk.
+ */
+static int virtblk_confuse_device(void *data, u64 index)
+{
+	struct virtio_blk *vblk = data;
+	struct virtio_device *vdev = vblk->vdev;
+	unsigned int ms = VIRTBLK_NEEDS_RESET_MS;
+	const struct vring *ring;
+	struct virtqueue *vq;
+	u16 was;
+
+	if (index >= vblk->nr_vqs)
+		return -EINVAL;
+	if (virtio_has_feature(vdev, VIRTIO_F_RING_PACKED))
+		return -EOPNOTSUPP;
+
+	mutex_lock(&vblk->state_lock);
+	blk_mq_quiesce_queue(vblk->disk->queue);
+	vq = vblk->queues[index]->vq;
+	if (vq) {
+		ring = virtqueue_get_vring(vq);
+		was = virtio16_to_cpu(vdev, ring->avail->idx);
+		ring->avail->ring[was % ring->num] =
+			cpu_to_virtio16(vdev, U16_MAX);
+		/* The device reads the entry once it has seen the index. */
+		wmb();
+		ring->avail->idx = cpu_to_virtio16(vdev, was + 1);
+		virtqueue_notify(vq);
+		while (--ms && !virtblk_needs_reset(vdev))
+			fsleep(1000);
+	}
+	blk_mq_unquiesce_queue(vblk->disk->queue);
+	mutex_unlock(&vblk->state_lock);
+	return ms ? 0 : -ETIMEDOUT;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(virtblk_confuse_fops, NULL, virtblk_confuse_device,
+			 "%llu\n");
+
+static int virtblk_break_device(void *data, u64 ignored)
+{
+	struct virtio_blk *vblk = data;
+
+	virtio_break_device(vblk->vdev);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(virtblk_break_fops, NULL, virtblk_break_device,
+			 "%llu\n");
+
+/**
+ * virtblk_create_faults() - make a disk's files
+ * @vblk: the disk, its directory in debugfs there
+ */
+void virtblk_create_faults(struct virtio_blk *vblk)
+{
+	static DECLARE_FAULT_ATTR(none);
+	struct virtblk_faults *faults = &vblk->faults;
+	struct dentry *dir = vblk->debugfs;
+
+	faults->drop_interrupt = none;
+	faults->drop_kick = none;
+	faults->fail_add = none;
+
+	fault_create_debugfs_attr("drop_interrupt", dir,
+				  &faults->drop_interrupt);
+	fault_create_debugfs_attr("drop_kick", dir, &faults->drop_kick);
+	fault_create_debugfs_attr("fail_add", dir, &faults->fail_add);
+	debugfs_create_file_unsafe("confuse_device", 0200, dir, vblk,
+				   &virtblk_confuse_fops);
+	debugfs_create_file_unsafe("break_device", 0200, dir, vblk,
+				   &virtblk_break_fops);
+}
+
+/**
+ * virtblk_drop_interrupt() - whether an interrupt is not to have come
+ * @vblk: the disk
+ *
+ * Context: any.
+ *
+ * Return: true if it is not.
+ */
+bool virtblk_drop_interrupt(struct virtio_blk *vblk)
+{
+	return should_fail(&vblk->faults.drop_interrupt, 1);
+}
+
+/**
+ * virtblk_drop_kick() - whether the device is not to be notified
+ * @vblk: the disk
+ *
+ * Context: any.
+ *
+ * Return: true if it is not.
+ */
+bool virtblk_drop_kick(struct virtio_blk *vblk)
+{
+	return should_fail(&vblk->faults.drop_kick, 1);
+}
+
+/**
+ * virtblk_fail_add() - whether the ring is to have no memory for a request
+ * @vblk: the disk
+ *
+ * Context: any.
+ *
+ * Return: true if it is.
+ */
+bool virtblk_fail_add(struct virtio_blk *vblk)
+{
+	return should_fail(&vblk->faults.fail_add, 1);
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What each queue has done and how it is: virtio_blk/<disk>/queue<N> in debugfs,
+ * a line for each name with its value.  Documentation/abi.rst lists them.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/debugfs.h>
+#include <linux/jiffies.h>
+#include <linux/pci.h>
+#include <linux/seq_file.h>
+
+#include "virtio_blk.h"
+
+/**
+ * virtblk_count() - count what is rare
+ * @q: the queue
+ * @counter: one of its stats
+ *
+ * Context: any, but for the queue's lock held.
+ */
+void virtblk_count(struct virtblk_queue *q, u64 *counter)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&q->lock, flags);
+	(*counter)++;
+	spin_unlock_irqrestore(&q->lock, flags);
+}
+
+/* The requests that have a name of their own, and whether they have bytes. */
+static const struct {
+	enum req_op op;
+	const char *requests, *bytes;
+} virtblk_kinds[] = {
+	{ REQ_OP_READ, "reads", "read_bytes" },
+	{ REQ_OP_WRITE, "writes", "write_bytes" },
+	{ REQ_OP_FLUSH, "flushes" },
+	{ REQ_OP_DISCARD, "discards", "discard_bytes" },
+	{ REQ_OP_WRITE_ZEROES, "write_zeroes", "write_zeroes_bytes" },
+	{ REQ_OP_SECURE_ERASE, "secure_erases", "secure_erase_bytes" },
+	{ REQ_OP_ZONE_APPEND, "zone_appends", "zone_append_bytes" },
+	{ REQ_OP_DRV_IN, "others" },
+};
+
+static const enum req_op virtblk_zone_ops[] = {
+	REQ_OP_ZONE_OPEN, REQ_OP_ZONE_CLOSE, REQ_OP_ZONE_FINISH,
+	REQ_OP_ZONE_RESET, REQ_OP_ZONE_RESET_ALL,
+};
+
+static void virtblk_show_sent(struct seq_file *file,
+			      const struct virtblk_stats *stats)
+{
+	u64 zone_ops = 0;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(virtblk_kinds); i++) {
+		unsigned int op = (__force unsigned int)virtblk_kinds[i].op;
+
+		seq_printf(file, "%s %llu\n", virtblk_kinds[i].requests,
+			   stats->requests[op]);
+		if (virtblk_kinds[i].bytes)
+			seq_printf(file, "%s %llu\n", virtblk_kinds[i].bytes,
+				   stats->bytes[op]);
+	}
+	for (i = 0; i < ARRAY_SIZE(virtblk_zone_ops); i++)
+		zone_ops += stats->requests[(__force unsigned int)
+					    virtblk_zone_ops[i]];
+	seq_printf(file, "zone_ops %llu\n", zone_ops);
+}
+
+/* Looks at the ring that found 0, 1, 2-3, 4-7, 8-15, 16-31, 32 ended requests. */
+static void virtblk_show_taken(struct seq_file *file,
+			       const struct virtblk_stats *stats)
+{
+	u64 classes[7] = { };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(stats->taken); i++)
+		classes[fls(i)] += stats->taken[i];
+	seq_puts(file, "completions");
+	for (i = 0; i < ARRAY_SIZE(classes); i++)
+		seq_printf(file, " %llu", classes[i]);
+	seq_puts(file, "\n");
+}
+
+static void virtblk_show_stats(struct seq_file *file,
+			       const struct virtblk_stats *stats)
+{
+	virtblk_show_sent(file, stats);
+	seq_printf(file, "kicks %llu\n", stats->kicks);
+	seq_printf(file, "kicks_spared %llu\n", stats->kicks_spared);
+	seq_printf(file, "interrupts %llu\n", stats->interrupts);
+	virtblk_show_taken(file, stats);
+	seq_printf(file, "ring_full %llu\n", stats->ring_full);
+	seq_printf(file, "requeues %llu\n", stats->requeues);
+	seq_printf(file, "ioerr %llu\n", stats->ioerr);
+	seq_printf(file, "unsupp %llu\n", stats->unsupp);
+	seq_printf(file, "other_errors %llu\n", stats->other_errors);
+	seq_printf(file, "longest_wait_ms %u\n",
+		   jiffies_to_msecs(stats->longest_wait));
+	seq_printf(file, "timeouts %llu\n", stats->timeouts);
+	seq_printf(file, "lost_interrupts %llu\n", stats->lost_interrupts);
+	seq_printf(file, "resent %llu\n", stats->resent);
+}
+
+/*
+ * The transport does not tell a queue's vector.  That of a PCI device is the one
+ * that has the affinity mask which it says is the queue's: the very same mask,
+ * not one that is equal.
+ */
+static int virtblk_irq(struct virtblk_queue *q, unsigned int index)
+{
+	struct virtio_device *vdev = q->vblk->vdev;
+	const struct cpumask *mask;
+	struct pci_dev *pdev;
+	int vector, irq;
+
+	if (!dev_is_pci(vdev->dev.parent) || !vdev->config->get_vq_affinity)
+		return 0;
+	pdev = to_pci_dev(vdev->dev.parent);
+	mask = vdev->config->get_vq_affinity(vdev, index);
+	if (!mask)
+		return 0;
+	for (vector = 0; (irq = pci_irq_vector(pdev, vector)) > 0; vector++)
+		if (pci_irq_get_affinity(pdev, vector) == mask)
+			return irq;
+	return 0;
+}
+
+struct virtblk_busy {
+	struct blk_mq_hw_ctx *hctx;
+	unsigned int requests;
+};
+
+static bool virtblk_count_busy(struct request *req, void *data)
+{
+	struct virtblk_busy *busy = data;
+
+	if (req->mq_hctx == busy->hctx &&
+	    blk_mq_rq_state(req) == MQ_RQ_IN_FLIGHT)
+		busy->requests++;
+	return true;
+}
+
+static const char *virtblk_type(struct virtblk_queue *q)
+{
+	switch (q->hctx->type) {
+	case HCTX_TYPE_READ:
+		return "read";
+	case HCTX_TYPE_POLL:
+		return "poll";
+	default:
+		return "default";
+	}
+}
+
+static int virtblk_queue_show(struct seq_file *file, void *unused)
+{
+	struct virtblk_queue *q = file->private;
+	struct virtblk_busy busy = { .hctx = q->hctx };
+	struct virtio_blk *vblk = q->vblk;
+	unsigned int ring, free = 0;
+	struct virtblk_stats stats;
+	bool stopped;
+	int irq = 0;
+
+	/* Vectors come and go with the state; a stuck disk is to be seen, too. */
+	if (mutex_trylock(&vblk->state_lock)) {
+		if (q->vq)
+			irq = virtblk_irq(q, q->hctx->queue_num);
+		mutex_unlock(&vblk->state_lock);
+	}
+	spin_lock_irq(&q->lock);
+	stats = q->stats;
+	ring = q->ring_size;
+	if (q->vq)
+		free = q->vq->num_free;
+	stopped = q->stopped;
+	spin_unlock_irq(&q->lock);
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_count_busy, &busy);
+
+	seq_printf(file, "cpus %*pbl\n", cpumask_pr_args(q->hctx->cpumask));
+	seq_printf(file, "type %s\n", virtblk_type(q));
+	seq_printf(file, "irq %d\n", irq);
+	seq_printf(file, "ring %u\n", ring);
+	seq_printf(file, "free %u\n", free);
+	seq_printf(file, "in_flight %u\n", busy.requests);
+	seq_printf(file, "stopped %d\n", stopped);
+	virtblk_show_stats(file, &stats);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(virtblk_queue);
+
+static struct dentry *virtblk_debugfs;
+
+/**
+ * virtblk_init_debugfs() - make the directory of all disks
+ */
+void virtblk_init_debugfs(void)
+{
+	virtblk_debugfs = debugfs_create_dir(KBUILD_MODNAME, NULL);
+}
+
+/**
+ * virtblk_exit_debugfs() - remove it
+ */
+void virtblk_exit_debugfs(void)
+{
+	debugfs_remove(virtblk_debugfs);
+}
+
+/**
+ * virtblk_create_debugfs() - make a disk's directory
+ * @vblk: the disk
+ */
+void virtblk_create_debugfs(struct virtio_blk *vblk)
+{
+	char name[16];
+	unsigned int i;
+
+	vblk->debugfs = debugfs_create_dir(vblk->disk->disk_name,
+					   virtblk_debugfs);
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		snprintf(name, sizeof(name), "queue%u", i);
+		debugfs_create_file(name, 0400, vblk->debugfs, vblk->queues[i],
+				    &virtblk_queue_fops);
+	}
+	virtblk_create_faults(vblk);
+}
+
+/**
+ * virtblk_remove_debugfs() - remove a disk's directory
+ * @vblk: the disk, its virtqueues there still
+ *
+ * Waits for who is using it.
+ */
+void virtblk_remove_debugfs(struct virtio_blk *vblk)
+{
+	debugfs_remove(vblk->debugfs);
+}
