@@ -13,6 +13,7 @@
 #include <linux/ratelimit.h>
 #include <linux/string_helpers.h>
 
+#include "trace.h"
 #include "virtio_blk.h"
 
 /* The payload of a discard is one segment: its ranges fit in 4 KiB. */
@@ -736,6 +737,7 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 		return;
 	}
 
+	trace_virtblk_config(vblk, capacity);
 	if (__ratelimit(&changes))
 		virtblk_tell_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);

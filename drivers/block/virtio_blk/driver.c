@@ -15,6 +15,7 @@
  *	timeout.c	requests that take long
  *	fault.c		faults on purpose
  *	stats.c		counters, shown in debugfs
+ *	trace.h		trace points
  *	sysfs.c		files of the disk
  */
 

@@ -28,6 +28,7 @@
 
 #include <linux/blk-mq.h>
 
+#include "trace.h"
 #include "virtio_blk.h"
 
 DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
@@ -205,6 +206,7 @@ static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
 
 	q->stats.requests[op]++;
 	q->stats.bytes[op] += blk_rq_bytes(req);
+	trace_virtblk_submit(q, req);
 }
 
 /*
@@ -219,6 +221,7 @@ static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
 	if (err != -ENOSPC)
 		return;
 	q->stats.ring_full++;
+	trace_virtblk_stop(q);
 	blk_mq_stop_hw_queue(q->hctx);
 	q->stopped = true;
 }
@@ -247,9 +250,11 @@ static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
 		return false;
 	if (!virtqueue_kick_prepare(q->vq)) {
 		q->stats.kicks_spared++;
+		trace_virtblk_kick(q, false);
 		return false;
 	}
 	q->stats.kicks++;
+	trace_virtblk_kick(q, true);
 	return !virtblk_drop_kick(q->vblk);
 }
 
@@ -516,6 +521,7 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 			continue;
 		if (static_branch_unlikely(&virtblk_hardened))
 			virtblk_check_length(vbr, len);
+		trace_virtblk_complete(q, req, len);
 		if (unlikely(jiffies - vbr->sent > q->stats.longest_wait))
 			q->stats.longest_wait = jiffies - vbr->sent;
 		/* Not to be taken back as unanswered from now on. */
@@ -615,6 +621,7 @@ void virtblk_interrupt(struct virtqueue *vq)
 	/* Only a device that does not wait for DRIVER_OK gets here so early. */
 	if (unlikely(!q))
 		return;
+	trace_virtblk_interrupt(q);
 	if (!virtblk_drop_interrupt(vblk))
 		virtblk_complete_queue(q, vq, 1);
 }

@@ -29,6 +29,7 @@
 #include <linux/sched/mm.h>
 #include <linux/workqueue.h>
 
+#include "trace.h"
 #include "virtio_blk.h"
 
 /**
@@ -139,6 +140,7 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 static void virtblk_end_disk(struct virtio_blk *vblk)
 {
 	vblk->state = VIRTBLK_DEAD;
+	trace_virtblk_recover(vblk, VIRTBLK_GIVE_UP, 0);
 	/* First: who is told that the disk is dead may wait for its I/O. */
 	blk_mq_unquiesce_queue(vblk->disk->queue);
 	blk_mq_kick_requeue_list(vblk->disk->queue);
@@ -424,6 +426,7 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	WRITE_ONCE(vblk->state, VIRTBLK_RECOVERING);
 	virtblk_reclaim(vblk);
+	trace_virtblk_recover(vblk, VIRTBLK_RESET, vblk->taken_back);
 	/* Who wanted a reset meanwhile has it. */
 	WRITE_ONCE(vblk->reset_wanted, VIRTBLK_RESET_NONE);
 
@@ -457,6 +460,7 @@ static void virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 		return;
 	}
 	atomic_long_inc(&vblk->resets);
+	trace_virtblk_recover(vblk, VIRTBLK_RESEND, vblk->taken_back);
 	dev_notice_ratelimited(dev, "[%s] was reset, %u requests were sent again\n",
 			       vblk->disk->disk_name, vblk->taken_back);
 }

@@ -21,6 +21,7 @@
 #include <linux/jiffies.h>
 #include <linux/module.h>
 
+#include "trace.h"
 #include "virtio_blk.h"
 
 static unsigned int virtblk_io_timeout = 30;
@@ -80,6 +81,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 		return BLK_EH_RESET_TIMER;
 
 	virtblk_count(q, &q->stats.timeouts);
+	trace_virtblk_recover(vblk, VIRTBLK_LOOK, 1);
 	virtblk_look(q);
 	if (virtblk_ended(req)) {
 		virtblk_count(q, &q->stats.lost_interrupts);
@@ -91,6 +93,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 
 	vq = READ_ONCE(q->vq);
 	if (vq) {
+		trace_virtblk_recover(vblk, VIRTBLK_NOTIFY, 1);
 		virtqueue_notify(vq);
 	}
 	/* It may be gone, or the word that it needs a reset was lost. */
