@@ -129,6 +129,31 @@ static int run_resize(struct sim *sim, char *args, FILE *out, char *why,
 	return set_field(sim, "capacity", size, why, why_size);
 }
 
+/* As many as the driver can take, and then some: it gets to see few of them. */
+static int run_storm(struct sim *sim, char *args, FILE *out, char *why,
+		     size_t why_size)
+{
+	char *number = next_word(&args), *size = next_word(&args), *end = "";
+	char was[24];
+	uint64_t left = number ? strtoull(number, &end, 0) : 0;
+
+	(void)out;
+	if (!left || *end || left > 1000000) {
+		snprintf(why, why_size, "storm takes a number up to 1000000, and a size");
+		return -1;
+	}
+	snprintf(was, sizeof(was), "%" PRIu64,
+		 (uint64_t)le64toh(sim->set.config.capacity));
+	for (; left; left--) {
+		if (!size)
+			sim->front->config_changed(sim);
+		else if (set_field(sim, "capacity", left % 2 ? was : size, why,
+				   why_size))
+			return -1;
+	}
+	return 0;
+}
+
 static int run_script(struct sim *sim, char *args, FILE *out, char *why,
 		      size_t why_size)
 {
@@ -213,6 +238,7 @@ static const struct {
 	{ "features", "", "those that were negotiated", run_features },
 	{ "set", "FIELD VALUE", "change the configuration space", run_set },
 	{ "resize", "SIZE", "another capacity", run_resize },
+	{ "storm", "N [SIZE]", "so many changes of configuration at once", run_storm },
 	{ "script", "LINE|clear", "one more line, or none at all", run_script },
 	{ "zone", "N STATE", "offline, readonly, full, empty...", run_zone },
 	{ "release", "", "do what was held", run_release },

@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "fuzz.h"
 #include "vblksim.h"
 
 enum exit_status {
@@ -116,10 +117,24 @@ static int check_report(const struct sim *sim)
 
 static bool is_rule_broken(const struct sim *sim)
 {
+	if (sim->fuzz)
+		return false;
 	for (int rule = 0; rule < NR_RULES; rule++)
 		if (sim->watch.broken[rule] && !sim->set.tolerate[rule])
 			return true;
 	return false;
+}
+
+/* The disk is there, and honest; what is shown of it need not be. */
+static int make_hostile(struct sim *sim)
+{
+	sim->fuzz = fuzz_new(sim->set.seed);
+	if (!sim->fuzz)
+		return -1;
+	sim->watch.quiet = true;
+	fuzz_config(sim, stdout);
+	fuzz_start(sim);
+	return 0;
 }
 
 /* Run the device until it is told to end. */
@@ -138,13 +153,11 @@ static int run(struct sim *sim)
 	return vduse_close(sim) | error | write_report(sim);
 }
 
-int main(int argc, char **argv)
+int simulate(int argc, char **argv)
 {
 	static struct sim sim;
 	int status;
 
-	if (argc > 1 && !strcmp(argv[1], "ctl"))
-		return control_main(argc - 1, argv + 1);
 	settings_init(&sim.set);
 	status = settings_parse(&sim.set, argc, argv);
 	if (status >= 0)
@@ -154,13 +167,24 @@ int main(int argc, char **argv)
 		return status;
 	if (check_report(&sim))
 		return WENT_WRONG;
-	if (open_disk(&sim) || catch_signals() || run(&sim))
+	if (open_disk(&sim) || (sim.set.fuzz && make_hostile(&sim)) ||
+	    catch_signals() || run(&sim))
 		return WENT_WRONG;
 	ring_free(&sim);
 	status = is_rule_broken(&sim) ? RULE_BROKEN : ALL_WELL;
 	zones_free(sim.zones);
 	store_close(sim.store);
 	script_free(sim.script);
+	fuzz_free(sim.fuzz);
 	watch_free(&sim.watch);
 	return status;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "ctl"))
+		return control_main(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "fuzz"))
+		return campaign_main(argc - 1, argv + 1);
+	return simulate(argc, argv);
 }

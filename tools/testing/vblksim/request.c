@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "vblksim.h"
 
 #define HEADER_BYTES	sizeof(struct blk_header)
@@ -879,7 +880,7 @@ void request_arrive(struct sim *sim, struct chain *chain)
 
 	request_parse(&req, chain);
 	watch_request(sim, &req);
-	if (!script_takes(sim, chain))
+	if (!fuzz_takes(sim, chain) && !script_takes(sim, chain))
 		request_execute(sim, chain);
 }
 

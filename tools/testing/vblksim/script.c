@@ -67,6 +67,7 @@ struct delayed {
  * @value: its argument
  * @seen: how many have met the conditions
  * @applied: how many were treated so
+ * @forced: no line of the user's: script_treat() uses it
  * @waiting: requests that were done and wait to be answered
  * @timer: when the waiting is given up
  */
@@ -80,6 +81,7 @@ struct line {
 	const struct behaviour *what;
 	uint64_t value;
 	uint64_t seen, applied;
+	bool forced;
 	struct chain *waiting;
 	uint64_t nr_waiting;
 	struct loop_timer *timer;
@@ -678,6 +680,8 @@ void script_free(struct script *script)
 
 static bool matches(const struct line *line, const struct request *req)
 {
+	if (line->forced)
+		return false;
 	if (line->type >= 0 &&
 	    (!req->has_header || (uint32_t)line->type != req->type))
 		return false;
@@ -739,6 +743,52 @@ bool script_takes(struct sim *sim, struct chain *chain)
 	taker->applied++;
 	taker->what->act(sim, taker, chain);
 	return true;
+}
+
+/* the line that script_treat() has for a behaviour, made if there is none */
+static struct line *forced_line(struct script *script, const char *name)
+{
+	struct line **at = &script->lines;
+
+	for (; *at; at = &(*at)->next)
+		if ((*at)->forced && !strcmp((*at)->what->name, name))
+			return *at;
+	*at = calloc(1, sizeof(**at));
+	if (!*at)
+		return NULL;
+	(*at)->forced = true;
+	for (size_t i = 0; i < ARRAY_SIZE(behaviours); i++)
+		if (!strcmp(behaviours[i].name, name))
+			(*at)->what = &behaviours[i];
+	return *at;
+}
+
+/**
+ * script_treat() - treat a request badly
+ * @sim: the device
+ * @chain: the request, gone afterwards
+ * @name: the behaviour's name, one of those that there are
+ * @value: its argument, of whatever it is a number
+ */
+void script_treat(struct sim *sim, struct chain *chain, const char *name,
+		  uint64_t value)
+{
+	struct script *script = sim->script;
+	struct line *line;
+
+	script->sim = sim;
+	if (script->stopped) {
+		chain_free(chain);
+		return;
+	}
+	line = forced_line(script, name);
+	if (!line) {
+		request_execute(sim, chain);
+		return;
+	}
+	line->value = value;
+	line->applied++;
+	line->what->act(sim, line, chain);
 }
 
 static void free_chains(struct chain *chain)

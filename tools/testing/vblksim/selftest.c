@@ -631,6 +631,7 @@ int main(void)
 	selftest_ring();
 	if (selftest_block)
 		selftest_block();
+	selftest_fuzz();
 	check_rules();
 	printf("%u passed, %u failed\n", passed, failed);
 	return failed ? 1 : 0;

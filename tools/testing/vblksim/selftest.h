@@ -171,8 +171,9 @@ void bench_close(struct bench *bench);
 void test_result(const char *name, bool good, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* The cases of each half. */
+/* The cases of each part. */
 void selftest_ring(void);
+void selftest_fuzz(void);
 void selftest_block(void) __attribute__((weak));
 
 #endif /* VBLKSIM_SELFTEST_H */

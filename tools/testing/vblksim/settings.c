@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz.h"
 #include "vblksim.h"
 #include "virtio.h"
 
@@ -160,6 +161,14 @@ static void store_field(struct blk_config *config, const struct field *field,
 
 	/* The low bytes come first, of however many it has. */
 	memcpy((uint8_t *)config + field->offset, &le, field->size);
+}
+
+const char *settings_field(unsigned int n, size_t *bytes)
+{
+	if (n >= ARRAY_SIZE(fields))
+		return NULL;
+	*bytes = fields[n].size;
+	return fields[n].name;
 }
 
 int settings_set_config(struct settings *set, const char *name,
@@ -394,6 +403,7 @@ enum kind {
 	SCRIPT,
 	SCRIPT_FILE,
 	TOLERATE,
+	FUZZ,
 	SETTINGS,
 };
 
@@ -431,6 +441,8 @@ static const struct setting {
 	{ "script_file", SCRIPT_FILE, "PATH", "such lines from a file" },
 	{ "tolerate", TOLERATE, "RULES",
 	  "rules from --list-rules that do not count for the exit status" },
+	{ "fuzz", FUZZ, "SEED",
+	  "be hostile: all but the name comes from this number" },
 	{ "settings", SETTINGS, "PATH",
 	  "more settings from a file, as lines KEY = VALUE" },
 };
@@ -536,6 +548,10 @@ static bool apply_setting(struct settings *set, const struct setting *it,
 		return each_line(set, key, value, script_line, why, why_size);
 	case TOLERATE:
 		return apply_tolerate(set, value, why, why_size);
+	case FUZZ:
+		set->fuzz = true;
+		return parse_number(key, value, COUNT, UINT64_MAX, &set->seed,
+				    why, why_size);
 	case SETTINGS:
 		return each_line(set, key, value, settings_line, why, why_size);
 	}
@@ -649,11 +665,14 @@ static void complete(struct settings *set)
 	if (!said.control && asprintf(&path, "/run/vblksim-%s.sock",
 				      set->name) >= 0)
 		set->control = path;
+	if (set->fuzz)
+		fuzz_settings(set, set->seed);
 }
 
 static void print_help(void)
 {
 	puts("usage: vblksim [--KEY=VALUE...]\n"
+	     "       vblksim fuzz [--KEY=VALUE...]\n"
 	     "       vblksim ctl [--control=PATH] COMMAND...\n\n"
 	     "A virtio block device for this system, by VDUSE, which watches what its\ndriver does and misbehaves when told to.\n");
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)

@@ -15,6 +15,9 @@
  *	zoned.c		zones, their states and write pointers
  *	store.c		the data: in memory or in a file
  *	script.c	which requests to treat badly, and how
+ *	fuzz.c		a device that is hostile, out of a seed
+ *	campaign.c	many of those, one after the other
+ *	load.c		what they are used for meanwhile
  *	watch.c		the rules for drivers, and which of them were broken
  *
  * A front hands kicks to ring.c.  ring.c takes chains off the ring, checks
@@ -44,6 +47,7 @@ struct queue;
 struct zones;
 struct store;
 struct script;
+struct fuzz;
 
 /**
  * struct settings - what the device is to be, from the command line and files
@@ -65,6 +69,8 @@ struct script;
  * @scripts: lines for script_add(), in their order
  * @nr_scripts: how many lines
  * @tolerate: rules that may be broken, as far as the exit status goes
+ * @fuzz: the device is hostile, and broken rules are not the driver's
+ * @seed: what that comes from
  */
 struct settings {
 	char name[64];
@@ -84,6 +90,8 @@ struct settings {
 	char **scripts;
 	unsigned int nr_scripts;
 	bool tolerate[NR_RULES];
+	bool fuzz;
+	uint64_t seed;
 };
 
 /**
@@ -139,6 +147,7 @@ struct chain {
  * @store: the data
  * @zones: NULL unless the device is zoned (model HM or HA)
  * @script: what is to go wrong
+ * @fuzz: the same for a hostile device, NULL for others
  * @watch: the rules and what was seen
  * @requests: how many have arrived
  * @was_reset: the driver has reset the device since it is there
@@ -152,6 +161,7 @@ struct sim {
 	struct store *store;
 	struct zones *zones;
 	struct script *script;
+	struct fuzz *fuzz;
 	struct watch watch;
 	uint64_t requests;
 	bool was_reset;
@@ -174,6 +184,8 @@ void settings_init(struct settings *set);
 int settings_parse(struct settings *set, int argc, char **argv);
 int settings_set_config(struct settings *set, const char *field,
 			const char *value, char *why, size_t why_size);
+/* the n-th field's name and size, NULL after the last */
+const char *settings_field(unsigned int n, size_t *bytes);
 
 /* loop.c */
 struct loop_timer;
@@ -345,10 +357,16 @@ int script_add(struct script *script, const char *line, char *why,
 void script_clear(struct script *script);
 /* does the script take this request over?  If so it is answered there. */
 bool script_takes(struct sim *sim, struct chain *chain);
+/* treat a request in the way of that name, whatever the lines say */
+void script_treat(struct sim *sim, struct chain *chain, const char *name,
+		  uint64_t value);
 void script_reset(struct sim *sim);
 /* execute what is held; return how many requests that were */
 unsigned int script_release(struct sim *sim);
 void script_help(FILE *out);
+
+/* main.c: be a device until told to end; the exit status */
+int simulate(int argc, char **argv);
 
 /* control.c */
 int control_open(struct sim *sim);

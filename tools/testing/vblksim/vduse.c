@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fuzz.h"
 #include "vblksim.h"
 #include "vdpa.h"
 #include "virtio.h"
@@ -584,7 +585,9 @@ void vduse_stop(struct sim *sim)
 	vduse.stopping = true;
 	/* The driver waits for all that it has sent. */
 	script_clear(sim->script);
-	return_lost(sim, NULL);
+	fuzz_calm(sim);
+	if (!sim->fuzz || !fuzz_is_stubborn(sim->fuzz))
+		return_lost(sim, NULL);
 	/* What is just being added can be deleted after that. */
 	if (!vduse.child)
 		start_delete(sim);

@@ -73,7 +73,8 @@ void watch_report(const struct watch *watch, FILE *out)
 		seen += !!watch->checked[rule];
 	}
 
-	fprintf(out, "{\n  \"requests\": %" PRIu64 ",\n  \"types\": {", requests);
+	fprintf(out, "{\n  \"requests\": %" PRIu64 ",\n  \"mutated\": %" PRIu64
+		",\n  \"types\": {", requests, watch->mutated);
 	for (unsigned int i = 0; i < ARRAY_SIZE(watch->types); i++)
 		if (watch->types[i]) {
 			fprintf(out, "%s\"%s\": %" PRIu64, comma,

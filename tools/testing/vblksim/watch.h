@@ -40,6 +40,7 @@ extern const struct rule_text rule_texts[NR_RULES];
  * @broken: how often it was broken
  * @first: what broke it the first time, NULL if nothing did
  * @types: requests by type, in a table of watch.c's
+ * @mutated: replies that fuzz.c has mutated
  * @quiet: do not tell of broken rules on standard error as they happen
  */
 struct watch {
@@ -47,6 +48,7 @@ struct watch {
 	uint64_t broken[NR_RULES];
 	char *first[NR_RULES];
 	uint64_t types[32];
+	uint64_t mutated;
 	bool quiet;
 };
 

@@ -100,12 +100,8 @@ static int fit_zones(struct zones *zones, uint64_t capacity)
 
 	if (capacity == zones->capacity)
 		return 0;
-	if (nr > MAX_ZONES) {
-		fprintf(stderr,
-			"vblksim: %" PRIu64 " sectors in zones of %u make %" PRIu64 " zones, and %llu is the limit: make zone_sectors larger\n",
-			capacity, zones->sectors, nr, MAX_ZONES);
+	if (nr > MAX_ZONES)
 		return -1;
-	}
 	for (uint64_t i = nr; i < zones->nr; i++)
 		set_state(zones, &zones->zone[i], BLK_ZS_EMPTY);
 	zone = realloc(zones->zone, (nr ? nr : 1) * sizeof(*zone));
@@ -157,6 +153,9 @@ struct zones *zones_new(const struct settings *set)
 	zones->max_open = le32toh(config->max_open_zones);
 	zones->max_active = le32toh(config->max_active_zones);
 	if (fit_zones(zones, le64toh(config->capacity))) {
+		fprintf(stderr,
+			"vblksim: %" PRIu64 " sectors in zones of %u make more than %llu zones: make zone_sectors larger\n",
+			le64toh(config->capacity), zones->sectors, MAX_ZONES);
 		zones_free(zones);
 		return NULL;
 	}
