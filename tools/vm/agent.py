@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The host's side of the conversation with a guest's agent (see agent.c)."""
 
+import contextlib
 import select
 import time
 from dataclasses import dataclass
@@ -98,6 +99,18 @@ class Agent:
         self._buffer += data
         while self._take_message():
             pass
+
+    def follow(self, sock):
+        """Go on over another socket, the old one's other end being closed.
+
+        What was said over the old one is taken in first.
+        """
+        with contextlib.suppress(EOFError):
+            while True:
+                self.pump(0)
+        self._sock.close()
+        sock.settimeout(_SEND_SECONDS)
+        self._sock = sock
 
     def _readable(self, timeout):
         return bool(select.select([self._sock], [], [], timeout)[0])

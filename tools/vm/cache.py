@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from .ui import UserError, say
@@ -90,6 +91,20 @@ def lock(path, what):
         yield
     finally:
         os.close(descriptor)
+
+
+def replace(path, data):
+    """Give a file other contents; whoever reads it has the old or the new."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.",
+                                     delete=False) as new:
+        try:
+            new.write(data)
+            new.flush()
+            os.chmod(new.name, 0o644)
+            os.rename(new.name, path)
+        except BaseException:
+            os.unlink(new.name)
+            raise
 
 
 def populate(name, build, mib):

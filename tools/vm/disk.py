@@ -21,6 +21,7 @@ _UNDERSCORED = {"any_layout", "backend_defaults", "discard_granularity",
                 "notify_on_empty", "opt_io_size", "physical_block_size",
                 "queue_reset"}
 _START_SECONDS = 15
+_RECONNECT_MS = 200
 
 
 class Disk:
@@ -34,10 +35,14 @@ class Disk:
     size: in bytes; ignored if path names a file that exists.
     path: the file, which is kept; without it there is a new one, removed
         with the guest.
+    node: a block node, as for -blockdev, in place of backend, size and path: for
+        storage that is somebody else's to make and to serve.
     queues: number of virtqueues; QEMU's default is one per CPU.
     legacy: the device speaks virtio 0.9 only.
     iothreads: QEMU's threads that serve the queues; 0 is its main loop.
     latency_ns, read_zeroes: of the null backend.
+    reconnect: have QEMU (9.2 or newer) look for a "vhost-user" server that has
+        gone until it is back.
     filters: block nodes, as for -blockdev, that stand between device and
         backend, the nearest to the backend first.
     properties: any property of QEMU's virtio-blk device, with underscores:
@@ -45,9 +50,10 @@ class Disk:
         discard=True, logical_block_size=4096, share_rw=True, serial=""...
     """
 
-    def __init__(self, id, backend="null", size=GIB, *, path=None, queues=None,
-                 legacy=False, iothreads=0, latency_ns=0, read_zeroes=False,
-                 read_only=False, filters=(), **properties):
+    def __init__(self, id, backend="null", size=GIB, *, path=None, node=None,
+                 queues=None, legacy=False, iothreads=0, latency_ns=0,
+                 read_zeroes=False, read_only=False, reconnect=False, filters=(),
+                 **properties):
         if backend not in BACKENDS:
             raise UserError(f"disk {id}: no backend {backend!r}; there are "
                             + ", ".join(BACKENDS))
@@ -55,12 +61,14 @@ class Disk:
         self.backend = backend
         self.size = size
         self.path = Path(path) if path else None
+        self.node = node
         self.queues = queues
         self.legacy = legacy
         self.iothreads = iothreads
         self.latency_ns = latency_ns
         self.read_zeroes = read_zeroes
         self.read_only = read_only
+        self.reconnect = reconnect
         self.filters = list(filters)
         self.properties = properties
         self._file = None
@@ -105,17 +113,14 @@ class Disk:
             with open(self._file, "wb") as file:
                 file.truncate(self.size)
             return
-        log = self._file.with_suffix(".log")
-        making = process.spawn([*qemu_dist.find("qemu-img"), "create", "-q", "-f",
-                                "qcow2", self._file, str(self.size)], log)
-        process.end(making, _START_SECONDS)
-        if making.returncode:
-            raise QemuRefused(f"qemu-img: {log.read_text().strip()}")
+        make_qcow2(self._file, self._file, self.size)
 
     def _start_server(self, directory):
         """Start a qemu-storage-daemon and wait until it listens."""
         log = directory / f"{self.id}.log"
         self._address = directory / f"{self.id}.sock"
+        # One that was killed, or had this name before, has left it.
+        self._address.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         with listener:
             listener.bind(str(self._address))
@@ -143,6 +148,15 @@ class Disk:
                                    "num-queues": self.queues,
                                    "logical-block-size": block_size})]
 
+    def kill_server(self):
+        """Kill what serves a disk with the backend "nbd" or "vhost-user"."""
+        process.end(self._server)
+        self._server = None
+
+    def restart_server(self):
+        """Start it again, at the same address."""
+        self._start_server(self._address.parent)
+
     def release(self):
         """Stop the server, free the memory and forget the file."""
         self._file = None
@@ -169,6 +183,8 @@ class Disk:
 
     def _backend_node(self):
         node = {"read-only": self.read_only, "discard": "unmap"}
+        if self.node:
+            return {**node, **self.node}
         if self.backend == "null":
             return {**node, "driver": "null-co", "size": self.size,
                     "latency-ns": self.latency_ns,
@@ -187,9 +203,12 @@ class Disk:
         """Return the character device that it needs, None if none."""
         if self.backend != "vhost-user":
             return None
-        return {"id": f"{self.id}-socket", "backend": {"type": "socket", "data": {
-            "addr": {"type": "unix", "data": {"path": str(self._address)}},
-            "server": False}}}
+        data = {"addr": {"type": "unix", "data": {"path": str(self._address)}},
+                "server": False}
+        if self.reconnect:
+            data["reconnect-ms"] = _RECONNECT_MS
+        return {"id": f"{self.id}-socket",
+                "backend": {"type": "socket", "data": data}}
 
     def device(self, transport):
         """Return the device for -device or device_add.
@@ -226,6 +245,16 @@ class Disk:
             return {"iothread-vq-mapping": [{"iothread": name}
                                             for name in self.iothread_ids()]}
         return {"iothread": name for name in self.iothread_ids()}
+
+
+def make_qcow2(path, *words):
+    """Make a qcow2 file; words: as on the command line of qemu-img create."""
+    log = path.with_suffix(".log")
+    making = process.spawn([*qemu_dist.find("qemu-img"), "create", "-q", "-f",
+                            "qcow2", *words], log)
+    process.end(making, _START_SECONDS)
+    if making.returncode:
+        raise QemuRefused(f"qemu-img: {log.read_text().strip()}")
 
 
 def _join(options):

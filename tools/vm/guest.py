@@ -15,10 +15,12 @@ import shutil
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import host, image, kernels, process, qemu, qemu_dist
 from .agent import Agent
+from .disk import make_qcow2
 from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
                      GuestError, GuestSplat, QemuDied, QemuRefused, QmpError)
 from .klog import KernelLog
@@ -35,10 +37,16 @@ _CMDLINE = ("loglevel=7", "mitigations=off", "no_console_suspend",
             "rcupdate.rcu_cpu_stall_timeout=300",
             "workqueue.watchdog_thresh=300")
 
+# To a QEMU on the same host the state goes as fast as it can, and the guest may
+# stand still for as long, in ms, as a busy one's memory takes.
+_MIGRATION = {"max-bandwidth": 1 << 40, "downtime-limit": 2000}
+
 _TICK = 0.25
 # How much later than the agent the host concludes that a command hangs.
 _GRACE = 20
 _REFUSAL_SECONDS = 60
+# A console that says nothing for so long, in seconds, is a hung guest's.
+_BOOT_SILENCE = 120
 
 
 class Job:
@@ -73,6 +81,15 @@ class Job:
         return self._guest._wait(self._task, check)
 
 
+@dataclass(frozen=True)
+class _Qemu:
+    """A QEMU that has started; agent is the socket that the agent is behind."""
+    argv: list
+    process: subprocess.Popen
+    agent: socket.socket
+    qmp: Qmp
+
+
 class Guest:
     """A guest, which boots at the beginning of a with block.
 
@@ -97,6 +114,7 @@ class Guest:
     parallel: under TCG, emulate each CPU by a thread of its own, not all of them
         in turn; None for what PARALLEL says.  Not for guests whose devices come
         and go, or sleep, under I/O (see qemu.FLAW).
+    movable: it can be moved to another QEMU, by migrate() or save_and_restore().
     boot_timeout: how long it may take until the first command.
     qemu_args: more for QEMU's command line.
 
@@ -109,7 +127,7 @@ class Guest:
     def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
                  machine=None, disks=(), driver="ours", params="", cmdline="",
                  root="scsi", shared=False, firmware="qboot",
-                 iommu=False, parallel=None, boot_timeout=None,
+                 iommu=False, parallel=None, movable=False, boot_timeout=None,
                  qemu_args=()):
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
@@ -140,7 +158,8 @@ class Guest:
         self._firmware = firmware
         self._iommu = iommu
         self._parallel = self.PARALLEL if parallel is None else parallel
-        self._boot_timeout = boot_timeout or 120 + 6 * cpus
+        self._movable = movable
+        self._boot_timeout = boot_timeout or 240 + 6 * cpus
         self._qemu_args = list(qemu_args)
         self._process = None
         self.directory = None
@@ -186,11 +205,13 @@ class Guest:
                 say("  QEMU fell over a flaw of its own; booting once more")
             except BootHung as hang:
                 # A driver that is built in may have hung it, a module that is
-                # yet to be loaded has not.
-                if last or self.kernel.builtin:
+                # yet to be loaded has not, and with all CPUs on one thread
+                # QEMU has not either.
+                if last or self.kernel.builtin and not self._parallel:
                     raise
-                say("  the guest hung before the driver was loaded; booting "
-                    f"once more\n{hang}")
+                self._parallel = False
+                say("  the guest hung while it came up; booting once more, all "
+                    f"its CPUs on one thread\n{hang}")
         self.boot_seconds = time.monotonic() - started
         if self._root == "initramfs":
             self.run(image.INSTALL_TOOLS)
@@ -239,8 +260,10 @@ class Guest:
         self.check_log()
         self._switch_on()
 
-    def suspend(self, seconds=1):
+    def suspend(self, seconds=1, meanwhile=None):
         """Suspend the guest to idle; after some seconds resume it.
+
+        meanwhile: called once, while it sleeps.
 
         The power button wakes it: an alarm of the clock, as set by rtcwake,
         wakes a guest of QEMU's from S3 only.
@@ -254,8 +277,80 @@ class Guest:
         started = time.monotonic()
         while job.running and time.monotonic() < started + limit:
             time.sleep(seconds)
+            if meanwhile:
+                meanwhile()
+                meanwhile = None
             self.qmp("system_powerdown")
         return job.wait()
+
+    # Moving
+
+    def migrate(self, timeout=300):
+        """Move the running guest to another QEMU on this host.
+
+        Both have the same disks.  Commands in the guest go on.  Raises
+        GuestError if it has not moved within timeout seconds.
+        """
+        self._prepare_move()
+        moved = self._spawn_qemu("-incoming", "defer")
+        try:
+            where = f"unix:{self.directory}/migration"
+            moved.qmp.command("migrate-incoming", {"uri": where})
+            self._send_state(where, timeout)
+        except BaseException:
+            process.end(moved.process)
+            raise
+        process.end(self._process)
+        self._follow(moved)
+
+    def save_and_restore(self, timeout=300):
+        """Write the guest to a file, end QEMU, and go on from there in another.
+
+        As migrate() otherwise.
+        """
+        self._prepare_move()
+        where = f"file:{self.directory}/state"
+        self.qmp("stop")
+        self._send_state(where, timeout)
+        process.end(self._process)
+        moved = self._spawn_qemu("-incoming", "defer")
+        moved.qmp.command("migrate-incoming", {"uri": where}, timeout)
+        self._follow(moved)
+        # Before it has been read, it would be halted again by what is read.
+        if not process.wait_for(lambda: self.qmp("query-status")["status"]
+                                != "inmigrate", timeout):
+            raise GuestError(f"the guest was not read within {timeout} s; QEMU "
+                             f"said:\n{self._stderr()}")
+        self.qmp("cont")
+
+    def _prepare_move(self):
+        if not self._movable:
+            raise UserError("only a guest with movable=True can be moved")
+        if list(self.disks) != self._first_disks:
+            raise UserError("a guest whose disks are not those of its start cannot "
+                            "be moved: restart it first")
+        # Once it has answered, nothing is left on the way to the agent.
+        self.run("true")
+        self.qmp("migrate-set-parameters", **_MIGRATION)
+
+    def _send_state(self, where, timeout):
+        """Send the guest's state and wait until all of it has been sent."""
+        self.qmp("migrate", uri=where)
+        limit = time.monotonic() + timeout
+        while (found := self.qmp("query-migrate"))["status"] != "completed":
+            if found["status"] in ("failed", "cancelled"):
+                raise GuestError("the guest could not be moved: "
+                                 f"{found.get('error-desc', found['status'])}; "
+                                 f"QEMU said:\n{self._stderr()}")
+            if time.monotonic() > limit:
+                raise GuestError(f"the guest has not moved within {timeout} s; "
+                                 f"QEMU says {found}")
+            self._pump(_TICK)
+
+    def _follow(self, moved):
+        """Go on with a QEMU that has taken over from the one that has ended."""
+        self._agent.follow(moved.agent)
+        self._process, self._qmp, self.argv = moved.process, moved.qmp, moved.argv
 
     # Commands
 
@@ -421,6 +516,16 @@ class Guest:
                             f"{self.disks[id].backend}")
         self.qmp("block_resize", **{"node-name": id, "size": size})
 
+    # Time
+
+    def kept_waiting(self):
+        """Return for how long QEMU has wanted a CPU of the host and had none.
+
+        That is of the thread that has waited most, which emulates CPUs.
+        """
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return max(int(thread.read_text().split()[1]) for thread in threads) / 1e9
+
     # QMP
 
     def qmp(self, command, /, **arguments):
@@ -460,21 +565,53 @@ class Guest:
     def _start_qemu(self):
         if self._process:
             process.end(self._process)
+        started = self._spawn_qemu()
+        self._process, self._qmp, self.argv = \
+            started.process, started.qmp, started.argv
+        self._agent = Agent(started.agent)
+
+    def _spawn_qemu(self, *more):
+        """Start a QEMU and return a _Qemu.
+
+        more: for the command line of one that takes over from another, and has
+        the same disks and kernel.
+        """
         self._slots = qemu.Slots(self.machine, self.disks)
+        if not more:
+            self._first_disks = list(self.disks)
+            self._make_layers()
+            self._system = self._boot_options()
         agent, agent_end = socket.socketpair()
         qmp, qmp_end = socket.socketpair()
         with agent_end, qmp_end:
-            self.argv = self._argv(agent_end.fileno(), qmp_end.fileno())
-            self._process = process.spawn(
-                self.argv, self.directory / "qemu.log",
+            argv = [*self._argv(agent_end.fileno(), qmp_end.fileno()), *more]
+            started = process.spawn(
+                argv, self.directory / ("moved.log" if more else "qemu.log"),
                 pass_fds=[agent_end.fileno(), qmp_end.fileno()],
                 cwd=self.directory)
-        self._agent = Agent(agent)
         try:
-            self._qmp = Qmp(qmp, _REFUSAL_SECONDS)
+            return _Qemu(argv, started, agent, Qmp(qmp, _REFUSAL_SECONDS))
         except EOFError:
-            process.end(self._process, timeout=5)
+            process.end(started, timeout=5)
             raise QemuRefused(f"QEMU did not start:\n{self._stderr()}") from None
+
+    def _make_layers(self):
+        """Give a guest that moves files of its own for what it writes.
+
+        Those that are for one QEMU only are gone when it is.
+        """
+        self._layers = []
+        for number, lower in enumerate(self._images() if self._movable else ()):
+            layer = self.directory / f"layer{number}"
+            make_qcow2(layer, "-b", lower, "-F", "raw", layer)
+            self._layers.append(layer)
+
+    def _images(self):
+        """Return the images of the system's disks, which it never changes."""
+        if self._root != "scsi":
+            return []
+        modules = image.modules(self.kernel)
+        return [image.root(), *([modules] if modules else [])]
 
     def _argv(self, agent, qmp):
         transport = self._slots.transport
@@ -487,7 +624,7 @@ class Guest:
                                           self._parallel),
                 *(qemu.IOMMU_OPTIONS if self._iommu else ()),
                 *qemu.channel_options(transport, agent, qmp, "console"),
-                *self._boot_options()]
+                *self._system]
         if transport == "device":
             legacy = any(disk.legacy for disk in self.disks.values())
             argv += ["-global", "virtio-mmio.force-legacy="
@@ -507,12 +644,10 @@ class Guest:
         """Return kernel, initramfs, command line, and the disks of the system."""
         words = [*self.arch.cmdline, *_CMDLINE, *qemu.clock_words(self.kernel)]
         options = ["-kernel", self.kernel.image]
-        images = [image.root()] if self._root == "scsi" else []
-        modules = image.modules(self.kernel) if self._root == "scsi" else None
-        if self._root == "scsi":
+        images = self._images()
+        if images:
             words += [f"vblk_root={image.ROOT_LABEL}"]
-        if modules:
-            images.append(modules)
+        if images[1:]:
             words += [f"vblk_modules={image.MODULES_LABEL}"]
         if self._root == "virtio-blk":
             words += ["root=/dev/vda", "rw", "init=/usr/sbin/agent"]
@@ -525,7 +660,8 @@ class Guest:
                             tools=self._root == "initramfs")
             options += ["-initrd", initramfs]
         if images:
-            options += qemu.scsi_options(self._slots.transport, images)
+            options += qemu.scsi_options(self._slots.transport, images,
+                                         self._layers)
         if self.kernel.builtin:
             words += [f"virtio_blk.{word}" for word in self._params.split()]
         return [*options, "-append", " ".join([*words, self._cmdline])]
@@ -552,6 +688,7 @@ class Guest:
     def _await_agent(self):
         """Wait until the guest is up, unless it panics or QEMU ends."""
         limit = time.monotonic() + self._boot_timeout
+        size, silence = 0, limit
         while self._agent.release is None:
             try:
                 self._pump(_TICK)
@@ -563,10 +700,14 @@ class Guest:
                 time.sleep(1)
                 raise BootFailed("the guest panicked while it came up:\n"
                                  + self._log.tail(60))
-            if time.monotonic() > limit:
+            if self._log.size() > size:
+                size = self._log.size()
+                silence = time.monotonic() + _BOOT_SILENCE
+            if time.monotonic() > min(limit, silence):
                 raise BootHung(
-                    f"the guest was not up within {self._boot_timeout} s; the "
-                    f"last lines of its console:\n{self._log.tail()}"
+                    f"the guest was not up within {self._boot_timeout} s, or "
+                    f"said nothing for {_BOOT_SILENCE}; the last lines of its "
+                    f"console:\n{self._log.tail()}"
                     + self._pending_interrupts())
         self.release = self._agent.release
 

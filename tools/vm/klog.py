@@ -66,6 +66,10 @@ class KernelLog:
         self._seen = 0
         self._tolerated = [re.compile(pattern) for pattern in _HARMLESS]
 
+    def size(self):
+        """Return how many bytes the console has shown."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
     def text(self):
         """Return all that the console has shown."""
         return self._read(0).decode(errors="replace").replace("\r", "")

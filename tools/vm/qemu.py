@@ -222,8 +222,10 @@ def disk_options(disk, slots):
     options = []
     chardev = disk.chardev()
     if chardev:
-        path = chardev["backend"]["data"]["addr"]["data"]["path"]
-        options += ["-chardev", f"socket,id={chardev['id']},path={path}"]
+        data = chardev["backend"]["data"]
+        again = f",reconnect-ms={data['reconnect-ms']}" if disk.reconnect else ""
+        options += ["-chardev", f"socket,id={chardev['id']},"
+                                f"path={data['addr']['data']['path']}{again}"]
     for node in disk.block_nodes():
         options += ["-blockdev", json_option(node)]
     for name in disk.iothread_ids():
@@ -232,11 +234,15 @@ def disk_options(disk, slots):
     return [*options, "-device", json_option(device)]
 
 
-def scsi_options(transport, images):
-    """Return a virtio-scsi controller with disks that forget what is written."""
+def scsi_options(transport, images, layers=None):
+    """Return a virtio-scsi controller with disks that forget what is written.
+
+    layers: qcow2 files over the images, which get what is written.
+    """
     options = ["-device", f"virtio-scsi-{transport},id=scsi"]
-    for lun, image in enumerate(images):
-        options += ["-drive", f"if=none,id=lun{lun},format=raw,snapshot=on,"
+    for lun, image in enumerate(layers or images):
+        kind = "format=qcow2" if layers else "format=raw,snapshot=on"
+        options += ["-drive", f"if=none,id=lun{lun},{kind},"
                               f"cache=unsafe,file={image}",
                     "-device", f"scsi-hd,drive=lun{lun},lun={lun}"]
     return options

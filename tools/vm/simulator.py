@@ -5,7 +5,7 @@ import functools
 import subprocess
 from pathlib import Path
 
-from . import host
+from . import cache, host
 from .ui import UserError
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -17,10 +17,12 @@ def build(program="vblksim"):
     host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev",
                "/usr/include/linux/vduse.h": "linux-libc-dev"})
     place = _TOP / "build/vblksim" / program
-    made = subprocess.run(
-        ["make", "-s", "-C", _TOP / "tools/testing/vblksim",
-         f"OUT={place.parent}", place],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with cache.lock(place.parent / ".lock", program):
+        made = subprocess.run(
+            ["make", "-s", "-C", _TOP / "tools/testing/vblksim",
+             f"OUT={place.parent}", place],
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode:
         raise UserError(f"building {program} failed; make said:\n{made.stdout}")
     return place
