@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from . import ui
+from . import cache, ui
 from .ui import UserError, step
 
 # For each group, what must be there and the Debian package that brings it.
@@ -49,8 +49,24 @@ GROUPS = {
         "nbdkit": "nbdkit",
         "depmod": "kmod",
     },
+    # QEMU's driver for Ceph's disks, where QEMU is the host's own.
+    "ceph": {
+        "/usr/lib/x86_64-linux-gnu/qemu/block-rbd.so": "qemu-block-extra",
+    },
     "test": {
         f"{_PYTHON}/pytest": "python3-pytest",
+        f"{_PYTHON}/xdist": "python3-pytest-xdist",
+    },
+    "packaging": {
+        "dpkg-buildpackage": "dpkg-dev",
+        "dh": "debhelper",
+        "dh_dkms": "dh-dkms",
+        "gcc": "gcc",
+        f"{_INCLUDE}/stdio.h": "libc6-dev",
+        "lintian": "lintian",
+    },
+    "docs": {
+        "/usr/bin/sphinx-build": "python3-sphinx",
     },
     "plot": {
         "gnuplot": "gnuplot-nox",
@@ -131,7 +147,9 @@ def install(packages):
     apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q",
            "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10",
            "-o", "DPkg::Lock::Timeout=120"]
-    with step(f"installing {names}"):
+    # apt-get update does not wait for another one.
+    lock = cache.lock(cache.root() / ".apt-get.lock", f"an installation of {names}")
+    with lock, step(f"installing {names}"):
         # A third party's repository that fails to update need not concern
         # us: whether ours can be had is for the installation to say.
         _run([*apt, "update"])

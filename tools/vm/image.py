@@ -50,7 +50,8 @@ def _digest(*parts):
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def _make_ext4(tree, image, label, mib, *options):
+def make_ext4(tree, image, label, mib, *options):
+    """Make an ext4 image of a number of MiB from a directory; options: mke2fs's."""
     _run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", *options,
           "-d", tree, image, f"{mib}M"])
 
@@ -90,7 +91,7 @@ def _build_root(directory):
         _run(["tar", "-x", "--no-same-owner", "--exclude=./dev/*",
               "-f", tarball, "-C", tree])
         (tree / "usr/lib/modules").mkdir(exist_ok=True)
-        _make_ext4(tree, directory / "root.ext4", ROOT_LABEL, _ROOT_MIB,
+        make_ext4(tree, directory / "root.ext4", ROOT_LABEL, _ROOT_MIB,
                    "-E", "root_owner=0:0", "-J", "size=8")
         _run(["chmod", "-R", "u+rwX", tree])
         shutil.rmtree(tree)
@@ -153,7 +154,7 @@ def modules(kernel):
     def build(directory):
         size = sum(path.lstat().st_size // 4096 + 1 for path in tree.rglob("*"))
         with step(f"packing the modules of {kernel.release}"):
-            _make_ext4(tree, directory / "modules.ext4", MODULES_LABEL,
+            make_ext4(tree, directory / "modules.ext4", MODULES_LABEL,
                        size // 256 * 5 // 4 + 32, "-O", "^has_journal")
 
     name = f"modules-{_digest(kernel.release, table.read_text())}"

@@ -28,7 +28,7 @@ OLDEST = (6, 1)
 NEWEST = (7, 3)
 # They have neither the old nor the new way to set the limits of a queue.
 UNSUPPORTED = ((6, 9), (6, 10))
-OWN = ("7.3", "7.3-debug")
+OWN = ("7.3", "7.3-debug", "7.3-kcsan")
 NAMES = ("6.1", "6.12", *OWN)
 # For guests that are not like the host; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
@@ -40,9 +40,13 @@ _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
 _GRAFT = _TOP / "tools/packaging/graft"
 _SUFFIXES = (".c", ".h", ".mk")
+# What the module can be called; under the second name it can be loaded beside the
+# kernel's own driver.
+MODULES = ("virtio_blk", "virtio_blk_mq")
 # Of the kernels built here, the files of options in tools/vm/kconfig; what a
 # later one says overrides the earlier.
 _OPTIONS = {"7.3": ("lean",), "7.3-debug": ("lean", "debug"),
+            "7.3-kcsan": ("lean", "debug", "kcsan"),
             "7.3-perf": ("lean", "perf"),
             "7.3-lockstat": ("lean", "perf", "lockstat")}
 
@@ -493,24 +497,31 @@ def _copy_sources(directory):
                 copy.unlink()
 
 
-def build_modules(kernel, out=None):
-    """Build the driver as a module and return the path of virtio_blk.ko.
+def build_modules(kernel, out=None, name=MODULES[0]):
+    """Build the driver as a module and return its path.
 
-    It is left in build/<release>/, or in the directory `out`.  What the
-    compiler says of our sources is shown.
+    It is left in build/<release>/, or in the directory `out`; under its second
+    name in a directory of that name therein.  What the compiler says of our
+    sources is shown.
     """
+    if name not in MODULES:
+        raise UserError(f"NAME is {name!r}, and the module can be called "
+                        f"{' or '.join(MODULES)}")
     host.need("build")
     directory = Path(out) if out else output(kernel.release)
+    if name != MODULES[0]:
+        directory /= name
     kernel.arch.need()
-    with step(f"building virtio_blk.ko for {kernel.release}"):
-        said = compile_module(kernel.build, directory, *kernel.arch.make)
+    with step(f"building {name}.ko for {kernel.release}"):
+        said = compile_module(kernel.build, directory, *kernel.arch.make,
+                              name=name)
     if re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
                  re.MULTILINE):
         say(said)
-    return directory / "virtio_blk.ko"
+    return directory / f"{name}.ko"
 
 
-def compile_module(build, directory, *flags):
+def compile_module(build, directory, *flags, name=MODULES[0]):
     """Build the driver in a directory and return what the compiler said.
 
     build is the KDIR, flags are further words for make.  Of the sources only
@@ -523,11 +534,12 @@ def compile_module(build, directory, *flags):
         place = directory / _DRIVER
         try:
             said = _make(build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m",
-                         *flags, "modules",
-                         what=f"building virtio_blk.ko with {build}")
+                         f"VIRTBLK_NAME={name}", *flags, "modules",
+                         what=f"building {name}.ko with {build}")
         except UserError as error:
             raise UserError(_as_in_repository(str(error), directory)) from None
-        shutil.copyfile(place / "virtio_blk.ko", directory / "virtio_blk.ko")
+        cache.replace(directory / f"{name}.ko",
+                      (place / f"{name}.ko").read_bytes())
     return _as_in_repository(said, directory)
 
 
@@ -559,10 +571,12 @@ def stock_module(kernel):
     directory.mkdir(exist_ok=True)
     module = directory / "virtio_blk.ko"
     if packed.suffix == ".xz":
-        module.write_bytes(lzma.decompress(packed.read_bytes()))
+        plain = lzma.decompress(packed.read_bytes())
     else:
         host.need({"zstd": "zstd"})
-        subprocess.run(["zstd", "-qdf", packed, "-o", module], check=True)
+        plain = subprocess.run(["zstd", "-qdc", packed], check=True,
+                               stdout=subprocess.PIPE).stdout
+    cache.replace(module, plain)
     return module
 
 
@@ -592,13 +606,15 @@ def _environment():
 
 
 def main():
-    """Make what the Makefile's targets `modules` and `kernel` ask for."""
+    """Make what the Makefile's targets `modules`, `kernel` and `patch` ask for."""
     what = sys.argv[1]
-    if what == "modules":
+    if what == "source":
+        print(own_source())
+    elif what == "modules":
         kdir = os.environ.get("KDIR")
         kernel = _tree_to_build_for(kdir) if kdir else \
             find(os.environ.get("KERNEL") or "6.12")
-        print(build_modules(kernel))
+        print(build_modules(kernel, name=os.environ.get("NAME") or MODULES[0]))
     else:
         debug = os.environ.get("DEBUG", "0") not in ("", "0")
         print(find("7.3-debug" if debug else "7.3").image)

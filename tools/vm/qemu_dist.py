@@ -19,7 +19,9 @@ from .ui import UserError, step
 OLDEST = (9, 0)
 
 _SUITE = "bookworm-backports"
-_PACKAGES = ("qemu-system-x86", "qemu-utils")
+# The last one has the drivers for storage in a network; they are loaded where a
+# disk asks for one.
+_PACKAGES = ("qemu-system-x86", "qemu-utils", "qemu-block-extra")
 _TRIPLET = "x86_64-linux-gnu"
 
 
@@ -86,7 +88,7 @@ def _unpacked(tool):
                             f"{OLDEST[0]}.{OLDEST[1]} is needed; set QEMU to "
                             "the path of a qemu-system-x86_64")
 
-    return _words(cache.populate("qemu", build, mib=500), tool)
+    return _words(cache.populate("qemu-block-extra", build, mib=600), tool)
 
 
 def _words(directory, tool):
