@@ -7,6 +7,7 @@ wrong in the same way twice; this is the second witness.
 
 import os
 import struct
+from dataclasses import dataclass
 
 _LOG_FLAGS = {"flush": 1, "fua": 2, "discard": 4}
 _LOG_BLOCK = 512
@@ -56,6 +57,19 @@ class Backend:
         return tuple(stats[name] for name in names)
 
 
+@dataclass(frozen=True)
+class Logged:
+    """What a backend was asked.
+
+    flags: some of "flush", "fua" and "discard"; a write without has none.
+    offset, size: in bytes; data: what a write wrote, empty otherwise.
+    """
+    flags: frozenset
+    offset: int
+    size: int
+    data: bytes | memoryview
+
+
 class WriteLog:
     """What QEMU's filter blklogwrites has seen on the way to a backend.
 
@@ -69,20 +83,28 @@ class WriteLog:
                      "log": {"driver": "file", "filename": str(path)}}
 
     def entries(self):
-        """Return what was asked: a list of (set of flags, sector, sectors).
+        """Return what was asked: a list of (set of flags, sector, sectors)."""
+        return [(set(entry.flags), entry.offset // _LOG_BLOCK,
+                 entry.size // _LOG_BLOCK) for entry in self.requests()]
 
-        A flag is "flush", "fua" or "discard"; a write without is a set of
-        none.
+    def requests(self):
+        """Return what was asked, with all that was written: a list of Logged.
+
+        They are in the order in which they came to the filter.
         """
-        data = self._path.read_bytes()
+        data = memoryview(self._path.read_bytes())
         found = []
         # The first block is a header, which QEMU writes only now and then.
         place = _LOG_BLOCK
         while place < len(data):
             sector, sectors, flags, _ = struct.unpack_from("<QQQQ", data, place)
-            names = {name for name, bit in _LOG_FLAGS.items() if flags & bit}
+            names = frozenset(name for name, bit in _LOG_FLAGS.items()
+                              if flags & bit)
             if not sectors and not names:
                 break
-            found.append((names, sector, sectors))
-            place += _LOG_BLOCK * (1 if "discard" in names else 1 + sectors)
+            place += _LOG_BLOCK
+            size = sectors * _LOG_BLOCK
+            written = b"" if "discard" in names else data[place:place + size]
+            found.append(Logged(names, sector * _LOG_BLOCK, size, written))
+            place += len(written)
         return found

@@ -10,26 +10,41 @@ kernels("6.12", full=("7.3-debug",)) has it run on the second with
 `make check-full` only.  `make check KERNEL=6.1` runs all of them on that kernel
 instead.  Tests marked `module` load and unload the driver, and leave out
 kernels that have it built in.
+
+With pytest's option -n several workers, processes of their own, run tests at the
+same time; -n auto has as many as the host can serve.  What a file tests on one
+kernel is one worker's: its guests boot once.
 """
 
 import contextlib
 import os
+import re
 import signal
 import sys
 
 import pytest
 
 import vblksim
-from vm import kernels
+from vm import kernels, qemu
 from vm.guest import Guest
 from vm.ui import UserError
 
 DEFAULT = ("6.12",)
+# The CPUs of most guests, which under KVM run all at once.
+_GUEST_CPUS = 4
+_GUEST_BYTES = 2 << 30
+# As in test_x.py::test_y[packed-6.12].
+_KERNEL = re.compile(r"[\[-](%s)[\]-]" % "|".join(
+    sorted(map(re.escape, kernels.NAMES + kernels.FOREIGN), key=len,
+           reverse=True)))
 
 
 def pytest_configure(config):
     # Being told to end means all tests, as ^C does; not the one that runs.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        # So xdist ends its workers; a shell's background jobs would ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # On a busy host, QEMU's emulator loses things: see vm.qemu.FLAW.  Where CPUs
     # have to get in each other's way, tests say so themselves.
     Guest.PARALLEL = bool(os.environ.get("FULL"))
@@ -49,6 +64,18 @@ def _names(metafunc):
         names = [name for name in names if not name.startswith("7.3")]
     # pytest shares a fixture between tests whose parameter is the same object.
     return [sys.intern(name) for name in names]
+
+
+def pytest_sessionfinish(session):
+    """Hand over what a worker's guests have counted."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["vblksim"] = dict(vblksim.seen)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Add up what the workers have counted; one that crashed tells nothing."""
+    vblksim.seen.update(getattr(node, "workeroutput", {}).get("vblksim", {}))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -90,13 +117,81 @@ def _kernel_of(item):
 
 def pytest_collection_finish(session):
     """Build our kernels while tests run on Debian's, and leave a CPU idle."""
-    wanted = {_kernel_of(item) for item in session.items}
+    if not hasattr(session.config, "workerinput"):
+        _start_building(session.config, [item.nodeid for item in session.items])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    """Build our kernels beside the workers, which all collect the same."""
+    if node.gateway.id == "gw0":
+        _start_building(node.config, ids)
+
+
+def _start_building(config, ids):
+    wanted = {_group(id)[1] for id in ids}
     names = [name for name in kernels.OWN if name in wanted]
-    if names and not session.config.option.collectonly:
+    if names and not config.option.collectonly:
         # What the host lacks for it, the first test that needs one will tell.
         with contextlib.suppress(UserError):
             builder = kernels.start_building(names)
-            session.config.add_cleanup(lambda: kernels.stop_building(builder))
+            config.add_cleanup(lambda: kernels.stop_building(builder))
+
+
+def _group(id):
+    """Return file and kernel, or None, of a test with a node id of pytest's."""
+    file, _, test = id.partition("::")
+    found = _KERNEL.search(test)
+    return file, found and found[1]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Return for how many guests at a time the host has CPUs and memory.
+
+    0 is for none but the process itself.  A guest that is emulated keeps little
+    more than one CPU busy, unless each of its CPUs has a thread.
+    """
+    try:
+        turns = qemu.accelerator() == "tcg" and not os.environ.get("FULL")
+    except UserError:
+        return 0    # The first test that boots a guest will tell why.
+    guests = min(len(os.sched_getaffinity(0)) // (1 if turns else _GUEST_CPUS),
+                 os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+                 // _GUEST_BYTES)
+    return guests if guests > 1 else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each worker a group of tests at a time, see _group()."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _group(nodeid)
+
+        def _assign_work_unit(self, node):
+            """Large groups go first, so that the workers end together.
+
+            Those on our kernels come last: these may yet have to be built.
+            """
+            def place(group):
+                return group[1] in kernels.OWN, -len(self.workqueue[group])
+
+            self.workqueue.move_to_end(min(self.workqueue, key=place), last=False)
+            super()._assign_work_unit(node)
+
+        def _reschedule(self, node):
+            """Wait with a worker's next group until its last test but one is done.
+
+            A worker begins a test when it knows which comes after it.
+            """
+            if not self.workqueue \
+                    or self._pending_of(self.assigned_work[node]) <= 1:
+                super()._reschedule(node)
+
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
