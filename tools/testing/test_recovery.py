@@ -9,6 +9,7 @@ import pytest
 
 import fio
 from fio import FioError
+from soak.faults import load
 from vm import process
 from vm.disk import Disk
 from vm.guest import Guest
@@ -38,14 +39,6 @@ def function_of(guest, id):
     """Return the directory of a disk's PCI function in sysfs."""
     return guest.run(f"readlink -f /sys/block/{guest.dev(id)}/device/..") \
         .output.strip()
-
-
-def load(guest, id, **options):
-    """Start verified I/O from all CPUs."""
-    return fio.start(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
-                     numjobs=4, offset_increment="16m", size="8m",
-                     verify="crc32c", cpus_allowed="0-3",
-                     cpus_allowed_policy="split", **options)
 
 
 def rings(guest, id):
@@ -83,6 +76,22 @@ def test_transport_reset_resize(guest):
     guest.run(f"echo 1 > {function_of(guest, 'packed')}/reset")
     size = f"/sys/block/{guest.dev('packed')}/size"
     assert process.wait_for(lambda: int(guest.sysfs(size)) == 96 * 2048, 10)
+
+
+def test_smaller_device(guest):
+    """A device that comes back with less than it had is not used."""
+    name, function = guest.dev("direct"), function_of(guest, "direct")
+    guest.suspend(2, lambda: guest.resize_disk("direct", 32 * MIB))
+    try:
+        assert "came back with less than its 131072 sectors" in \
+            guest.run("dmesg | tail -n 20").output
+        assert guest.sysfs(f"/sys/block/{name}/state") == "dead"
+        with pytest.raises(FioError):
+            load(guest, "direct").wait()
+    finally:
+        guest.resize_disk("direct", 64 * MIB)
+        guest.run(f"echo 1 > {function}/remove; echo 1 > /sys/bus/pci/rescan")
+    assert fio.ios(load(guest, "direct").wait()) > 1000
 
 
 def fail_allocation_in(guest, function):

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Interrupts and notifications that get lost, devices that ask to be reset.
+
+The faults are the driver's own, in debugfs (see fault.c), so the kernel's own
+driver has no part in this.
+"""
+
+import fio
+from vm import process
+from vm.disk import Disk
+from vm.errors import GuestError
+from vm.guest import Guest
+
+from .scenario import Scenario
+
+_MIB = 1 << 20
+_TIMEOUT_MS = 1000
+# The block layer looks for overdue requests about once a second, and a busy host
+# has the guest wait for its CPUs.
+_RECOVERY_SECONDS = 15
+# One time-out, another until the block layer looks, and what a busy host takes.
+_SLOWEST_SECONDS = 6
+_MANY = 1 << 20
+LOSSES = {"interrupts": "drop_interrupt", "kicks": "drop_kick"}
+
+
+def faults(guest, id):
+    """Return the directory of the faults that a disk can be made to have."""
+    return f"/sys/kernel/debug/virtio_blk/{guest.dev(id)}"
+
+
+def counter(guest, id, name):
+    """Return one of a disk's counters of recoveries."""
+    return int(guest.sysfs(f"/sys/block/{guest.dev(id)}/recovery/{name}"))
+
+
+def state(guest, id):
+    """Return a disk's state."""
+    return guest.sysfs(f"/sys/block/{guest.dev(id)}/state")
+
+
+def set_fault(guest, id, what, percent, times=-1):
+    """Have a share of what could go wrong do so; times: that often at most."""
+    guest.run(f"""set -e
+        cd {faults(guest, id)}/{what}
+        echo 0 > verbose
+        echo 1 > interval
+        echo {times} > times
+        echo {percent} > probability""")
+
+
+def load(guest, id, **options):
+    """Start verified I/O from all CPUs."""
+    return fio.start(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
+                     numjobs=4, offset_increment="16m", size="8m",
+                     verify="crc32c", cpus_allowed="0-3",
+                     cpus_allowed_policy="split", **options)
+
+
+def hasten(guest, id):
+    """Give a disk a short time-out."""
+    guest.run(f"echo {_TIMEOUT_MS} > /sys/block/{guest.dev(id)}/queue/io_timeout")
+
+
+def confuse(guest, id, queue):
+    """Have a disk's device ask for a reset; wait until it has been had."""
+    resets = counter(guest, id, "resets")
+    guest.run(f"echo {queue} > {faults(guest, id)}/confuse_device")
+    if not process.wait_for(
+            lambda: counter(guest, id, "resets") == resets + 1, _RECOVERY_SECONDS):
+        raise GuestError(f"{resets} resets before and "
+                         f"{counter(guest, id, 'resets')} after the device asked "
+                         f"for one; the disk is {state(guest, id)}")
+
+
+# The scenarios
+
+def _lose(round):
+    """Lose interrupts, then notifications, on disks whose rings differ."""
+    disks = [Disk("split", "ram", 64 * _MIB, queues=4),
+             Disk("direct", "ram", 64 * _MIB, queues=4, queue_size=1024),
+             Disk("packed", "ram", 64 * _MIB, queues=4, packed=True)]
+    with Guest(round.kernel, disks=disks, parallel=False) as guest:
+        for disk in disks:
+            hasten(guest, disk.id)
+        for what in LOSSES:
+            while round.wants(what):
+                lose_some(guest, round.random.choice(disks).id, what, round)
+
+
+def lose_some(guest, id, what, round, seconds=10):
+    """Lose interrupts or kicks under verified I/O; none of the I/O may be lost.
+
+    As many get lost as happen to within so many seconds of fio's.
+    """
+    fault = LOSSES[what]
+    looked = counter(guest, id, "lost_interrupts")
+    set_fault(guest, id, fault, 20, times=_MANY)
+    try:
+        report = load(guest, id, time_based=1, runtime=seconds).wait()
+        left = int(guest.sysfs(f"{faults(guest, id)}/{fault}/times"))
+    finally:
+        set_fault(guest, id, fault, 0)
+    round.add(what, _MANY - left)
+    round.add("found by looking", counter(guest, id, "lost_interrupts") - looked)
+    slowest = max(job[way]["clat_ns"]["max"] for job in report["jobs"]
+                  for way in ("read", "write")) / 1e9
+    if slowest > _SLOWEST_SECONDS:
+        raise GuestError(f"an I/O of {id} took {slowest:.1f} s while {what} were "
+                         f"lost, more than {_SLOWEST_SECONDS} s")
+    if not process.wait_for(lambda: state(guest, id) == "live",
+                            _RECOVERY_SECONDS):
+        raise GuestError(f"{id} is {state(guest, id)} after {what} were lost")
+
+
+def _reset(round):
+    """Have devices ask for a reset, and reset them, under verified I/O."""
+    disks = [Disk("split", "ram", 64 * _MIB, queues=4),
+             Disk("direct", "ram", 64 * _MIB, queues=4, queue_size=1024)]
+    with Guest(round.kernel, disks=disks, parallel=False) as guest:
+        while round.wants("resets"):
+            id = round.random.choice(disks).id
+            running = load(guest, id, time_based=1, runtime=30)
+            while running.running and round.wants("resets"):
+                guest.run(f"sleep {round.random.uniform(0, 1):.2f}")
+                if round.random.random() < 0.5:
+                    confuse(guest, id, round.random.randrange(4))
+                else:
+                    tell_to_reset(guest, id)
+                round.add("resets")
+            running.wait()
+
+
+def tell_to_reset(guest, id):
+    """Reset a disk's device as an administrator does."""
+    guest.run(f"echo 1 > /sys/block/{guest.dev(id)}/recovery/reset", timeout=30)
+
+
+LOST = Scenario(
+    "lost", "Interrupts and notifications get lost under verified I/O.", _lose,
+    goals={"interrupts": 1000, "kicks": 1000},
+    each={"interrupts": 250, "kicks": 250})
+
+RESETS = Scenario(
+    "resets", "Devices ask for a reset, or are told to, under verified I/O.",
+    _reset, goals={"resets": 200}, each={"resets": 50})

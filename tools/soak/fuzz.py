@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Hostile devices: `vblksim fuzz` in a guest, see vblksim.1.
+
+`make fuzz SECONDS=600` runs rounds until the time is up; SEED= repeats the round
+of that seed, KERNEL= has another kernel than 7.3-debug.
+"""
+
+import contextlib
+import json
+import os
+import re
+import time
+
+import fio
+import vblksim
+from fio import FioError
+from vblksim import Sim
+from vm import host, kernels, process, ui
+from vm.errors import GuestError
+from vm.guest import Guest
+from vm.ui import UserError, say
+
+from . import leaks
+from .scenario import NotZero, Round, Scenario
+
+# Configurations of a round have seeds of their own, from the round's on.
+_SEEDS = 1_000_000
+_BATCH = 50
+_JOBS = 3
+# The longest that one may take, and then a batch; all CPUs are emulated by one.
+_LIMIT_SECONDS = 90
+_BATCH_SECONDS = 600
+_FIO_SECONDS = 20
+# Lines that the driver may log for one device, from its probe to its removal.
+MOST_LINES = 200
+# What the driver does about devices that do not answer, in seconds.
+PARAMETERS = {"io_timeout": 1, "reset_after": 2, "reset_attempts": 1}
+
+_LINE = re.compile(r"virtio_blk (virtio\d+): ")
+_END = re.compile(r"vblksim: (\S+) was seed (\d+)")
+
+
+class Flood(Exception):
+    """A device had the driver fill the log."""
+
+
+class Hostile(Exception):
+    """A configuration did not end, or vblksim itself failed."""
+
+
+def prepare(guest):
+    """Get a guest ready for hostile devices."""
+    vblksim.prepare(guest)
+    guest.run("echo on > /proc/sys/kernel/printk_devkmsg")
+    # What devices make of their requests is an error, and no splat.
+    guest.tolerate("I/O error, dev vd|Buffer I/O error")
+    for name, value in PARAMETERS.items():
+        guest.run(f"echo {value} > /sys/module/virtio_blk/parameters/{name}")
+
+
+def lines_per_device(log):
+    """Return (lines, seed) for each device that has come and gone in a log."""
+    lines, found = {}, []
+    for line in log.splitlines():
+        if match := _LINE.search(line):
+            lines[match[1]] = lines.get(match[1], 0) + 1
+        elif match := _END.search(line):
+            found.append((lines.pop(match[1], 0), int(match[2])))
+    return found
+
+
+def _check_flood(log):
+    for lines, seed in lines_per_device(log):
+        if lines > MOST_LINES:
+            raise Flood(f"the driver logged {lines} lines on the device of seed "
+                        f"{seed}, where {MOST_LINES} are plenty")
+
+
+def campaign(guest, seed, configurations, load=300):
+    """Have some hostile devices come and go; return what vblksim counted.
+
+    seed: of the first, the next one has the next.  load: how long each is used,
+    in milliseconds.
+    """
+    start = len(guest.log())
+    result = guest.run(
+        f"/run/vblksim fuzz --seed={seed} --configurations={configurations} "
+        f"--jobs={_JOBS} --load={load} --limit={_LIMIT_SECONDS}",
+        _BATCH_SECONDS, check=False)
+    if result.status:
+        # Where do they hang?
+        guest.run("echo w > /proc/sysrq-trigger; sleep 2", check=False)
+        raise Hostile(f"vblksim fuzz ended with status {result.status} and "
+                      f"said:\n{result.output[-4000:]}\nThe log has:\n"
+                      f"{guest.log()[start:][-12000:]}")
+    guest.check_log()
+    _check_flood(guest.log()[start:])
+    return json.loads(result.output[result.output.rindex('{"configurations"'):])
+
+
+def _attached_disk(guest, sim):
+    """Return the name of the disk that the driver made of a device, or None."""
+    if not process.wait_for(lambda: "on the vDPA bus" in sim.output
+                            or not sim.running, _LIMIT_SECONDS):
+        raise Hostile(f"the driver does not end to probe it:\n{sim.output}")
+    found = guest.run(f"ls /sys/bus/vdpa/devices/{sim.name}/virtio*/block",
+                      check=False).output.split()
+    return found[0] if found and found[0].startswith("vd") else None
+
+
+def under_fio(guest, seed, seconds=_FIO_SECONDS):
+    """Have fio use a hostile device, if it can be used; return its report.
+
+    Half of the replies of a round are made here, for probing takes its time.
+    """
+    with Sim(guest, "long", ours=False, fuzz=seed) as sim:
+        disk = _attached_disk(guest, sim)
+        if disk:
+            # It need not even end well: the disk may be too small.
+            with contextlib.suppress(FioError):
+                fio.run(guest, f"/dev/{disk}", timeout=seconds + 60,
+                        rw="randrw", bsrange="4k-64k", size="8m", numjobs=4,
+                        iodepth=16, fsync=50, continue_on_error="all",
+                        time_based=1, runtime=seconds)
+        return sim.stop(check=False)
+
+
+def run(round):
+    """One round: a guest, hostile devices until there were enough."""
+    first = round.seed * _SEEDS
+    with Guest(round.kernel, driver=round.driver, parallel=False,
+               cmdline="kmemleak=on") as guest:
+        prepare(guest)
+        polled = round.random.randrange(2)
+        guest.run(f"echo {polled} > /sys/module/virtio_blk/parameters/poll_queues")
+        while round.wants("configurations") or round.wants("mutated replies"):
+            seed = first + round.counts["configurations"]
+            report = under_fio(guest, seed)
+            round.add("configurations")
+            round.add("mutated replies", report["mutated"])
+            counts = campaign(guest, seed + 1, _BATCH)
+            for name in ("configurations", "disks", "replies"):
+                round.add(name, counts[name])
+            round.add("mutated replies", counts["mutated"])
+            say("  " + ", ".join(f"{count} {name}" for name, count
+                                 in round.counts.items()))
+        leaks.look(round, guest)
+
+
+SCENARIO = Scenario(
+    "fuzz", "hostile devices: what they say of themselves, and what they answer",
+    run, goals={"configurations": 20_000, "mutated replies": 1_000_000,
+                "scans for leaks": 1},
+    each={"configurations": 300, "mutated replies": 15_000,
+          "scans for leaks": 1}, zero=("leaks",))
+
+
+class _TimedRound(Round):
+    """A round that ends when the time is up."""
+
+    until = 0
+
+    def wants(self, name):
+        return time.monotonic() < self.until and super().wants(name)
+
+
+def _number(name, default):
+    text = os.environ.get(name) or str(default)
+    if not text.isdigit():
+        raise UserError(f"{name} is {text!r}; it is a whole number, as in "
+                        f"{name}={default}")
+    return int(text)
+
+
+def main():
+    """Run rounds for SECONDS; with SEED only the one of that seed."""
+    seconds, seed = _number("SECONDS", 600), _number("SEED", 0)
+    kernel = kernels.find(os.environ.get("KERNEL") or SCENARIO.kernel)
+    host.need("build", "vm")
+    until = time.monotonic() + seconds
+    number = seed or int(time.time())
+    configurations = replies = 0
+    while True:
+        say(f"fuzz: round with seed {number}, {kernel.name}")
+        round_ = _TimedRound(SCENARIO, kernel, seed=number)
+        round_.until = until
+        try:
+            counts = round_.play()
+        except (GuestError, Flood, Hostile, NotZero) as error:
+            say(f"{type(error).__name__}: {error}\n"
+                + "\n".join(getattr(error, "__notes__", ())))
+            say(f"FAIL; again: make fuzz SEED={number} KERNEL={kernel.name} "
+                f"SECONDS={seconds}")
+            return 1
+        configurations += counts["configurations"]
+        replies += counts["mutated replies"]
+        number += 1
+        if seed or time.monotonic() >= until:
+            break
+    say(f"PASS: {configurations:,} configurations and {replies:,} mutated replies "
+        "without a splat, a hang or a flood of messages")
+    return 0
+
+
+if __name__ == "__main__":
+    ui.main(main)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests that move to another QEMU while their disks are busy.
+
+They migrate live, or are written to a file and go on from there.  The driver is
+not told; what is in flight goes with the device.
+"""
+
+import fio
+from vm.disk import Disk
+from vm.errors import GuestError
+from vm.guest import Guest
+
+from . import faults
+from .scenario import Scenario
+from .vanish import wait_for_io
+
+_MIB = 1 << 20
+_LOAD_SECONDS = 40
+# The limit for it on a busy host, to which what it verifies at its end adds.
+_LIMIT = 300
+
+
+def _disks():
+    return [Disk("split", "raw", 64 * _MIB, queues=4),
+            Disk("packed", "ram", 64 * _MIB, queues=2, packed=True),
+            Disk("direct", "qcow2", 64 * _MIB, queues=2, queue_size=1024)]
+
+
+def _move(guest, round):
+    """Move a guest in one of the ways that are still wanted; return the way."""
+    ways = {"migrations": guest.migrate, "restores": guest.save_and_restore}
+    way = round.random.choice([name for name in ways if round.wants(name)])
+    ways[way]()
+    return way
+
+
+def _move_under_load(guest, round):
+    """Move a guest while all its disks are under verified I/O."""
+    runs = [faults.load(guest, id, timeout=_LIMIT, time_based=1,
+                        runtime=_LOAD_SECONDS)
+            for id in guest.disks]
+    moves = 0
+    while any(map(round.wants, MIGRATION.goals)):
+        for id in guest.disks:
+            wait_for_io(guest, guest.dev(id))
+        if not all(run.running for run in runs):
+            break
+        way = _move(guest, round)
+        if not all(run.running for run in runs):
+            break
+        moves += 1
+        round.add(way)
+    for run in runs:
+        round.add("verified I/Os", fio.ios(run.wait()))
+    if not moves:
+        raise GuestError("the guest takes longer to move than its disks are under "
+                         f"I/O, which is {_LOAD_SECONDS} s")
+
+
+def _run(round):
+    with Guest(round.kernel, driver=round.driver, disks=_disks(), memory=512,
+               movable=True, parallel=False) as guest:
+        while any(map(round.wants, MIGRATION.goals)):
+            _move_under_load(guest, round)
+
+
+MIGRATION = Scenario(
+    "migration", "Guests move to another QEMU under verified I/O.", _run,
+    goals={"migrations": 10, "restores": 10},
+    each={"migrations": 5, "restores": 5},
+    kernel="6.12", drivers=("ours", "stock"))

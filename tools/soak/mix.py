@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0
+"""All that an administrator may do to a guest, in any order, under verified I/O.
+
+What the kernel cannot do is left out: the debug kernel does not hibernate, and
+those before 6.14 do not tell drivers of a reset of the transport.
+"""
+
+import dataclasses
+
+import fio
+from vm import process
+from vm.disk import Disk
+from vm.errors import GuestError
+from vm.guest import Guest
+
+from . import faults
+from .scenario import Scenario
+from .vanish import wait_for_io
+
+_MIB = 1 << 20
+_LOAD_SECONDS = 60
+# The limit for it on a busy host, to which all that is done meanwhile adds.
+_LIMIT = 600
+# Beyond what load() writes to.
+_SAMPLE_MIB = 60
+_SIZES_MIB = range(64, 129, 8)
+_RESIZE_SECONDS = 30
+_DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
+_DATA = ("split", "packed", "direct")
+
+
+def _disks():
+    return [Disk("split", "ram", 64 * _MIB, queues=4),
+            Disk("packed", "ram", 64 * _MIB, queues=2, packed=True),
+            Disk("direct", "ram", 64 * _MIB, queues=2, queue_size=1024),
+            Disk("swap", "ram", 512 * _MIB, queues=2)]
+
+
+# What is done under load
+
+def _suspend(guest, random):
+    guest.suspend()
+
+
+def _hibernate(guest, random):
+    """Write an image of the guest, and go on from that."""
+    guest.run("echo disk > /sys/power/state", timeout=300)
+
+
+def _switch_cpu(guest, random):
+    """Take a CPU away, or give it back."""
+    cpu = f"/sys/devices/system/cpu/cpu{random.randrange(1, guest.cpus)}/online"
+    guest.run(f"echo $((1 - $(cat {cpu}))) > {cpu}")
+
+
+def _resize(guest, random):
+    id, mib = random.choice(_DATA), random.choice(_SIZES_MIB)
+    size = f"/sys/block/{guest.dev(id)}/size"
+    guest.resize_disk(id, mib * _MIB)
+    if not process.wait_for(lambda: int(guest.sysfs(size)) == mib * 2048,
+                            _RESIZE_SECONDS):
+        raise GuestError(f"{id} was resized to {mib} MiB and has "
+                         f"{guest.sysfs(size)} sectors")
+
+
+def _reset_transport(guest, random):
+    device = f"/sys/block/{guest.dev(random.choice(_DATA))}/device"
+    guest.run(f"echo 1 > $(readlink -f {device}/..)/reset")
+
+
+def _reset(guest, random):
+    faults.tell_to_reset(guest, random.choice(_DATA))
+
+
+def _possible(guest):
+    """Return what can be done to a guest, by name."""
+    steps = {"suspends": _suspend, "CPU switches": _switch_cpu,
+             "resizes": _resize}
+    if "disk" in guest.sysfs("/sys/power/state").split():
+        steps["hibernations"] = _hibernate
+    if tuple(map(int, guest.release.split(".")[:2])) >= (6, 14):
+        steps["transport resets"] = _reset_transport
+    if guest.run(f"ls /sys/block/{guest.dev('split')}/recovery/reset",
+                 check=False).status == 0:
+        steps["resets"] = _reset
+    return steps
+
+
+# What is done between loads
+
+def _change_queues(guest, random):
+    """Have the driver probe all its disks anew, with another number of queues."""
+    count = random.randrange(guest.cpus + 1)
+    guest.run("echo {} > /sys/module/virtio_blk/parameters/num_request_queues"
+              .format(count))
+    for id in _DATA:
+        name = guest.dev(id)
+        guest.run(f"device=$(basename $(readlink -f /sys/block/{name}/device)); "
+                  f"echo $device > {_DRIVER}/unbind; "
+                  f"echo $device > {_DRIVER}/bind", timeout=120)
+        queues = guest.run(f"ls /sys/block/{guest.dev(id)}/mq").output.split()
+        if count and len(queues) > count:
+            raise GuestError(f"{id} has {len(queues)} queues and should have "
+                             f"{count} at most")
+
+
+def _put_sample(guest):
+    guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=1 status=none")
+    for id in _DATA:
+        guest.run(f"dd if=/tmp/sample of=/dev/{guest.dev(id)} bs=1M "
+                  f"seek={_SAMPLE_MIB} oflag=direct conv=fsync status=none")
+
+
+def _check_sample(guest, round):
+    for id in _DATA:
+        disk = f"/dev/{guest.dev(id)}"
+        same = guest.run(
+            f"dd if={disk} bs=1M skip={_SAMPLE_MIB} count=1 iflag=direct "
+            "status=none | cmp - /tmp/sample", check=False)
+        round.add("samples wrong", int(same.status != 0))
+
+
+def _load(guest, steps, round):
+    """Do things by chance for a minute, under verified I/O on all data disks."""
+    # fio binds its jobs to all of them, once.
+    guest.run("for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do "
+              "echo 1 > $cpu; done")
+    runs = [faults.load(guest, id, timeout=_LIMIT, time_based=1,
+                        runtime=_LOAD_SECONDS)
+            for id in _DATA]
+    for id in _DATA:
+        wait_for_io(guest, guest.dev(id))
+    while all(run.running for run in runs):
+        name = round.random.choice(sorted(steps))
+        steps[name](guest, round.random)
+        round.add(name)
+        guest.run(f"sleep {round.random.uniform(0, 2):.1f}")
+    for run in runs:
+        round.add("verified I/Os", fio.ios(run.wait()))
+
+
+def _run(round):
+    with Guest(round.kernel, driver=round.driver, disks=_disks(), memory=512,
+               parallel=False) as guest:
+        swap = f"/dev/{guest.dev('swap')}"
+        guest.run(f"mkswap {swap} && swapon {swap}; "
+                  "echo 100000000 > /sys/power/image_size; "
+                  "echo test_resume > /sys/power/disk; true")
+        steps = _possible(guest)
+        _put_sample(guest)
+        while round.wants("minutes"):
+            _load(guest, steps, round)
+            _check_sample(guest, round)
+            _change_queues(guest, round.random)
+            round.add("queue changes")
+            _check_sample(guest, round)
+            round.add("minutes")
+
+
+MIX = Scenario(
+    "mix", "All that may be done to a guest is, by chance, under verified I/O.",
+    _run, goals={"minutes": 30}, each={"minutes": 5}, zero=("samples wrong",))
+
+# Where the kernel can hibernate, with either driver.
+MIX_DEBIAN = dataclasses.replace(
+    MIX, name="mix-debian", kernel="6.12", drivers=("ours", "stock"))

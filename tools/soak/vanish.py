@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Devices that vanish while they are used, in all the ways that they can.
+
+    unplugged   the host takes the disk away, the guest's driver is told
+    pulled      the slot loses its power, and the guest finds nothing there
+    killed      the process that is the device is killed: vblksim, which is in
+                the guest, and qemu-storage-daemon, behind vhost-user; it comes
+                back or it does not, and then the disk is taken away
+
+All that uses the disk has to end, with an error, and the removal has to be done
+in time; a new device gets the name of the old one and works.
+"""
+
+import contextlib
+import itertools
+
+import fio
+import vblksim
+from vblksim import Sim
+from vm import process
+from vm.disk import Disk
+from vm.errors import GuestError
+from vm.guest import Guest
+
+from .scenario import Scenario
+
+_MIB = 1 << 20
+_SIZE = 64 * _MIB
+# How long a removal may take, from being asked for to the device being gone; and
+# all that used the disk, after that.
+REMOVAL_SECONDS = 5
+_END_SECONDS = 15
+# The limit for what should end long before.
+_LIMIT = 300
+
+# What may be going on when the device vanishes.
+_USES = ("open", "mounted", "flush", "sysfs")
+_SIM_USES = (*_USES, "zones")
+_ZONED = {"features": "default,+zoned", "model": "hm", "zone_sectors": "4M"}
+# VDUSE itself waits that long, in seconds, for a process that is not there.
+_VDUSE_SECONDS = 1
+
+
+class _MortalSim(Sim):
+    """A device of vblksim's that can be killed."""
+
+    def kill(self):
+        """Kill its process, which leaves the device where it is."""
+        self._guest.run(f"echo {_VDUSE_SECONDS} > "
+                        f"/sys/class/vduse/{self.name}/msg_timeout; "
+                        f"pkill -KILL -f '^/run/vblksim --name={self.name} '")
+        self.report = {}
+
+
+# What goes on
+
+def _repeat(guest, command):
+    """Have two processes run a command until it fails."""
+    return [guest.start(f"while {command}; do :; done > /dev/null 2>&1", _LIMIT)
+            for _ in range(2)]
+
+
+def _fio(guest, path, **options):
+    return fio.start(guest, path, timeout=_LIMIT, **{
+        "rw": "randrw", "bs": "4k", "size": "8m", "offset_increment": "8m",
+        "numjobs": 4, "time_based": 1, "runtime": _LIMIT, **options})
+
+
+def _begin(guest, disk, use):
+    """Begin to use a disk; return fio's run, and the jobs that go on besides."""
+    path = f"/dev/{disk}"
+    if use == "mounted":
+        guest.run(f"mkfs.ext4 -q -F {path} && mount {path} /mnt")
+        return _fio(guest, "/mnt/file", rw="randwrite", ioengine="psync",
+                    direct=0, offset_increment=0, fsync=8), []
+    if use == "flush":
+        return _fio(guest, path, rw="randwrite", fsync=1, iodepth=4), []
+    if use == "zones":
+        return _fio(guest, path, rw="randread"), \
+            _repeat(guest, f"blkzone report {path}")
+    others = _repeat(guest, f"cat /sys/block/{disk}/serial") \
+        if use == "sysfs" else []
+    return _fio(guest, path), others
+
+
+def wait_for_io(guest, disk):
+    """Wait until a disk has answered some requests more."""
+    guest.run(f"count() {{ awk '{{ print $1 + $5 }}' /sys/block/{disk}/stat; }}"
+              "; goal=$(($(count) + 50)); "
+              "until [ $(count) -ge $goal ]; do sleep 0.1; done", timeout=120)
+
+
+def _end(guest, run, others, use, round):
+    """See that all that used a disk that has vanished ends, with an error."""
+    process.wait_for(lambda: not run.running
+                     and not any(job.running for job in others), _END_SECONDS)
+    left = run.running + sum(job.running for job in others)
+    with contextlib.suppress(GuestError):
+        if use == "mounted" and not left:
+            guest.run("umount /mnt", timeout=_END_SECONDS)
+    process.wait_for(lambda: not _blocked(guest), _END_SECONDS)
+    blocked = _blocked(guest)
+    round.add("hung tasks", left + len(blocked))
+    if left or blocked:
+        raise GuestError(f"{left} users of the disk have not ended within "
+                         f"{_END_SECONDS} s, and these tasks are blocked: "
+                         f"{blocked}")
+    try:
+        run.wait()
+    except fio.FioError:
+        return
+    raise GuestError("fio has not noticed that the disk is gone")
+
+
+def _blocked(guest):
+    """Return the tasks that nothing could wake."""
+    return guest.run("ps -eo stat=,comm= | grep ^D; true").output.splitlines()
+
+
+# How it ends
+
+@contextlib.contextmanager
+def _removal(guest, disk, round):
+    """See that a disk's device is gone in time, once the block has asked for it.
+
+    By the guest's clock, from before the block until the device has gone from
+    sysfs, which is when its driver has let go of it; without the time for which
+    QEMU, on a busy host, had no CPU to run on.
+    """
+    job = guest.start(
+        f"device=$(readlink -f /sys/block/{disk}/device); "
+        "cut -d' ' -f1 /proc/uptime; "
+        "while [ -e $device ]; do sleep 0.05; done; "
+        "cut -d' ' -f1 /proc/uptime", timeout=_LIMIT)
+    process.wait_for(lambda: not job.running or job.output, _LIMIT)
+    before = guest.kept_waiting()
+    yield
+    begin, end = map(float, job.wait().output.split())
+    seconds = end - begin - (guest.kept_waiting() - before)
+    round.add("removals")
+    round.add("ms of removal", int(seconds * 1000))
+    if seconds > REMOVAL_SECONDS:
+        said = guest.run(f"dmesg | grep -F '[{disk}]' | tail -5").output
+        raise GuestError(f"it took {seconds:.1f} s until the device was gone, from "
+                         f"{begin} to {end} by the guest's clock, more than "
+                         f"{REMOVAL_SECONDS} s; the driver said:\n{said}")
+
+
+def _vanish(guest, disk, use, round, way):
+    """Use a disk, have its device vanish by calling way(), and see it end."""
+    run, others = _begin(guest, disk, use)
+    wait_for_io(guest, disk)
+    guest.run(f"sleep {round.random.uniform(0, 0.3):.2f}")
+    way()
+    _end(guest, run, others, use, round)
+
+
+def _works(guest, disk, name):
+    """See that a new device has the name of the old one, and works."""
+    if disk != name:
+        raise GuestError(f"the new device is {disk}; the one that vanished was "
+                         f"{name}")
+    fio.run(guest, f"/dev/{disk}", rw="randrw", bs="4k", numjobs=4, size="1m",
+            offset_increment="8m", verify="crc32c", timeout=_LIMIT)
+
+
+def _succeed(guest, disk, name):
+    """See that a disk that is plugged in next has the name, and works."""
+    guest.add_disk(disk)
+    _works(guest, guest.dev(disk.id), name)
+    guest.remove_disk(disk.id)
+
+
+def _in_turn(round, items):
+    """Return an endless iterator over items, in an order left to chance."""
+    return itertools.cycle(round.random.sample(items, len(items)))
+
+
+# PCI
+
+def unplug(guest, round, uses):
+    """Have disks vanish that the host unplugs."""
+    while round.wants("unplugged"):
+        guest.add_disk(Disk("victim", "ram", _SIZE, queues=4))
+        name = guest.dev("victim")
+
+        def way(name=name):
+            with _removal(guest, name, round):
+                guest.remove_disk("victim")
+
+        _vanish(guest, name, next(uses), round, way)
+        _succeed(guest, Disk("victim", "ram", _SIZE, queues=4), name)
+        round.add("unplugged")
+
+
+# The control register of a slot: its power controller, and its power indicator.
+_POWER = "CAP_EXP+18.w={}:0700"
+
+
+def pull(guest, round, uses):
+    """Have a disk vanish whose slot loses its power."""
+    guest.add_disk(Disk("victim", "ram", _SIZE, queues=4))
+    name = guest.dev("victim")
+    function = guest.run(f"readlink -f /sys/block/{name}/device/..") \
+        .output.strip()
+    port = function.split("/")[-2]
+
+    def way():
+        # The driver is left with a device that is not there for a while.
+        guest.run(f"setpci -s {port} {_POWER.format('0700')}; "
+                  f"sleep {round.random.choice((0, 0.5))}")
+        with _removal(guest, name, round):
+            guest.run(f"echo 1 > {function}/remove", timeout=_LIMIT)
+
+    while round.wants("pulled"):
+        _vanish(guest, name, next(uses), round, way)
+        guest.run(f"setpci -s {port} {_POWER.format('0')}; sleep 0.5; "
+                  "echo 1 > /sys/bus/pci/rescan", timeout=_LIMIT)
+        _works(guest, guest.dev("victim"), name)
+        round.add("pulled")
+    guest.remove_disk("victim")
+
+
+def _on_pci(round):
+    uses = _in_turn(round, _USES)
+    with Guest(round.kernel, driver=round.driver, parallel=False) as guest:
+        unplug(guest, round, uses)
+        pull(guest, round, uses)
+
+
+# Processes
+
+def kill_backends(guest, round, uses):
+    """Have disks vanish whose vhost-user server is killed."""
+    come_back = _in_turn(round, (False, True))
+    while round.wants("backends killed"):
+        disk = Disk("victim", "vhost-user", _SIZE, queues=4, reconnect=True)
+        guest.add_disk(disk)
+        name = guest.dev("victim")
+        returns = next(come_back)
+
+        def way(disk=disk, name=name, returns=returns):
+            disk.kill_server()
+            guest.run("sleep 0.5")
+            if returns:
+                disk.restart_server()
+                guest.run("sleep 1")
+            with _removal(guest, name, round):
+                guest.remove_disk("victim")
+
+        _vanish(guest, name, next(uses), round, way)
+        _succeed(guest, Disk("victim", "vhost-user", _SIZE, queues=4), name)
+        round.add("backends killed")
+
+
+def kill_sims(guest, round, uses):
+    """Have disks vanish whose vblksim is killed."""
+    come_back = _in_turn(round, (False, True))
+    while round.wants("sims killed"):
+        use = next(uses)
+        settings = _ZONED if use == "zones" else {}
+        returns = next(come_back)
+        with contextlib.ExitStack() as stack:
+            sim = stack.enter_context(_MortalSim(
+                guest, "victim", ours=round.driver == "ours", capacity="64M",
+                **settings))
+            successor = Sim(guest, "victim", ours=round.driver == "ours",
+                            capacity="64M")
+            name = sim.disk()
+
+            def way(sim=sim, name=name, returns=returns, stack=stack,
+                    successor=successor):
+                sim.kill()
+                with _removal(guest, name, round):
+                    # The next one removes what the one before it has left.
+                    if returns:
+                        stack.enter_context(successor)
+                    else:
+                        guest.run("echo victim > "
+                                  "/sys/bus/vdpa/drivers/virtio_vdpa/unbind",
+                                  timeout=_LIMIT)
+
+            _vanish(guest, name, use, round, way)
+            if not returns:
+                stack.enter_context(successor)
+            # While the old one was in use still, its name was not to be had.
+            new = successor.disk()
+            _works(guest, new, new if returns else name)
+        round.add("sims killed")
+
+
+def _on_vhost_user(round):
+    with Guest(round.kernel, driver=round.driver, shared=True,
+               parallel=False) as guest:
+        kill_backends(guest, round, _in_turn(round, _USES))
+
+
+def _on_vdpa(round):
+    # Without a disk on PCI: lockdep takes its interrupts for VDUSE's.
+    with Guest(round.kernel, driver=round.driver, parallel=False) as guest:
+        vblksim.prepare(guest)
+        kill_sims(guest, round, _in_turn(round, _SIM_USES))
+
+
+def _run(round):
+    """Have devices vanish of each kind that is still wanted."""
+    if round.wants("unplugged") or round.wants("pulled"):
+        _on_pci(round)
+    if round.wants("backends killed"):
+        _on_vhost_user(round)
+    if round.wants("sims killed"):
+        _on_vdpa(round)
+
+
+VANISH = Scenario(
+    "vanish", "Devices vanish while they are used.", _run,
+    goals={"unplugged": 25, "pulled": 25, "backends killed": 25,
+           "sims killed": 25},
+    each={"unplugged": 4, "pulled": 4, "backends killed": 4, "sims killed": 5},
+    zero=("hung tasks",))

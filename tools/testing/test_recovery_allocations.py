@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The short form of soak's allocations: some of those that it has fail do."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+
+from soak import allocations
+from soak.scenario import Round
+
+pytestmark = pytest.mark.kernels("7.3-debug")
+
+# Of so many allocations, one fails.
+STEP = 90
+
+
+def test_memory_that_cannot_be_had(kernel):
+    """Without memory the driver fails cleanly, or works, and leaks nothing."""
+    some = replace(allocations.ALLOCATIONS,
+                   run=functools.partial(allocations.refuse, step=STEP))
+    counts = Round(some, kernel).play()
+    assert counts["failed allocations"] > 8
+    assert counts["failed probes and returns"] > 0
+    assert counts["scans for leaks"] == 1

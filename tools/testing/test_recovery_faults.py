@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What gets lost between driver and device, and devices that cannot go on.
+
+The faults are the driver's own, in debugfs (see fault.c), but for a disk that
+is merely slow.  The block layer looks for requests that have timed out once a
+second.
+"""
+
+import contextlib
+import re
+
+import pytest
+
+import fio
+import vblksim
+from fio import FioError
+from soak import faults
+from soak.scenario import Round
+from vblksim import Sim
+from vm import process
+from vm.disk import Disk
+from vm.guest import Guest
+
+pytestmark = pytest.mark.kernels("7.3-debug")
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    disks = [Disk("data", "ram", 64 * MIB, queues=4),
+             Disk("direct", "ram", 64 * MIB, queues=2, queue_size=1024),
+             Disk("packed", "ram", 64 * MIB, queues=2, packed=True),
+             Disk("slow", "null", 64 * MIB, queues=4,
+                  latency_ns=6_000_000_000)]
+    with Guest(kernel, disks=disks, parallel=False) as guest:
+        for disk in disks:
+            faults.hasten(guest, disk.id)
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def sims(kernel):
+    """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's."""
+    with Guest(kernel) as guest:
+        vblksim.prepare(guest)
+        yield guest
+
+
+@pytest.mark.parametrize("id", ("data", "direct", "packed"))
+@pytest.mark.parametrize("what", faults.LOSSES)
+def test_lost(guest, id, what):
+    """I/O goes on when interrupts, or notifications, get lost: none is lost."""
+    timeouts = faults.counter(guest, id, "timeouts")
+    played = Round(faults.LOST, guest.kernel)
+    # On a busy host the guest gets little done in a second.
+    for _ in range(6):
+        if played.counts[what] < 4:
+            faults.lose_some(guest, id, what, played, seconds=6)
+    assert played.counts[what] >= 4
+    assert faults.counter(guest, id, "timeouts") - timeouts >= 4
+    if what == "interrupts":
+        assert played.counts["found by looking"] > 0
+
+
+def test_slow_device(guest):
+    """A slow device is waited for; the log has a line each when it begins and ends."""
+    def lines(text):
+        return len(re.findall(rf"\[{guest.dev('slow')}\] {text}", guest.log()))
+
+    running = fio.start(guest, f"/dev/{guest.dev('slow')}", rw="randread",
+                        bs="4k", iodepth=8, number_ios=8, timeout=60)
+    assert process.wait_for(lambda: faults.state(guest, "slow") == "stalled", 60)
+    assert lines("[1-8] requests on queues") == 1
+    fio.ios(running.wait())
+    assert process.wait_for(lambda: faults.state(guest, "slow") == "live", 5)
+    assert lines("[1-8] requests on queues") == 1
+    assert lines("all requests that took long have been answered") == 1
+    assert faults.counter(guest, "slow", "lost_interrupts") == 0
+
+
+@pytest.mark.parametrize("id", ("data", "direct"))
+def test_resets(guest, id):
+    """A device that asks for it, or is told to, is reset: no I/O fails."""
+    running = faults.load(guest, id, time_based=1, runtime=30)
+    for number in range(4):
+        guest.run("sleep 0.5")
+        faults.confuse(guest, id, number % 2)
+        assert faults.state(guest, id) == "live"
+        resets = faults.counter(guest, id, "resets")
+        faults.tell_to_reset(guest, id)
+        assert faults.counter(guest, id, "resets") == resets + 1
+    assert fio.ios(running.wait()) > 1000
+
+
+def test_full_of_nothing(guest):
+    """Requests for which there is no memory are sent later: none is lost."""
+    running = faults.load(guest, "data", time_based=1, runtime=8)
+    faults.set_fault(guest, "data", "fail_add", 30)
+    try:
+        guest.run("sleep 5")
+    finally:
+        faults.set_fault(guest, "data", "fail_add", 0)
+    assert fio.ios(running.wait()) > 200
+
+
+@pytest.mark.parametrize("text", ("0", "", "reset", "2"))
+def test_bad_reset(guest, text):
+    resets = faults.counter(guest, "data", "resets")
+    path = f"/sys/block/{guest.dev('data')}/recovery/reset"
+    result = guest.run(f"/bin/echo '{text}' > {path}", check=False)
+    assert "Invalid argument" in result.output
+    assert faults.counter(guest, "data", "resets") == resets
+
+
+def test_broken_device(guest):
+    """When its virtqueues are broken I/O fails at once, and the disk can go."""
+    guest.tolerate("I/O error, dev vd|Buffer I/O error")
+    name = guest.dev("data")
+    path = guest.run(f"readlink -f /sys/block/{name}/device/..").output.strip()
+    running = faults.load(guest, "data", time_based=1, runtime=20)
+    guest.run(f"sleep 0.5; echo 1 > {faults.faults(guest, 'data')}/break_device")
+    with pytest.raises(FioError):
+        running.wait()
+    assert faults.state(guest, "data") == "dead"
+    reset = guest.run(f"/bin/echo 1 > /sys/block/{name}/recovery/reset", check=False)
+    assert "No such device" in reset.output
+    guest.run(f"echo 1 > {path}/remove", timeout=5)
+    guest.run("echo 1 > /sys/bus/pci/rescan", timeout=30)
+    assert faults.state(guest, "data") == "live"
+    assert fio.ios(faults.load(guest, "data").wait()) > 1000
+
+
+@contextlib.contextmanager
+def parameters(guest, **values):
+    """Set parameters of the driver for as long as the block runs."""
+    directory = "/sys/module/virtio_blk/parameters"
+    before = {name: guest.sysfs(f"{directory}/{name}") for name in values}
+    try:
+        for name, value in values.items():
+            guest.run(f"echo {value} > {directory}/{name}")
+        yield
+    finally:
+        for name, value in before.items():
+            guest.run(f"echo {value} > {directory}/{name}")
+
+
+def quick(guest, sim):
+    """Return the name of a vblksim's disk, whose time-out is a second."""
+    name = sim.disk()
+    guest.run(f"echo 1000 > /sys/block/{name}/queue/io_timeout")
+    return name
+
+
+def fail_to_read(guest, name):
+    """Read a disk that does not answer all of it, which has to end, with an error."""
+    with pytest.raises(FioError):
+        fio.run(guest, f"/dev/{name}", rw="read", bs="4k", size="1m", timeout=60)
+
+
+def test_reset_after(sims):
+    """As asked for, a device that answers nothing is reset, and nothing is lost."""
+    with parameters(sims, reset_after=2), \
+            Sim(sims, capacity="32M",
+                tolerate="KICK_UNWANTED",
+                script=["on type=out nth=300: stop"]) as sim:
+        name = quick(sims, sim)
+        report = fio.run(sims, f"/dev/{name}", rw="randrw", bs="4k", size="8m",
+                         verify="crc32c")
+        assert fio.ios(report) > 1000
+        assert sims.sysfs(f"/sys/block/{name}/recovery/resets") == "1"
+        # Once a second it is looked whether a request is overdue still.
+        assert process.wait_for(
+            lambda: sims.sysfs(f"/sys/block/{name}/state") == "live", 5)
+
+
+def test_unbearable_request(sims):
+    """A request that gets no answer, resent after resets, fails; others do not."""
+    sims.tolerate("I/O error, dev vd|Buffer I/O error")
+    with Sim(sims, capacity="32M", tolerate="KICK_UNWANTED",
+             script=["on sector=800-807: drop"]) as sim:
+        name = quick(sims, sim)
+        job = sims.start(f"dd if=/dev/{name} of=/dev/null bs=4k skip=100 count=1 "
+                         "iflag=direct")
+        for _ in range(4):
+            assert job.running
+            sims.run(f"sleep 0.5; echo 1 > /sys/block/{name}/recovery/reset")
+        result = job.wait(check=False)
+        assert "Input/output error" in result.output
+        assert sims.sysfs(f"/sys/block/{name}/recovery/resets") == "4"
+        assert fio.ios(fio.run(sims, f"/dev/{name}", rw="randrw", bs="4k",
+                               offset="1m", size="8m", verify="crc32c")) > 1000
+
+
+def test_reset_in_vain(sims):
+    """A device that does not answer after some resets either is dead."""
+    sims.tolerate("I/O error, dev vd|Buffer I/O error")
+    with parameters(sims, reset_after=2, reset_attempts=2), \
+            Sim(sims, capacity="32M",
+                tolerate="KICK_UNWANTED",
+                script=["on sector=100-200: drop"]) as sim:
+        name = quick(sims, sim)
+        fail_to_read(sims, name)
+        assert sims.sysfs(f"/sys/block/{name}/recovery/resets") == "2"
+        assert sims.sysfs(f"/sys/block/{name}/state") == "dead"
+
+
+def test_other_blocks(sims):
+    """A device that is another one after its reset is not used."""
+    sims.tolerate("I/O error, dev vd|Buffer I/O error")
+    with Sim(sims, capacity="32M", tolerate="KICK_UNWANTED") as sim:
+        name = quick(sims, sim)
+        sim.ctl("set blk_size 4096")
+        result = sims.run(f"/bin/echo 1 > /sys/block/{name}/recovery/reset",
+                          check=False)
+        assert "No such device" in result.output
+        assert "came back with another block size" in \
+            sims.run("dmesg | tail -n 20").output
+        assert sims.sysfs(f"/sys/block/{name}/state") == "dead"
+        fail_to_read(sims, name)
+
+
+def test_unknown_answer(sims):
+    """A device that answers what it was not asked is dead, and hangs nobody."""
+    sims.tolerate("I/O error, dev vd|Buffer I/O error|id 77 is not a head")
+    with Sim(sims, capacity="32M",
+             script=["on type=in sector=100-200: bad_id 77"]) as sim:
+        name = quick(sims, sim)
+        fail_to_read(sims, name)
+        assert sims.sysfs(f"/sys/block/{name}/state") == "dead"

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What may be done to a guest, by chance, under I/O; `make soak` has the long form."""
+
+import pytest
+
+from soak.mix import MIX
+from soak.scenario import Round
+
+
+@pytest.mark.kernels("7.3-debug", full=("6.12",))
+def test_mix(kernel):
+    """For a minute a guest sleeps, loses CPUs, is resized...: nothing is wrong."""
+    counts = Round(MIX, kernel, wanted={"minutes": 1}).play()
+    assert counts["verified I/Os"] > 1000
+    assert counts["samples wrong"] == 0
