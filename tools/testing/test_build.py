@@ -262,7 +262,7 @@ def without_sudo(tmp_path):
     for program in ("apt-get", "id", "tail", "sh", "env", "dirname"):
         (directory / program).symlink_to(shutil.which(program))
     # A user without rights has to get there too.
-    for path in (directory, *directory.parents[:3]):
+    for path in (directory, *directory.parents[:4]):
         if path.owner() != "root" or path.stat().st_mode & 0o055 != 0o055:
             path.chmod(path.stat().st_mode | 0o055)
     return str(directory)

@@ -80,7 +80,6 @@ def test_large_rings(guest, ring):
         assert io(guest, disk) > 30
 
 
-@on_debug_kernel
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_large_rings_of_indirect_descriptors(guest, ring):
     """A device that insists on what the driver would rather do without has it."""
@@ -109,7 +108,6 @@ def test_many_queues(guest, queues):
         assert io(guest, disk) > 30
 
 
-@on_debug_kernel
 def test_mq_without_queues(guest):
     """A device that offers MQ and says that it has no queue has one."""
     with Sim(guest, queues=1, num_queues=0) as sim:
@@ -289,7 +287,6 @@ def test_discard(guest, segments):
     assert sim.report["types"]["discard"] > 100
 
 
-@on_debug_kernel
 def test_resize(guest):
     """The disk grows and shrinks as the device tells."""
     with Sim(guest, capacity="32M") as sim:
@@ -363,7 +360,6 @@ def test_failed_command(guest, type):
         assert sim.stats()["types"][type] >= 1
 
 
-@on_debug_kernel
 def test_reordered_and_delayed(guest):
     """Answers in another order, and late, do no harm to anybody's data."""
     with Sim(guest, queues=2, script=[
@@ -387,7 +383,6 @@ def parameters(guest):
     probe_with(guest, read_queues=0, poll_queues=0, num_request_queues=0)
 
 
-@on_debug_kernel
 @pytest.mark.parametrize("read", (1, 2, 3))
 def test_read_queues(guest, parameters, read):
     """Reads have virtqueues of their own, and nothing else goes there."""
@@ -432,7 +427,6 @@ def test_polled_io(guest, parameters, ring):
 
 # A file system, and a long run
 
-@on_debug_kernel
 def test_file_system(guest):
     """ext4 with files that come and go, and is whole at the end."""
     with Sim(guest, capacity="256M", features=RINGS["packed"]) as sim:

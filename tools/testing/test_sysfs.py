@@ -421,9 +421,12 @@ def test_parameters_in_sysfs(bare):
     bare.load("queue_depth=32")
     try:
         said = bare.run(f"cd {base} && stat -c '%n %a' *").output
-        assert said.splitlines() == ["num_request_queues 644",
+        assert said.splitlines() == ["harden 444", "io_timeout 644",
+                                     "num_request_queues 644",
                                      "poll_queues 644", "queue_depth 444",
-                                     "read_queues 644"]
+                                     "read_queues 644", "reset_after 644",
+                                     "reset_attempts 644"]
+        assert bare.sysfs(f"{base}/harden") == "0"
         assert bare.sysfs(f"{base}/queue_depth") == "32"
         # A disk that is there keeps its queues; one that is probed has fewer.
         bare.run(f"echo 1 > {base}/num_request_queues")

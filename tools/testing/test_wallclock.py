@@ -110,7 +110,7 @@ def test_what_wallclock_refuses(chosen, change, message):
 def test_wallclock_says_what_it_refuses():
     result = tool("wallclock", "--queue-size", "100")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: the queue size is 100")
+    assert "\nerror: the queue size is 100" in f"\n{result.stderr}"
 
 
 # scaling
