@@ -1,0 +1,825 @@
+# SPDX-License-Identifier: GPL-2.0
+"""vblkstat: what it tells is what is there, whoever drives the disks.
+
+One guest has disks that are well and disks that are not; what vblkstat says of them
+is held against sysfs, procfs and debugfs.  Trees of files on the host, which --root
+has it look into, bring what no kernel would: there a program runs that notices each
+access to memory that is not its own.
+"""
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import pty
+import random
+import re
+import shutil
+import struct
+import subprocess
+import termios
+import threading
+from pathlib import Path
+
+import pytest
+
+import fio
+import topology
+from vm import cache, host
+from vm.disk import Disk
+from vm.guest import Guest
+
+MIB = 1 << 20
+TOP = Path(__file__).resolve().parents[2]
+SOURCES = TOP / "tools/vblkstat"
+COMMANDS = ("list", "queues", "watch", "doctor")
+
+
+@functools.cache
+def build(kind, **variables):
+    """Build vblkstat in a directory of its own and return the program's path."""
+    host.need("amd64", {"make": "make"})
+    place = TOP / "build/vblkstat" / kind
+    place.mkdir(parents=True, exist_ok=True)
+    words = [f"{name}={value}" for name, value in variables.items()]
+    with cache.lock(place / ".lock", "vblkstat"):
+        made = subprocess.run(["make", "-s", "-C", SOURCES, f"OUT={place}", *words],
+                              text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+    # Warnings count, too.
+    assert (made.returncode, made.stdout) == (0, "")
+    return place / "vblkstat"
+
+
+def static():
+    """Return a vblkstat that any guest can run."""
+    return build("static", LDFLAGS="-static", CFLAGS="-O2 -g -Werror")
+
+
+def careful():
+    """Return a vblkstat that ends with a message at any wrong access to memory."""
+    return build("careful", CFLAGS="-O1 -g -Werror -fsanitize=address,undefined "
+                                   "-fno-sanitize-recover=all")
+
+
+# A tree: four CPUs, and disks with four queues each that are well
+
+COUNTERS = {
+    "ring": 256, "free": 256, "in_flight": 0, "stopped": 0, "reads": 5000,
+    "read_bytes": 5000 * 4096, "writes": 0, "write_bytes": 0, "flushes": 0,
+    "discards": 0, "discard_bytes": 0, "write_zeroes": 0, "write_zeroes_bytes": 0,
+    "secure_erases": 0, "secure_erase_bytes": 0, "zone_appends": 0,
+    "zone_append_bytes": 0, "zone_ops": 0, "others": 1, "kicks": 1000,
+    "kicks_spared": 4000, "interrupts": 900, "completions": "0 100 200 600 0 0 0",
+    "ring_full": 0, "requeues": 0, "ioerr": 0, "unsupp": 0, "other_errors": 0,
+    "longest_wait_ms": 12, "timeouts": 0, "lost_interrupts": 0, "resent": 0,
+    "a_later_one": 7,
+}
+FEATURES = {1, 2, 6, 9, 12, 28, 29, 32}
+
+
+def bits(features, count=64):
+    return "".join("01"[bit in features] for bit in range(count))
+
+
+class Tree:
+    """A directory with a sys and a proc, to which disks are added."""
+
+    def __init__(self, path, cpus=4):
+        self.path = path
+        self.cpus = cpus
+        self.irqs = {}
+        self.write("sys/devices/system/cpu/online", f"0-{cpus - 1}\n")
+        (path / "sys/block").mkdir(parents=True)
+        (path / "sys/kernel/debug").mkdir(parents=True)
+        self.write_interrupts()
+
+    def write(self, path, text):
+        """Write a file, as a kernel would: all of it is new, or nothing."""
+        file = self.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path / "new" if file.exists() else file
+        new.write_text(text)
+        if new is not file:
+            os.replace(new, file)
+
+    def write_interrupts(self):
+        lines = ["".join(f"{f'CPU{cpu}':>11}" for cpu in range(self.cpus))]
+        for irq, (name, counts) in self.irqs.items():
+            lines.append(f"{irq:>4}:" + "".join(f"{count:>11}" for count in counts)
+                         + f"  PCI-MSIX-0000:00:05.0   {irq}-edge      {name}")
+        self.write("proc/interrupts", "\n".join([*lines, " NMI:  0  0", "ERR: 0"])
+                   + "\n")
+
+    def add_disk(self, name, number, queues=4):
+        """Add a disk that has a queue for each CPU, or less than that."""
+        virtio, block = f"virtio{number}", f"sys/block/{name}"
+        device = f"sys/devices/pci0000:00/0000:00:{number:02x}.0"
+        self.write(f"{device}/{virtio}/features", bits(FEATURES) + "\n")
+        self.link(f"{device}/subsystem", "../../../bus/pci")
+        self.link(f"{device}/{virtio}/driver", "../../../../bus/virtio/virtio_blk")
+        self.link(f"{block}/device", f"../../../{device}/{virtio}")
+        self.link(f"sys/bus/virtio/devices/{virtio}", f"../../../../{device}/{virtio}")
+        for file, text in {
+                "state": "live", "serial": name, "cache_type": "write back",
+                "queue/write_cache": "write back", "size": "2097152", "ro": "0",
+                "queue/scheduler": "[none] mq-deadline", "queue/iostats": "1",
+                "queue/zoned": "none", "diskseq": str(number), "inflight": "0 0",
+                "stat": "5 0 40 10 6 0 48 30 0 20 40 0 0 0 0 2 6",
+                "recovery/timeouts": "0", "recovery/lost_interrupts": "0",
+                "recovery/resets": "0"}.items():
+            self.write(f"{block}/{file}", text + "\n")
+        for index in range(queues):
+            cpus = range(index, self.cpus, queues)
+            self.write(f"{block}/mq/{index}/cpu_list",
+                       ", ".join(map(str, cpus)) + "\n")
+            self.write(f"{block}/mq/{index}/nr_tags", "256\n")
+            irq = 24 + len(self.irqs)
+            self.irqs[irq] = (f"{virtio}-req.{index}", [10] * self.cpus)
+            for file in ("smp_affinity_list", "effective_affinity_list"):
+                self.write(f"proc/irq/{irq}/{file}",
+                           ",".join(map(str, cpus)) + "\n")
+            self.write_queue(name, index, irq=irq)
+        self.write_interrupts()
+
+    def write_queue(self, name, index, **changed):
+        """Write what debugfs has on a queue."""
+        values = {"cpus": index, "type": "default", **COUNTERS, **changed}
+        self.write(f"sys/kernel/debug/virtio_blk/{name}/queue{index}", "".join(
+            f"{key} {value}\n" for key, value in values.items()))
+
+    def link(self, path, target):
+        file = self.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to(target)
+
+    def run(self, *words):
+        """Run vblkstat on the tree and return the finished process."""
+        done = subprocess.run([careful(), f"--root={self.path}", *words],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=120, encoding="utf-8")
+        assert "Sanitizer" not in done.stderr and "runtime error" not in \
+            done.stderr, done.stderr
+        return done
+
+    def json(self, *words):
+        """Run it with --json and return what it says."""
+        return json.loads(self.run("--json", *words).stdout)
+
+    def findings(self):
+        """Return the ids of what doctor finds, by disk."""
+        found = {}
+        for finding in self.json("doctor")["findings"]:
+            found.setdefault(finding["disk"], set()).add(finding["id"])
+        return found
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree with the disk vda."""
+    tree = Tree(tmp_path / "tree")
+    tree.add_disk("vda", 2)
+    return tree
+
+
+def test_command_line(tree):
+    """What cannot be done is told, and has status 2."""
+    for words, said in (
+            ((), "command is missing"), (("look",), 'no command "look"'),
+            (("list", "vdb"), "no virtio-blk disk vdb"),
+            (("queues", "1"), "too much"), (("watch", "1", "2", "3"), "too much"),
+            (("watch", "0"), "no interval"), (("watch", "1", "0"), "no count"),
+            (("--jsan", "list"), "--help")):
+        done = tree.run(*words)
+        assert done.returncode == 2 and said in done.stderr, words
+        assert not done.stdout
+    for option, said in (("--help", "vblkstat doctor"), ("--version", "vblkstat 1")):
+        done = tree.run(option)
+        assert done.returncode == 0 and said in done.stdout and not done.stderr
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([careful(), f"--root={tree.path}", "list"],
+                              stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "No space left" in done.stderr
+
+
+def test_no_disks(tmp_path):
+    """Without disks there is nothing to list, and nothing that doctor can do."""
+    tree = Tree(tmp_path / "tree")
+    assert tree.run("list").returncode == 0
+    assert tree.json("list")["disks"] == tree.json("queues")["disks"] == []
+    assert tree.run("doctor").returncode == 2
+
+
+def test_well(tree):
+    """A disk that is well has no findings, and all of it is shown."""
+    done = tree.run("doctor")
+    assert done.returncode == 0 and "0 findings on 1 disk\n" in done.stdout
+    (disk,) = tree.json("list")["disks"]
+    assert {feature["bit"] for feature in disk["features"]} == FEATURES
+    assert (disk["device"], disk["bus"], disk["serial"], disk["bytes"]) == \
+        ("virtio2", "pci", "vda", 1 << 30)
+    assert disk["driver"] == {"name": "virtio_blk", "version": None,
+                              "kernels_own": False}
+    (disk,) = tree.json("queues", "/dev/vda")["disks"]
+    wanted = {name: value for name, value in COUNTERS.items()
+              if name not in ("ring", "free", "in_flight", "stopped",
+                              "a_later_one")}
+    wanted["completions"] = [int(count) for count in COUNTERS["completions"].split()]
+    for index, queue in enumerate(disk["queues"]):
+        assert queue == {
+            "queue": index, "type": "default", "cpus": [index], "irq": 24 + index,
+            "vector": "own", "affinity": [index], "effective_affinity": [index],
+            "interrupts": 40, "depth": 256, "ring": 256, "free": 256,
+            "in_flight": 0, "stopped": False, "counters": wanted}
+
+
+def test_many(tmp_path):
+    """26 disks of 64 queues, and more, in the order of their names."""
+    tree = Tree(tmp_path / "tree", cpus=64)
+    names = [f"vd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    for number, name in enumerate([*reversed(names), "vdaa"]):
+        tree.add_disk(name, number, queues=64)
+    disks = tree.json("queues")["disks"]
+    assert [disk["name"] for disk in disks] == [*names, "vdaa"]
+    for disk in disks:
+        assert [queue["cpus"] for queue in disk["queues"]] == \
+            [[cpu] for cpu in range(64)]
+    (line,) = tree.run("--json", "watch", "0.1", "1").stdout.splitlines()
+    assert sum(len(disk["queues"]) for disk in json.loads(line)["disks"]) == 27 * 64
+
+
+# Each way of being not well, alone: a file, what is in it, and the finding's id
+
+BLOCK = "sys/block/vda"
+PARAMETERS = "sys/module/virtio_blk/parameters"
+WAYS = [
+    (f"{BLOCK}/state", "stalled", "stalled"),
+    (f"{BLOCK}/state", "dead", "dead"),
+    (f"{BLOCK}/state", "recovering", "recovering"),
+    (f"{BLOCK}/state", "away", "away"),
+    (f"{BLOCK}/recovery/timeouts", "3", "timeouts"),
+    (f"{BLOCK}/recovery/lost_interrupts", "1", "lost-interrupts"),
+    (f"{BLOCK}/recovery/resets", "1", "resets"),
+    (f"{BLOCK}/device/features", bits(FEATURES - {9}), "no-flush"),
+    (f"{BLOCK}/device/features", bits(FEATURES - {29}), "no-event-index"),
+    (f"{BLOCK}/queue/write_cache", "write through", "flush-off"),
+    (f"{BLOCK}/lifetime/pre_eol_info", "0x03 urgent", "worn"),
+    (f"{BLOCK}/queue/scheduler", "none [mq-deadline]", "scheduler"),
+    (f"{BLOCK}/mq/0/nr_tags", "42", "small-ring"),
+    (f"{PARAMETERS}/queue_depth", "1000", "clamped-depth"),
+    ("proc/irq/25/smp_affinity_list", "0-3", "affinity"),
+    ("proc/irq/25/effective_affinity_list", "0", "affinity"),
+    ("sys/devices/system/cpu/online", "0-7", "few-queues"),
+]
+WELL = [
+    (f"{BLOCK}/state", "removing"),
+    (f"{BLOCK}/queue/scheduler", "none [kyber]"),
+    (f"{BLOCK}/lifetime/pre_eol_info", "0x01 normal"),
+    (f"{PARAMETERS}/queue_depth", "256"),
+    # A CPU that is offline gets no interrupts.
+    ("proc/irq/25/smp_affinity_list", "1,9"),
+    ("sys/devices/system/cpu/online", "0-1"),
+]
+COUNTED = [
+    ({"longest_wait_ms": 5000}, "long-wait"), ({"ioerr": 1}, "errors"),
+    ({"other_errors": 1}, "errors"), ({"unsupp": 1}, "unsupported"),
+    ({"ring_full": 300}, "ring-full"), ({"kicks": 19000}, "many-kicks"),
+    ({"type": "poll", "irq": 0}, "few-queues"),
+]
+COUNTED_WELL = [
+    {"longest_wait_ms": 4999}, {"ring_full": 200}, {"ring_full": 99, "reads": 5},
+    # Each request for itself: there is nothing to spare.
+    {"kicks": 19000, "completions": "0 5000 0 0 0 0 0"},
+]
+
+
+@pytest.mark.parametrize("path,text,id", WAYS)
+def test_finding(tree, path, text, id):
+    """doctor finds what a file tells, and nothing else; with advice."""
+    tree.write(path, text + "\n")
+    assert tree.findings() == {"vda": {id}}
+    done = tree.run("doctor")
+    assert done.returncode == 1
+    assert "vda: wrong: " in done.stdout or "vda: unwise: " in done.stdout
+    assert "why: " in done.stdout
+    assert "host: " in done.stdout or "guest: " in done.stdout
+
+
+@pytest.mark.parametrize("path,text", WELL)
+def test_no_finding(tree, path, text):
+    """What is no harm is not found."""
+    tree.write(path, text + "\n")
+    assert tree.findings() == {}
+
+
+@pytest.mark.parametrize("counters,id", COUNTED)
+def test_counted_finding(tree, counters, id):
+    """doctor finds what a queue's counters tell."""
+    tree.write_queue("vda", 2, **counters)
+    assert tree.findings() == {"vda": {id}}
+
+
+@pytest.mark.parametrize("counters", COUNTED_WELL)
+def test_no_counted_finding(tree, counters):
+    """Counters that are no worse than others' are well."""
+    tree.write_queue("vda", 2, **counters)
+    assert tree.findings() == {}
+
+
+@pytest.mark.parametrize("vector", ["-virtqueues", ""])
+def test_shared_vector(tree, vector):
+    """Queues that share an interrupt are found, and have the same number."""
+    tree.irqs = {24: (f"virtio2{vector}, virtio3{vector}", [1, 2, 3, 4])}
+    tree.write_interrupts()
+    assert tree.findings() == {"vda": {"shared-vector"}}
+    (disk,) = tree.json("queues")["disks"]
+    assert {(queue["irq"], queue["vector"], queue["interrupts"])
+            for queue in disk["queues"]} == \
+        {(24, "shared" if vector else "device", 10)}
+
+
+def test_kernels_own(tree):
+    """Without state and counters the driver is the kernel's own."""
+    (tree.path / BLOCK / "state").unlink()
+    shutil.rmtree(tree.path / BLOCK / "recovery")
+    shutil.rmtree(tree.path / "sys/kernel/debug/virtio_blk")
+    assert tree.findings() == {"vda": {"kernels-own-driver"}}
+    said = tree.json("queues")
+    assert all(queue["counters"] is queue["type"] is None
+               for queue in said["disks"][0]["queues"])
+    assert len(said["notes"]) == 1
+
+
+def test_copy_without_links(tree):
+    """A copy that has lost its links is understood all the same."""
+    (tree.path / BLOCK / "device").unlink()
+    (tree.path / "sys/bus/virtio/devices/virtio2/block/vda").mkdir(parents=True)
+    (disk,) = tree.json("list")["disks"]
+    assert disk["device"] == "virtio2"
+    assert {feature["bit"] for feature in disk["features"]} == FEATURES
+
+
+# Rates
+
+def watching(tree, *words):
+    return subprocess.Popen([careful(), f"--root={tree.path}", *words],
+                            stdout=subprocess.PIPE, text=True)
+
+
+def told(lines, name, *path):
+    """Return what a rate adds up to, over lines of watch's JSON."""
+    total = 0
+    for line in lines:
+        (disk,) = json.loads(line)["disks"]
+        where = disk
+        for step in path:
+            where = where[step]
+        total += where[name] * disk["seconds"]
+    return total
+
+
+def about(count):
+    """Return what equals a count but for the digits that were printed."""
+    return pytest.approx(count, rel=1e-4)
+
+
+def test_rates(tree):
+    """What is counted in between comes out as rates, of disk and queue."""
+    with watching(tree, "--json", "watch", "vda", "0.1", "9") as watch:
+        first = watch.stdout.readline()
+        tree.write_queue("vda", 1, reads=5600, read_bytes=5600 * 4096, kicks=1150,
+                         interrupts=1000, ring_full=9)
+        tree.write(f"{BLOCK}/stat",
+                   "605 0 4840 1210 6 0 48 30 0 20 40 0 0 0 0 4 10\n")
+        lines = watch.stdout.readlines()
+    assert watch.returncode == 0 and len(lines) == 8
+    assert told([first], "reads_per_second") == 0
+    for name, count in {"reads": 600, "read_bytes": 4800 * 512, "flushes": 2}.items():
+        assert told(lines, f"{name}_per_second") == about(count), name
+    for name, count in {"reads": 600, "bytes": 600 * 4096, "kicks": 150,
+                        "interrupts": 100, "ring_full": 9}.items():
+        assert told(lines, f"{name}_per_second", "queues", 1) == about(count), name
+        assert told(lines, f"{name}_per_second", "queues", 2) == 0, name
+    for line in lines:
+        (disk,) = json.loads(line)["disks"]
+        if disk["reads_per_second"]:
+            assert (disk["read_ms"], disk["write_ms"], disk["flush_ms"]) == \
+                (2, None, 2)
+        queue = disk["queues"][1]
+        if queue["reads_per_second"]:
+            assert (queue["kicks_per_request"],
+                    queue["requests_per_interrupt"]) == (0.25, 6)
+
+
+def test_rates_of_another_disk(tree):
+    """Counters that begin anew, or are another disk's, make no rates."""
+    with watching(tree, "--json", "watch", "vda", "0.1", "9") as watch:
+        watch.stdout.readline()
+        tree.write_queue("vda", 1, reads=1)
+        tree.write(f"{BLOCK}/stat", "1 0 8 1 0 0 0 0 0 0 0\n")
+        rates = [json.loads(line)["disks"][0] for line in watch.stdout]
+    assert None in [disk["reads_per_second"] for disk in rates]
+    assert None in [disk["queues"][1]["reads_per_second"] for disk in rates]
+    assert {disk["reads_per_second"] for disk in rates} == {None, 0}
+
+
+def test_disk_that_goes(tree):
+    """watch of a disk ends when that has gone; watch of all goes on."""
+    for words, status in ((("vda",), 2), ((), 0)):
+        with watching(tree, "--json", "watch", *words, "0.1", "9") as watch:
+            watch.stdout.readline()
+            os.rename(tree.path / BLOCK, tree.path / "gone")
+            rest = watch.stdout.readlines()
+        os.rename(tree.path / "gone", tree.path / BLOCK)
+        assert watch.returncode == status
+        assert len(rest) == 8 or status
+
+
+def test_terminal(tree):
+    """On a terminal tables are drawn in place, and are no larger than it is."""
+    for number in range(3, 9):
+        tree.add_disk(f"vd{'abcdefghi'[number]}", number)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+    with subprocess.Popen([careful(), f"--root={tree.path}", "watch", "0.1", "2"],
+                          stdout=theirs) as watch:
+        os.close(theirs)
+        output = b""
+        with contextlib.suppress(OSError):
+            while more := os.read(ours, 65536):
+                output += more
+    os.close(ours)
+    assert watch.returncode == 0
+    _, *screens = output.decode().split("\033[H")
+    assert len(screens) == 2
+    for screen in screens:
+        lines = re.sub(r"\033\[[KJ]", "", screen).splitlines()
+        assert len(lines) < 20 and max(map(len, lines)) < 60
+        assert "more lines" in lines[-1] and "vda " in screen
+
+
+# What no kernel would say
+
+ODD = [b"", b"\0" * 64, b"\xff" * 9000, b"-1\n", b"18446744073709551615\n",
+       b"99999999999999999999999999\n", b"0-4294967295\n", b"3-1,,-\n", b"a\n",
+       b"1 " * 5000, b"0x10\n", b"\n" * 5000, b"CPU" * 3000, b"%s%n%s%n\n",
+       b"1" * 200 + b"\n", b"[", b"]none[\n", b"\x1b[2J\"\\\xc3\n",
+       b"completions 1 2 3\nring -5\nreads\ncpus 9-1\ntype \x1b[31mpoll\n",
+       b"  40: 1 2 3 4 virtio2-req.0\n  40:\n99999999999: 1 virtio2\n"]
+
+
+def spoil(tree, chance):
+    """Put something odd in some of a tree's places."""
+    for path in sorted(tree.path.rglob("*")):
+        if path.is_dir() and not path.is_symlink() or chance.random() > 0.15:
+            continue
+        way = chance.choice(["odd"] * 6 + ["noise", "none", "directory", "fifo",
+                                           "loop", "cut"])
+        data = path.read_bytes() if path.is_file() else b""
+        path.unlink()
+        if way == "odd":
+            path.write_bytes(chance.choice(ODD))
+        elif way == "noise":
+            path.write_bytes(chance.randbytes(chance.randrange(20000)))
+        elif way == "directory":
+            path.mkdir()
+        elif way == "fifo":
+            os.mkfifo(path)
+        elif way == "loop":
+            path.symlink_to(path.name)
+        elif way == "cut":
+            path.write_bytes(data[:chance.randrange(len(data) + 1)])
+
+
+@pytest.mark.parametrize("seed", range(60 if os.environ.get("FULL") else 6))
+def test_odd_contents(tmp_path, seed):
+    """Whatever is in the files, what comes out is JSON, or text for a terminal."""
+    chance = random.Random(seed)
+    tree = Tree(tmp_path / "tree")
+    for number, name in enumerate(("vda", "vdb", "vdzzz")):
+        tree.add_disk(name, number)
+    for name in ("vd", "vda1", "vd\n", "vdabcdef", "vdé", "sda"):
+        (tree.path / "sys/block" / name).mkdir()
+    (tree.path / BLOCK / "mq/4294967296").mkdir()
+    (tree.path / BLOCK / "mq/-1").mkdir()
+    (tree.path / BLOCK / "mq/9999").mkdir()
+    spoil(tree, chance)
+    for words in (["list"], ["queues"], ["watch", "0.1", "1"], ["doctor"]):
+        done = tree.run(*words)
+        assert done.returncode in (0, 1) and done.stdout
+        assert re.fullmatch(r"[ -~\n]*", done.stdout)
+        done = tree.run("--json", *words)
+        assert done.returncode in (0, 1)
+        assert json.loads(done.stdout)["command"] == words[0]
+
+
+def test_files_that_come_and_go(tree):
+    """Disks and queues may go while they are looked at."""
+    stop = threading.Event()
+    places = [tree.path / BLOCK, tree.path / BLOCK / "mq/2",
+              tree.path / "sys/kernel/debug/virtio_blk", tree.path / "proc/irq/25"]
+
+    def move():
+        while not stop.is_set():
+            for place in places:
+                os.rename(place, tree.path / "away")
+                os.rename(tree.path / "away", place)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(4):
+            for words in (["list"], ["queues"], ["watch", "0.1", "1"]):
+                json.loads(tree.run("--json", *words).stdout)
+    finally:
+        stop.set()
+        mover.join()
+
+
+def test_completion():
+    """bash completes commands, options and disks."""
+    def complete(*words):
+        script = (f"source {SOURCES}/completion/vblkstat; COMP_WORDS=(\"$@\"); "
+                  'COMP_CWORD=$(($# - 1)); _vblkstat; echo "${COMPREPLY[@]}"')
+        return subprocess.run(["bash", "-c", script, "bash", "vblkstat", *words],
+                              check=True, stdout=subprocess.PIPE,
+                              text=True).stdout.split()
+
+    assert complete("") == list(COMMANDS)
+    assert complete("--json", "d") == ["doctor"]
+    assert "--json" in complete("-")
+    disks = [path.name for path in Path("/sys/block").glob("vd*")]
+    assert sorted(complete("queues", "")) == sorted(disks)
+
+
+# In a guest
+
+# What doctor should find, by disk; any of them may have waited on a busy host.
+FINDINGS = {
+    "four": set(), "one": {"few-queues"}, "small": {"small-ring"},
+    "shared": {"shared-vector"}, "plain": {"no-event-index"}, "slow": set(),
+}
+VBLKSTAT = "/run/vblkstat"
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    """A guest with four CPUs and a disk for each way of being not well."""
+    disks = [
+        Disk("four", "ram", 64 * MIB, queues=4),
+        Disk("one", queues=1),
+        Disk("small", queues=4, queue_size=16, seg_max_adjust=True),
+        Disk("shared", queues=4, vectors=2),
+        Disk("plain", queues=4, event_idx=False),
+        Disk("slow", queues=4),
+    ]
+    with Guest(kernel, cpus=4, disks=disks) as guest:
+        guest.put(static(), VBLKSTAT)
+        guest.run("mountpoint -q /sys/kernel/debug || "
+                  "mount -t debugfs none /sys/kernel/debug")
+        yield guest
+
+
+def ask(guest, words, status=0):
+    """Run vblkstat --json in the guest and return what it says."""
+    done = guest.run(f"{VBLKSTAT} --json {words}", check=False, timeout=120)
+    assert done.status == status, done.output
+    return json.loads(done.output)
+
+
+def by_id(guest, said):
+    """Return what is said of each disk, by the disk's id."""
+    names = {guest.dev(id): id for id in guest.disks}
+    return {names[disk["name"]]: disk for disk in said["disks"]}
+
+
+def check_list(guest, ours):
+    """list says what sysfs does."""
+    disks = by_id(guest, ask(guest, "list"))
+    assert set(disks) == set(guest.disks)
+    for id, disk in disks.items():
+        block = f"/sys/block/{guest.dev(id)}"
+        features = guest.sysfs(f"{block}/device/features")
+        assert [feature["bit"] for feature in disk["features"]] == \
+            [bit for bit, value in enumerate(features) if value == "1"]
+        assert disk["bytes"] == int(guest.sysfs(f"{block}/size")) * 512
+        assert disk["serial"] == id
+        assert disk["bus"] == "pci"
+        assert disk["driver"]["kernels_own"] is not ours
+        assert disk["state"] == (guest.sysfs(f"{block}/state") if ours else None)
+        assert disk["queues"]["total"] == guest.disks[id].queues
+        assert disk["depth"] == int(guest.sysfs(f"{block}/mq/0/nr_tags"))
+        assert not [feature for feature in disk["features"]
+                    if feature["name"] == feature["words"]]
+
+
+def check_queues(guest):
+    """queues says what /proc and sysfs do; return what it says by disk."""
+    disks = by_id(guest, ask(guest, "queues"))
+    layout = topology.read(guest)
+    for id, disk in disks.items():
+        known = layout.disks[id]
+        assert disk["device"] == known.virtio
+        assert {queue["queue"]: set(queue["cpus"]) for queue in disk["queues"]} \
+            == known.queues["default"]
+        for queue in disk["queues"]:
+            vector = {"own": f"req.{queue['queue']}",
+                      "shared": "virtqueues"}[queue["vector"]]
+            interrupt = known.interrupts[vector]
+            assert queue["irq"] == interrupt.number
+            assert set(queue["affinity"]) == interrupt.affinity
+            assert queue["effective_affinity"] == sorted(topology.parse_cpus(
+                guest.sysfs(f"/proc/irq/{queue['irq']}/effective_affinity_list")))
+    assert {queue["vector"] for queue in disks["shared"]["queues"]} == {"shared"}
+    return disks
+
+
+def check_counters(guest):
+    """Queues have the counters that debugfs has, none of which is moving."""
+    disks = ask(guest, "queues")["disks"]
+    listing = guest.run("cd /sys/kernel/debug/virtio_blk; grep . */queue*").output
+    known = {}
+    for line in listing.splitlines():
+        path, _, text = line.partition(":")
+        known.setdefault(path, {}).update([text.split(" ", 1)])
+    for disk in disks:
+        for queue in disk["queues"]:
+            lines = known.pop(f"{disk['name']}/queue{queue['queue']}")
+            for name in ("type", "ring", "free", "in_flight"):
+                assert str(queue[name]) == lines[name]
+            assert lines["irq"] in ("0", str(queue["irq"]))
+            completions = queue["counters"].pop("completions")
+            assert " ".join(map(str, completions)) == lines["completions"]
+            assert None not in queue["counters"].values()
+            assert queue["counters"] == {name: int(lines[name])
+                                         for name in queue["counters"]}
+        assert any(queue["counters"]["reads"] for queue in disk["queues"])
+    assert not known
+
+
+def check_watch(guest, counted):
+    """watch tells of no more than there was, and of most of it."""
+    name = guest.dev("four")
+    stat = f"/sys/block/{name}/stat"
+    load = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", iodepth=4,
+                     time_based=True, runtime=60, size="32m", numjobs=2)
+    first = int(guest.sysfs(stat).split()[0])
+    said = guest.run(
+        f"for i in $(seq 300); do read reads rest < {stat}; "
+        f"[ $reads -gt {first + 100} ] && break; sleep 0.1; done; cat {stat}; "
+        f"{VBLKSTAT} --json watch {name} 0.5 3; cat {stat}").output.splitlines()
+    load.kill()
+    before, *lines, after = said
+    ended = int(after.split()[0]) - int(before.split()[0])
+    assert 0.5 * ended < told(lines, "reads_per_second") <= ended + 1
+    for line in lines:
+        (disk,) = json.loads(line)["disks"]
+        assert disk["read_ms"] > 0
+        assert sum(queue["interrupts_per_second"] for queue in disk["queues"]) > 0
+        if counted:
+            # Requests that are on their way are counted by one, not the other.
+            reads = sum(queue["reads_per_second"] for queue in disk["queues"])
+            assert abs(reads - disk["reads_per_second"]) * disk["seconds"] < \
+                0.2 * reads * disk["seconds"] + 20
+
+
+def findings(guest, seconds=0.5, status=1):
+    """Return the ids of doctor's findings by the disk's id."""
+    said = ask(guest, f"doctor {seconds}", status)
+    names = {guest.dev(id): id for id in guest.disks}
+    found = {id: set() for id in guest.disks}
+    for finding in said["findings"]:
+        assert finding["what"] and finding["why"]
+        assert finding["host"] or finding["guest"]
+        found[names[finding["disk"]]].add(finding["id"])
+    return {id: ids - {"long-wait"} for id, ids in found.items()}
+
+
+@pytest.mark.kernels("6.12")
+def test_list(guest):
+    """list says what sysfs does, in words as well."""
+    check_list(guest, ours=True)
+    text = guest.run(f"{VBLKSTAT} list").output
+    assert "event index" in text and "the kernel's own" not in text
+
+
+@pytest.mark.kernels("6.12")
+def test_queues(guest):
+    """queues says what sysfs, procfs and the driver's counters do."""
+    check_queues(guest)
+    check_counters(guest)
+
+
+@pytest.mark.kernels("6.12")
+def test_watch(guest):
+    """watch's rates come to what the block layer counts."""
+    check_watch(guest, counted=True)
+
+
+@pytest.mark.kernels("6.12")
+def test_doctor(guest):
+    """Each disk has its own flaw found, and no other."""
+    assert findings(guest) == FINDINGS
+    done = guest.run(f"{VBLKSTAT} doctor {guest.dev('one')} 0.1", check=False)
+    assert done.status == 1 and "num-queues" in done.output
+    ask(guest, f"doctor {guest.dev('four')} 0.1", status=0)
+
+
+# The files of a disk that vblkstat looks at, and no others: to read some does things.
+_COPY = """
+mkdir -p /run/copy; cd /
+for name in stat inflight state size cache_type diskseq mq/*/cpu_list mq/*/nr_tags \\
+    queue/scheduler queue/write_cache; do
+    files="$files sys/block/{disk}/$name"
+done
+for irq in {irqs}; do files="$files proc/irq/$irq/*_list"; done
+cp --parents $files sys/devices/system/cpu/online proc/interrupts \\
+    sys/bus/virtio/devices/{device}/features \\
+    sys/bus/virtio/devices/{device}/block/{disk}/size \\
+    sys/kernel/debug/virtio_blk/{disk}/queue* /run/copy
+"""
+
+
+@pytest.mark.kernels("6.12")
+def test_doctor_affinity(guest):
+    """An interrupt that was moved away from its queue's CPUs is found."""
+    # The kernel keeps those that it has spread: one is moved in a copy.
+    disk = by_id(guest, ask(guest, "queues"))["four"]
+    irqs = [queue["irq"] for queue in disk["queues"]]
+    guest.run(_COPY.format(disk=disk["name"], device=disk["device"],
+                           irqs=" ".join(map(str, irqs))))
+    copied = f"--root=/run/copy doctor {disk['name']}"
+    ask(guest, copied, status=0)
+    guest.run(f"echo 0-3 > /run/copy/proc/irq/{irqs[2]}/smp_affinity_list")
+    said = ask(guest, copied, status=1)
+    assert [finding["id"] for finding in said["findings"]] == ["affinity"]
+    assert f"IRQ {irqs[2]}" in said["findings"][0]["what"]
+
+
+@pytest.mark.kernels("6.12")
+def test_doctor_stuck(guest):
+    """Requests that do not end are found, and list does not wait for them."""
+    name = guest.dev("slow")
+
+    def limit(bytes):
+        guest.qmp("block_set_io_throttle", bps=bytes, bps_rd=0, bps_wr=0, iops=0,
+                  iops_rd=0, iops_wr=0,
+                  id="/machine/peripheral/slow/virtio-backend")
+
+    limit(1)
+    reader = guest.start(f"for i in 1 2; do dd if=/dev/{name} of=/dev/null bs=64k "
+                         "count=1 skip=$i iflag=direct & done; wait")
+    try:
+        guest.run(f"for i in $(seq 100); do awk '{{ exit !($1 > 0) }}' "
+                  f"/sys/block/{name}/inflight && exit 0; sleep 0.1; done; exit 1")
+        guest.run("sleep 1")
+        found = findings(guest)
+        listed = by_id(guest, ask(guest, "list"))["slow"]["serial"]
+    finally:
+        limit(0)
+    reader.wait()
+    assert found == FINDINGS | {"slow": {"stuck"}}
+    assert listed in ("slow", None)
+    assert "stuck" not in findings(guest)["slow"]
+
+
+@pytest.mark.kernels("6.12")
+def test_without_debugfs(guest):
+    """Without debugfs, or root, all works but for the counters; it is said why."""
+    plain = f"setpriv --reuid=65534 --clear-groups {VBLKSTAT} --json"
+    said = json.loads(guest.run(f"{plain} queues").output)
+    assert any("root" in note for note in said["notes"])
+    guest.run("umount -R /sys/kernel/debug")
+    try:
+        said = ask(guest, "queues")
+        assert any("mount -t debugfs" in note for note in said["notes"])
+        for disk in by_id(guest, said).values():
+            assert all(queue["counters"] is None and queue["irq"]
+                       for queue in disk["queues"])
+        assert findings(guest, 0.1) == FINDINGS
+        text = guest.run(f"{VBLKSTAT} queues").output
+        assert text.count("mount -t debugfs") == 1
+    finally:
+        guest.run("mount -t debugfs none /sys/kernel/debug")
+
+
+@pytest.mark.kernels("6.12")
+@pytest.mark.module
+def test_kernels_own_driver(guest):
+    """All works with the kernel's own driver, but for the counters."""
+    guest.unload()
+    guest.load_stock()
+    try:
+        check_list(guest, ours=False)
+        for disk in check_queues(guest).values():
+            assert {queue["type"] for queue in disk["queues"]} == {"default"}
+            assert {queue["counters"] for queue in disk["queues"]} == {None}
+        check_watch(guest, counted=False)
+        found = findings(guest, 0.1)
+        assert all("kernels-own-driver" in ids for ids in found.values())
+        assert "few-queues" in found["one"] and "shared-vector" in found["shared"]
+        assert "the kernel's own" in guest.run(f"{VBLKSTAT} list").output
+    finally:
+        guest.unload()
+        guest.load()

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the driver counts: in debugfs, virtio_blk/vdX/queueN, lines of a name and
+ * a value.  Names that are not known here are those of a later driver.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "vblkstat.h"
+
+const char *const counter_names[NR_COUNTERS] = {
+	[C_IRQ] = "irq",
+	[C_RING] = "ring",
+	[C_FREE] = "free",
+	[C_IN_FLIGHT] = "in_flight",
+	[C_STOPPED] = "stopped",
+	[C_READS] = "reads",
+	[C_READ_BYTES] = "read_bytes",
+	[C_WRITES] = "writes",
+	[C_WRITE_BYTES] = "write_bytes",
+	[C_FLUSHES] = "flushes",
+	[C_DISCARDS] = "discards",
+	[C_DISCARD_BYTES] = "discard_bytes",
+	[C_WRITE_ZEROES] = "write_zeroes",
+	[C_WRITE_ZEROES_BYTES] = "write_zeroes_bytes",
+	[C_SECURE_ERASES] = "secure_erases",
+	[C_SECURE_ERASE_BYTES] = "secure_erase_bytes",
+	[C_ZONE_APPENDS] = "zone_appends",
+	[C_ZONE_APPEND_BYTES] = "zone_append_bytes",
+	[C_ZONE_OPS] = "zone_ops",
+	[C_OTHERS] = "others",
+	[C_KICKS] = "kicks",
+	[C_KICKS_SPARED] = "kicks_spared",
+	[C_INTERRUPTS] = "interrupts",
+	[C_RING_FULL] = "ring_full",
+	[C_REQUEUES] = "requeues",
+	[C_IOERR] = "ioerr",
+	[C_UNSUPP] = "unsupp",
+	[C_OTHER_ERRORS] = "other_errors",
+	[C_LONGEST_WAIT_MS] = "longest_wait_ms",
+	[C_TIMEOUTS] = "timeouts",
+	[C_LOST_INTERRUPTS] = "lost_interrupts",
+	[C_RESENT] = "resent",
+};
+
+static void take_batches(struct queue *queue, const char *value)
+{
+	uint64_t batches[NR_BATCHES];
+	char *end;
+
+	for (unsigned int i = 0; i < NR_BATCHES; i++) {
+		batches[i] = parse_number(value, &end);
+		if (batches[i] == UNKNOWN)
+			return;
+		value = end;
+	}
+	memcpy(queue->batches, batches, sizeof(batches));
+}
+
+static void take_line(struct queue *queue, char *line)
+{
+	char *value = strchr(line, ' '), *end;
+
+	if (!value)
+		return;
+	*value++ = '\0';
+	if (!strcmp(line, "type")) {
+		copy_text(queue->type, sizeof(queue->type), value);
+	} else if (!strcmp(line, "cpus")) {
+		if (!queue->cpus.known)
+			cpus_parse(&queue->cpus, value);
+	} else if (!strcmp(line, "completions")) {
+		take_batches(queue, value);
+	} else {
+		for (unsigned int i = 0; i < NR_COUNTERS; i++)
+			if (!strcmp(line, counter_names[i]))
+				queue->counter[i] = parse_number(value, &end);
+	}
+}
+
+/* What blk-mq itself has in debugfs, whoever drives the disk. */
+static void read_block_layer(const struct disk *disk, struct queue *queue)
+{
+	static const char in_use[] = "busy=";
+	char text[MAX_TEXT], *found, *end;
+
+	if (!queue->type[0] &&
+	    read_text(text, sizeof(text), "/sys/kernel/debug/block/%s/hctx%u/type",
+		      disk->name, queue->index))
+		copy_text(queue->type, sizeof(queue->type), text);
+	if (!read_text(text, sizeof(text), "/sys/kernel/debug/block/%s/hctx%u/tags",
+		       disk->name, queue->index))
+		return;
+	found = strstr(text, in_use);
+	if (found)
+		queue->busy = parse_number(found + strlen(in_use), &end);
+}
+
+static bool read_queue(char *text, const struct disk *disk,
+		       const struct queue *queue)
+{
+	if (read_text(text, MAX_TEXT, "/sys/kernel/debug/%s/%s/queue%u",
+		      disk->driver, disk->name, queue->index))
+		return true;
+	return errno == ENOENT &&
+	       read_text(text, MAX_TEXT, "/sys/kernel/debug/virtio_blk/%s/queue%u",
+			 disk->name, queue->index);
+}
+
+/* Read what debugfs has on a queue; without it all stays UNKNOWN. */
+void counters_read(const struct disk *disk, struct queue *queue)
+{
+	char text[MAX_TEXT], *line, *save;
+
+	for (unsigned int i = 0; i < NR_COUNTERS; i++)
+		queue->counter[i] = UNKNOWN;
+	for (unsigned int i = 0; i < NR_BATCHES; i++)
+		queue->batches[i] = UNKNOWN;
+	queue->busy = UNKNOWN;
+	queue->counted = read_queue(text, disk, queue);
+	if (!queue->counted && errno == EPERM)
+		note("this kernel is locked down, and shows no counters of queues");
+	for (line = strtok_r(text, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save))
+		take_line(queue, line);
+	read_block_layer(disk, queue);
+}
+
+static uint64_t sum(const struct queue *queue, const enum counter *counters,
+		    unsigned int count)
+{
+	uint64_t total = 0;
+
+	if (!queue->counted)
+		return UNKNOWN;
+	for (unsigned int i = 0; i < count; i++)
+		if (queue->counter[counters[i]] != UNKNOWN)
+			total += queue->counter[counters[i]];
+	return total;
+}
+
+/* Return how many requests a queue has sent, UNKNOWN without counters. */
+uint64_t counters_requests(const struct queue *queue)
+{
+	static const enum counter kinds[] = {
+		C_READS, C_WRITES, C_FLUSHES, C_DISCARDS, C_WRITE_ZEROES,
+		C_SECURE_ERASES, C_ZONE_APPENDS, C_ZONE_OPS, C_OTHERS,
+	};
+
+	return sum(queue, kinds, ARRAY_SIZE(kinds));
+}
+
+/* Return how many bytes were read and written. */
+uint64_t counters_bytes(const struct queue *queue)
+{
+	static const enum counter kinds[] = {
+		C_READ_BYTES, C_WRITE_BYTES, C_ZONE_APPEND_BYTES,
+	};
+
+	return sum(queue, kinds, ARRAY_SIZE(kinds));
+}

@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The disks, from sysfs. */
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+
+#include "vblkstat.h"
+
+#define SYSFS_MAGIC	0x62656572
+
+static DIR *open_directory(const char *path)
+{
+	char whole[PATH_MAX];
+
+	return root_path(whole, sizeof(whole), "%s", path) ? opendir(whole) :
+							     NULL;
+}
+
+/* Return the next name in a directory; at its end close it and return NULL. */
+static const char *next_entry(DIR *directory)
+{
+	struct dirent *entry;
+
+	if (!directory)
+		return NULL;
+	while ((entry = readdir(directory)))
+		if (entry->d_name[0] != '.')
+			return entry->d_name;
+	closedir(directory);
+	return NULL;
+}
+
+/* The disk's device */
+
+static void find_transport(struct disk *disk)
+{
+	char bus[32];
+
+	read_link(bus, sizeof(bus), "/sys/block/%s/device/../subsystem",
+		  disk->name);
+	copy_text(disk->transport, sizeof(disk->transport),
+		  strcmp(bus, "platform") ? bus : "mmio");
+}
+
+static bool is_device_of(const struct disk *disk, const char *device)
+{
+	char path[PATH_MAX];
+	DIR *directory;
+
+	if (strlen(device) >= sizeof(disk->device))
+		return false;
+	snprintf(path, sizeof(path), "/sys/bus/virtio/devices/%s/block/%s",
+		 device, disk->name);
+	directory = open_directory(path);
+	if (directory)
+		closedir(directory);
+	return directory;
+}
+
+/* Some copies of sysfs have no links: look for the disk below the devices. */
+static void find_device(struct disk *disk)
+{
+	DIR *devices = open_directory("/sys/bus/virtio/devices");
+	const char *name;
+
+	while ((name = next_entry(devices)))
+		if (!disk->device[0] && is_device_of(disk, name))
+			copy_text(disk->device, sizeof(disk->device), name);
+}
+
+static void read_features(struct disk *disk)
+{
+	char text[MAX_FEATURES + 8];
+	size_t length;
+
+	read_text(text, sizeof(text), "/sys/bus/virtio/devices/%s/features",
+		  disk->device);
+	if (!text[0])
+		read_text(text, sizeof(text), "/sys/block/%s/device/features",
+			  disk->name);
+	length = strspn(text, "01");
+	disk->features_known = length && !text[length] && length <= MAX_FEATURES;
+	for (size_t i = 0; disk->features_known && i < length; i++)
+		disk->features[i] = text[i] == '1';
+}
+
+static void read_driver(struct disk *disk)
+{
+	char text[sizeof(disk->version)];
+
+	if (!read_link(disk->driver, sizeof(disk->driver),
+		       "/sys/block/%s/device/driver", disk->name))
+		strcpy(disk->driver, "virtio_blk");
+	read_text(text, sizeof(text), "/sys/module/%s/version", disk->driver);
+	copy_text(disk->version, sizeof(disk->version), text);
+	read_text(text, sizeof(text), "/sys/block/%s/state", disk->name);
+	copy_text(disk->state, sizeof(disk->state), text);
+	/* The kernel's own driver has neither. */
+	disk->ours = disk->state[0] || disk->version[0];
+}
+
+/* The disk itself */
+
+static void read_word(char *to, size_t size, const char *name, const char *file)
+{
+	char text[256];
+
+	read_text(text, sizeof(text), "/sys/block/%s/%s", name, file);
+	copy_text(to, size, text);
+}
+
+/* "none [mq-deadline] kyber": the one in brackets is in use. */
+static void read_scheduler(struct disk *disk)
+{
+	char text[256], *first, *end;
+
+	read_text(text, sizeof(text), "/sys/block/%s/queue/scheduler",
+		  disk->name);
+	first = strchr(text, '[');
+	end = first ? strchr(first, ']') : NULL;
+	if (end) {
+		*end = '\0';
+		copy_text(disk->scheduler, sizeof(disk->scheduler), first + 1);
+	} else {
+		copy_text(disk->scheduler, sizeof(disk->scheduler), text);
+	}
+}
+
+static void read_stat(struct disk *disk)
+{
+	char text[512], *next = text, *end;
+
+	for (unsigned int i = 0; i < NR_STATS; i++)
+		disk->stat[i] = UNKNOWN;
+	disk->when = clock_now();
+	if (!read_text(text, sizeof(text), "/sys/block/%s/stat", disk->name))
+		return;
+	for (unsigned int i = 0; i < NR_STATS; i++) {
+		disk->stat[i] = parse_number(next, &end);
+		if (end == next)
+			return;
+		next = end;
+	}
+}
+
+static void read_in_flight(struct disk *disk)
+{
+	uint64_t reads, writes;
+	char text[64], *end;
+
+	disk->in_flight = disk->stat[S_IN_FLIGHT];
+	if (!read_text(text, sizeof(text), "/sys/block/%s/inflight", disk->name))
+		return;
+	reads = parse_number(text, &end);
+	writes = parse_number(end, &end);
+	if (reads != UNKNOWN && writes != UNKNOWN)
+		disk->in_flight = reads + writes;
+}
+
+/* Its queues */
+
+/* Add a queue; all: how many there are of all disks together. */
+static void add_queue(struct disk *disk, const char *name, unsigned int *all)
+{
+	struct queue *queue;
+	uint64_t index;
+	char *end;
+
+	index = parse_number(name, &end);
+	if (*end || index > UINT16_MAX)
+		return;
+	if (disk->nr_queues >= MAX_QUEUES || *all >= MAX_ALL_QUEUES) {
+		note("there are more queues than vblkstat looks at");
+		return;
+	}
+	disk->queues = grow(disk->queues, disk->nr_queues, sizeof(*queue));
+	queue = &disk->queues[disk->nr_queues++];
+	memset(queue, 0, sizeof(*queue));
+	queue->index = index;
+	++*all;
+}
+
+static int compare_queues(const void *one, const void *other)
+{
+	return (int)((const struct queue *)one)->index -
+	       (int)((const struct queue *)other)->index;
+}
+
+static void read_queue(const struct machine *machine, const struct disk *disk,
+		       struct queue *queue)
+{
+	cpus_read(&queue->cpus, "/sys/block/%s/mq/%u/cpu_list", disk->name,
+		  queue->index);
+	queue->depth = read_number("/sys/block/%s/mq/%u/nr_tags", disk->name,
+				   queue->index);
+	counters_read(disk, queue);
+	interrupts_find(machine->interrupts, disk->device, queue);
+	if (queue->vector == VECTOR_NONE && queue->counter[C_IRQ] != UNKNOWN &&
+	    queue->counter[C_IRQ]) {
+		queue->vector = VECTOR_OWN;
+		queue->irq = queue->counter[C_IRQ];
+	}
+	if (queue->irq == UNKNOWN)
+		return;
+	cpus_read(&queue->affinity, "/proc/irq/%llu/smp_affinity_list",
+		  (unsigned long long)queue->irq);
+	cpus_read(&queue->effective, "/proc/irq/%llu/effective_affinity_list",
+		  (unsigned long long)queue->irq);
+}
+
+static void read_queues(const struct machine *machine, struct disk *disk,
+			unsigned int *all)
+{
+	const char *name;
+	char path[64];
+	DIR *queues;
+
+	snprintf(path, sizeof(path), "/sys/block/%s/mq", disk->name);
+	queues = open_directory(path);
+	while ((name = next_entry(queues)))
+		add_queue(disk, name, all);
+	if (disk->nr_queues)
+		qsort(disk->queues, disk->nr_queues, sizeof(*disk->queues),
+		      compare_queues);
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		read_queue(machine, disk, &disk->queues[i]);
+}
+
+static void read_disk(const struct machine *machine, struct disk *disk,
+		      unsigned int *all)
+{
+	const char *name = disk->name;
+
+	if (!read_link(disk->device, sizeof(disk->device),
+		       "/sys/block/%s/device", name))
+		find_device(disk);
+	find_transport(disk);
+	read_features(disk);
+	read_driver(disk);
+	disk->seq = read_number("/sys/block/%s/diskseq", name);
+	disk->sectors = read_number("/sys/block/%s/size", name);
+	disk->read_only = read_number("/sys/block/%s/ro", name);
+	disk->iostats = read_number("/sys/block/%s/queue/iostats", name);
+	read_word(disk->cache_type, sizeof(disk->cache_type), name, "cache_type");
+	read_word(disk->write_cache, sizeof(disk->write_cache), name,
+		  "queue/write_cache");
+	read_word(disk->zoned, sizeof(disk->zoned), name, "queue/zoned");
+	read_scheduler(disk);
+	disk->timeouts = read_number("/sys/block/%s/recovery/timeouts", name);
+	disk->lost_interrupts =
+		read_number("/sys/block/%s/recovery/lost_interrupts", name);
+	disk->resets = read_number("/sys/block/%s/recovery/resets", name);
+	read_queues(machine, disk, all);
+	read_stat(disk);
+	read_in_flight(disk);
+}
+
+/* All disks */
+
+/* "vda" to "vdzzz", or "vdmqa" to "vdmqzzz"; no partitions. */
+static bool is_disk_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	if (strncmp(name, "vd", 2) || length < 3 || length > 7)
+		return false;
+	for (size_t i = 2; i < length; i++)
+		if (name[i] < 'a' || name[i] > 'z')
+			return false;
+	return true;
+}
+
+static bool is_wanted(const struct request *request, const char *name)
+{
+	for (unsigned int i = 0; i < request->nr_disks; i++)
+		if (!strcmp(request->disks[i], name))
+			return true;
+	return !request->nr_disks;
+}
+
+static void add_disk(struct machine *machine, const char *name)
+{
+	struct disk *disk;
+
+	if (machine->nr_disks >= MAX_DISKS) {
+		note("there are more disks than vblkstat looks at");
+		return;
+	}
+	machine->disks = grow(machine->disks, machine->nr_disks, sizeof(*disk));
+	disk = &machine->disks[machine->nr_disks++];
+	memset(disk, 0, sizeof(*disk));
+	strcpy(disk->name, name);
+}
+
+/* vda to vdz, then vdaa. */
+static int compare_disks(const void *one, const void *other)
+{
+	const char *first = ((const struct disk *)one)->name;
+	const char *second = ((const struct disk *)other)->name;
+	int longer = (int)strlen(first) - (int)strlen(second);
+
+	return longer ? longer : strcmp(first, second);
+}
+
+/* Tell how many queues of this driver there are, and how many are counted. */
+static void count_queues(const struct machine *machine, unsigned int *ours,
+			 unsigned int *counted)
+{
+	*ours = 0;
+	*counted = 0;
+	for (unsigned int i = 0; i < machine->nr_disks; i++) {
+		const struct disk *disk = &machine->disks[i];
+
+		for (unsigned int j = 0; disk->ours && j < disk->nr_queues; j++) {
+			*counted += disk->queues[j].counted;
+			++*ours;
+		}
+	}
+}
+
+/* Say how to get the counters, if they are not there. */
+static void note_counters(const struct machine *machine)
+{
+	unsigned int ours, counted;
+	DIR *directory;
+	bool empty;
+
+	count_queues(machine, &ours, &counted);
+	if (!machine->nr_disks || (ours && counted == ours))
+		return;
+	directory = open_directory("/sys/kernel/debug");
+	if (!directory) {
+		note(errno == EACCES ?
+		     "run it as root for counters and types of queues" :
+		     "this kernel has no debugfs, and so no counters and types of queues");
+		return;
+	}
+	empty = !next_entry(directory);
+	if (!empty)
+		closedir(directory);
+	if (empty && machine->live)
+		note("for counters and types of queues: mount -t debugfs none %s/sys/kernel/debug",
+		     root);
+	else if (ours && !counted)
+		note("this driver has no counters by queue: it is built without, or older");
+	else if (!ours)
+		note("the kernel's own driver has no counters by queue");
+}
+
+static bool is_live(void)
+{
+	struct statfs status;
+	char path[PATH_MAX];
+
+	return root_path(path, sizeof(path), "/sys") && !statfs(path, &status) &&
+	       status.f_type == SYSFS_MAGIC;
+}
+
+static void read_disks(struct machine *machine, const struct request *request)
+{
+	DIR *directory = open_directory("/sys/block");
+	unsigned int all = 0;
+	const char *name;
+
+	if (!directory)
+		fail("cannot read %s/sys/block: %s; is there a sysfs?", root,
+		     strerror(errno));
+	while ((name = next_entry(directory)))
+		if (is_disk_name(name) && is_wanted(request, name))
+			add_disk(machine, name);
+	if (machine->nr_disks)
+		qsort(machine->disks, machine->nr_disks, sizeof(*machine->disks),
+		      compare_disks);
+	for (unsigned int i = 0; i < machine->nr_disks; i++)
+		read_disk(machine, &machine->disks[i], &all);
+}
+
+/*
+ * Look at the machine.  False, and told on standard error, if a disk that is
+ * named is not there; machine_free() is to be called all the same.
+ */
+bool machine_read(struct machine *machine, const struct request *request)
+{
+	memset(machine, 0, sizeof(*machine));
+	machine->live = is_live();
+	cpus_read(&machine->online, "/sys/devices/system/cpu/online");
+	machine->interrupts = interrupts_read();
+	read_disks(machine, request);
+	note_counters(machine);
+	for (unsigned int i = 0; i < request->nr_disks; i++) {
+		if (machine_disk(machine, request->disks[i]))
+			continue;
+		fprintf(stderr,
+			"vblkstat: no virtio-blk disk %s; \"vblkstat list\" has those that are there\n",
+			request->disks[i]);
+		return false;
+	}
+	return true;
+}
+
+void machine_free(struct machine *machine)
+{
+	for (unsigned int i = 0; i < machine->nr_disks; i++)
+		free(machine->disks[i].queues);
+	free(machine->disks);
+	interrupts_free(machine->interrupts);
+	memset(machine, 0, sizeof(*machine));
+}
+
+/* Show the disks as they are now, in one of two ways; return an exit status. */
+int machine_show(const struct request *request,
+		 void (*json)(const struct machine *machine),
+		 void (*text)(const struct machine *machine))
+{
+	struct machine machine;
+	bool found = machine_read(&machine, request);
+
+	if (found && request->json) {
+		json(&machine);
+	} else if (found && !machine.nr_disks) {
+		puts("no virtio-blk disks");
+	} else if (found) {
+		text(&machine);
+		notes_print(stderr);
+	}
+	machine_free(&machine);
+	return found ? ALL_WELL : FAILED;
+}
+
+struct disk *machine_disk(const struct machine *machine, const char *name)
+{
+	for (unsigned int i = 0; i < machine->nr_disks; i++)
+		if (!strcmp(machine->disks[i].name, name))
+			return &machine->disks[i];
+	return NULL;
+}
+
+/* Return how many queues a disk has of a type, "" for those of none known. */
+unsigned int disk_queues(const struct disk *disk, const char *type)
+{
+	unsigned int count = 0;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		count += !strcmp(disk->queues[i].type, type);
+	return count;
+}
+
+/* Return what a queue has in flight: with the device, or as blk-mq sees it. */
+uint64_t queue_in_flight(const struct queue *queue)
+{
+	return queue->counter[C_IN_FLIGHT] != UNKNOWN ?
+	       queue->counter[C_IN_FLIGHT] : queue->busy;
+}
