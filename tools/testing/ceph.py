@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A Ceph cluster of our own, on this host, for disks that live on it.
+
+    with Cluster() as cluster:
+        cluster.create("disk", 256 << 20)
+        Disk("disk", node=cluster.node("disk"))
+
+Its programs are Debian's.  They are unpacked into the cache, not installed: the
+packages would have services started that outlast the tests.  They listen on the
+loopback interface alone, ask for no authentication, and keep all their files in one
+directory, which is removed with them.
+"""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import uuid
+
+from vm import cache, debian, host, process, qemu_dist
+from vm.ui import step
+
+GIB = 1 << 30
+# What rbd gives back when it is discarded, a whole one at a time.
+OBJECT = 1 << 20
+POOL = "rbd"
+REPLICAS = 3
+# With fewer replicas than this a write is not done, and waits.
+MIN_REPLICAS = 2
+
+_PACKAGES = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common")
+# Of what they depend on, what these programs themselves use.
+_NEEDED = (r"lib(?!c6$|c-bin)|zlib1g|ceph-(?!mgr-modules)|"
+           r"python3(\.11(-minimal)?|-(ceph-argparse|rados|prettytable|wcwidth))$")
+_TRIPLET = "x86_64-linux-gnu"
+_MIB_NEEDED = 1500
+_COMMAND_SECONDS = 60
+# A busy host takes its time; an idle one needs some 10 s.
+_SETTLE_SECONDS = 120
+
+_CONF = """\
+[global]
+fsid = {fsid}
+mon_host = v2:127.0.0.1:{port}
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+ms_bind_msgr1 = false
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+
+run_dir = {here}
+crash_dir = {here}
+log_file = {here}/$name.log
+admin_socket = {here}/$name.asok
+keyring = {here}/keyring
+mon_data = {here}/$name
+mgr_data = {here}/$name
+osd_data = {here}/$name
+erasure_code_dir = {libraries}/ceph/erasure-code
+plugin_dir = {libraries}/ceph
+osd_class_dir = {libraries}/rados-classes
+# The manager is there to count; what it could do beside that is in modules.
+mgr_module_path = {here}
+mgr_initial_modules =
+
+osd_pool_default_size = {replicas}
+osd_pool_default_min_size = {min_replicas}
+osd_pool_default_pg_num = 8
+osd_pool_default_pg_autoscale_mode = off
+# Replicas are on different OSDs, not hosts.
+osd_crush_chooseleaf_type = 0
+mon_osd_min_down_reporters = 1
+# A host's disk that is nearly full is no reason to stop.
+mon_data_avail_warn = 1
+mon_data_avail_crit = 1
+bluestore_block_size = {size}
+bluestore_cache_autotune = false
+bluestore_cache_size = 67108864
+osd_op_num_shards = 1
+osd_op_num_threads_per_shard = 2
+
+[client]
+log_file =
+admin_socket =
+# What QEMU's client has not been told to flush stays in its memory: a flush that is
+# lost does not go unnoticed.
+rbd_cache_policy = writeback
+rbd_cache_max_dirty_age = 600
+"""
+
+
+class CephError(Exception):
+    """The cluster did not do what it was told to."""
+
+
+def programs():
+    """Return the directory of Ceph's programs, downloaded if need be (95 MB)."""
+    def build(directory):
+        def unpack():
+            debian.unpack([package
+                           for package in debian.closure(_PACKAGES, "bookworm")
+                           if re.match(_NEEDED, package.name)], directory)
+
+        with step("getting Ceph from Debian"):
+            debian.current(unpack)
+
+    return cache.populate("ceph", build, mib=700)
+
+
+def need_driver():
+    """See to it that QEMU has its driver for rbd, which is a module."""
+    # The lists that QEMU prints name those that are not there, too.
+    said = subprocess.run(
+        [*qemu_dist.find("qemu-img"), "info", "--image-opts",
+         "driver=rbd,pool=none,image=none,conf=/nonexistent"], text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if "Unknown driver" in said.stdout:
+        host.need("ceph")
+
+
+def free_port():
+    """Return a TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """One monitor, one manager and some OSDs, for as long as a with block runs.
+
+    osds: how many; size: of each one's file, in bytes, which is sparse.
+    """
+
+    def __init__(self, osds=REPLICAS, size=2 * GIB):
+        self.osds = range(osds)
+        self._size = size
+        need_driver()
+        self._programs = programs()
+        self._daemons = {}
+        self.directory = None
+
+    def __enter__(self):
+        self.directory = process.work_directory()
+        try:
+            cache.require_space(self.directory, _MIB_NEEDED,
+                                "set TMPDIR to a directory with more space")
+            with step(f"starting a Ceph cluster with {len(self.osds)} OSDs"):
+                self._set_up()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._end()
+
+    def _end(self):
+        for daemon in self._daemons.values():
+            process.end(daemon)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # Setting it up
+
+    @property
+    def conf(self):
+        """The file that tells a client where the cluster is."""
+        return self.directory / "ceph.conf"
+
+    def _set_up(self):
+        libraries = self._programs / "usr/lib" / _TRIPLET
+        fsid, port = uuid.uuid4(), free_port()
+        self.conf.write_text(_CONF.format(
+            fsid=fsid, port=port, here=self.directory, libraries=libraries,
+            size=self._size, replicas=REPLICAS, min_replicas=MIN_REPLICAS))
+        # Somebody looks for it, although there is no authentication.
+        (self.directory / "keyring").touch()
+        monmap = self.directory / "monmap"
+        self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a",
+                  f"[v2:127.0.0.1:{port}]", monmap)
+        self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap)
+        self._start("mon", "a")
+        (self.directory / "mgr.a").mkdir()
+        self._start("mgr", "a")
+        for osd in self.osds:
+            identity = uuid.uuid4()
+            self.ceph("osd", "new", identity)
+            (self.directory / f"osd.{osd}").mkdir()
+            self._run("ceph-osd", "-i", osd, "--mkfs", "--osd-uuid", identity)
+            self._start("osd", osd)
+        self.ceph("osd", "pool", "create", POOL)
+        self.wait_for(self.clean, "clean")
+
+    def _start(self, kind, name):
+        self._daemons[f"{kind}.{name}"] = process.spawn(
+            [*self._words(f"ceph-{kind}"), "-f", "-i", name],
+            self.directory / f"{kind}.{name}.output")
+
+    def _words(self, program):
+        """Return the words that start a program of the cluster's."""
+        usr = self._programs / "usr"
+        words = ["/usr/bin/env", f"LD_LIBRARY_PATH={usr}/lib/{_TRIPLET}:"
+                 f"{usr}/lib/{_TRIPLET}/ceph:{self._programs}/lib/{_TRIPLET}",
+                 f"PYTHONHOME={usr}",
+                 f"PYTHONPATH={usr}/lib/python3/dist-packages",
+                 f"CEPH_CONF={self.conf}"]
+        if program == "ceph":
+            words.append(usr / "bin/python3.11")
+        return [*words, usr / "bin" / program]
+
+    def _run(self, program, *words, seconds=_COMMAND_SECONDS):
+        """Run a program of the cluster's and return what it prints."""
+        found = subprocess.run(
+            list(map(str, [*self._words(program), *words])), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, timeout=seconds)
+        if found.returncode:
+            raise CephError(f"{program} {' '.join(map(str, words))} failed: "
+                            f"{found.stderr.strip()[-2000:]}")
+        return found.stdout
+
+    # Its state
+
+    def ceph(self, *words):
+        """Run a command as the program ceph does and return its answer."""
+        said = self._run("ceph", "--format", "json", *words)
+        return json.loads(said) if said.strip() else None
+
+    def wait_for(self, condition, what):
+        """Wait until condition() is true; what: the words for it."""
+        if not process.wait_for(condition, _SETTLE_SECONDS):
+            raise CephError(f"after {_SETTLE_SECONDS} s the cluster is not {what}: "
+                            f"{self.ceph('status')}")
+
+    def clean(self):
+        """Return whether all replicas of all that it holds are there."""
+        counts = self.ceph("status")["pgmap"]
+        states = {row["state_name"] for row in counts["pgs_by_state"]}
+        return states == {"active+clean"}
+
+    def used(self):
+        """Return how many bytes of the OSDs' room the images take, replicas and all."""
+        (pool,) = self.ceph("df")["pools"]
+        return pool["stats"]["bytes_used"]
+
+    # What goes wrong
+
+    def kill(self, *osds):
+        """Kill OSDs by SIGKILL, and wait until the cluster has seen them go.
+
+        One at least has to be left: it takes one to miss another.
+        """
+        for osd in osds:
+            process.end(self._daemons[f"osd.{osd}"])
+        self.wait_for(lambda: not any(self._up_since(osd) for osd in osds),
+                      f"without OSDs {osds}")
+
+    def kill_all(self):
+        """Kill all OSDs at once."""
+        for osd in self.osds:
+            self._daemons[f"osd.{osd}"].kill()
+        for osd in self.osds:
+            process.end(self._daemons[f"osd.{osd}"])
+
+    def restart(self, *osds):
+        """Start OSDs that were killed, and wait until all replicas are as they were."""
+        before = {osd: self._up_since(osd) for osd in osds}
+        for osd in osds:
+            self._start("osd", osd)
+        self.wait_for(lambda: all(self._up_since(osd) > before[osd] for osd in osds)
+                      and self.clean(), "clean")
+
+    def _up_since(self, osd):
+        """Return the number of the map since which an OSD is up, 0 if it is not."""
+        found = self.ceph("osd", "dump")["osds"][osd]
+        return found["up"] and found["up_from"]
+
+    # Images
+
+    def create(self, image, size):
+        """Make an image, of size bytes, in objects of OBJECT bytes."""
+        self._run("rbd", "create", "--size", f"{size}B", "--object-size",
+                  f"{OBJECT}B", f"{POOL}/{image}")
+
+    def allocated(self, image):
+        """Return how many bytes an image has objects for."""
+        said = json.loads(self._run("rbd", "du", "--format", "json",
+                                    f"{POOL}/{image}"))
+        return said["images"][0]["used_size"]
+
+    def export(self, image):
+        """Copy what an image holds, seen by one more client, into a new file."""
+        path = self.directory / f"{image}.export"
+        path.unlink(missing_ok=True)
+        self._run("rbd", "export", "--no-progress", f"{POOL}/{image}", path)
+        return path
+
+    def node(self, image):
+        """Return the block node that QEMU has an image by."""
+        return {"driver": "rbd", "pool": POOL, "image": image,
+                "conf": str(self.conf)}
