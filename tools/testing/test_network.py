@@ -174,6 +174,12 @@ def load(guest, id):
                      cpus_allowed_policy="split")
 
 
+def reads(guest, id):
+    """Whether a disk can be read."""
+    return not guest.run(f"dd if={device(guest, id)} of=/dev/null bs=4k count=1 "
+                         "iflag=direct status=none", check=False).status
+
+
 def await_writes(guest, id):
     """Wait until a disk has done some writes from now on."""
     def writes():
@@ -208,4 +214,6 @@ def test_server_not_waited_for(guest, servers):
         running.wait()
     assert faults.state(guest, "fragile") == "live"
     servers["fragile"].start()
+    # QEMU connects again in the background, once I/O has made it want to.
+    assert process.wait_for(lambda: reads(guest, "fragile"), 30)
     assert fio.ios(load(guest, "fragile").wait()) > 2000
