@@ -464,12 +464,14 @@ static int virtblk_check_zones(struct device *dev,
 	lim->zone_write_granularity = max(granularity, lim->logical_block_size);
 	lim->max_active_zones = virtblk_clamp_zones(dev, "max_active_zones",
 						    raw->max_active_zones);
-	lim->max_open_zones = virtblk_clamp_zones(dev, "max_open_zones",
-						  raw->max_open_zones);
-	if (raw->max_active_zones && raw->max_open_zones > raw->max_active_zones) {
-		dev_warn(dev, "max_open_zones is %u, of which only max_active_zones=%u can be active\n",
-			 raw->max_open_zones, raw->max_active_zones);
+	if (raw->max_active_zones && raw->max_open_zones >= raw->max_active_zones) {
+		if (raw->max_open_zones > raw->max_active_zones)
+			dev_warn(dev, "max_open_zones is %u, of which only max_active_zones=%u can be active\n",
+				 raw->max_open_zones, raw->max_active_zones);
 		lim->max_open_zones = lim->max_active_zones;
+	} else {
+		lim->max_open_zones = virtblk_clamp_zones(dev, "max_open_zones",
+							  raw->max_open_zones);
 	}
 
 	/*
