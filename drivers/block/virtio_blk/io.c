@@ -217,7 +217,7 @@ static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
 static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
 {
 	if (err != -ENODEV && !virtqueue_is_broken(q->vq))
-		q->stats.requeues += count;
+		atomic64_add(count, &q->stats.requeues);
 	if (err != -ENOSPC)
 		return;
 	q->stats.ring_full++;
@@ -281,7 +281,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 	status = virtblk_build(q->vblk, req);
 	if (unlikely(status)) {
 		if (status == BLK_STS_RESOURCE)
-			virtblk_count(q, &q->stats.requeues);
+			atomic64_inc(&q->stats.requeues);
 		return status;
 	}
 
@@ -418,11 +418,11 @@ static void virtblk_count_error(struct request *req)
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 
 	if (vbr->status == VIRTIO_BLK_S_IOERR)
-		virtblk_count(q, &q->stats.ioerr);
+		atomic64_inc(&q->stats.ioerr);
 	else if (vbr->status == VIRTIO_BLK_S_UNSUPP)
-		virtblk_count(q, &q->stats.unsupp);
+		atomic64_inc(&q->stats.unsupp);
 	else
-		virtblk_count(q, &q->stats.other_errors);
+		atomic64_inc(&q->stats.other_errors);
 }
 
 /**
@@ -564,8 +564,7 @@ static bool virtblk_rearm(struct virtblk_queue *q)
  * together outside of it.
  */
 static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
-						   struct virtqueue *vq,
-						   unsigned int interrupts)
+						   struct virtqueue *vq)
 {
 	bool armed, restart;
 	struct rq_list done;
@@ -579,8 +578,6 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 		armed = true;
 		restart = false;
 		spin_lock_irqsave(&q->lock, flags);
-		q->stats.interrupts += interrupts;
-		interrupts = 0;
 		/* Nor is there anything to wait for without a virtqueue. */
 		if (likely(q->vq)) {
 			virtqueue_disable_cb(vq);
@@ -622,8 +619,11 @@ void virtblk_interrupt(struct virtqueue *vq)
 	if (unlikely(!q))
 		return;
 	trace_virtblk_interrupt(q);
-	if (!virtblk_drop_interrupt(vblk))
-		virtblk_complete_queue(q, vq, 1);
+	if (virtblk_drop_interrupt(vblk))
+		return;
+	/* Nobody else writes it, and who shows it may come a little early. */
+	data_race(q->interrupts++);
+	virtblk_complete_queue(q, vq);
 }
 
 /**
@@ -640,7 +640,7 @@ void virtblk_look(struct virtblk_queue *q)
 	if (!vq)
 		return;
 	if (vq->index < virtblk_first_polled(vblk))
-		virtblk_complete_queue(q, vq, 0);
+		virtblk_complete_queue(q, vq);
 	else
 		virtblk_poll(q->hctx, NULL);
 }

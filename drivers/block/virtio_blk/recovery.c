@@ -323,7 +323,7 @@ static bool virtblk_take_back(struct request *req, void *data)
 		struct virtblk_queue *q = req->mq_hctx->driver_data;
 
 		vbr->resent++;
-		virtblk_count(q, &q->stats.resent);
+		atomic64_inc(&q->stats.resent);
 		blk_mq_requeue_request(req, false);
 		vblk->taken_back++;
 	} else {

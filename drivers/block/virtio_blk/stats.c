@@ -12,22 +12,6 @@
 
 #include "virtio_blk.h"
 
-/**
- * virtblk_count() - count what is rare
- * @q: the queue
- * @counter: one of its stats
- *
- * Context: any, but for the queue's lock held.
- */
-void virtblk_count(struct virtblk_queue *q, u64 *counter)
-{
-	unsigned long flags;
-
-	spin_lock_irqsave(&q->lock, flags);
-	(*counter)++;
-	spin_unlock_irqrestore(&q->lock, flags);
-}
-
 /* The requests that have a name of their own, and whether they have bytes. */
 static const struct {
 	enum req_op op;
@@ -90,18 +74,19 @@ static void virtblk_show_stats(struct seq_file *file,
 	virtblk_show_sent(file, stats);
 	seq_printf(file, "kicks %llu\n", stats->kicks);
 	seq_printf(file, "kicks_spared %llu\n", stats->kicks_spared);
-	seq_printf(file, "interrupts %llu\n", stats->interrupts);
 	virtblk_show_taken(file, stats);
 	seq_printf(file, "ring_full %llu\n", stats->ring_full);
-	seq_printf(file, "requeues %llu\n", stats->requeues);
-	seq_printf(file, "ioerr %llu\n", stats->ioerr);
-	seq_printf(file, "unsupp %llu\n", stats->unsupp);
-	seq_printf(file, "other_errors %llu\n", stats->other_errors);
+	seq_printf(file, "requeues %lld\n", atomic64_read(&stats->requeues));
+	seq_printf(file, "ioerr %lld\n", atomic64_read(&stats->ioerr));
+	seq_printf(file, "unsupp %lld\n", atomic64_read(&stats->unsupp));
+	seq_printf(file, "other_errors %lld\n",
+		   atomic64_read(&stats->other_errors));
 	seq_printf(file, "longest_wait_ms %u\n",
 		   jiffies_to_msecs(stats->longest_wait));
-	seq_printf(file, "timeouts %llu\n", stats->timeouts);
-	seq_printf(file, "lost_interrupts %llu\n", stats->lost_interrupts);
-	seq_printf(file, "resent %llu\n", stats->resent);
+	seq_printf(file, "timeouts %lld\n", atomic64_read(&stats->timeouts));
+	seq_printf(file, "lost_interrupts %lld\n",
+		   atomic64_read(&stats->lost_interrupts));
+	seq_printf(file, "resent %lld\n", atomic64_read(&stats->resent));
 }
 
 /*
@@ -187,6 +172,8 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	seq_printf(file, "free %u\n", free);
 	seq_printf(file, "in_flight %u\n", busy.requests);
 	seq_printf(file, "stopped %d\n", stopped);
+	/* An interrupt that comes now may be in it or not. */
+	seq_printf(file, "interrupts %llu\n", data_race(q->interrupts));
 	virtblk_show_stats(file, &stats);
 	return 0;
 }

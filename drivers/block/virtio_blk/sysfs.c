@@ -148,14 +148,15 @@ static const struct attribute_group virtblk_attr_group = {
 static ssize_t virtblk_show_sum(struct device *dev, size_t offset, char *buf)
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
-	u64 *counter, sum = 0;
+	atomic64_t *counter;
+	s64 sum = 0;
 	unsigned int i;
 
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		counter = (void *)&vblk->queues[i]->stats + offset;
-		sum += READ_ONCE(*counter);
+		sum += atomic64_read(counter);
 	}
-	return sysfs_emit(buf, "%llu\n", sum);
+	return sysfs_emit(buf, "%lld\n", sum);
 }
 
 static ssize_t timeouts_show(struct device *dev, struct device_attribute *attr,

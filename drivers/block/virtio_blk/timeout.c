@@ -80,11 +80,11 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 	if (READ_ONCE(vblk->state) != VIRTBLK_LIVE)
 		return BLK_EH_RESET_TIMER;
 
-	virtblk_count(q, &q->stats.timeouts);
+	atomic64_inc(&q->stats.timeouts);
 	trace_virtblk_recover(vblk, VIRTBLK_LOOK, 1);
 	virtblk_look(q);
 	if (virtblk_ended(req)) {
-		virtblk_count(q, &q->stats.lost_interrupts);
+		atomic64_inc(&q->stats.lost_interrupts);
 		dev_warn_ratelimited(&vblk->vdev->dev,
 				     "[%s] queue %u: a request had ended and no interrupt told of it\n",
 				     vblk->disk->disk_name, q->hctx->queue_num);

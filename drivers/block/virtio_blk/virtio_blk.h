@@ -9,6 +9,7 @@
 #ifndef VIRTIO_BLK_DRIVER_H
 #define VIRTIO_BLK_DRIVER_H
 
+#include <linux/atomic.h>
 #include <linux/blk-mq.h>
 #include <linux/cache.h>
 #include <linux/fault-inject.h>
@@ -67,7 +68,6 @@ struct virtio_blk;
  * @kicks_spared: decisions to notify it that it wanted none for
  * @requests: what went into the ring, by enum req_op
  * @bytes: the same in bytes
- * @interrupts: that have come
  * @taken: looks at the ring, by how many ended requests were taken off it
  * @ring_full: how often the ring had no room
  * @requeues: requests given back to blk-mq for want of room or memory
@@ -78,7 +78,10 @@ struct virtio_blk;
  * @lost_interrupts: how often that was for want of an interrupt
  * @resent: requests sent again after a reset
  *
- * The queue's lock protects them.
+ * The queue's lock protects them, but for those that are atomic: these are rare,
+ * and counted where the lock is not held.  Completion, which may run in a softirq,
+ * must not take it there: a transport may map memory under locks of its own that
+ * leave interrupts on, as VDUSE does below virtqueue_add_sgs().
  */
 struct virtblk_stats {
 	unsigned long longest_wait;
@@ -86,16 +89,15 @@ struct virtblk_stats {
 	u64 kicks_spared;
 	u64 requests[VIRTBLK_OPS];
 	u64 bytes[VIRTBLK_OPS];
-	u64 interrupts;
 	u64 taken[VIRTBLK_REAP_BATCH + 1];
 	u64 ring_full;
-	u64 requeues;
-	u64 ioerr;
-	u64 unsupp;
-	u64 other_errors;
-	u64 timeouts;
-	u64 lost_interrupts;
-	u64 resent;
+	atomic64_t requeues;
+	atomic64_t ioerr;
+	atomic64_t unsupp;
+	atomic64_t other_errors;
+	atomic64_t timeouts;
+	atomic64_t lost_interrupts;
+	atomic64_t resent;
 };
 
 /**
@@ -109,6 +111,7 @@ struct virtblk_stats {
  * @lock: protects the ring and @stopped; taken with interrupts off
  * @stopped: @hctx was stopped because the ring was full; its next completion
  *	starts it again
+ * @interrupts: that have come; only the queue's own interrupt writes it
  * @stats: what it has done
  *
  * Allocated one by one on the NUMA node of the queue's CPUs.  The first cache
@@ -124,6 +127,7 @@ struct virtblk_queue {
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
 	bool stopped;
+	u64 interrupts;
 	struct virtblk_stats stats;
 };
 
@@ -462,7 +466,6 @@ void virtblk_init_debugfs(void);
 void virtblk_exit_debugfs(void);
 void virtblk_create_debugfs(struct virtio_blk *vblk);
 void virtblk_remove_debugfs(struct virtio_blk *vblk);
-void virtblk_count(struct virtblk_queue *q, u64 *counter);
 
 /* fault.c */
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
