@@ -2,9 +2,10 @@
 """make soak: run the scenarios until their figures are reached.
 
 Each scenario runs in rounds, one guest or so each.  What they count is added to
-build/soak/record.json after each round, so that a run can be stopped and gone on
-with, and figures add up over runs.  A round that fails is in the record with its
-seed; SEED= repeats it.
+build/soak/record.json, or the file that RECORD= names, after each round, so that a
+run can be stopped and gone on with, and figures add up over runs and over those
+that go on side by side.  A round that fails is in the record with its seed; SEED=
+repeats it.
 """
 
 import json
@@ -13,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-from vm import host, kernels, ui
+from vm import cache, host, kernels, ui
 from vm.run import commit
 from vm.ui import UserError, say
 
@@ -34,16 +35,27 @@ class Record:
     """What all runs have counted, in a file."""
 
     def __init__(self, path):
+        """Raises UserError if the file is there and no record."""
         self._path = path
-        self._rounds = json.loads(path.read_text()) if path.exists() else []
+        self._read()
+
+    def _read(self):
+        try:
+            self._rounds = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            self._rounds = []
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._path} is no record of make soak ({error}); "
+                            "name another with RECORD=, or move it away") from error
 
     def add(self, **facts):
-        """Append a round and write the file."""
-        self._rounds.append(facts)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
-        new.write_text(json.dumps(self._rounds, indent=1) + "\n")
-        new.rename(self._path)
+        """Append a round to what the file has by now."""
+        _OUT.parent.mkdir(parents=True, exist_ok=True)
+        with cache.lock(_OUT.with_suffix(".lock"), "the record"):
+            self._read()
+            self._rounds.append(facts)
+            cache.replace(self._path,
+                          (json.dumps(self._rounds, indent=1) + "\n").encode())
 
     def rounds(self, scenario, driver):
         """Return the rounds of a scenario with a driver."""
@@ -150,7 +162,8 @@ def main():
         raise UserError(f"DRIVER is {driver!r}; it is ours or stock")
     seed = _seed(os.environ.get("SEED", ""))
     host.need("build", "vm")
-    record = Record(_OUT)
+    path = Path(os.environ.get("RECORD") or _OUT)
+    record = Record(path)
     for scenario in scenarios:
         if driver not in scenario.drivers:
             say(f"{scenario.name}: not for the kernel's own driver")
@@ -159,7 +172,7 @@ def main():
             (scenario.kernel if driver == "ours" else scenario.stock_kernel)
         _soak(record, scenario, driver, kernels.find(name), seed)
     print(summary(record, scenarios, driver))
-    say(f"  left {_OUT.relative_to(_TOP)}")
+    say(f"  left {os.path.relpath(path)}")
     bad = [scenario.name for scenario in scenarios if driver in scenario.drivers
            and (record.failures(scenario, driver)
                 or _left(record, scenario, driver))]
