@@ -204,6 +204,7 @@ def test_goals_of_many_queues(rows, met):
 
 def test_what_is_shown():
     """Terminal and page have the figures, and the goal that is missed."""
+    host.need("plot")
     found = facts(ours=8300)
     found["goals"] = goals.judge(found)
     text = charts.text(found)
