@@ -65,7 +65,7 @@ class Run:
         return report
 
 
-def start(guest, filename, timeout=120, **options):
+def start(guest, filename, timeout=240, **options):
     """Start fio on a file or disk of the guest and return a Run.
 
     timeout: in seconds, after which it is killed.
@@ -84,7 +84,7 @@ def start(guest, filename, timeout=120, **options):
         "echo; cat $report; rm $report; exit $status", timeout))
 
 
-def run(guest, filename, timeout=120, **options):
+def run(guest, filename, timeout=240, **options):
     """Run fio to its end and return its report; see Run.wait()."""
     return start(guest, filename, timeout, **options).wait()
 

@@ -253,7 +253,7 @@ class Guest:
         self.check_log()
         self._ask(self._agent.reboot)
         try:
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=180)
         except subprocess.TimeoutExpired:
             raise GuestError("the guest was told to restart and did not; its "
                              f"last words:\n{self._log.tail()}") from None
@@ -354,7 +354,7 @@ class Guest:
 
     # Commands
 
-    def start(self, script, timeout=60):
+    def start(self, script, timeout=180):
         """Start a shell script and return a Job.
 
         It is killed, with all it has started, after timeout seconds; None is
@@ -362,7 +362,7 @@ class Guest:
         """
         return Job(self, self._ask(lambda: self._agent.run(script, timeout)))
 
-    def run(self, script, timeout=60, check=True):
+    def run(self, script, timeout=180, check=True):
         """Run a shell script in the guest as root and return its Result.
 
         Raises what Job.wait() does.
