@@ -9,7 +9,7 @@ import fio
 from vm.disk import Disk
 from vm.guest import Guest
 
-pytestmark = pytest.mark.kernels("7.3")
+pytestmark = pytest.mark.kernels("7.3-debug", full=("7.3",))
 
 MIB = 1 << 20
 
@@ -61,7 +61,7 @@ def test_using_the_root_file_system(guest):
             size="4m", numjobs=4, offset_increment="8m", verify="crc32c")
     guest.run("cp -a /usr/bin /root/bin && sync && "
               "echo 3 > /proc/sys/vm/drop_caches && diff -r --no-dereference "
-              "/usr/bin /root/bin && rm -r /root/bin", timeout=120)
+              "/usr/bin /root/bin && rm -r /root/bin", timeout=300)
 
 
 def test_restart(guest):
