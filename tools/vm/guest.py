@@ -395,7 +395,7 @@ class Guest:
 
     # Disks
 
-    def dev(self, id, timeout=10):
+    def dev(self, id, timeout=60):
         """Return the name that a disk has in the guest, as "vda".
 
         It may take up to timeout seconds to appear.
@@ -472,7 +472,7 @@ class Guest:
         self.qmp("device_add", **disk.device(self._slots.transport),
                  **self._slots.take(disk))
 
-    def remove_disk(self, id, timeout=30):
+    def remove_disk(self, id, timeout=60):
         """Unplug a disk; the guest has timeout seconds to let go of it."""
         disk = self.disks[id]
         if not self._unplug(id, timeout):
