@@ -21,6 +21,7 @@ import os
 import re
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -40,11 +41,14 @@ _KERNEL = re.compile(r"[\[-](%s)[\]-]" % "|".join(
 
 
 def pytest_configure(config):
-    # Being told to end means all tests, as ^C does; not the one that runs.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if hasattr(config, "workerinput"):
-        # So xdist ends its workers; a shell's background jobs would ignore it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # On a busy host xdist may run a worker's tests in a second thread, which
+    # is not one to set signals from.
+    if threading.current_thread() is threading.main_thread():
+        # Being told to end means all tests, as ^C does; not the one that runs.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if hasattr(config, "workerinput"):
+            # So xdist ends its workers; a shell's background jobs ignore it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     # On a busy host, QEMU's emulator loses things: see vm.qemu.FLAW.  Where CPUs
     # have to get in each other's way, tests say so themselves.
     Guest.PARALLEL = bool(os.environ.get("FULL"))
