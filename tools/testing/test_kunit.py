@@ -5,6 +5,7 @@ It needs no disk.  Here it is started, and what it reports is read.
 """
 
 import re
+import subprocess
 
 import pytest
 
@@ -79,3 +80,14 @@ def test_no_warning(guest, report):
     guest.check_log()
     taint = int(guest.sysfs("/proc/sys/kernel/tainted"))
     assert not taint & (1 << 9), "the kernel is tainted by a warning"
+
+
+def test_memory_is_checked(kernel):
+    """The driver, the block layer and the ring are built to be checked by KASAN."""
+    if not kernel.name.endswith("-debug"):
+        pytest.skip("only the debug kernel has KASAN")
+    for name in ("drivers/block/virtio_blk/queue", "block/blk-mq",
+                 "drivers/virtio/virtio_ring"):
+        called = subprocess.run(["nm", "-u", kernel.build / f"{name}.o"], check=True,
+                                text=True, stdout=subprocess.PIPE).stdout
+        assert "__asan_load" in called and "__ubsan_handle" in called, name

@@ -38,6 +38,9 @@ MEASURING = ("7.3-perf", "7.3-lockstat")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
+# Where the debug kernel looks for what is wrong with memory.
+_CHECKED = (_DRIVER, "block", "drivers/virtio", "drivers/vdpa",
+            "drivers/vdpa/vdpa_user")
 _GRAFT = _TOP / "tools/packaging/graft"
 _SUFFIXES = (".c", ".h", ".mk")
 # What the module can be called; under the second name it can be loaded beside the
@@ -390,7 +393,7 @@ def _check(wanted, config):
 def _built(name):
     """Return our own build of 7.3, brought up to date with the driver."""
     tree, build = configure(name)
-    key = _digest([*_sources(), build / ".config"])
+    key = _digest([*_sources(), build / ".config"]) + " ".join(_CHECKED)
     done = build / ".built"
     if not _holds(done, key):
         with _making(build, mib=2000):
@@ -399,11 +402,25 @@ def _built(name):
                 _graft(tree)
                 with step(f"building kernel {name} with the driver in it"):
                     _make(tree, f"O={build}", "vmlinux", "modules",
-                          what=f"building kernel {name}")
+                          *_instrumented(tree), what=f"building kernel {name}")
                 done.write_text(key)
     release = (build / "include/config/kernel.release").read_text().strip()
     return Kernel(name=name, release=release, image=build / "vmlinux",
                   modules=None, build=build, builtin=True)
+
+
+def _instrumented(tree):
+    """Return make's arguments that keep KASAN and UBSAN to what can be our fault.
+
+    What the driver, the block layer and the transports do is checked then; what
+    else a kernel does, in twice the time if it is checked as well, is not.  An
+    object goes by its name alone, so some others that have the same are checked,
+    too.  KASAN tells of freed memory in all of the kernel by what it does to it.
+    """
+    stems = sorted({path.stem for directory in _CHECKED
+                    for path in (tree / directory).glob("*.c")})
+    return [f"{what}_SANITIZE{object}" for what in ("KASAN", "UBSAN")
+            for object in ("=n", *(f"_{stem}.o=y" for stem in stems))]
 
 
 def _built_as_it_is(name):
