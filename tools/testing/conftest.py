@@ -11,6 +11,9 @@ kernels("6.12", full=("7.3-debug",)) has it run on the second with
 instead.  Tests marked `module` load and unload the driver, and leave out
 kernels that have it built in.
 
+With MINUTES set, tests that would begin later than that are skipped, and the last
+lines tell how many.
+
 With pytest's option -n several workers, processes of their own, run tests at the
 same time; -n auto has as many as the host can serve.  What a file tests on one
 kernel is one worker's: its guests boot once.
@@ -22,6 +25,7 @@ import re
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
@@ -34,6 +38,9 @@ DEFAULT = ("6.12",)
 # The CPUs of most guests, which under KVM run all at once.
 _GUEST_CPUS = 4
 _GUEST_BYTES = 2 << 30
+# What tells the workers when the time of MINUTES is up, in seconds since 1970.
+_END = "VBLK_TESTS_END"
+_LATE = "not begun: MINUTES={} were up"
 # As in test_x.py::test_y[packed-6.12].
 _KERNEL = re.compile(r"[\[-](%s)[\]-]" % "|".join(
     sorted(map(re.escape, kernels.NAMES + kernels.FOREIGN), key=len,
@@ -49,8 +56,13 @@ def pytest_configure(config):
         if hasattr(config, "workerinput"):
             # So xdist ends its workers; a shell's background jobs ignore it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    # On a busy host, QEMU's emulator loses things: see vm.qemu.FLAW.  Where CPUs
-    # have to get in each other's way, tests say so themselves.
+    minutes = os.environ.get("MINUTES")
+    if minutes and not os.environ.get(_END):
+        if not re.fullmatch(r"[1-9]\d{0,4}", minutes):
+            raise pytest.UsageError(f"MINUTES is {minutes!r}, and must be a number "
+                                    "of minutes, 1 to 99999")
+        os.environ[_END] = str(time.time() + int(minutes) * 60)
+    # On a busy host, QEMU's emulator loses things: see vm.qemu.FLAW.
     Guest.PARALLEL = bool(os.environ.get("FULL"))
     config.addinivalue_line(
         "markers", "kernels(*names, full=()): the kernels that the test runs on")
@@ -70,6 +82,13 @@ def _names(metafunc):
     return [sys.intern(name) for name in names]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Leave out what there is no time for."""
+    if time.time() > float(os.environ.get(_END) or "inf"):
+        pytest.skip(_LATE.format(os.environ["MINUTES"]))
+
+
 def pytest_sessionfinish(session):
     """Hand over what a worker's guests have counted."""
     if hasattr(session.config, "workeroutput"):
@@ -83,7 +102,13 @@ def pytest_testnodedown(node):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Tell what the driver was seen to do by the device that watches it."""
+    """Tell what there was no time for, and what the driver was seen to do."""
+    late = sum(_LATE.format(os.environ.get("MINUTES")) in str(report.longrepr)
+               for report in terminalreporter.stats.get("skipped", ()))
+    if late:
+        terminalreporter.write_line(
+            f"{late} tests were {_LATE.format(os.environ['MINUTES'])}; what has not "
+            "been run has not passed")
     line = vblksim.summary()
     if line:
         terminalreporter.write_line(line)

@@ -6,6 +6,7 @@ be left behind.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -444,3 +445,31 @@ def test_shell_runs_a_script_from_a_pipe():
         input="cat /sys/block/vda/queue/logical_block_size; exit 7", text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
     assert (shell.stdout, shell.returncode) == ("4096\n", 7), shell.stderr
+
+
+# The time that tests have
+
+def _run_tests(**environment):
+    """Run some quick tests in a pytest of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q",
+         Path(__file__).with_name("test_wallclock.py"), "-k", "interval"],
+        env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT)
+
+
+def test_time_that_is_up():
+    """What begins too late is skipped, and the last lines say so."""
+    result = _run_tests(MINUTES="1", VBLK_TESTS_END="0")
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"\n([1-9]\d*) tests were not begun: MINUTES=1 were up.*"
+                     r"\n\1 skipped", result.stdout, re.DOTALL), result.stdout
+    assert "passed" not in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("minutes", ("0", "-1", "soon", "1.5", "100000"))
+def test_bad_minutes(minutes):
+    # Within a run that has MINUTES itself, that is what counts.
+    result = _run_tests(MINUTES=minutes, VBLK_TESTS_END="")
+    assert result.returncode == 4
+    assert f"MINUTES is '{minutes}', and must be" in result.stdout
