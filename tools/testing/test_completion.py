@@ -36,7 +36,6 @@ SECTOR = 512
 EIO = 5
 
 pytestmark = pytest.mark.kernels("6.12", full=("6.1", "7.3", "7.3-debug"))
-on_oldest = pytest.mark.kernels("6.12", "6.1", full=("7.3", "7.3-debug"))
 
 SCHEDULERS = ("none", "mq-deadline", "bfq", "kyber")
 EVERYWHERE = {"numjobs": 4, "cpus_allowed": "0-3",
@@ -77,8 +76,8 @@ DISKS = (
 
 @pytest.fixture(scope="module")
 def booted(kernel):
-    with Guest(kernel, disks=[Disk(size=64 * MIB, **disk) for disk in DISKS],
-               parallel=True) as guest:
+    with Guest(kernel,
+               disks=[Disk(size=64 * MIB, **disk) for disk in DISKS]) as guest:
         guest.run("modprobe -a bfq kyber-iosched mq-deadline 2>/dev/null; true")
         leave_schedulers(guest)
         yield guest
@@ -260,7 +259,6 @@ def test_bursts(guest, id, affinity):
     set_queue(guest, id, rq_affinity=1)
 
 
-@on_oldest
 @pytest.mark.parametrize("jobs,depth", ((8, 32), (48, 1)))
 def test_more_readers_than_tags(guest, jobs, depth):
     """Readers sleep for want of tags, and the last of them is woken.
@@ -306,7 +304,6 @@ def io_with_errors(guest, id, errors, **options):
     return failed_sectors(guest, since)
 
 
-@on_oldest
 @pytest.mark.parametrize("affinity", (0, 2))
 def test_errors_in_a_burst(guest, affinity):
     """Those fail that the device fails, and the others of the burst do not."""
@@ -410,7 +407,6 @@ def test_polling_beside_interrupts(guest):
 
 # A ring that is full
 
-@on_oldest
 def test_full_ring(guest):
     """Rings that fill up stop and start their queue, and nothing gets stuck."""
     for affinity in (0, 2):
@@ -437,7 +433,6 @@ done
 """
 
 
-@on_oldest
 def test_full_ring_at_the_end(kernel):
     """What a full ring has refused last is sent, though nothing comes after it.
 
@@ -447,12 +442,12 @@ def test_full_ring_at_the_end(kernel):
     """
     disk = Disk("narrow", backend="null", queues=2, queue_size=16,
                 indirect_desc=False, ioeventfd=False, size=64 * MIB)
-    with Guest(kernel, cpus=2, disks=[disk], parallel=True) as guest:
+    with Guest(kernel, cpus=2, disks=[disk]) as guest:
         leave_schedulers(guest)
         name = guest.dev("narrow")
         with full_ring.expected(guest, "narrow"):
             said = guest.run(_SHORT_RUNS.format(
-                runs=40, path=f"/dev/{name}",
+                runs=40 if os.environ.get("FULL") else 15, path=f"/dev/{name}",
                 debugfs=f"/sys/kernel/debug/block/{name}",
                 memory=full_ring.memory(guest, 8 * 16384)), timeout=300).output
         assert not said.strip(), said

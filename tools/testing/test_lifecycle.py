@@ -15,6 +15,7 @@ MIB = 1 << 20
 DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
 
 with_debug = pytest.mark.kernels("6.12", "7.3-debug")
+on_both = pytest.mark.kernels("6.12", full=("6.1",))
 short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
 
 
@@ -207,7 +208,7 @@ def reloaded(kernel):
 
 
 @pytest.mark.module
-@pytest.mark.kernels("6.1", "6.12")
+@on_both
 def test_unload_in_use(reloaded):
     """The module cannot be unloaded while a disk is open."""
     guest = reloaded
@@ -401,7 +402,7 @@ def sleeper(kernel):
         yield guest
 
 
-@pytest.mark.kernels("6.1", "6.12")
+@on_both
 def test_suspend_to_memory(sleeper):
     """Where devices lose all they know, I/O goes on, on the same queues.
 

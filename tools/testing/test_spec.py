@@ -6,6 +6,7 @@ driver breaks fails the test at the end of its `with Sim(...)`.  Zoned devices
 are in test_zoned.py.
 """
 
+import os
 import re
 import subprocess
 
@@ -64,7 +65,7 @@ def io(guest, disk, size="1m"):
 def test_rings(guest, ring, queues=4):
     """Each kind of ring, with a queue for each CPU."""
     with Sim(guest, features=RINGS[ring], queues=queues, capacity="32M") as sim:
-        assert io(guest, sim.disk(), size="4m") > 100
+        assert io(guest, sim.disk()) > 30
     assert sim.report["types"].keys() >= {"in", "out", "flush"}
 
 
@@ -446,13 +447,14 @@ def test_file_system(guest):
 
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_many_requests(guest, ring):
-    """Hundreds of thousands of requests, and not one breaks a rule."""
+    """Tens of thousands of requests, and not one breaks a rule; more with FULL."""
+    each = 64_000 if os.environ.get("FULL") else 8_000
     with Sim(guest, queues=4, features=RINGS[ring], capacity="256M") as sim:
         disk = sim.disk()
         fio.run(guest, f"/dev/{disk}", timeout=900, rw="randrw", bs="4k",
                 numjobs=4, iodepth=32, size="64m", offset_increment="64m",
-                norandommap=1, io_size="250m")
-    assert sim.report["requests"] > 250_000
+                norandommap=1, io_size=f"{each * 4}k")
+    assert sim.report["requests"] >= 4 * each
 
 
 # The kernel's own driver: what the watch finds there is a fact for

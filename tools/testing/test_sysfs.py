@@ -74,12 +74,12 @@ def guest(kernel):
         yield guest
 
 
-old_and_new = pytest.mark.kernels("6.1", "6.12")
+on_both = pytest.mark.kernels("6.12", full=("6.1",))
 
 
 # Files of the disk
 
-@old_and_new
+@on_both
 @pytest.mark.parametrize("id,serial", [
     ("plain", "plain"), ("twenty", "ABCDEFGHIJ0123456789"), ("nameless", ""),
     ("spaced", "  two words ")])
@@ -89,7 +89,7 @@ def test_serial(guest, id, serial):
     assert said == serial
 
 
-@old_and_new
+@on_both
 def test_cache_type(guest):
     """cache_type shows and takes the two modes, and nothing else."""
     path = f"{block(guest, 'plain')}/cache_type"
@@ -103,7 +103,7 @@ def test_cache_type(guest):
         assert guest.sysfs(path) == "write back"
 
 
-@old_and_new
+@on_both
 @pytest.mark.parametrize("id,mode", [("fixed", "write back"),
                                      ("through", "write through")])
 def test_fixed_cache_type(guest, id, mode):
@@ -116,7 +116,7 @@ def test_fixed_cache_type(guest, id, mode):
     assert guest.sysfs(path) == mode
 
 
-@old_and_new
+@on_both
 def test_read_only(guest):
     """A read-only device makes a read-only disk, and root cannot change that."""
     disk = f"/dev/{guest.dev('readonly')}"
@@ -140,14 +140,14 @@ _GETGEO = """perl -e 'open F, "<", $ARGV[0] or die $!; my $geo = "\\0" x 16;
 ioctl F, 0x301, $geo or die $!; print join " ", unpack "CCSx4Q", $geo' {}"""
 
 
-@old_and_new
+@on_both
 def test_geometry(guest):
     """HDIO_GETGEO has the device's heads, sectors and cylinders, in order."""
     disk = f"/dev/{guest.dev('shaped')}"
     assert guest.run(_GETGEO.format(disk)).output == "5 17 1000 0"
 
 
-@old_and_new
+@on_both
 @pytest.mark.parametrize("id,limits", [
     ("limits", {"logical_block_size": 512, "physical_block_size": 4096,
                 "minimum_io_size": 8192, "optimal_io_size": 65536,
@@ -175,7 +175,7 @@ def test_limits(guest, id, limits):
         {name: str(value) for name, value in limits.items()}
 
 
-@old_and_new
+@on_both
 def test_limit_of_unmapping_zeroes(guest):
     """Where the kernel tells of it, writing zeroes may unmap, or may not."""
     name = "write_zeroes_unmap_max_hw_bytes"
@@ -227,7 +227,7 @@ def _resize(guest, id, size):
     assert len(lines) == 1, log(guest)[len(before):]
 
 
-@old_and_new
+@on_both
 def test_resize_while_mounted(guest):
     """A file system grows with its disk; what is left of it stays as it was."""
     disk = f"/dev/{guest.dev('plain')}"

@@ -22,7 +22,7 @@ from vm import host, image
 from vm.disk import Disk
 from vm.guest import Guest
 
-pytestmark = pytest.mark.kernels("6.1", "6.12", "7.3-debug")
+pytestmark = pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 
 MIB = 1 << 20
 EVENTS = "/sys/kernel/tracing"

@@ -18,6 +18,8 @@ import topology
 from vm.disk import Disk
 from vm.guest import Guest
 
+on_both = pytest.mark.kernels("6.12", full=("6.1",))
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -126,7 +128,7 @@ def q35(kernel):
         yield guest, topology.read(guest)
 
 
-@pytest.mark.kernels("6.1", "6.12")
+@on_both
 @pytest.mark.parametrize("id", DISKS)
 def test_ring(q35, id):
     """A ring of any kind and size, on modern and on legacy PCI."""
@@ -184,7 +186,7 @@ def has_access_platform(guest, disk):
     return guest.sysfs(f"/sys/bus/virtio/devices/{disk.virtio}/features")[33] == "1"
 
 
-@pytest.mark.kernels("6.1", "6.12")
+@on_both
 def test_iommu(kernel):
     """Each disk has addresses of its own, which an IOMMU translates."""
     with translated(kernel, iommu=True, cmdline="intel_iommu=on iommu=nopt "
@@ -199,7 +201,7 @@ def test_iommu(kernel):
 
 
 # On the debug kernel too: it checks each mapping (DMA_API_DEBUG).
-@pytest.mark.kernels("6.1", "6.12", "7.3-debug")
+@pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 def test_bounce_buffers(kernel):
     """All goes through bounce buffers, in segments that fit into them."""
     with translated(kernel, cmdline="swiotlb=force") as guest:
@@ -258,7 +260,7 @@ def test_mmio_legacy(kernel):
 REALTIME_3 = 1 << 13 | 3
 
 
-@pytest.mark.kernels("6.1", "6.12")
+@on_both
 def test_io_priority(kernel, tmp_path):
     """Legacy devices are told a request's priority; for others it is reserved.
 
