@@ -24,7 +24,7 @@ from vm.ui import UserError
 
 KERNEL = "6.12"
 MIB = 1 << 20
-BOOT_LIMIT = 15
+BOOT_LIMIT = 90
 
 
 def quick(**options):
@@ -49,9 +49,11 @@ def small():
 # Commands
 
 def test_boot_is_quick(guest):
-    """A busy machine is given twice the time."""
-    busy = os.getloadavg()[0] > os.cpu_count()
-    assert guest.boot_seconds < BOOT_LIMIT * (2 if busy else 1)
+    """Some ten seconds, and several times that where the host is slow and busy.
+
+    A guest that had to measure its clock, or to wait for a disk, takes minutes.
+    """
+    assert guest.boot_seconds < BOOT_LIMIT
 
 
 def test_output_and_status(guest):
@@ -454,7 +456,7 @@ def _run_tests(**environment):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q",
          Path(__file__).with_name("test_wallclock.py"), "-k", "interval"],
-        env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTEST_ADDOPTS": "", **environment}, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT)
 
 
