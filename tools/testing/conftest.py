@@ -56,6 +56,12 @@ def pytest_configure(config):
         if hasattr(config, "workerinput"):
             # So xdist ends its workers; a shell's background jobs ignore it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("KERNEL"):
+        try:
+            kernels.check_name(os.environ["KERNEL"],
+                               kernels.NAMES + kernels.FOREIGN)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
     minutes = os.environ.get("MINUTES")
     if minutes and not os.environ.get(_END):
         if not re.fullmatch(r"[1-9]\d{0,4}", minutes):
@@ -101,7 +107,7 @@ def pytest_testnodedown(node):
     vblksim.seen.update(getattr(node, "workeroutput", {}).get("vblksim", {}))
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, exitstatus):
     """Tell what there was no time for, and what the driver was seen to do."""
     late = sum(_LATE.format(os.environ.get("MINUTES")) in str(report.longrepr)
                for report in terminalreporter.stats.get("skipped", ()))
@@ -109,6 +115,10 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(
             f"{late} tests were {_LATE.format(os.environ['MINUTES'])}; what has not "
             "been run has not passed")
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        terminalreporter.write_line(
+            "no test's name, file or parameters match T="
+            f"{terminalreporter.config.option.keyword or ''}")
     line = vblksim.summary()
     if line:
         terminalreporter.write_line(line)

@@ -2,10 +2,12 @@
 """What `make run` concludes from what it saw; no test here boots a guest."""
 
 import copy
+import sys
 
 import pytest
 
-from vm import measure, queues, report, verdict
+from vm import measure, queues, report, run, verdict
+from vm.ui import UserError
 
 # As 6.12 has it.
 INTERRUPTS = """\
@@ -276,3 +278,14 @@ def test_a_figure_that_is_not_known_is_called_so():
     for row in facts["comparison"]:
         row["ours"] = {**row["ours"], "kicks_per_io": None}
     assert "not known" in report.comparison_table(facts)
+
+
+def test_another_kernel_is_refused_before_a_report_is_touched(tmp_path, monkeypatch):
+    """What an earlier run has left stays."""
+    (tmp_path / "report.html").write_text("PASS")
+    monkeypatch.setattr(run, "_OUT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vm.run"])
+    monkeypatch.setenv("KERNEL", "5.4")
+    with pytest.raises(UserError, match="make run boots kernel 6.12, and KERNEL is 5.4"):
+        run.main()
+    assert (tmp_path / "report.html").read_text() == "PASS"

@@ -469,6 +469,13 @@ def test_time_that_is_up():
     assert "passed" not in result.stdout.splitlines()[-1]
 
 
+def test_unknown_kernel():
+    """A KERNEL that there is not is told of once, before any test."""
+    result = _run_tests(KERNEL="5.4.nonsense")
+    assert result.returncode == 4
+    assert result.stdout.count("KERNEL is '5.4.nonsense'; known are 6.1, 6.12") == 1
+
+
 @pytest.mark.parametrize("minutes", ("0", "-1", "soon", "1.5", "100000"))
 def test_bad_minutes(minutes):
     # Within a run that has MINUTES itself, that is what counts.

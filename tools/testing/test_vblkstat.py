@@ -190,6 +190,7 @@ def test_command_line(tree):
             (("list", "vdb"), "no virtio-blk disk vdb"),
             (("queues", "1"), "too much"), (("watch", "1", "2", "3"), "too much"),
             (("watch", "0"), "no interval"), (("watch", "1", "0"), "no count"),
+            (("--root=", "list"), "--root= is empty"),
             (("--jsan", "list"), "--help")):
         done = tree.run(*words)
         assert done.returncode == 2 and said in done.stderr, words

@@ -344,8 +344,8 @@ static void note_counters(const struct machine *machine)
 	if (!empty)
 		closedir(directory);
 	if (empty && machine->live)
-		note("for counters and types of queues: mount -t debugfs none %s/sys/kernel/debug",
-		     root);
+		note("for %stypes of queues: mount -t debugfs none %s/sys/kernel/debug",
+		     ours ? "counters and " : "", root);
 	else if (ours && !counted)
 		note("this driver has no counters by queue: it is built without, or older");
 	else if (!ours)

@@ -298,10 +298,11 @@ static void check_recovery(struct doctor *doctor, const struct disk *disk)
 	}
 	if (happened(disk->resets)) {
 		new = found(doctor, disk, WRONG, "resets",
-			    "the device had to be reset %llu times",
-			    (unsigned long long)disk->resets);
+			    "the device had to be reset, %llu time%s",
+			    (unsigned long long)disk->resets,
+			    disk->resets == 1 ? "" : "s");
 		advise(new,
-		       "it asked for it, did not answer, or somebody said so; all I/O waited meanwhile",
+		       "it asked for it, or did not answer, and all I/O waited meanwhile; if it was you who wrote to recovery/reset, nothing is wrong",
 		       "look for errors of what serves the disk, at the times in the guest's kernel log",
 		       NULL);
 	}
@@ -396,6 +397,7 @@ static void check_queue_count(struct doctor *doctor, const struct disk *disk)
 	unsigned int cpus = cpus_count(&doctor->machine->online);
 	unsigned int all = disk->nr_queues;
 	unsigned int usual = disk_queues(disk, "default");
+	bool limited = parameter(disk, "num_request_queues") == all;
 	const char *guest = NULL;
 	struct finding *new;
 
@@ -406,13 +408,15 @@ static void check_queue_count(struct doctor *doctor, const struct disk *disk)
 	new = found(doctor, disk, UNWISE, "few-queues", "%u queue%s for %u CPUs%s",
 		    usual, usual > 1 ? "s" : "", cpus, usual < all ?
 		    "; the disk's others are for reads alone, or polled" : "");
-	if (usual < all)
-		guest = "lower the parameters read_queues and poll_queues";
-	else if (parameter(disk, "num_request_queues") == all)
+	if (limited && usual < all)
+		guest = "set the parameter num_request_queues to 0, lower read_queues and poll_queues, and bind the disk anew";
+	else if (limited)
 		guest = "set the parameter num_request_queues to 0 and bind the disk anew";
+	else if (usual < all)
+		guest = "lower the parameters read_queues and poll_queues";
 	advise(new,
 	       "CPUs that share a queue wait for each other's lock, and one of them gets all its interrupts; it is right where the disk does little, or many disks share few vectors",
-	       all >= cpus ? NULL :
+	       all >= cpus || limited ? NULL :
 	       "give the device as many queues as the guest has CPUs: QEMU's num-queues=, libvirt's <driver queues='...'/>",
 	       guest);
 }
@@ -509,29 +513,32 @@ static void check_depth(struct doctor *doctor, const struct disk *disk)
 	const struct queue *queue = disk->queues;
 	uint64_t wanted = parameter(disk, "queue_depth");
 	bool direct = disk->features_known && !disk->features[F_INDIRECT_DESC];
+	const char *guest = NULL;
 	struct finding *new;
 
 	if (!disk->nr_queues || queue->depth == UNKNOWN)
 		return;
-	if (wanted != UNKNOWN && wanted > queue->depth)
+	if (wanted != UNKNOWN && wanted > queue->depth) {
+		guest = "or lower the parameter queue_depth to what a queue has";
 		new = found(doctor, disk, UNWISE, "clamped-depth",
 			    "queue_depth=%llu was asked for, and a queue has %llu%s",
 			    (unsigned long long)wanted,
 			    (unsigned long long)queue->depth,
 			    direct ? "; each request takes three descriptors or more" :
 			    "");
-	else if (queue->depth < MIN_DEPTH && (!happened(wanted) ||
-					      wanted > queue->depth))
+	} else if (queue->depth < MIN_DEPTH && (!happened(wanted) ||
+					      wanted > queue->depth)) {
 		new = found(doctor, disk, UNWISE, "small-ring",
 			    "a queue has %llu requests in flight at most%s",
 			    (unsigned long long)queue->depth, direct ?
 			    "; each takes three descriptors or more" : "");
-	else
+	} else {
 		return;
+	}
 	advise(new,
 	       "storage that does many requests at a time, or is far away, is kept waiting for them",
 	       "give the device a larger ring, QEMU's queue-size=256 to 1024, and indirect descriptors, indirect_desc=on",
-	       NULL);
+	       guest);
 }
 
 static void check_full(struct doctor *doctor, const struct disk *disk)

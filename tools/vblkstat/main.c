@@ -63,6 +63,8 @@ static void set_root(char *path)
 {
 	size_t length = strlen(path);
 
+	if (!length)
+		fail("--root= is empty: name the directory that has sys and proc");
 	while (length && path[length - 1] == '/')
 		path[--length] = '\0';
 	root = path;

@@ -158,6 +158,8 @@ class Guest:
         self._firmware = firmware
         self._iommu = iommu
         self._parallel = self.PARALLEL if parallel is None else parallel
+        # Whether it had to be booted again, with all CPUs on one thread.
+        self.hung = False
         self._movable = movable
         self._boot_timeout = boot_timeout or 240 + 6 * cpus
         self._qemu_args = list(qemu_args)
@@ -210,8 +212,10 @@ class Guest:
                 if last or self.kernel.builtin and not self._parallel:
                     raise
                 self._parallel = False
-                say("  the guest hung while it came up; booting once more, all "
-                    f"its CPUs on one thread\n{hang}")
+                self.hung = True
+                say(f"  {hang}\n  QEMU's emulator is known for it "
+                    "(Documentation/testing.rst); booting once more, with all CPUs "
+                    "on one thread")
         self.boot_seconds = time.monotonic() - started
         if self._root == "initramfs":
             self.run(image.INSTALL_TOOLS)
@@ -704,9 +708,11 @@ class Guest:
                 size = self._log.size()
                 silence = time.monotonic() + _BOOT_SILENCE
             if time.monotonic() > min(limit, silence):
+                what = "was not up within %s s" % self._boot_timeout \
+                    if limit < silence else \
+                    f"said nothing for {_BOOT_SILENCE} s while it came up"
                 raise BootHung(
-                    f"the guest was not up within {self._boot_timeout} s, or "
-                    f"said nothing for {_BOOT_SILENCE}; the last lines of its "
+                    f"the guest {what}; the last lines of its "
                     f"console:\n{self._log.tail()}"
                     + self._pending_interrupts())
         self.release = self._agent.release

@@ -95,10 +95,21 @@ def find(name):
         return _built_as_it_is(name)
     if name in _OPTIONS:
         return _built(name)
-    raise UserError(f"KERNEL is {name!r}; known are "
-                    f"{', '.join(NAMES + FOREIGN + MEASURING)}, a "
-                    "package linux-image-... of Debian 12, and (with a slash in "
-                    "it) the path of a kernel build tree")
+    raise unknown(name, NAMES + FOREIGN + MEASURING)
+
+
+def check_name(name, known):
+    """Raise UserError unless a name is known, or may be a package or a path."""
+    if name not in known and "/" not in name \
+            and not name.startswith("linux-image-"):
+        raise unknown(name, known)
+
+
+def unknown(name, known):
+    """Return the UserError for the name of a kernel that there is not."""
+    return UserError(f"KERNEL is {name!r}; known are {', '.join(known)}, a "
+                     "package linux-image-... of Debian 12, and (with a slash in "
+                     "it) the path of a kernel build tree")
 
 
 def start_building(names):

@@ -260,6 +260,9 @@ def _version_rows(facts):
     versions = facts.get("versions", {})
     rows = [[label, str(versions[key])[:24]] for key, label in names.items()
             if versions.get(key)]
+    if facts.get("one_thread"):
+        rows.append(["emulation", "all CPUs on one thread: with one for each the guest "
+                     "hung while it came up, a flaw of QEMU's"])
     rows += [[phase["name"], f"{phase['seconds']:.1f} s"]
              for phase in facts["phases"]]
     return [*rows, ["in all", f"{facts['seconds']:.0f} s"]]

@@ -74,10 +74,6 @@ def prepare(facts):
     cache.require_space(_OUT, _NEEDED_MIB,
                         "move the repository to a larger disk")
     host.need("build", "vm", "plot")
-    if os.environ.get("KERNEL", KERNEL) != KERNEL:
-        raise UserError(f"make run boots kernel {KERNEL}, and KERNEL is "
-                        f"{os.environ['KERNEL']}; make shell and make check take "
-                        "others")
     kernel = kernels.find(KERNEL)
     module = kernels.build_modules(kernel)
     accelerator = qemu.accelerator()
@@ -102,6 +98,7 @@ def commit():
 
 def look_at_queues(guest, facts):
     """Note each disk's queues, and those that num_request_queues=1 leaves."""
+    facts["one_thread"] = guest.hung
     facts["versions"]["fio"] = guest.run("fio --version").output.strip()
     facts["disks"] = {id: queues.read(guest, guest.dev(id))
                       for id in ("null", "files")}
@@ -305,6 +302,10 @@ def main():
     if sys.argv[1:]:
         raise UserError("usage: python3 -m vm.run (it takes no arguments; "
                         "`make help` lists the variables)")
+    if (os.environ.get("KERNEL") or KERNEL) != KERNEL:
+        raise UserError(f"make run boots kernel {KERNEL}, and KERNEL is "
+                        f"{os.environ['KERNEL']}; make shell and make check take "
+                        "others")
     facts = {"format": 1, "phases": []}
     status = 0
     started = time.monotonic()

@@ -19,7 +19,7 @@ import sys
 import termios
 import tty
 
-from . import simulator, ui
+from . import kernels, simulator, ui, vblkstat
 from .disk import Disk
 from .errors import GuestError, GuestSplat
 from .guest import Guest
@@ -31,6 +31,7 @@ _HINT = """\
   Its disks are gone after that; its kernel's log is seen with dmesg."""
 
 _SIMULATOR = """\
+  `vblkstat` shows disks and their queues.
   `vblksim &` makes a disk that watches its driver; `vblksim --help` tells more."""
 
 _TTY = "tty"
@@ -145,7 +146,8 @@ class _Terminal:
             print(f"\n{splat}\n".replace("\n", "\r\n"), file=sys.stderr)
 
 
-def _install_simulator(guest):
+def _install_programs(guest):
+    guest.put(vblkstat.build(), "/usr/sbin/vblkstat")
     if simulator.install(guest, "/usr/bin/vblksim"):
         say(_SIMULATOR)
     else:
@@ -155,7 +157,7 @@ def _install_simulator(guest):
 def _interactive(arguments):
     with _guest(arguments, qemu_args=_TTY_ARGS) as guest:
         say(f"  Linux {guest.release}, up after {guest.boot_seconds:.0f} s\n{_HINT}")
-        _install_simulator(guest)
+        _install_programs(guest)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(guest.directory / _TTY))
             _Terminal(guest, sock).run()
@@ -165,7 +167,7 @@ def _interactive(arguments):
 def _script(arguments):
     script = sys.stdin.read()
     with _guest(arguments) as guest:
-        _install_simulator(guest)
+        _install_programs(guest)
         job = guest.start(script, timeout=None)
         shown = 0
         while True:
@@ -180,6 +182,9 @@ def _script(arguments):
 
 def main():
     arguments = _arguments()
+    kernels.check_name(arguments.kernel, kernels.NAMES)
+    if arguments.cpus < 1:
+        raise UserError(f"--cpus is {arguments.cpus}, and a guest has 1 or more")
     try:
         return (_interactive if sys.stdin.isatty() else _script)(arguments)
     except GuestError as error:

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+"""vblkstat, which shows disks and their queues: built here for any guest."""
+
+import subprocess
+from pathlib import Path
+
+from . import cache, host
+from .ui import UserError
+
+_TOP = Path(__file__).resolve().parents[2]
+
+
+def build():
+    """Build one that needs no libraries, and return the program's path."""
+    host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev"})
+    place = _TOP / "build/vblkstat/shell"
+    place.mkdir(parents=True, exist_ok=True)
+    with cache.lock(place / ".lock", "vblkstat"):
+        made = subprocess.run(
+            ["make", "-s", "-C", _TOP / "tools/vblkstat", f"OUT={place}",
+             "LDFLAGS=-static -s"],
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode:
+        raise UserError(f"building vblkstat failed; make said:\n{made.stdout}")
+    return place / "vblkstat"
