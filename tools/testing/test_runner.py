@@ -456,8 +456,8 @@ def _run_tests(**environment):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q",
          Path(__file__).with_name("test_wallclock.py"), "-k", "interval"],
-        env={**os.environ, "PYTEST_ADDOPTS": "", **environment}, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT)
+        env={**os.environ, "PYTEST_ADDOPTS": "", **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def test_time_that_is_up():
