@@ -357,3 +357,45 @@ def test_resize(guest):
         assert process.wait_for(lambda: len(zones(guest, disk)) == 20, 15)
         write(guest, disk, 19, 0, 4096)
         assert zones(guest, disk)[19]["wptr"] == 8
+
+
+@on_debug_kernel
+def test_zones_lost_and_some_back(guest):
+    """Zones that are gone while they are written to harm nothing when they go.
+
+    The block layer keeps what it knows of a zone that is being written to, and notes
+    its end in a table with a byte for each zone.
+    """
+    with Sim(guest, **GEOMETRY) as sim:
+        disk = sim.disk()
+        write(guest, disk, 15, 0, 4096)
+        for size, count in ("40M", 10), ("48M", 12):
+            sim.ctl(f"resize {size}")
+            assert process.wait_for(lambda: len(zones(guest, disk)) == count, 15)
+        write(guest, disk, 11, 0, 4096)
+
+
+@on_debug_kernel
+def test_more_zones_than_ever(guest):
+    """After fewer zones, a disk can have more than it ever had."""
+    with Sim(guest, **GEOMETRY) as sim:
+        disk = sim.disk()
+        for size, count in ("40M", 10), ("80M", 20):
+            sim.ctl(f"resize {size}")
+            assert process.wait_for(lambda: len(zones(guest, disk)) == count, 15)
+        write(guest, disk, 19, 0, 4096)
+
+
+@on_debug_kernel
+def test_too_many_zones(guest):
+    """A disk that would have too many zones stays as large as it was."""
+    with Sim(guest, **GEOMETRY) as sim:
+        disk = sim.disk()
+        sim.ctl("set capacity 0x4000000000000")
+        assert process.wait_for(lambda: "that is more than 16777216 zones; give the "
+                                "device larger ones" in guest.log(), 15)
+        assert guest.sysfs(f"/sys/block/{disk}/size") == str(66 * MIB // 512)
+        # With that many, vblksim itself has no zones.
+        sim.ctl("resize 66M")
+        assert len(zones(guest, disk)) == 17
+        write(guest, disk, 15, 0, 4096)

@@ -728,9 +728,8 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 				      DEFAULT_RATELIMIT_BURST);
 	struct virtio_device *vdev = vblk->vdev;
 	u64 capacity = virtblk_read_capacity(vdev);
-	u64 was = get_capacity(vblk->disk);
 
-	if (resize && capacity == was)
+	if (resize && capacity == get_capacity(vblk->disk))
 		return;
 
 	if (!resize) {
@@ -740,12 +739,11 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 	}
 
 	trace_virtblk_config(vblk, capacity);
+	if (virtblk_check_nr_zones(vblk, capacity))
+		return;
 	if (__ratelimit(&changes))
 		virtblk_tell_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);
-	/* The block layer forgets zones that it still has writes to. */
-	if (capacity < was)
-		return;
 	if (virtblk_revalidate_zones(vblk))
 		dev_err_ratelimited(&vdev->dev, "[%s] its zones cannot be read after the change of size\n",
 				    vblk->disk->disk_name);

@@ -219,7 +219,8 @@ static int virtblk_probe(struct virtio_device *vdev)
 	virtblk_update_capacity(vblk, false);
 	virtio_device_ready(vdev);
 
-	err = virtblk_revalidate_zones(vblk);
+	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
+	      virtblk_revalidate_zones(vblk);
 	if (err) {
 		dev_err(&vdev->dev, "[%s] its zones cannot be used: %d\n",
 			vblk->disk->disk_name, err);

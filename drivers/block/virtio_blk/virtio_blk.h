@@ -500,6 +500,7 @@ int virtblk_add_append(struct virtblk_queue *q, struct request *req);
 int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 			 unsigned int nr_zones,
 			 struct blk_report_zones_args *args);
+int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity);
 int virtblk_revalidate_zones(struct virtio_blk *vblk);
 #else
 static inline int virtblk_zone_type(struct request *req)
@@ -516,6 +517,11 @@ static inline int virtblk_add_append(struct virtblk_queue *q,
 				     struct request *req)
 {
 	return -EIO;
+}
+
+static inline int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
+{
+	return 0;
 }
 
 static inline int virtblk_revalidate_zones(struct virtio_blk *vblk)

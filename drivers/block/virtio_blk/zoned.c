@@ -295,9 +295,40 @@ out:
 	return err ?: done;
 }
 
+/* The block layer's table of zones has so many. */
+static u64 virtblk_count_zones(struct virtio_blk *vblk, u64 capacity)
+{
+	return DIV_ROUND_UP_SECTOR_T(capacity, vblk->config.lim.chunk_sectors);
+}
+
+/**
+ * virtblk_check_nr_zones() - look whether a disk would have too many zones
+ * @vblk: the disk, which may be one without zones
+ * @capacity: in sectors, what it would have
+ *
+ * The block layer keeps some bytes for each zone, and reads them all.
+ *
+ * Return: 0, or -EFBIG, and then there is a line in the log.
+ */
+int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
+{
+	if (!blk_queue_is_zoned(vblk->disk->queue) ||
+	    virtblk_count_zones(vblk, capacity) <= VIRTBLK_MAX_ZONES)
+		return 0;
+
+	dev_err_ratelimited(&vblk->vdev->dev, "[%s] %llu sectors in zones of %u: that is more than %u zones; give the device larger ones\n",
+			    vblk->disk->disk_name, capacity,
+			    vblk->config.lim.chunk_sectors, VIRTBLK_MAX_ZONES);
+	return -EFBIG;
+}
+
 /**
  * virtblk_revalidate_zones() - have the block layer read all zones
  * @vblk: the disk, which may be one without zones or without a capacity
+ *
+ * A disk that has lost zones keeps them in the block layer's table until it has as
+ * many again: they may have writes to come, whose end the block layer would note
+ * beyond that of a shorter table.
  *
  * Context: may sleep; the device answers requests.
  *
@@ -309,16 +340,9 @@ int virtblk_revalidate_zones(struct virtio_blk *vblk)
 	struct queue_limits lim;
 	int err;
 
-	if (!blk_queue_is_zoned(disk->queue) || !get_capacity(disk))
+	if (!blk_queue_is_zoned(disk->queue) || !get_capacity(disk) ||
+	    virtblk_count_zones(vblk, get_capacity(disk)) < disk_nr_zones(disk))
 		return 0;
-	/* The block layer keeps some bytes for each, and reads them all. */
-	if (get_capacity(disk) / VIRTBLK_MAX_ZONES > vblk->config.lim.chunk_sectors) {
-		dev_err_ratelimited(disk_to_dev(disk), "%llu sectors in zones of %u: that is more than %u zones; give the device larger ones\n",
-				    get_capacity(disk),
-				    vblk->config.lim.chunk_sectors,
-				    VIRTBLK_MAX_ZONES);
-		return -EFBIG;
-	}
 
 	/* It has dropped limits that a smaller disk could not reach. */
 	lim = queue_limits_start_update(disk->queue);
