@@ -6,6 +6,7 @@ of that seed, KERNEL= has another kernel than 7.3-debug.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -31,6 +32,11 @@ _JOBS = 3
 _LIMIT_SECONDS = 90
 _BATCH_SECONDS = 600
 _FIO_SECONDS = 20
+_DEVICES = 4
+# fio has a line for each error that it is not to ignore.
+_ERRORS = ":".join(str(error) for error in (
+    errno.EIO, errno.ENXIO, errno.ENOMEM, errno.ENODEV, errno.EINVAL, errno.ENOSPC,
+    errno.EOPNOTSUPP, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENODATA, errno.EILSEQ))
 # Lines that the driver may log for one device, from its probe to its removal.
 MOST_LINES = 200
 # What the driver does about devices that do not answer, in seconds.
@@ -108,21 +114,30 @@ def _attached_disk(guest, sim):
     return found[0] if found and found[0].startswith("vd") else None
 
 
-def under_fio(guest, seed, seconds=_FIO_SECONDS):
-    """Have fio use a hostile device, if it can be used; return its report.
+def under_fio(guest, seed, devices=_DEVICES, seconds=_FIO_SECONDS):
+    """Have fio use devices that mutate all they can; return their reports.
 
-    Half of the replies of a round are made here, for probing takes its time.
+    Most replies of a round are made here, for probing takes its time: so there are
+    some devices at a time, for they are slow, and requests come in batches.
     """
-    with Sim(guest, "long", ours=False, fuzz=seed) as sim:
-        disk = _attached_disk(guest, sim)
-        if disk:
+    with contextlib.ExitStack() as stack:
+        sims = [stack.enter_context(Sim(guest, f"long{number}", ours=False,
+                                        fuzz=seed + number, mutate=256))
+                for number in range(devices)]
+        disks = [_attached_disk(guest, sim) for sim in sims]
+        runs = [fio.start(guest, f"/dev/{disk}", timeout=seconds + 60,
+                          rw="randrw", bssplit="4k/90:64k/10", size="8m",
+                          iodepth=64, iodepth_batch_submit=32,
+                          iodepth_batch_complete_min=16, fsync=500,
+                          continue_on_error="all", error_dump=0,
+                          ignore_error=f"{_ERRORS},{_ERRORS}",
+                          time_based=1, runtime=seconds)
+                for disk in disks if disk]
+        for run in runs:
             # It need not even end well: the disk may be too small.
             with contextlib.suppress(FioError):
-                fio.run(guest, f"/dev/{disk}", timeout=seconds + 60,
-                        rw="randrw", bsrange="4k-64k", size="8m", numjobs=4,
-                        iodepth=16, fsync=50, continue_on_error="all",
-                        time_based=1, runtime=seconds)
-        return sim.stop(check=False)
+                run.wait()
+        return [sim.stop(check=False) for sim in sims]
 
 
 def run(round):
@@ -135,10 +150,11 @@ def run(round):
         guest.run(f"echo {polled} > /sys/module/virtio_blk/parameters/poll_queues")
         while round.wants("configurations") or round.wants("mutated replies"):
             seed = first + round.counts["configurations"]
-            report = under_fio(guest, seed)
-            round.add("configurations")
-            round.add("mutated replies", report["mutated"])
-            counts = campaign(guest, seed + 1, _BATCH)
+            for report in under_fio(guest, seed):
+                round.add("configurations")
+                round.add("replies", report["requests"])
+                round.add("mutated replies", report["mutated"])
+            counts = campaign(guest, seed + _DEVICES, _BATCH)
             for name in ("configurations", "disks", "replies"):
                 round.add(name, counts[name])
             round.add("mutated replies", counts["mutated"])

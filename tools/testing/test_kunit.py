@@ -82,12 +82,28 @@ def test_no_warning(guest, report):
     assert not taint & (1 << 9), "the kernel is tainted by a warning"
 
 
-def test_memory_is_checked(kernel):
-    """The driver, the block layer and the ring are built to be checked by KASAN."""
-    if not kernel.name.endswith("-debug"):
-        pytest.skip("only the debug kernel has KASAN")
-    for name in ("drivers/block/virtio_blk/queue", "block/blk-mq",
-                 "drivers/virtio/virtio_ring"):
-        called = subprocess.run(["nm", "-u", kernel.build / f"{name}.o"], check=True,
-                                text=True, stdout=subprocess.PIPE).stdout
-        assert "__asan_load" in called and "__ubsan_handle" in called, name
+def _calls(kernel, object):
+    """Return what an object of a kernel built here calls and does not have."""
+    return subprocess.run(["nm", "-u", kernel.build / f"{object}.o"], check=True,
+                          text=True, stdout=subprocess.PIPE).stdout
+
+
+def test_what_can_be_our_fault_is_checked(kernel):
+    """The sanitizers are in the driver, the block layer and the ring.
+
+    And what orders their accesses tells KCSAN so.
+    """
+    checked = ("drivers/block/virtio_blk/queue", "block/blk-mq",
+               "drivers/virtio/virtio_ring")
+    ordering = ("kernel/locking/spinlock", "kernel/workqueue", "lib/sbitmap")
+    if kernel.name.endswith("-debug"):
+        wanted = [(object, "__asan_load") for object in checked]
+    elif kernel.name.endswith("-kcsan"):
+        wanted = [(object, "__tsan_write") for object in checked] + \
+            [(object, "__kcsan_") for object in ordering]
+    else:
+        pytest.skip("only the debug kernels have sanitizers")
+    for object, function in wanted:
+        assert function in _calls(kernel, object), object
+    for object in checked:
+        assert "__ubsan_handle" in _calls(kernel, object), object

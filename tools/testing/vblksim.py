@@ -133,11 +133,12 @@ class Sim:
         not set.
         """
         if self.report is None:
-            self._guest.run(
-                f"pkill -TERM -f '^{_PROGRAM} --name={self.name} '; "
-                f"for n in $(seq {_STOP_SECONDS}0); do "
-                f"pgrep -f '^{_PROGRAM} --name={self.name} ' || exit 0; "
-                "sleep 0.1; done; exit 1", timeout=_STOP_SECONDS + 10)
+            self._guest.run(f"pkill -TERM -f '^{_PROGRAM} --name={self.name} '",
+                            check=False)
+            if not process.wait_for(lambda: not self._job.running,
+                                    _STOP_SECONDS):
+                raise GuestError(f"vblksim has not ended {_STOP_SECONDS} s after it "
+                                 f"was told to; it said:\n{self._job.output[-3000:]}")
             result = self._job.wait(check=False)
             if result.status not in (0, 3):
                 raise GuestError(f"vblksim ended with status {result.status} "

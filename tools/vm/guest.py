@@ -9,6 +9,7 @@ as long as the guest does.
 """
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -523,12 +524,25 @@ class Guest:
     # Time
 
     def kept_waiting(self):
-        """Return for how long QEMU has wanted a CPU of the host and had none.
+        """Return a function that tells for how long QEMU has since had no CPU.
 
-        That is of the thread that has waited most, which emulates CPUs.
+        In seconds: what the thread has waited that has waited most, which emulates
+        CPUs; and where the host is a guest itself, what was stolen from the CPU
+        from which most was.
         """
-        threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
-        return max(int(thread.read_text().split()[1]) for thread in threads) / 1e9
+        def waited():
+            threads = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+            return max(int(thread.read_text().split()[1])
+                       for thread in threads) / 1e9
+
+        def stolen():
+            lines = Path("/proc/stat").read_text().splitlines()
+            return [int(line.split()[8]) / os.sysconf("SC_CLK_TCK")
+                    for line in lines if re.match(r"cpu\d", line)]
+
+        waited_before, stolen_before = waited(), stolen()
+        return lambda: waited() - waited_before + max(
+            now - before for now, before in zip(stolen(), stolen_before))
 
     # QMP
 

@@ -38,9 +38,12 @@ MEASURING = ("7.3-perf", "7.3-lockstat")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
-# Where the debug kernel looks for what is wrong with memory.
+# Where the debug kernels look for what is wrong with memory, and for data races.
 _CHECKED = (_DRIVER, "block", "drivers/virtio", "drivers/vdpa",
             "drivers/vdpa/vdpa_user")
+# What orders the accesses of all others: without it, KCSAN would report races that
+# there are not.
+_BARRIERS = ("kernel", "kernel/locking", "kernel/rcu", "lib")
 _GRAFT = _TOP / "tools/packaging/graft"
 _SUFFIXES = (".c", ".h", ".mk")
 # What the module can be called; under the second name it can be loaded beside the
@@ -404,7 +407,8 @@ def _check(wanted, config):
 def _built(name):
     """Return our own build of 7.3, brought up to date with the driver."""
     tree, build = configure(name)
-    key = _digest([*_sources(), build / ".config"]) + " ".join(_CHECKED)
+    key = _digest([*_sources(), build / ".config"]) + \
+        " ".join(_CHECKED + _BARRIERS)
     done = build / ".built"
     if not _holds(done, key):
         with _making(build, mib=2000):
@@ -421,17 +425,24 @@ def _built(name):
 
 
 def _instrumented(tree):
-    """Return make's arguments that keep KASAN and UBSAN to what can be our fault.
+    """Return make's arguments that keep the sanitizers to what can be our fault.
 
     What the driver, the block layer and the transports do is checked then; what
     else a kernel does, in twice the time if it is checked as well, is not.  An
     object goes by its name alone, so some others that have the same are checked,
     too.  KASAN tells of freed memory in all of the kernel by what it does to it.
     """
-    stems = sorted({path.stem for directory in _CHECKED
-                    for path in (tree / directory).glob("*.c")})
-    return [f"{what}_SANITIZE{object}" for what in ("KASAN", "UBSAN")
-            for object in ("=n", *(f"_{stem}.o=y" for stem in stems))]
+    return [f"{what}_SANITIZE{object}" for what in ("KASAN", "UBSAN", "KCSAN")
+            for object in ("=n", *_objects(tree, _CHECKED))] + \
+        [f"KCSAN_INSTRUMENT_BARRIERS{object}"
+         for object in _objects(tree, _BARRIERS)]
+
+
+def _objects(tree, directories):
+    """Return what turns something on, in make, for all objects of directories."""
+    stems = {path.stem for directory in directories
+             for path in (tree / directory).glob("*.c")}
+    return [f"_{stem}.o=y" for stem in sorted(stems)]
 
 
 def _built_as_it_is(name):

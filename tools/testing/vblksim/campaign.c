@@ -32,6 +32,8 @@
 #define BOUNCE_BYTES	"4194304"
 /* How long a device may take until it can be put on the bus. */
 #define READY_MS	20000
+/* Between two looks: each of them takes time from the others. */
+#define POLL_US		20000
 
 /* What a configuration is at. */
 enum stage {
@@ -205,10 +207,10 @@ static int attach(struct slot *slot, const char *name)
 	snprintf(path, sizeof(path), "/run/vblksim-%s.sock", name);
 	/* The control socket is there before the device. */
 	while (access(path, F_OK) && now_ms() < limit)
-		usleep(2000);
+		usleep(POLL_US);
 	snprintf(path, sizeof(path), "/dev/vduse/%s", name);
 	while (access(path, F_OK) && now_ms() < limit)
-		usleep(2000);
+		usleep(POLL_US);
 	/* Each reset takes a walk through all of VDUSE's bounce buffers. */
 	snprintf(path, sizeof(path), "/sys/class/vduse/%s/bounce_size", name);
 	if (!access(path, W_OK))
@@ -217,7 +219,7 @@ static int attach(struct slot *slot, const char *name)
 	/* EINVAL is VDUSE's word for a device whose queues are not set up yet. */
 	do {
 		error = vdpa_add(name);
-	} while (error == EINVAL && now_ms() < limit && !usleep(5000));
+	} while (error == EINVAL && now_ms() < limit && !usleep(POLL_US));
 	return error;
 }
 
@@ -345,7 +347,7 @@ static bool campaign(void)
 				start_runner(slot, wanted.seed + next++);
 			busy += !!slot->runner;
 		}
-		usleep(5000);
+		usleep(POLL_US);
 	} while (busy);
 	return true;
 }

@@ -299,7 +299,7 @@ static uint32_t choose_kinds(struct random *random)
 	return kinds;
 }
 
-struct fuzz *fuzz_new(uint64_t seed)
+struct fuzz *fuzz_new(uint64_t seed, unsigned int rate)
 {
 	static const unsigned int rates[] = { 8, 32, 128, 256 };
 	struct random random = random_for(seed, FOR_CHARACTER, 0);
@@ -309,6 +309,8 @@ struct fuzz *fuzz_new(uint64_t seed)
 		return NULL;
 	fuzz->seed = seed;
 	fuzz->rate = rates[below(&random, ARRAY_SIZE(rates))];
+	if (rate)
+		fuzz->rate = rate;
 	fuzz->kinds = choose_kinds(&random);
 	fuzz->stubborn = one_in(&random, 8) && fuzz_is_rough(fuzz);
 	fuzz->interval = one_in(&random, 2) ? 1 + below(&random, 40) : 0;

@@ -54,8 +54,9 @@ struct fuzz_decision {
 /* The first half of a configuration: queues, rings, features, zones.  A seed
  * makes the same of the same settings everywhere. */
 void fuzz_settings(struct settings *set, uint64_t seed);
-/* What the device of a seed is like; NULL without memory. */
-struct fuzz *fuzz_new(uint64_t seed);
+/* What the device of a seed is like; NULL without memory.  Of 256 replies it mutates
+ * rate, or with 0 as many as its seed says. */
+struct fuzz *fuzz_new(uint64_t seed, unsigned int rate);
 void fuzz_free(struct fuzz *fuzz);
 /* Whether it does anything from FUZZ_ROUGH on. */
 bool fuzz_is_rough(const struct fuzz *fuzz);

@@ -128,7 +128,7 @@ static bool is_rule_broken(const struct sim *sim)
 /* The disk is there, and honest; what is shown of it need not be. */
 static int make_hostile(struct sim *sim)
 {
-	sim->fuzz = fuzz_new(sim->set.seed);
+	sim->fuzz = fuzz_new(sim->set.seed, sim->set.mutate);
 	if (!sim->fuzz)
 		return -1;
 	sim->watch.quiet = true;

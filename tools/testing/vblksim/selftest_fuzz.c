@@ -38,7 +38,7 @@ static struct bench *open_hostile(uint64_t seed)
 	struct bench *bench = bench_open("--capacity=16M", NULL);
 	struct sim *sim = &bench->sim;
 
-	sim->fuzz = fuzz_new(seed);
+	sim->fuzz = fuzz_new(seed, 0);
 	if (!sim->fuzz)
 		exit(1);
 	return bench;
@@ -129,7 +129,7 @@ static uint64_t ask(uint64_t seed, uint64_t *mutated)
 /* Ones that put in the used ring what a driver can find there. */
 static bool is_gentle(uint64_t seed)
 {
-	struct fuzz *fuzz = fuzz_new(seed);
+	struct fuzz *fuzz = fuzz_new(seed, 0);
 	bool gentle = fuzz && !fuzz_is_rough(fuzz);
 
 	fuzz_free(fuzz);

@@ -404,6 +404,7 @@ enum kind {
 	SCRIPT_FILE,
 	TOLERATE,
 	FUZZ,
+	MUTATE,
 	SETTINGS,
 };
 
@@ -443,6 +444,8 @@ static const struct setting {
 	  "rules from --list-rules that do not count for the exit status" },
 	{ "fuzz", FUZZ, "SEED",
 	  "be hostile: all but the name comes from this number" },
+	{ "mutate", MUTATE, "N",
+	  "so many of 256 replies of --fuzz are mutated: as the seed has it" },
 	{ "settings", SETTINGS, "PATH",
 	  "more settings from a file, as lines KEY = VALUE" },
 };
@@ -552,6 +555,9 @@ static bool apply_setting(struct settings *set, const struct setting *it,
 		set->fuzz = true;
 		return parse_number(key, value, COUNT, UINT64_MAX, &set->seed,
 				    why, why_size);
+	case MUTATE:
+		return apply_count(key, value, 1, 256, &set->mutate, why,
+				   why_size);
 	case SETTINGS:
 		return each_line(set, key, value, settings_line, why, why_size);
 	}

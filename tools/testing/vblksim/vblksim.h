@@ -71,6 +71,7 @@ struct fuzz;
  * @tolerate: rules that may be broken, as far as the exit status goes
  * @fuzz: the device is hostile, and broken rules are not the driver's
  * @seed: what that comes from
+ * @mutate: how many of 256 replies it mutates, 0 for what the seed says
  */
 struct settings {
 	char name[64];
@@ -92,6 +93,7 @@ struct settings {
 	bool tolerate[NR_RULES];
 	bool fuzz;
 	uint64_t seed;
+	unsigned int mutate;
 };
 
 /**
