@@ -95,7 +95,7 @@ def test_what_can_be_our_fault_is_checked(kernel):
     """
     checked = ("drivers/block/virtio_blk/queue", "block/blk-mq",
                "drivers/virtio/virtio_ring")
-    ordering = ("kernel/locking/spinlock", "kernel/workqueue", "lib/sbitmap")
+    ordering = ("kernel/locking/spinlock_debug", "kernel/workqueue", "lib/sbitmap")
     if kernel.name.endswith("-debug"):
         wanted = [(object, "__asan_load") for object in checked]
     elif kernel.name.endswith("-kcsan"):
