@@ -209,7 +209,7 @@ def _one(round, target, name, number):
 def refuse(round, step=1):
     """Have one allocation of each operation fail after the other, until the last.
 
-    step: of so many, try one, at random.
+    step: of so many, try one, at random, beginning with the first.
     """
     disks = [Disk("split", "ram", 64 * _MIB, queues=2),
              Disk("packed", "ram", 64 * _MIB, queues=2, packed=True)]
@@ -223,8 +223,8 @@ def refuse(round, step=1):
 
 
 def _sweep(round, target, name, step):
-    """Have the allocations of one operation fail."""
-    number = round.random.randint(1, step)
+    """Have the allocations of one operation fail, the first of all in any case."""
+    number = 1
     while round.wants("failed allocations") and _one(round, target, name, number):
         number += round.random.randint(1, 2 * step - 1)
         if name in _IN_WORKQUEUES and number > _MOST_IN_WORKQUEUES:

@@ -162,7 +162,7 @@ static void test_calm(void)
 	struct fuzz *fuzz;
 
 	/* One that keeps requests is stubborn, and one that is calm gives up. */
-	while ((fuzz = fuzz_new(seed++)) && !fuzz_is_stubborn(fuzz))
+	while ((fuzz = fuzz_new(seed++, 0)) && !fuzz_is_stubborn(fuzz))
 		fuzz_free(fuzz);
 	test_result("fuzz: only rough ones are stubborn",
 		    fuzz && fuzz_is_rough(fuzz), "seed %u is not",
