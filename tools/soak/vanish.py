@@ -128,10 +128,12 @@ def _removal(guest, disk, round):
     QEMU, on a busy host, had no CPU to run on.  The guest itself has to look, and
     not so often that this keeps it busy.
     """
+    # The next device may be there before the guest looks, under the same name.
     job = guest.start(
         f"device=$(readlink -f /sys/block/{disk}/device); "
+        "inode() { stat -c %i $device 2> /dev/null; }; was=$(inode); "
         "cut -d' ' -f1 /proc/uptime; "
-        "while [ -e $device ]; do sleep 0.2; done; "
+        "while [ \"$(inode)\" = $was ]; do sleep 0.2; done; "
         "cut -d' ' -f1 /proc/uptime", timeout=_LIMIT)
     process.wait_for(lambda: not job.running or job.output, _LIMIT)
     kept_waiting = guest.kept_waiting()
