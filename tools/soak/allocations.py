@@ -14,6 +14,7 @@ import re
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
+from vm.ui import say
 
 from . import leaks
 from .scenario import Scenario
@@ -56,6 +57,7 @@ _MAY_FAIL = {
 _IN_WORKQUEUES = {
     "recovery": "echo 1 > /sys/block/$disk/recovery/reset",
 }
+_OPERATIONS = (*_MUST_WORK, *_IN_WORKQUEUES, *_MAY_FAIL)
 
 # What the disk of $device is called, if there is one.
 _FIND = """disk=
@@ -217,7 +219,7 @@ def refuse(round, step=1):
                cmdline="kmemleak=on") as guest:
         targets = [_Target(guest, disk.id) for disk in disks]
         _prepare(guest, targets)
-        for name in (*_MUST_WORK, *_IN_WORKQUEUES, *_MAY_FAIL):
+        for name in _OPERATIONS:
             _sweep(round, round.random.choice(targets), name, step)
         leaks.look(round, guest)
 
@@ -225,17 +227,18 @@ def refuse(round, step=1):
 def _sweep(round, target, name, step):
     """Have the allocations of one operation fail, the first of all in any case."""
     number = 1
-    while round.wants("failed allocations") and _one(round, target, name, number):
+    most = _MOST_IN_WORKQUEUES if name in _IN_WORKQUEUES else _MOST
+    while number <= most and _one(round, target, name, number):
         number += round.random.randint(1, 2 * step - 1)
-        if name in _IN_WORKQUEUES and number > _MOST_IN_WORKQUEUES:
-            return
-        if number > _MOST:
-            raise GuestError(f"{name} has more than {_MOST} allocations")
+    if number > _MOST:
+        raise GuestError(f"{name} has more than {_MOST} allocations")
+    round.add("operations")
+    say(f"  {name} on {target.id}: {round.counts[f'in {name}']} allocations failed")
 
 
 ALLOCATIONS = Scenario(
     "allocations", "Memory is refused to the driver, one allocation after another.",
     refuse,
-    goals={"failed allocations": 1000, "scans for leaks": 1},
-    each={"failed allocations": 1000, "scans for leaks": 1},
+    goals={"operations": len(_OPERATIONS), "scans for leaks": 1},
+    each={"operations": len(_OPERATIONS), "scans for leaks": 1},
     zero=("leaks",))
