@@ -23,9 +23,6 @@ _MIB = 1 << 20
 _MANY = 1_000_000
 # More allocations than any operation has: an end for a loop that had none.
 _MOST = 2000
-# What has been allocated by a workqueue is not to be counted; setting up a device
-# takes some 120 allocations.
-_MOST_IN_WORKQUEUES = 150
 # Whose n-th is counted, in debugfs; a pool has some memory left if it gets no more.
 _ATTRS = "failslab fail_page_alloc fail_mempool_alloc fail_mempool_alloc_bulk"
 # I/O allocates more or less, as its pages are next to each other or not.
@@ -51,17 +48,17 @@ _MUST_WORK = {
 }
 # It may fail, and then the disk is gone for good, or is as it was before.
 _MAY_FAIL = {
+    "recovery": "echo 1 > /sys/block/$disk/recovery/reset",
     "serial number": "exec cat /sys/block/$disk/serial",
     "cache type": 'echo "write through" > /sys/block/$disk/cache_type',
     "reset": "echo 1 > $function/reset",
     "resume": "echo freeze > /sys/power/state",
     "probe": f"echo $device > {_DRIVER}/bind",
 }
-# Done by a workqueue, after a task has asked for it.
-_IN_WORKQUEUES = {
-    "recovery": "echo 1 > /sys/block/$disk/recovery/reset",
-}
-_OPERATIONS = (*_MUST_WORK, *_IN_WORKQUEUES, *_MAY_FAIL)
+# What a workqueue does, which a task only asks for; and how many allocations it is
+# to be looked for in.  What is plugged when the task waits goes there as well.
+_IN_WORKQUEUES = {"discard": 4, "write zeroes": 4, "recovery": 150}
+_OPERATIONS = {**_MUST_WORK, **_MAY_FAIL}
 
 # What the disk of $device is called, if there is one.
 _FIND = """disk=
@@ -193,11 +190,8 @@ def _one(round, target, name, number):
     """Refuse an operation its number-th allocation; return whether it has one."""
     if name == "probe":
         target.unbind()
-    if name in _IN_WORKQUEUES:
-        found = target.refuse_anyone(number, _IN_WORKQUEUES[name])
-    else:
-        found = target.refuse(number, {**_MAY_FAIL, **_MUST_WORK}[name])
-    refused, status, state, same = found
+    refuse = target.refuse_anyone if name in _IN_WORKQUEUES else target.refuse
+    refused, status, state, same = refuse(number, _OPERATIONS[name])
     works = (state, same) == ("live", "same")
     allowed = refused and name not in _MUST_WORK
     gone = state in ("unbound", "dead")
@@ -236,7 +230,7 @@ def refuse(round, step=1):
 def _sweep(round, target, name, step):
     """Have the allocations of one operation fail, the first of all in any case."""
     number = 1
-    most = _MOST_IN_WORKQUEUES if name in _IN_WORKQUEUES else _MOST
+    most = _IN_WORKQUEUES.get(name, _MOST)
     misses = 0
     while number <= most and misses < _MISSES:
         if _one(round, target, name, number):
