@@ -47,8 +47,8 @@ class _MortalSim(Sim):
     def kill(self):
         """Kill its process, which leaves the device where it is."""
         self._guest.run(f"echo {_VDUSE_SECONDS} > "
-                        f"/sys/class/vduse/{self.name}/msg_timeout; "
-                        f"pkill -KILL -f '^/run/vblksim --name={self.name} '")
+                        f"/sys/class/vduse/{self.name}/msg_timeout")
+        self.signal("KILL")
         self.report = {}
 
 

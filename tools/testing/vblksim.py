@@ -126,6 +126,14 @@ class Sim:
         said = self.ctl("stats")
         return json.loads(said[:said.rindex("}") + 1])
 
+    def signal(self, name, check=True):
+        """Send its process a signal: "TERM" or "KILL".
+
+        Raises CommandFailed if there is no such process, unless check is not set.
+        """
+        self._guest.run(f"pkill -{name} -f '^{_PROGRAM} --name={self.name} '",
+                        check=check)
+
     def stop(self, check=True):
         """Take the device away and return its report.
 
@@ -133,8 +141,7 @@ class Sim:
         not set.
         """
         if self.report is None:
-            self._guest.run(f"pkill -TERM -f '^{_PROGRAM} --name={self.name} '",
-                            check=False)
+            self.signal("TERM", check=False)
             if not process.wait_for(lambda: not self._job.running,
                                     _STOP_SECONDS):
                 raise GuestError(f"vblksim has not ended {_STOP_SECONDS} s after it "
