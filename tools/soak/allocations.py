@@ -55,8 +55,9 @@ _MAY_FAIL = {
     "resume": "echo freeze > /sys/power/state",
     "probe": f"echo $device > {_DRIVER}/bind",
 }
-# What a workqueue does, which a task only asks for; and how many allocations it is
-# to be looked for in.  What is plugged when the task waits goes there as well.
+# What a workqueue does, which a task only asks for, and how many allocations it is
+# to be looked for in: setting up a device takes some 120.  What is plugged when a
+# task waits goes there as well.
 _IN_WORKQUEUES = {"discard": 4, "write zeroes": 4, "recovery": 150}
 _OPERATIONS = {**_MUST_WORK, **_MAY_FAIL}
 

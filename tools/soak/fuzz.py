@@ -114,7 +114,7 @@ def _attached_disk(guest, sim):
     return found[0] if found and found[0].startswith("vd") else None
 
 
-def under_fio(guest, seed, devices=_DEVICES, seconds=_FIO_SECONDS):
+def under_fio(guest, seed):
     """Have fio use devices that mutate all they can; return their reports.
 
     Most replies of a round are made here, for probing takes its time: so there are
@@ -123,15 +123,15 @@ def under_fio(guest, seed, devices=_DEVICES, seconds=_FIO_SECONDS):
     with contextlib.ExitStack() as stack:
         sims = [stack.enter_context(Sim(guest, f"long{number}", ours=False,
                                         fuzz=seed + number, mutate=256))
-                for number in range(devices)]
+                for number in range(_DEVICES)]
         disks = [_attached_disk(guest, sim) for sim in sims]
-        runs = [fio.start(guest, f"/dev/{disk}", timeout=seconds + 60,
+        runs = [fio.start(guest, f"/dev/{disk}", timeout=_FIO_SECONDS + 60,
                           rw="randrw", bssplit="4k/90:64k/10", size="8m",
                           iodepth=64, iodepth_batch_submit=32,
                           iodepth_batch_complete_min=16, fsync=500,
                           continue_on_error="all", error_dump=0,
                           ignore_error=f"{_ERRORS},{_ERRORS}",
-                          time_based=1, runtime=seconds)
+                          time_based=1, runtime=_FIO_SECONDS)
                 for disk in disks if disk]
         for run in runs:
             # It need not even end well: the disk may be too small.
