@@ -8,8 +8,10 @@ debug kernel can have an allocation of the driver's fail.
 import pytest
 
 import fio
+import topology
 from fio import FioError
-from soak.faults import load
+from soak.faults import counter, load, tell_to_reset
+from soak.vanish import wait_for_io
 from vm import process
 from vm.disk import Disk
 from vm.guest import Guest
@@ -77,6 +79,70 @@ def test_transport_reset_resize(guest):
     size = f"/sys/block/{guest.dev('packed')}/size"
     assert process.wait_for(lambda: int(guest.sysfs(size)) == 96 * 2048, 10)
 
+
+# Vectors that move
+
+def switch_cpu(guest, cpu, on):
+    """Take a CPU away, or give it back."""
+    guest.run(f"echo {int(on)} > /sys/devices/system/cpu/cpu{cpu}/online")
+
+
+def vectors_fit(guest):
+    """Tell whether each queue's vector goes to the CPUs that use the queue."""
+    for disk in topology.read(guest).disks.values():
+        users = {f"req.{index}": cpus for type in ("default", "read")
+                 for index, cpus in disk.queues.get(type, {}).items()}
+        if users != {vector: interrupt.affinity for vector, interrupt
+                     in disk.interrupts.items() if vector != "config"}:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("way,params", (
+    ("reset", "read_queues=1 poll_queues=1"), ("transport reset", ""),
+    ("suspend", "")), ids=("reset", "transport-reset", "suspend"))
+def test_vectors_move(kernel, way, params):
+    """Queues follow their vectors, which go elsewhere if a CPU is offline.
+
+    A vector is shut down with the last of its CPUs: whoever else used its queue
+    would wait for an interrupt that does not come.
+    """
+    disks = [Disk("many", "ram", 64 * MIB, queues=4),
+             Disk("few", "ram", 64 * MIB, queues=3)]
+
+    def come_back():
+        for disk in disks:
+            if way == "reset":
+                tell_to_reset(guest, disk.id)
+            elif way == "transport reset":
+                guest.run(f"echo 1 > {function_of(guest, disk.id)}/reset")
+        if way == "suspend":
+            guest.suspend()
+
+    with Guest(kernel, disks=disks, params=params, parallel=False) as guest:
+        assert vectors_fit(guest)
+        runs = [load(guest, disk.id, time_based=1, runtime=15) for disk in disks]
+        for disk in disks:
+            wait_for_io(guest, guest.dev(disk.id))
+        switch_cpu(guest, 2, False)
+        come_back()
+        for cpu in (3, 1):
+            switch_cpu(guest, cpu, False)
+        for run in runs:
+            assert fio.ios(run.wait()) > 100
+        assert process.wait_for(lambda: vectors_fit(guest), 10)
+        for cpu in (1, 2, 3):
+            switch_cpu(guest, cpu, True)
+        come_back()
+        assert process.wait_for(lambda: vectors_fit(guest), 10)
+        layout = topology.read(guest)
+        for disk in disks:
+            topology.read_from_each_cpu(guest, layout.disks[disk.id],
+                                        layout.online)
+            assert counter(guest, disk.id, "timeouts") == 0
+
+
+# What comes back is not what it was
 
 def test_smaller_device(guest):
     """A device that comes back with less than it had is not used."""

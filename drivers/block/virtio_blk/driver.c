@@ -95,14 +95,15 @@ static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
 		 VIRTBLK_DISK_PREFIX "%s", p);
 }
 
-/* Maps stand in the order of their types, those between without queues. */
+/*
+ * Maps stand in the order of their types, those between without queues.  There
+ * are never less than two: blk_mq_update_nr_hw_queues() would see no reason to
+ * read one map anew as long as the number of queues is the same.
+ */
 static unsigned int virtblk_count_maps(const struct virtio_blk *vblk)
 {
-	if (vblk->nr_queues[HCTX_TYPE_POLL])
-		return HCTX_TYPE_POLL + 1;
-	if (vblk->nr_queues[HCTX_TYPE_READ])
-		return HCTX_TYPE_READ + 1;
-	return HCTX_TYPE_DEFAULT + 1;
+	return vblk->nr_queues[HCTX_TYPE_POLL] ? HCTX_TYPE_POLL + 1 :
+						 HCTX_TYPE_READ + 1;
 }
 
 static int virtblk_alloc_tag_set(struct virtio_blk *vblk)
@@ -161,7 +162,9 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 		return NULL;
 
 	vblk->vq_names = kcalloc(nr_vqs, sizeof(*vblk->vq_names), GFP_KERNEL);
-	if (!vblk->vq_names) {
+	if (!vblk->vq_names || virtblk_alloc_maps(vblk)) {
+		virtblk_free_maps(vblk);
+		kfree(vblk->vq_names);
 		kfree(vblk);
 		return NULL;
 	}
@@ -176,6 +179,8 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	INIT_WORK(&vblk->recover_work, virtblk_recover_work);
 	INIT_DELAYED_WORK(&vblk->remove_work, virtblk_remove_work);
 	INIT_DELAYED_WORK(&vblk->watch_work, virtblk_watch_work);
+	INIT_WORK(&vblk->remap_work, virtblk_remap_work);
+	INIT_DELAYED_WORK(&vblk->look_work, virtblk_look_work);
 	return vblk;
 }
 
@@ -197,6 +202,7 @@ static int virtblk_probe(struct virtio_device *vdev)
 	err = virtblk_set_up_vqs(vblk);
 	if (err)
 		goto out_free_index;
+	virtblk_read_maps(vblk);
 
 	err = virtblk_alloc_tag_set(vblk);
 	if (err)
@@ -244,6 +250,7 @@ out_let_go:
 out_free_index:
 	ida_free(&virtblk_ida, vblk->index);
 out_free_vblk:
+	virtblk_free_maps(vblk);
 	kfree(vblk->vq_names);
 	kfree(vblk);
 	return err;
@@ -258,11 +265,13 @@ static void virtblk_remove(struct virtio_device *vdev)
 	virtblk_begin_removal(vblk);
 	/* The virtio core has stopped config_changed. */
 	cancel_delayed_work_sync(&vblk->config_work);
+	cancel_work_sync(&vblk->remap_work);
 	del_gendisk(vblk->disk);
 	virtblk_let_go(vblk);
 
 	blk_mq_free_tag_set(&vblk->tag_set);
 	virtblk_free_queues(vblk);
+	virtblk_free_maps(vblk);
 	kfree(vblk->vq_names);
 	put_disk(vblk->disk);
 }

@@ -642,22 +642,21 @@ void virtblk_look(struct virtblk_queue *q)
 	if (vq->index < virtblk_first_polled(vblk))
 		virtblk_complete_queue(q, vq);
 	else
-		virtblk_poll(q->hctx, NULL);
+		virtblk_poll_queue(q, NULL);
 }
 
 /* Poll */
 
 /**
- * virtblk_poll() - blk-mq's poll: end what is done on a queue without vector
- * @hctx: the hardware context
+ * virtblk_poll_queue() - end what is done on a queue without vector
+ * @q: the queue
  * @iob: collects requests that can be ended together; NULL if they are to be
  *	ended one by one
  *
  * Return: how many requests were done.
  */
-int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
+int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 {
-	struct virtblk_queue *q = hctx->driver_data;
 	bool restart = false, broken = false;
 	struct rq_list done;
 	unsigned long flags;
@@ -676,8 +675,20 @@ int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 	virtblk_end(&done, unlikely(restart) ? NULL : iob);
 
 	if (unlikely(restart))
-		blk_mq_start_stopped_hw_queue(hctx, true);
+		blk_mq_start_stopped_hw_queue(q->hctx, true);
 	if (unlikely(broken))
 		queue_work(virtblk_wq, &q->vblk->recover_work);
 	return n;
+}
+
+/**
+ * virtblk_poll() - blk-mq's poll: virtblk_poll_queue() by the hctx
+ * @hctx: the hardware context
+ * @iob: see there
+ *
+ * Return: how many requests were done.
+ */
+int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
+{
+	return virtblk_poll_queue(hctx->driver_data, iob);
 }

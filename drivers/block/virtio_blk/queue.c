@@ -10,6 +10,7 @@
 #include <linux/interrupt.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/topology.h>
 
@@ -469,41 +470,87 @@ void virtblk_poll_all(struct virtio_blk *vblk)
 	unsigned int i;
 
 	for (i = virtblk_first_polled(vblk); i < vblk->nr_vqs; i++)
-		virtblk_poll(vblk->queues[i]->hctx, NULL);
+		virtblk_poll_queue(vblk->queues[i], NULL);
 }
 
-/*
- * Map each CPU to the queue whose vector goes there.  Only if the transport
- * has spread the vectors so that each CPU belongs to just one of them.
+/**
+ * virtblk_alloc_maps() - allocate what is kept of where vectors go
+ * @vblk: the disk
+ *
+ * Return: 0 or -ENOMEM; virtblk_free_maps() frees what there is.
  */
-static bool virtblk_map_by_vectors(struct virtio_device *vdev,
-				   struct blk_mq_queue_map *qmap)
+int virtblk_alloc_maps(struct virtio_blk *vblk)
+{
+	unsigned int type;
+
+	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++) {
+		vblk->vector_map[type] = kcalloc(nr_cpu_ids,
+						 sizeof(unsigned int),
+						 GFP_KERNEL);
+		if (!vblk->vector_map[type])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/**
+ * virtblk_free_maps() - free what virtblk_alloc_maps() allocated
+ * @vblk: the disk, its tag set freed
+ */
+void virtblk_free_maps(struct virtio_blk *vblk)
+{
+	unsigned int type;
+
+	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++)
+		kfree(vblk->vector_map[type]);
+}
+
+/* Returns false if there is not just one vector for each CPU. */
+static bool virtblk_read_map(struct virtio_device *vdev, unsigned int begin,
+			     unsigned int end, unsigned int *map)
 {
 	const struct cpumask *mask;
 	unsigned int cpu, i;
 
-	if (!vdev->config->get_vq_affinity)
-		return false;
-
 	for_each_possible_cpu(cpu)
-		qmap->mq_map[cpu] = UINT_MAX;
+		map[cpu] = UINT_MAX;
 
-	for (i = qmap->queue_offset;
-	     i < qmap->queue_offset + qmap->nr_queues; i++) {
+	for (i = begin; i < end; i++) {
 		mask = vdev->config->get_vq_affinity(vdev, i);
 		if (!mask)
 			return false;
 		for_each_cpu(cpu, mask) {
-			if (qmap->mq_map[cpu] != UINT_MAX)
+			if (map[cpu] != UINT_MAX)
 				return false;
-			qmap->mq_map[cpu] = i;
+			map[cpu] = i;
 		}
 	}
 
 	for_each_possible_cpu(cpu)
-		if (qmap->mq_map[cpu] == UINT_MAX)
+		if (map[cpu] == UINT_MAX)
 			return false;
 	return true;
+}
+
+/**
+ * virtblk_read_maps() - note which CPUs each vector goes to
+ * @vblk: the disk, its virtqueues set up
+ *
+ * Where the transport does not spread them there is nothing to note.
+ */
+void virtblk_read_maps(struct virtio_blk *vblk)
+{
+	unsigned int type, begin, end = 0;
+
+	vblk->vectors_spread = vblk->vdev->config->get_vq_affinity;
+	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++) {
+		begin = end;
+		end += vblk->nr_queues[type];
+		if (vblk->vectors_spread && begin < end)
+			vblk->vectors_spread =
+				virtblk_read_map(vblk->vdev, begin, end,
+						 vblk->vector_map[type]);
+	}
 }
 
 /**
@@ -516,9 +563,8 @@ static bool virtblk_map_by_vectors(struct virtio_device *vdev,
 void virtblk_map_queues(struct blk_mq_tag_set *set)
 {
 	struct virtio_blk *vblk = set->driver_data;
-	unsigned int type, offset = 0;
+	unsigned int type, cpu, offset = 0;
 
-	vblk->vectors_spread = true;
 	for (type = 0; type < set->nr_maps; type++) {
 		struct blk_mq_queue_map *qmap = &set->map[type];
 
@@ -528,13 +574,88 @@ void virtblk_map_queues(struct blk_mq_tag_set *set)
 		if (!qmap->nr_queues)
 			continue;
 
-		if (type != HCTX_TYPE_POLL) {
-			if (virtblk_map_by_vectors(vblk->vdev, qmap))
-				continue;
-			vblk->vectors_spread = false;
+		if (type == HCTX_TYPE_POLL || !vblk->vectors_spread) {
+			blk_mq_map_queues(qmap);
+			continue;
 		}
-		blk_mq_map_queues(qmap);
+		for_each_possible_cpu(cpu)
+			qmap->mq_map[cpu] = vblk->vector_map[type][cpu];
 	}
+}
+
+static bool virtblk_map_is_stale(struct virtio_blk *vblk)
+{
+	unsigned int type, cpu;
+
+	if (!vblk->vectors_spread)
+		return false;
+	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++)
+		if (vblk->nr_queues[type])
+			for_each_possible_cpu(cpu)
+				if (vblk->tag_set.map[type].mq_map[cpu] !=
+				    vblk->vector_map[type][cpu])
+					return true;
+	return false;
+}
+
+/* Whether vectors have moved since the last look. */
+static bool virtblk_vectors_moved(struct virtio_blk *vblk)
+{
+	bool moved = false;
+
+	mutex_lock(&vblk->state_lock);
+	if (vblk->state == VIRTBLK_LIVE) {
+		virtblk_read_maps(vblk);
+		moved = virtblk_map_is_stale(vblk);
+	}
+	mutex_unlock(&vblk->state_lock);
+	return moved;
+}
+
+/**
+ * virtblk_look_work() - look at all queues, until it is cancelled
+ * @work: the disk's look_work
+ */
+void virtblk_look_work(struct work_struct *work)
+{
+	struct virtio_blk *vblk = container_of(to_delayed_work(work),
+					       struct virtio_blk, look_work);
+	unsigned int i;
+
+	mutex_lock(&vblk->state_lock);
+	if (vblk->state == VIRTBLK_LIVE)
+		for (i = 0; i < vblk->nr_vqs; i++)
+			virtblk_look(vblk->queues[i]);
+	mutex_unlock(&vblk->state_lock);
+	queue_delayed_work(virtblk_wq, &vblk->look_work, HZ / 50);
+}
+
+/**
+ * virtblk_remap_work() - have CPUs use the queues whose vectors go to them
+ * @work: the disk's remap_work
+ *
+ * The kernel spreads vectors anew whenever the device comes back, and not as
+ * before if a CPU is offline or has been added.  A vector is shut down while all
+ * its CPUs are offline (IRQD_AFFINITY_MANAGED), and another CPU that uses its
+ * queue waits for interrupts in vain.
+ *
+ * Context: may sleep; waits for what is in flight.
+ */
+void virtblk_remap_work(struct work_struct *work)
+{
+	struct virtio_blk *vblk = container_of(work, struct virtio_blk,
+					       remap_work);
+	unsigned int noio;
+
+	if (!virtblk_vectors_moved(vblk))
+		return;
+	/* What is in flight may be on a queue whose vector is shut down. */
+	queue_delayed_work(virtblk_wq, &vblk->look_work, 0);
+	/* Memory is not to be had by writing to this disk. */
+	noio = memalloc_noio_save();
+	blk_mq_update_nr_hw_queues(&vblk->tag_set, vblk->nr_vqs);
+	memalloc_noio_restore(noio);
+	cancel_delayed_work_sync(&vblk->look_work);
 }
 
 /**

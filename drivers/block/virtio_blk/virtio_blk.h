@@ -286,8 +286,12 @@ struct virtblk_faults {
  * @ring_size: descriptors in each ring
  * @direct: the device takes indirect descriptors, and was told that there will
  *	be none
- * @vectors_spread: the transport gave each queue that interrupts a vector of
- *	its own and spread them over the CPUs
+ * @remap_work: maps CPUs to queues anew if vectors have moved
+ * @look_work: looks at all queues until that is done
+ * @vector_map: for each type of queue that interrupts, and each CPU, the queue
+ *	whose vector went there when @remap_work last looked
+ * @vectors_spread: there is one for each CPU: the transport gave each queue that
+ *	interrupts a vector of its own and spread them over the CPUs
  * @nr_queues: how many queues serve each type of hctx
  * @nr_vqs: their sum
  * @vq_names: names of the virtqueues, which the virtio core refers to
@@ -325,6 +329,9 @@ struct virtio_blk {
 	int index;
 	unsigned int ring_size;
 	bool direct;
+	struct work_struct remap_work;
+	struct delayed_work look_work;
+	unsigned int *vector_map[HCTX_TYPE_POLL];
 	bool vectors_spread;
 	unsigned int nr_queues[HCTX_MAX_TYPES];
 	unsigned int nr_vqs;
@@ -415,6 +422,11 @@ void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
 void virtblk_unbind_vqs(struct virtio_blk *vblk);
 void virtblk_poll_all(struct virtio_blk *vblk);
+int virtblk_alloc_maps(struct virtio_blk *vblk);
+void virtblk_free_maps(struct virtio_blk *vblk);
+void virtblk_read_maps(struct virtio_blk *vblk);
+void virtblk_look_work(struct work_struct *work);
+void virtblk_remap_work(struct work_struct *work);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
 void virtblk_map_queues(struct blk_mq_tag_set *set);
 int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
@@ -425,6 +437,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 			      const struct blk_mq_queue_data *bd);
 void virtblk_queue_rqs(struct rq_list *rqlist);
 void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx);
+int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob);
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob);
 void virtblk_complete_rq(struct request *req);
 void virtblk_interrupt(struct virtqueue *vq);
