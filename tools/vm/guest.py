@@ -137,6 +137,9 @@ class Guest:
         if root == "virtio-blk" and not self.kernel.builtin:
             raise UserError('root="virtio-blk" takes a kernel with the driver '
                             f"built in, and {self.kernel.name} has it as a module")
+        if driver == "stock" and self.kernel.builtin:
+            raise UserError(f"{self.kernel.name} has our driver built in; for the "
+                            "kernel's own choose one with modules, as KERNEL=6.12")
         self.arch = self.kernel.arch
         if self.arch.foreign and root != "initramfs":
             raise UserError(f"{self.kernel.name} runs without a root file system "
