@@ -120,6 +120,13 @@ def _check_sample(guest, round):
         round.add("samples wrong", int(same.status != 0))
 
 
+def _count_lost(guest, round):
+    """Count what was recovered from, which no I/O tells of."""
+    if round.driver == "ours":
+        round.add("lost interrupts", sum(
+            faults.counter(guest, id, "lost_interrupts") for id in _DATA))
+
+
 def _load(guest, steps, round):
     """Do things by chance for a minute, under verified I/O on all data disks."""
     # fio binds its jobs to all of them, once.
@@ -151,6 +158,7 @@ def _run(round):
         while round.wants("minutes"):
             _load(guest, steps, round)
             _check_sample(guest, round)
+            _count_lost(guest, round)
             _change_queues(guest, round.random)
             round.add("queue changes")
             _check_sample(guest, round)
@@ -159,7 +167,8 @@ def _run(round):
 
 MIX = Scenario(
     "mix", "All that may be done to a guest is, by chance, under verified I/O.",
-    _run, goals={"minutes": 30}, each={"minutes": 5}, zero=("samples wrong",))
+    _run, goals={"minutes": 30}, each={"minutes": 5},
+    zero=("samples wrong", "lost interrupts"))
 
 # Where the kernel can hibernate, with either driver.
 MIX_DEBIAN = dataclasses.replace(
