@@ -480,6 +480,7 @@ def test_bad_settings(guest):
     for words, reason in (("--queues=0", "1 to 64"), ("--queues=x", "queues"),
                           ("--features=nonsense", "nonsense"),
                           ("--capacitee=1M", "capacitee"),
+                          ("--mutate=9", "--fuzz=N"),
                           ("--script='on type=in: explode'", "explode")):
         result = vblksim.program(guest, words, check=False)
         assert result.status == 2, result.output

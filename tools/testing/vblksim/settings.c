@@ -747,6 +747,10 @@ int settings_parse(struct settings *set, int argc, char **argv)
 			return 2;
 		}
 	}
+	if (set->mutate && !set->fuzz) {
+		fprintf(stderr, "vblksim: mutate: only a hostile device mutates replies; give it a seed with --fuzz=N\n");
+		return 2;
+	}
 	complete(set);
 	return -1;
 }
