@@ -31,7 +31,7 @@ _JOBS = 3
 # The longest that one may take, and then a batch; all CPUs are emulated by one.
 _LIMIT_SECONDS = 90
 _BATCH_SECONDS = 600
-_FIO_SECONDS = 14
+_FIO_SECONDS = 9
 _DEVICES = 4
 # fio has a line for each error that it is not to ignore.
 _ERRORS = ":".join(str(error) for error in (
