@@ -15,7 +15,8 @@ import pytest
 
 import fio
 import topology
-from vm import cache, host, qemu, qemu_dist
+from soak.faults import tell_to_reset
+from vm import cache, host, process, qemu, qemu_dist
 from vm.disk import Disk
 from vm.guest import Guest
 
@@ -251,6 +252,22 @@ def test_affinity_of_cpus_plugged_in(kernel):
                   "[ $(cat $cpu/online) = 1 ] || echo 1 > $cpu/online; done")
         layout = check_layout(guest, probed=layout)
         assert len(layout.online) == 6
+        for id in QUEUES:
+            check_arrivals(guest, layout, id)
+
+        # New vectors go to all six, and the queues with them; that of CPU 3,
+        # which nobody uses by now, is another's then.
+        assert layout.disks["q4"].queues["default"][3] == {3}
+        guest.run("echo 0 > /sys/devices/system/cpu/cpu3/online")
+        for id in QUEUES:
+            tell_to_reset(guest, id)
+        assert process.wait_for(
+            lambda: all(topology.read(guest).disks[id].queues
+                        != layout.disks[id].queues for id in ("q2", "q4")), 10)
+        layout = topology.read(guest)
+        for id in ("q1", "q2", "q4", "q16"):
+            check_map(layout, id, layout)
+            check_vectors(layout, id, layout)
         for id in QUEUES:
             check_arrivals(guest, layout, id)
 

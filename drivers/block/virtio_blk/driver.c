@@ -179,7 +179,7 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	INIT_WORK(&vblk->recover_work, virtblk_recover_work);
 	INIT_DELAYED_WORK(&vblk->remove_work, virtblk_remove_work);
 	INIT_DELAYED_WORK(&vblk->watch_work, virtblk_watch_work);
-	INIT_WORK(&vblk->remap_work, virtblk_remap_work);
+	INIT_DELAYED_WORK(&vblk->remap_work, virtblk_remap_work);
 	INIT_DELAYED_WORK(&vblk->look_work, virtblk_look_work);
 	return vblk;
 }
@@ -265,7 +265,7 @@ static void virtblk_remove(struct virtio_device *vdev)
 	virtblk_begin_removal(vblk);
 	/* The virtio core has stopped config_changed. */
 	cancel_delayed_work_sync(&vblk->config_work);
-	cancel_work_sync(&vblk->remap_work);
+	virtblk_cancel_remap(vblk);
 	del_gendisk(vblk->disk);
 	virtblk_let_go(vblk);
 

@@ -631,30 +631,70 @@ void virtblk_look_work(struct work_struct *work)
 }
 
 /**
- * virtblk_remap_work() - have CPUs use the queues whose vectors go to them
- * @work: the disk's remap_work
+ * virtblk_remap() - have CPUs use the queues whose vectors go to them
+ * @vblk: the disk, its virtqueues having new vectors
  *
  * The kernel spreads vectors anew whenever the device comes back, and not as
  * before if a CPU is offline or has been added.  A vector is shut down while all
  * its CPUs are offline (IRQD_AFFINITY_MANAGED), and another CPU that uses its
  * queue waits for interrupts in vain.
  *
+ * Context: any that may sleep; virtblk_remap_work() does it.
+ */
+void virtblk_remap(struct virtio_blk *vblk)
+{
+	/* It may have to wait for a try without memory, and need not. */
+	cancel_delayed_work(&vblk->remap_work);
+	/* Not virtblk_wq, whose works end the I/O that it waits for. */
+	schedule_delayed_work(&vblk->remap_work, 0);
+}
+
+/**
+ * virtblk_cancel_remap() - end what virtblk_remap() has begun
+ * @vblk: the disk
+ *
  * Context: may sleep; waits for what is in flight.
+ */
+void virtblk_cancel_remap(struct virtio_blk *vblk)
+{
+	cancel_delayed_work_sync(&vblk->remap_work);
+	cancel_delayed_work_sync(&vblk->look_work);
+}
+
+static void virtblk_map_anew(struct virtio_blk *vblk)
+{
+	unsigned int flags;
+
+	/*
+	 * Memory is not to be had by writing to this disk, and newer kernels
+	 * have lost the old hctx by the time that there is none for a new one.
+	 */
+	flags = memalloc_noreclaim_save();
+	blk_mq_update_nr_hw_queues(&vblk->tag_set, vblk->nr_vqs);
+	memalloc_noreclaim_restore(flags);
+}
+
+/**
+ * virtblk_remap_work() - map CPUs to queues anew if vectors have moved
+ * @work: the disk's remap_work
+ *
+ * Waits for what is in flight, part of which may be on a queue whose vector is
+ * shut down.
  */
 void virtblk_remap_work(struct work_struct *work)
 {
-	struct virtio_blk *vblk = container_of(work, struct virtio_blk,
-					       remap_work);
-	unsigned int noio;
+	struct virtio_blk *vblk = container_of(to_delayed_work(work),
+					       struct virtio_blk, remap_work);
 
-	if (!virtblk_vectors_moved(vblk))
-		return;
-	/* What is in flight may be on a queue whose vector is shut down. */
-	queue_delayed_work(virtblk_wq, &vblk->look_work, 0);
-	/* Memory is not to be had by writing to this disk. */
-	noio = memalloc_noio_save();
-	blk_mq_update_nr_hw_queues(&vblk->tag_set, vblk->nr_vqs);
-	memalloc_noio_restore(noio);
+	if (virtblk_vectors_moved(vblk)) {
+		queue_delayed_work(virtblk_wq, &vblk->look_work, 0);
+		virtblk_map_anew(vblk);
+		/* There was no memory for it. */
+		if (virtblk_map_is_stale(vblk)) {
+			schedule_delayed_work(&vblk->remap_work, HZ);
+			return;
+		}
+	}
 	cancel_delayed_work_sync(&vblk->look_work);
 }
 
@@ -672,7 +712,9 @@ int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 	struct virtio_blk *vblk = data;
 	struct virtblk_queue *q = vblk->queues[index];
 
-	q->hctx = hctx;
+	WRITE_ONCE(q->hctx, hctx);
 	hctx->driver_data = q;
+	/* 6.1 leaves it set in one that it takes for another queue. */
+	clear_bit(BLK_MQ_S_INACTIVE, &hctx->state);
 	return 0;
 }

@@ -50,7 +50,7 @@ void virtblk_stop_device(struct virtio_blk *vblk, unsigned long timeout)
 
 	/* First: it asks for zones, which a quiesced queue would hold up. */
 	cancel_delayed_work_sync(&vblk->config_work);
-	cancel_work_sync(&vblk->remap_work);
+	virtblk_cancel_remap(vblk);
 
 	/*
 	 * No interrupt tells of what is polled for, and the tasks that poll
@@ -180,8 +180,7 @@ static int virtblk_bring_back(struct virtio_blk *vblk)
 	blk_mq_unquiesce_queue(rq_queue);
 	blk_mq_kick_requeue_list(rq_queue);
 	if (!READ_ONCE(vblk->removing)) {
-		/* Its vectors are new ones. */
-		queue_work(virtblk_wq, &vblk->remap_work);
+		virtblk_remap(vblk);
 		/* What it says may have changed while nobody listened. */
 		virtblk_follow_config(vblk);
 	}
@@ -600,7 +599,7 @@ void virtblk_let_go(struct virtio_blk *vblk)
 	cancel_delayed_work_sync(&vblk->remove_work);
 	cancel_delayed_work_sync(&vblk->watch_work);
 	cancel_work_sync(&vblk->recover_work);
-	cancel_work_sync(&vblk->remap_work);
+	virtblk_cancel_remap(vblk);
 	cancel_delayed_work_sync(&vblk->config_work);
 
 	/* The device may have its virtqueues break until they are gone. */

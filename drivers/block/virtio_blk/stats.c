@@ -128,9 +128,9 @@ static bool virtblk_count_busy(struct request *req, void *data)
 	return true;
 }
 
-static const char *virtblk_type(struct virtblk_queue *q)
+static const char *virtblk_type(struct blk_mq_hw_ctx *hctx)
 {
-	switch (q->hctx->type) {
+	switch (hctx->type) {
 	case HCTX_TYPE_READ:
 		return "read";
 	case HCTX_TYPE_POLL:
@@ -143,7 +143,8 @@ static const char *virtblk_type(struct virtblk_queue *q)
 static int virtblk_queue_show(struct seq_file *file, void *unused)
 {
 	struct virtblk_queue *q = file->private;
-	struct virtblk_busy busy = { .hctx = q->hctx };
+	struct blk_mq_hw_ctx *hctx = READ_ONCE(q->hctx);
+	struct virtblk_busy busy = { .hctx = hctx };
 	struct virtio_blk *vblk = q->vblk;
 	unsigned int ring, free = 0;
 	struct virtblk_stats stats;
@@ -153,7 +154,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	/* Vectors come and go with the state; a stuck disk is to be seen, too. */
 	if (mutex_trylock(&vblk->state_lock)) {
 		if (q->vq)
-			irq = virtblk_irq(q, q->hctx->queue_num);
+			irq = virtblk_irq(q, hctx->queue_num);
 		mutex_unlock(&vblk->state_lock);
 	}
 	spin_lock_irq(&q->lock);
@@ -165,8 +166,8 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	spin_unlock_irq(&q->lock);
 	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_count_busy, &busy);
 
-	seq_printf(file, "cpus %*pbl\n", cpumask_pr_args(q->hctx->cpumask));
-	seq_printf(file, "type %s\n", virtblk_type(q));
+	seq_printf(file, "cpus %*pbl\n", cpumask_pr_args(hctx->cpumask));
+	seq_printf(file, "type %s\n", virtblk_type(hctx));
 	seq_printf(file, "irq %d\n", irq);
 	seq_printf(file, "ring %u\n", ring);
 	seq_printf(file, "free %u\n", free);

@@ -329,7 +329,7 @@ struct virtio_blk {
 	int index;
 	unsigned int ring_size;
 	bool direct;
-	struct work_struct remap_work;
+	struct delayed_work remap_work;
 	struct delayed_work look_work;
 	unsigned int *vector_map[HCTX_TYPE_POLL];
 	bool vectors_spread;
@@ -426,6 +426,8 @@ int virtblk_alloc_maps(struct virtio_blk *vblk);
 void virtblk_free_maps(struct virtio_blk *vblk);
 void virtblk_read_maps(struct virtio_blk *vblk);
 void virtblk_look_work(struct work_struct *work);
+void virtblk_remap(struct virtio_blk *vblk);
+void virtblk_cancel_remap(struct virtio_blk *vblk);
 void virtblk_remap_work(struct work_struct *work);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
 void virtblk_map_queues(struct blk_mq_tag_set *set);
