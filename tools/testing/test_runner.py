@@ -445,7 +445,7 @@ def test_shell_runs_a_script_from_a_pipe():
         [sys.executable, "-m", "vm.shell", "--stock", "--disk",
          "ram,queues=2,logical_block_size=4096"],
         input="cat /sys/block/vda/queue/logical_block_size; exit 7", text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
     assert (shell.stdout, shell.returncode) == ("4096\n", 7), shell.stderr
 
 
