@@ -81,8 +81,7 @@ def check_vectors(layout, id, probed):
              for vector, interrupt in disk.interrupts.items()}
     if own_vectors(layout, id):
         del found["config"]
-        assert found == {f"req.{index}": cpus for index, cpus
-                         in disk.queues["default"].items()}, id
+        assert found == disk.wanted_affinity(), id
     elif vectors(id) >= 2:
         assert set(found) == {"config", "virtqueues"}, id
         assert found["virtqueues"] >= probed.online, id

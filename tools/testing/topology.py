@@ -56,6 +56,11 @@ class Disk:
                     if cpu in cpus]
         return index
 
+    def wanted_affinity(self):
+        """Return for each queue's own vector the CPUs that use the queue."""
+        return {f"req.{index}": cpus for type in ("default", "read")
+                for index, cpus in self.queues.get(type, {}).items()}
+
 
 @dataclass(frozen=True)
 class Layout:
