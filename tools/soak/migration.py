@@ -41,8 +41,8 @@ def _move_under_load(guest, round):
             for id in guest.disks]
     moves = 0
     while any(map(round.wants, MIGRATION.goals)):
-        for id in guest.disks:
-            wait_for_io(guest, guest.dev(id))
+        for id, run in zip(guest.disks, runs):
+            wait_for_io(guest, guest.dev(id), run)
         if not all(run.running for run in runs):
             break
         way = _move(guest, round)

@@ -135,15 +135,20 @@ def _load(guest, steps, round):
     runs = [faults.load(guest, id, timeout=_LIMIT, time_based=1,
                         runtime=_LOAD_SECONDS)
             for id in _DATA]
-    for id in _DATA:
-        wait_for_io(guest, guest.dev(id))
+    for id, run in zip(_DATA, runs):
+        wait_for_io(guest, guest.dev(id), run)
+    done = 0
     while all(run.running for run in runs):
         name = round.random.choice(sorted(steps))
         steps[name](guest, round.random)
         round.add(name)
+        done += 1
         guest.run(f"sleep {round.random.uniform(0, 2):.1f}")
     for run in runs:
         round.add("verified I/Os", fio.ios(run.wait()))
+    if not done:
+        raise GuestError("nothing was done to the guest in the "
+                         f"{_LOAD_SECONDS} s for which its disks were under I/O")
 
 
 def _run(round):
