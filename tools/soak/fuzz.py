@@ -26,17 +26,18 @@ from .scenario import NotZero, Round, Scenario
 
 # Configurations of a round have seeds of their own, from the round's on.
 _SEEDS = 1_000_000
-_BATCH = 50
+_BATCH = 75
 _JOBS = 3
 # The longest that one may take, and then a batch; all CPUs are emulated by one.
 _LIMIT_SECONDS = 90
 _BATCH_SECONDS = 600
-_FIO_SECONDS = 9
+_FIO_SECONDS = 12
 _DEVICES = 4
 # fio has a line for each error that it is not to ignore.
 _ERRORS = ":".join(str(error) for error in (
     errno.EIO, errno.ENXIO, errno.ENOMEM, errno.ENODEV, errno.EINVAL, errno.ENOSPC,
-    errno.EOPNOTSUPP, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENODATA, errno.EILSEQ))
+    errno.EOPNOTSUPP, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENODATA, errno.EILSEQ,
+    errno.EOVERFLOW, errno.ETOOMANYREFS))
 # Lines that the driver may log for one device, from its probe to its removal.
 MOST_LINES = 200
 # What the driver does about devices that do not answer, in seconds.
@@ -125,18 +126,16 @@ def under_fio(guest, seed):
                                         fuzz=seed + number, mutate=256))
                 for number in range(_DEVICES)]
         disks = [_attached_disk(guest, sim) for sim in sims]
-        runs = [fio.start(guest, f"/dev/{disk}", timeout=_FIO_SECONDS + 60,
-                          rw="randrw", bssplit="4k/90:64k/10", size="8m",
-                          iodepth=64, iodepth_batch_submit=32,
-                          iodepth_batch_complete_min=16, fsync=500,
-                          continue_on_error="all", error_dump=0,
-                          ignore_error=f"{_ERRORS},{_ERRORS}",
-                          time_based=1, runtime=_FIO_SECONDS)
-                for disk in disks if disk]
-        for run in runs:
-            # It need not even end well: the disk may be too small.
-            with contextlib.suppress(FioError):
-                run.wait()
+        paths = [f"/dev/{disk}" for disk in disks if disk]
+        # It need not even end well: a disk may be too small.
+        with contextlib.suppress(FioError):
+            if paths:
+                fio.run(guest, paths, timeout=_FIO_SECONDS + 60, rw="randrw",
+                        bssplit="4k/90:64k/10", size="8m", iodepth=64,
+                        iodepth_batch_submit=32, iodepth_batch_complete_min=16,
+                        fsync=500, continue_on_error="all", error_dump=0,
+                        ignore_error=f"{_ERRORS},{_ERRORS}", time_based=1,
+                        runtime=_FIO_SECONDS)
         return [sim.stop(check=False) for sim in sims]
 
 

@@ -68,16 +68,19 @@ class Run:
 def start(guest, filename, timeout=240, **options):
     """Start fio on a file or disk of the guest and return a Run.
 
+    filename: or a list of them, each of which has a job of its own.
     timeout: in seconds, after which it is killed.
     """
-    words = ["fio", "--name=job", "--output-format=json", "--eta=never"]
-    # A colon separates files, and is in the names of some.
-    for name, value in {"filename": filename.replace(":", r"\:"), **DEFAULTS,
-                        **options}.items():
+    words = ["fio", "--output-format=json", "--eta=never"]
+    for name, value in {**DEFAULTS, **options}.items():
         for item in value if isinstance(value, list) else [value]:
             if item is not None:
                 item = int(item) if isinstance(item, bool) else item
                 words.append(f"--{name}={item}")
+    # What comes before the first job is for all.  A colon separates files, and is
+    # in the names of some.
+    for name in filename if isinstance(filename, list) else [filename]:
+        words += ["--name=job", "--filename=" + name.replace(":", r"\:")]
     # Only this way its complaints do not get in between the lines of the report.
     return Run(guest.start(
         f"report=$(mktemp); {shlex.join(words)} --output=$report; status=$?; "
