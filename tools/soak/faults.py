@@ -50,14 +50,11 @@ def set_fault(guest, id, what, percent, times=-1):
 
 
 def load(guest, id, **options):
-    """Start verified I/O from all CPUs, and let all else in the guest go first.
-
-    On a busy host no shell would have its turn beside it otherwise.
-    """
+    """Start verified I/O from all CPUs."""
     return fio.start(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
                      numjobs=4, offset_increment="16m", size="1m",
                      verify="crc32c", cpus_allowed="0-3",
-                     cpus_allowed_policy="split", nice=19, **options)
+                     cpus_allowed_policy="split", **options)
 
 
 def hasten(guest, id):

@@ -12,8 +12,9 @@ import json
 import re
 import shlex
 
+# All else in a guest goes first: under emulation no shell would have its turn.
 DEFAULTS = {"ioengine": "libaio", "direct": 1, "thread": 1, "iodepth": 16,
-            "group_reporting": 1}
+            "nice": 19, "group_reporting": 1}
 
 
 class FioError(Exception):

@@ -17,6 +17,8 @@ SECTOR = power.SECTOR
 
 def test_nothing_is_lost(kernel):
     """QEMU is killed, and logs are cut off: what was acknowledged is there."""
+    if kernel.name in ("7.3-debug", "7.3-kcsan"):
+        pytest.skip("this kernel has no xfs")
     counts = Round(power.SCENARIO, kernel, wanted={"cuts": 3, "replays": 8}).play()
     assert counts["cuts"] == 3
     assert counts["replays"] >= 8
