@@ -124,9 +124,12 @@ def test_kinds_are_told_apart(guest):
 
 
 def _fill_ring(guest, seconds):
-    """Start fio with requests that the ring has room for only two of."""
+    """Start fio with requests that the ring has room for only two of.
+
+    Who looks at the ring must not keep it from filling that.
+    """
     return fio.start(guest, f"/dev/{guest.dev('slow')}", rw="randread", bs="16k",
-                     iodepth=5, time_based=1, runtime=seconds,
+                     iodepth=5, nice=None, time_based=1, runtime=seconds,
                      iomem=full_ring.memory(guest, 5 * 16384))
 
 
@@ -136,8 +139,9 @@ def test_full_ring_and_longest_wait(guest):
     while load.running:
         looks.append(counters.of_queue(guest, "slow"))
     load.wait()
-    # Each takes four descriptors of the sixteen for its data and two besides.
-    assert max(look["in_flight"] for look in looks) == 2
+    # Each takes four descriptors of the sixteen for its data and two besides; one
+    # more may just be on its way to the ring, or from there.
+    assert 2 <= max(look["in_flight"] for look in looks) <= 3
     assert {look["ring"] for look in looks} == {16}
     assert {look["free"] for look in looks} <= {4, 10, 16}
     assert any(look["stopped"] for look in looks)
