@@ -141,7 +141,7 @@ def under_fio(guest, seed):
 
 def run(round):
     """One round: a guest, hostile devices until there were enough."""
-    first = round.seed * _SEEDS
+    seed = round.seed * _SEEDS
     # It makes all take half as long again: so not each round of a full run has it.
     kmemleak = round.wants("scans for leaks")
     with Guest(round.kernel, driver=round.driver, parallel=False,
@@ -150,12 +150,13 @@ def run(round):
         polled = round.random.randrange(2)
         guest.run(f"echo {polled} > /sys/module/virtio_blk/parameters/poll_queues")
         while round.wants("configurations") or round.wants("mutated replies"):
-            seed = first + round.counts["configurations"]
-            for report in under_fio(guest, seed):
-                round.add("configurations")
-                round.add("replies", report["requests"])
-                round.add("mutated replies", report["mutated"])
+            if round.wants("mutated replies"):
+                for report in under_fio(guest, seed):
+                    round.add("configurations")
+                    round.add("replies", report["requests"])
+                    round.add("mutated replies", report["mutated"])
             counts = campaign(guest, seed + _DEVICES, _BATCH)
+            seed += _DEVICES + _BATCH
             for name in ("configurations", "disks", "replies"):
                 round.add(name, counts[name])
             round.add("mutated replies", counts["mutated"])
