@@ -12,7 +12,6 @@ from vm.guest import Guest
 
 from . import faults
 from .scenario import Scenario
-from .vanish import wait_for_io
 
 _MIB = 1 << 20
 _LOAD_SECONDS = 40
@@ -42,7 +41,7 @@ def _move_under_load(guest, round):
     moves = 0
     while any(map(round.wants, MIGRATION.goals)):
         for id, run in zip(guest.disks, runs):
-            wait_for_io(guest, guest.dev(id), run)
+            run.wait_for_io(guest.dev(id))
         if not all(run.running for run in runs):
             break
         way = _move(guest, round)

@@ -15,7 +15,6 @@ from vm.guest import Guest
 
 from . import faults
 from .scenario import Scenario
-from .vanish import wait_for_io
 
 _MIB = 1 << 20
 _LOAD_SECONDS = 60
@@ -136,7 +135,7 @@ def _load(guest, steps, round):
                         runtime=_LOAD_SECONDS)
             for id in _DATA]
     for id, run in zip(_DATA, runs):
-        wait_for_io(guest, guest.dev(id), run)
+        run.wait_for_io(guest.dev(id))
     done = 0
     while all(run.running for run in runs):
         name = round.random.choice(sorted(steps))

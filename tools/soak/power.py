@@ -35,7 +35,7 @@ from vm import image, process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
-from vm.ui import say
+from vm.ui import UserError, say
 
 from .prefixes import AREA_SECTORS, BATCH, MARK_DISTANCE, Image, Witness, mark_of
 from .scenario import Scenario
@@ -108,6 +108,10 @@ class Target:
             f"size={(DATA_START - MARKS_START) // SECTOR}\n"
             f"start={DATA_START // SECTOR}\nend\n")
         if self.kind in FILE_SYSTEMS:
+            if not self._guest.has_file_system(self.kind):
+                raise UserError(f"KERNEL is {self._guest.kernel.name}, which has "
+                                f"no {self.kind}; one that has is "
+                                f"{SCENARIO.kernel}")
             self._guest.run(f"{_MAKE[self.kind]} {data}; sync")
 
     def mount(self):

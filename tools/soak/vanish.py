@@ -83,19 +83,6 @@ def _begin(guest, disk, use):
     return _fio(guest, path), others
 
 
-def wait_for_io(guest, disk, run):
-    """Wait until a disk has answered some requests more, or fio has ended."""
-    job = guest.start(
-        f"count() {{ awk '{{ print $1 + $5 }}' /sys/block/{disk}/stat; }}; "
-        "goal=$(($(count) + 50)); "
-        "until [ $(count) -ge $goal ]; do sleep 0.1; done", timeout=120)
-    process.wait_for(lambda: not (job.running and run.running), _LIMIT)
-    if run.running:
-        job.wait()
-    else:
-        job.kill()
-
-
 def _end(guest, run, others, use, round):
     """See that all that used a disk that has vanished ends, with an error."""
     process.wait_for(lambda: not run.running
@@ -158,7 +145,7 @@ def _removal(guest, disk, round):
 def _vanish(guest, disk, use, round, way):
     """Use a disk, have its device vanish by calling way(), and see it end."""
     run, others = _begin(guest, disk, use)
-    wait_for_io(guest, disk, run)
+    run.wait_for_io(disk, requests=50)
     guest.run(f"sleep {round.random.uniform(0, 0.3):.2f}")
     way()
     _end(guest, run, others, use, round)

@@ -12,6 +12,8 @@ import json
 import re
 import shlex
 
+from vm import process
+
 # All else in a guest goes first: under emulation no shell would have its turn.
 DEFAULTS = {"ioengine": "libaio", "direct": 1, "thread": 1, "iodepth": 16,
             "nice": 19, "group_reporting": 1}
@@ -32,13 +34,31 @@ class FioError(Exception):
 class Run:
     """fio, running in a guest."""
 
-    def __init__(self, job):
+    def __init__(self, guest, job):
+        self._guest = guest
         self._job = job
 
     @property
     def running(self):
         """Whether it has not ended yet."""
         return self._job.running
+
+    def wait_for_io(self, disk, requests=300):
+        """Wait until a disk has answered so many requests more, or fio has ended.
+
+        disk: its name in the guest.  On a slow host fio may end before whoever
+        counts has had its turn.
+        """
+        stat = f"/sys/block/{disk}/stat"
+        job = self._guest.start(
+            f"count() {{ awk '{{ print $1 + $5 }}' {stat}; }}; "
+            f"goal=$(($(count) + {requests})); "
+            "until [ $(count) -ge $goal ]; do sleep 0.1; done", timeout=120)
+        process.wait_for(lambda: not (job.running and self.running), 300)
+        if self.running:
+            job.wait()
+        else:
+            job.kill()
 
     def kill(self):
         """Kill it; there is nothing to be had from wait() then but an error."""
@@ -83,7 +103,7 @@ def start(guest, filename, timeout=240, **options):
     for name in filename if isinstance(filename, list) else [filename]:
         words += ["--name=job", "--filename=" + name.replace(":", r"\:")]
     # Only this way its complaints do not get in between the lines of the report.
-    return Run(guest.start(
+    return Run(guest, guest.start(
         f"report=$(mktemp); {shlex.join(words)} --output=$report; status=$?; "
         "echo; cat $report; rm $report; exit $status", timeout))
 

@@ -103,14 +103,6 @@ def whole_load(guest, id="data"):
     load(guest, id, time_based=None, runtime=None, size="1m").wait()
 
 
-def wait_for_io(guest, id):
-    """Wait until a disk has just done a good many I/Os."""
-    name = guest.dev(id)
-    guest.run(f"count() {{ awk '{{ print $1 + $5 }}' /sys/block/{name}/stat; }}"
-              "; goal=$(($(count) + 300)); "
-              "until [ $(count) -ge $goal ]; do sleep 0.1; done")
-
-
 def plain_load(guest, id):
     """Start reads and writes from all CPUs, as load() does.
 
@@ -160,7 +152,7 @@ def test_unbind_under_load(guest):
     put_sample(guest, "data")
     for _ in range(times(guest, 5)):
         running = plain_load(guest, "data")
-        wait_for_io(guest, "data")
+        running.wait_for_io(guest.dev("data"))
         device = virtio_device(guest, "data")
         guest.run(f"echo {device} > {DRIVER}/unbind", timeout=30)
         try:
@@ -180,7 +172,7 @@ def test_unbind_while_mounted(guest):
     running = fio.start(guest, "/mnt/file", rw="randwrite", bs="4k", size="8m",
                         ioengine="psync", direct=0, fsync=8, time_based=1,
                         runtime=120)
-    wait_for_io(guest, "other")
+    running.wait_for_io(guest.dev("other"))
     guest.run(f"echo {device} > {DRIVER}/unbind", timeout=30)
     with pytest.raises(fio.FioError):
         running.wait()
@@ -299,11 +291,11 @@ def test_unplug_under_load(guest):
     for _ in range(times(guest, 4)):
         guest.add_disk(Disk("plugged", "ram", 64 * MIB, queues=4))
         running = plain_load(guest, "plugged")
-        wait_for_io(guest, "plugged")
+        running.wait_for_io(guest.dev("plugged"))
         guest.remove_disk("plugged")
         assert_failed(running)
+    steady.wait_for_io(guest.dev("data"))
     assert steady.running
-    wait_for_io(guest, "data")
     steady.kill()
 
 
@@ -316,7 +308,7 @@ def test_pci_remove_and_rescan(guest):
     for busy in (False, True, True):
         running = busy and plain_load(guest, "data")
         if busy:
-            wait_for_io(guest, "data")
+            running.wait_for_io(guest.dev("data"))
         guest.run(f"echo 1 > {path}/remove", timeout=30)
         try:
             if busy:
@@ -338,9 +330,9 @@ def test_suspend_to_idle(guest):
     cycles = times(guest, 3)
     running = load(guest, "data")
     for _ in range(cycles):
-        wait_for_io(guest, "data")
+        running.wait_for_io(guest.dev("data"))
         guest.suspend()
-    wait_for_io(guest, "data")
+    running.wait_for_io(guest.dev("data"))
     assert running.running
     running.kill()
     for id in ("data", "other"):
@@ -385,9 +377,9 @@ def test_suspend_while_polling(kernel):
             bs="4k", iodepth=16, numjobs=2, ioengine="io_uring", hipri=1,
             time_based=1, runtime=60)
         for _ in range(3):
-            wait_for_io(guest, "slow")
+            running.wait_for_io(guest.dev("slow"))
             guest.suspend()
-        wait_for_io(guest, "slow")
+        running.wait_for_io(guest.dev("slow"))
         assert running.running
         running.kill()
 
@@ -415,7 +407,7 @@ def test_suspend_to_memory(sleeper):
     put_sample(guest, "data")
     before = queues(guest, "data"), queues(guest, "other"), rings(guest)
     running = load(guest, "data")
-    wait_for_io(guest, "data")
+    running.wait_for_io(guest.dev("data"))
     guest.run(f"echo 1 > {parameter}")
     job = guest.start("echo mem > /sys/power/state", timeout=90)
     assert guest.wait_event("SUSPEND", timeout=60), guest.log()[-3000:]
@@ -423,7 +415,7 @@ def test_suspend_to_memory(sleeper):
     guest.qmp("system_wakeup")
     job.wait()
     guest.run(f"echo 0 > {parameter}")
-    wait_for_io(guest, "data")
+    running.wait_for_io(guest.dev("data"))
     assert running.running
     running.kill()
     assert (queues(guest, "data"), queues(guest, "other"),
@@ -455,10 +447,10 @@ def test_hibernate(kernel):
                   "echo 100000000 > /sys/power/image_size && "
                   "echo test_resume > /sys/power/disk")
         running = load(guest, "data")
-        wait_for_io(guest, "data")
+        running.wait_for_io(guest.dev("data"))
         guest.run("echo disk > /sys/power/state", timeout=200)
         assert "PM: Image loading done" in guest.log()
-        wait_for_io(guest, "data")
+        running.wait_for_io(guest.dev("data"))
         assert running.running
         running.kill()
         whole_load(guest)
@@ -470,8 +462,8 @@ def test_hibernate(kernel):
 def test_reboot_under_load(guest):
     """A guest restarts with I/O in flight; what was flushed before is there."""
     put_sample(guest, "data")
-    load(guest, "data")
-    wait_for_io(guest, "data")
+    running = load(guest, "data")
+    running.wait_for_io(guest.dev("data"))
     sample = Backend(guest, "data").read(0, 4 * MIB)
     guest.reboot()
     guest.put(sample, "/tmp/sample")

@@ -387,6 +387,12 @@ class Guest:
         """Return what a file of the guest contains, stripped."""
         return self.run(f"cat {shlex.quote(path)}").output.strip()
 
+    def has_file_system(self, kind):
+        """Whether the guest's kernel knows a file system, "xfs" for instance."""
+        return not self.run(f"modprobe -q {kind}; "
+                            f"grep -qw {kind} /proc/filesystems",
+                            check=False).status
+
     # The driver
 
     def load(self, params=""):
