@@ -104,11 +104,7 @@ def build_revision(kernel, revision):
 
 
 def _ios():
-    text = os.environ.get("IOS") or "65536"
-    if not text.isdigit() or int(text) < 1024:
-        raise UserError(f"IOS is {text!r}; it is the number of I/Os to count, 1024 "
-                        "or more")
-    return int(text)
+    return ui.number("IOS", 65536, 1024, "the number of I/Os to count")
 
 
 def _ring():

@@ -35,6 +35,17 @@ def step(text):
         say(f"  {text}: done in {seconds:.0f} s")
 
 
+def number(name, default, least=1, what="a whole number"):
+    """Return the number that a variable of the environment has, or the default.
+
+    Raises UserError if it has none of at least `least`, or no number.
+    """
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{name} is {text!r}; it is {what}, {least} or more")
+    return int(text)
+
+
 def main(function):
     """Run a tool's main function and exit with what it returns.
 
