@@ -200,9 +200,9 @@ class Guest:
     def _switch_on(self):
         """Start QEMU, once more if it fails by itself, and load the driver."""
         for last in (False, False, True):
-            started = time.monotonic()
             try:
                 self._start_qemu()
+                started = time.monotonic()
                 self._await_agent()
                 break
             except QemuDied as death:
