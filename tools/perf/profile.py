@@ -104,7 +104,7 @@ def build_revision(kernel, revision):
 
 
 def _ios():
-    return ui.number("IOS", 65536, 1024, "the number of I/Os to count")
+    return ui.number("IOS", 65536, least=1024, what="the number of I/Os to count,")
 
 
 def _ring():

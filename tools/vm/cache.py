@@ -75,16 +75,12 @@ def space_errors(path):
 
 @contextlib.contextmanager
 def lock(path, what):
-    """Hold the lock of a file, made if need be, or of a directory.
-
-    what: it is said to be waited for while another process has the lock.
-    """
-    flags = os.O_RDONLY if os.path.isdir(path) else os.O_RDWR | os.O_CREAT
+    """Hold the lock file at path; say what is waited for while another does."""
     try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(
-            f"cannot lock {path}: {error.strerror}; see to its "
+            f"cannot make the lock file {path}: {error.strerror}; see to its "
             "directory") from error
     try:
         try:

@@ -35,14 +35,17 @@ def step(text):
         say(f"  {text}: done in {seconds:.0f} s")
 
 
-def number(name, default, least=1, what="a whole number"):
+def number(name, default, least=1, most=10 ** 12, what="a whole number"):
     """Return the number that a variable of the environment has, or the default.
 
-    Raises UserError if it has none of at least `least`, or no number.
+    Raises UserError if it has none from least to most.
     """
     text = os.environ.get(name) or str(default)
-    if not text.isdecimal() or int(text) < least:
-        raise UserError(f"{name} is {text!r}; it is {what}, {least} or more")
+    # Python itself refuses texts that are long enough.
+    if not text.isdecimal() or len(text) > len(str(most)) \
+            or not least <= int(text) <= most:
+        raise UserError(f"{name} is {text[:40]!r}; it is {what} from {least} to "
+                        f"{most}")
     return int(text)
 
 
