@@ -4,8 +4,9 @@
 Each scenario runs in rounds, one guest or so each.  What they count is added to
 build/soak/record.json, or the file that RECORD= names, after each round, so that a
 run can be stopped and gone on with, and figures add up over runs and over those
-that go on side by side.  A round that fails is in the record with its seed; SEED=
-plays it again, and leaves the record alone.
+that go on side by side; those of another KERNEL= are figures of their own.  A round
+that fails is in the record with its seed; SEED= plays it again, and leaves the record
+alone.
 """
 
 import json
@@ -14,23 +15,38 @@ import random
 import time
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 from vm import cache, host, kernels, ui
 from vm.run import commit
 from vm.ui import UserError, say
 
 from . import allocations, faults, fuzz, migration, mix, power, vanish
-from .scenario import Round
+from .scenario import Round, Scenario
 
 SCENARIOS = (faults.LOST, faults.RESETS, power.SCENARIO, vanish.VANISH,
              migration.MIGRATION, mix.MIX, mix.MIX_DEBIAN, fuzz.SCENARIO,
              allocations.ALLOCATIONS)
 
 _OUT = Path(__file__).resolve().parents[2] / "build/soak/record.json"
-_FACTS = {"scenario": str, "driver": str, "counts": dict}
+# What a round on record has, and what is made of it here.
+_FACTS = {"scenario": str, "driver": str, "kernel": str, "seed": int, "counts": dict,
+          "error": (str, type(None))}
 # So many rounds of a scenario may fail before the next one's turn.
 _MAX_FAILURES = 3
 _SEEDS = 1_000_000
+
+
+class Job(NamedTuple):
+    """A scenario, the driver to play it with, and the kernel by its name."""
+    scenario: Scenario
+    driver: str
+    kernel: str
+
+    def again(self, seed):
+        """Return the command that plays a round once more."""
+        return (f"make soak ONLY={self.scenario.name} SEED={seed} "
+                f"DRIVER={self.driver} KERNEL={self.kernel}")
 
 
 class Record:
@@ -38,11 +54,21 @@ class Record:
 
     def __init__(self, path):
         """Raises UserError if it is no record, or none can be written there."""
-        self._path = path
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(f"{path.parent} is not there or cannot be written; "
-                            "make the directory of RECORD= first, or name another")
+        self._path = path.resolve()
+        self._lock = self._path.with_name(f"{self._path.name}.lock")
+        self._make_directory()
         self._read()
+
+    def _make_directory(self):
+        directory = self._path.parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {directory} for the record: "
+                            f"{error.strerror}; name another with RECORD=") from error
+        if not os.access(directory, os.W_OK):
+            raise UserError(f"{directory}, which is to have the record, cannot be "
+                            "written; name another with RECORD=")
 
     def _read(self):
         try:
@@ -58,8 +84,8 @@ class Record:
         if not isinstance(self._rounds, list):
             raise ValueError("it is not a list of rounds")
         for number, facts in enumerate(self._rounds, 1):
-            if not (isinstance(facts, dict) and "error" in facts
-                    and all(isinstance(facts.get(name), type)
+            if not (isinstance(facts, dict)
+                    and all(name in facts and isinstance(facts[name], type)
                             for name, type in _FACTS.items())
                     and all(isinstance(count, int)
                             for count in facts["counts"].values())):
@@ -67,45 +93,46 @@ class Record:
 
     def add(self, **facts):
         """Append a round to what the file has by now."""
-        with cache.lock(self._path.parent, "the record"):
+        # Whoever cleans up while a round is played takes the directory along.
+        self._make_directory()
+        with cache.lock(self._lock, "the record"):
             self._read()
             self._rounds.append(facts)
             cache.replace(self._path,
                           (json.dumps(self._rounds, indent=1) + "\n").encode())
 
-    def rounds(self, scenario, driver):
-        """Return the rounds of a scenario with a driver."""
+    def rounds(self, job):
+        """Return the rounds of a job."""
         return [facts for facts in self._rounds
-                if (facts["scenario"], facts["driver"]) == (scenario.name, driver)]
+                if (facts["scenario"], facts["driver"], facts["kernel"])
+                == (job.scenario.name, job.driver, job.kernel)]
 
-    def sum(self, scenario, driver, name):
+    def sum(self, job, name):
         """Return the sum of a counter over all rounds."""
-        return sum(facts["counts"].get(name, 0)
-                   for facts in self.rounds(scenario, driver))
+        return sum(facts["counts"].get(name, 0) for facts in self.rounds(job))
 
-    def failures(self, scenario, driver):
+    def failures(self, job):
         """Return the rounds that failed."""
-        return [facts for facts in self.rounds(scenario, driver)
-                if facts["error"]]
+        return [facts for facts in self.rounds(job) if facts["error"] is not None]
+
+    def left(self, job):
+        """Return what a job has yet to count, by name."""
+        left = {name: goal - self.sum(job, name)
+                for name, goal in job.scenario.goals.items()}
+        return {name: count for name, count in left.items() if count > 0}
 
 
-def _left(record, scenario, driver):
-    """Return what a scenario has yet to count, by name."""
-    left = {name: goal - record.sum(scenario, driver, name)
-            for name, goal in scenario.goals.items()}
-    return {name: count for name, count in left.items() if count > 0}
-
-
-def _play(scenario, driver, kernel, seed):
-    """Run a round; return (what goes on record of it, whether it went well).
+def _play(job, seed):
+    """Run a round and return what goes on record of it.
 
     All rounds are whole ones, so that a seed stands for the same each time.
     """
+    kernel = kernels.find(job.kernel)
     started = time.time()
-    facts = {"scenario": scenario.name, "driver": driver, "seed": seed,
-             "kernel": kernel.release, "commit": commit(),
+    facts = {"scenario": job.scenario.name, "driver": job.driver, "seed": seed,
+             "kernel": job.kernel, "release": kernel.release, "commit": commit(),
              "date": time.strftime("%Y-%m-%d", time.gmtime(started))}
-    round_ = Round(scenario, kernel, driver, seed)
+    round_ = Round(job.scenario, kernel, job.driver, seed)
     error = None
     try:
         round_.play()
@@ -114,105 +141,105 @@ def _play(scenario, driver, kernel, seed):
     except Exception as failure:
         error = str(failure) or type(failure).__name__
         say("".join(traceback.format_exception(failure)))
-        say(f"  again: make soak ONLY={scenario.name} SEED={seed} "
-            f"DRIVER={driver} KERNEL={kernel.name}")
+        say(f"  again: {job.again(seed)}")
     return {**facts, "counts": dict(round_.counts), "error": error,
-            "seconds": round(time.time() - started)}, error is None
+            "seconds": round(time.time() - started)}
 
 
-def _again(scenario, driver, kernel, seed):
+def _play_again(job, seed):
     """Play the round of a seed, for whoever wants to see it; return an exit status."""
-    facts, well = _play(scenario, driver, kernel, seed)
-    print(f"{scenario.name}, seed {seed}: "
+    facts = _play(job, seed)
+    print(f"{job.scenario.name}, seed {seed}: "
           + (", ".join(f"{count} {name}" for name, count in facts["counts"].items())
              or "nothing"))
-    say("PASS" if well else "FAIL")
-    return 0 if well else 1
+    say("PASS" if facts["error"] is None else "FAIL")
+    return int(facts["error"] is not None)
 
 
-def _soak(record, scenario, driver, kernel):
-    """Run rounds of a scenario until it has counted enough."""
+def _soak(record, job):
+    """Run rounds until a job has counted enough."""
     failures = 0
-    while (left := _left(record, scenario, driver)) and failures < _MAX_FAILURES:
-        say(f"{scenario.name}: " + ", ".join(_figures(record, scenario, driver)))
+    while (left := record.left(job)) and failures < _MAX_FAILURES:
+        say(f"{job.scenario.name}: " + ", ".join(_figures(record, job)))
         # Rounds differ, those of runs that go on side by side as well.
-        facts, well = _play(scenario, driver, kernel, random.randrange(1, _SEEDS))
+        facts = _play(job, random.randrange(1, _SEEDS))
         record.add(**facts)
-        failures += not well
-        # What a kernel cannot do, say, is not waited for.
-        if _left(record, scenario, driver) == left:
+        if facts["error"] is not None:
+            failures += 1
+        elif record.left(job) == left:
+            # What a kernel cannot do, say, is not waited for.
             return
 
 
-def _figures(record, scenario, driver):
-    """Return what a scenario has counted, as a list of texts."""
-    figures = [f"{record.sum(scenario, driver, name)} of {goal} {name}"
-               for name, goal in scenario.goals.items()]
-    rounds = record.rounds(scenario, driver)
-    for name in scenario.zero:
+def _figures(record, job):
+    """Return what a job has counted, as a list of texts."""
+    figures = [f"{record.sum(job, name)} of {goal} {name}"
+               for name, goal in job.scenario.goals.items()]
+    rounds = record.rounds(job)
+    for name in job.scenario.zero:
         looked = sum(name in facts["counts"] for facts in rounds)
-        figures.append(f"{record.sum(scenario, driver, name)} {name}"
+        figures.append(f"{record.sum(job, name)} {name}"
                        + (f" (looked for in {looked} of {len(rounds)} rounds)"
                           if looked < len(rounds) else ""))
     return figures
 
 
-def summary(record, scenarios, driver):
-    """Return a table of what is on record."""
+def summary(record, jobs):
+    """Return a table of what is on record, and of what has failed."""
     lines = []
-    for scenario in scenarios:
-        rounds = len(record.rounds(scenario, driver))
-        failures = len(record.failures(scenario, driver))
-        lines.append(f"{scenario.name:12} {rounds:3} rounds, {failures} failed: "
-                     + ", ".join(_figures(record, scenario, driver)))
+    for job in jobs:
+        failures = record.failures(job)
+        lines.append(f"{job.scenario.name:12} {len(record.rounds(job)):3} rounds on "
+                     f"{job.kernel}, {len(failures)} failed: "
+                     + ", ".join(_figures(record, job)))
+        for facts in failures:
+            lines += [f"{'':12} failed: " + facts["error"].partition("\n")[0],
+                      f"{'':12} again:  {job.again(facts['seed'])}"]
     return "\n".join(lines)
 
 
-def choose(text, driver):
-    """Return the scenarios that ONLY= and DRIVER= ask for."""
+def choose(only, driver, kernel):
+    """Return the jobs that ONLY=, DRIVER= and KERNEL= ask for."""
     if driver not in ("ours", "stock"):
         raise UserError(f"DRIVER is {driver!r}; it is ours or stock")
-    fitting = {scenario.name: scenario for scenario in SCENARIOS
-               if driver in scenario.drivers}
-    chosen = {}
-    for name in filter(None, map(str.strip, text.split(","))):
-        if name not in [scenario.name for scenario in SCENARIOS]:
-            raise UserError(f"no scenario {name!r}; ONLY is one or more, with commas "
-                            f"between, of {', '.join(fitting)}")
-        if name not in fitting:
-            raise UserError(f"{name} is not for the kernel's own driver; what "
-                            f"DRIVER={driver} is for is {', '.join(fitting)}")
-        chosen[name] = fitting[name]
-    return list(chosen.values()) or list(fitting.values())
-
-
-def _kernel(scenario, driver):
-    return kernels.find(os.environ.get("KERNEL") or (
+    jobs = {scenario.name: Job(scenario, driver, kernel or (
         scenario.kernel if driver == "ours" else scenario.stock_kernel))
+        for scenario in SCENARIOS if driver in scenario.drivers}
+    if not only:
+        return list(jobs.values())
+    # By name, for each is played once, however often it is named.
+    chosen = {}
+    for name in map(str.strip, only.split(",")):
+        if name not in jobs and name in [scenario.name for scenario in SCENARIOS]:
+            raise UserError(f"{name} is not for the kernel's own driver; what "
+                            f"DRIVER={driver} is for is {', '.join(jobs)}")
+        if name not in jobs:
+            raise UserError(f"no scenario {name!r}; ONLY is one or more, with commas "
+                            f"between, of {', '.join(jobs)}")
+        chosen[name] = jobs[name]
+    return list(chosen.values())
 
 
 def main():
     """Run what ONLY, DRIVER, SEED and KERNEL ask for; 0 if all is well."""
-    driver = os.environ.get("DRIVER") or "ours"
-    scenarios = choose(os.environ.get("ONLY", ""), driver)
+    jobs = choose(os.environ.get("ONLY"), os.environ.get("DRIVER") or "ours",
+                  os.environ.get("KERNEL"))
     if os.environ.get("SEED"):
         seed = ui.number("SEED", 1)
-        if len(scenarios) != 1:
+        if len(jobs) != 1:
             raise UserError(f"SEED={seed} is of a round of one scenario; say of which, "
                             "as in ONLY=lost")
         host.need("build", "vm")
-        return _again(scenarios[0], driver, _kernel(scenarios[0], driver), seed)
+        return _play_again(jobs[0], seed)
     path = Path(os.environ.get("RECORD") or _OUT)
-    if path == _OUT:
-        path.parent.mkdir(parents=True, exist_ok=True)
     record = Record(path)
-    host.need("build", "vm")
-    for scenario in scenarios:
-        _soak(record, scenario, driver, _kernel(scenario, driver))
-    print(summary(record, scenarios, driver))
+    for job in jobs:
+        if record.left(job):
+            host.need("build", "vm")
+            _soak(record, job)
+    print(summary(record, jobs))
     say(f"  left {os.path.relpath(path)}")
-    bad = [scenario.name for scenario in scenarios
-           if record.failures(scenario, driver) or _left(record, scenario, driver)]
+    bad = [job.scenario.name for job in jobs if record.failures(job) or record.left(job)]
     say(f"FAIL: {', '.join(bad)}" if bad else "PASS")
     return 1 if bad else 0
 

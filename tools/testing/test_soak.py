@@ -4,7 +4,12 @@
 The scenario here needs no guest: what is asked for is how its rounds are counted.
 """
 
+import fcntl
 import json
+import re
+import shutil
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +19,6 @@ from soak import fuzz, soak
 from soak.scenario import Scenario
 from vm.ui import UserError
 
-KERNEL = SimpleNamespace(name="6.12", release="6.12.1")
 VARIABLES = ("ONLY", "SEED", "RECORD", "DRIVER", "KERNEL", "SECONDS")
 
 
@@ -25,13 +29,13 @@ def throw(round):
         round.add("heads", round.random.randrange(2))
     round.add("lost", 0)
     if round.seed == 13:
-        raise RuntimeError("the coin rolled under the table")
+        raise RuntimeError("the coin rolled\nunder the table")
 
 
 COIN = Scenario("coin", "A coin is thrown.", throw, goals={"throws": 50},
                 each={"throws": 20}, zero=("lost",))
-BOTH = Scenario("both", "A coin is thrown.", throw, goals={"throws": 50},
-                each={"throws": 20}, drivers=("ours", "stock"))
+BOTH = replace(COIN, name="both", drivers=("ours", "stock"))
+JOB = soak.Job(COIN, "ours", "7.3-debug")
 
 
 @pytest.fixture
@@ -43,11 +47,22 @@ def variables(monkeypatch):
 
 
 @pytest.fixture
-def scenarios(monkeypatch):
-    """Have make soak know two scenarios that need nothing of the host."""
+def scenarios(monkeypatch, tmp_path):
+    """Have make soak know two scenarios that need nothing of the host.
+
+    Returns the names of the kernels that it has looked for.
+    """
+    found = []
+
+    def find(name):
+        found.append(name)
+        return SimpleNamespace(name=name, release=f"{name}.1")
+
     monkeypatch.setattr(soak, "SCENARIOS", (COIN, BOTH))
-    monkeypatch.setattr(soak.kernels, "find", lambda name: KERNEL)
+    monkeypatch.setattr(soak.kernels, "find", find)
     monkeypatch.setattr(soak.host, "need", lambda *names: None)
+    monkeypatch.setattr(soak, "_OUT", tmp_path / "build/soak/record.json")
+    return found
 
 
 @pytest.fixture
@@ -57,11 +72,13 @@ def path(tmp_path):
 
 def facts(**changes):
     """Return what is on record of a round."""
-    return {"scenario": "coin", "driver": "ours", "seed": 1, "kernel": "6.12.1",
-            "commit": "0123456", "date": "2026-11-23",
+    return {"scenario": "coin", "driver": "ours", "seed": 1, "kernel": "7.3-debug",
+            "release": "7.3.4-debug", "commit": "0123456", "date": "2026-11-23",
             "counts": {"throws": 20, "heads": 9, "lost": 0}, "error": None,
             "seconds": 1, **changes}
 
+
+# What is counted
 
 def test_figures_add_up_over_runs(variables, scenarios, path, capsys):
     """All rounds are whole ones: 20, 40 and 60, where 50 were wanted."""
@@ -72,11 +89,24 @@ def test_figures_add_up_over_runs(variables, scenarios, path, capsys):
     assert [round["counts"]["throws"] for round in record] == [20, 20, 20]
     assert len({round["seed"] for round in record}) == 3
     shown = capsys.readouterr()
-    assert "3 rounds, 0 failed: 60 of 50 throws, 0 lost" in shown.out
+    assert "3 rounds on 7.3-debug, 0 failed: 60 of 50 throws, 0 lost\n" in shown.out
     assert shown.err.endswith("PASS\n")
-    # There is nothing left to do, nor is anything done.
+    # There is nothing left to do, nor is anything done or looked for.
+    scenarios.clear()
     assert soak.main() == 0
     assert json.loads(path.read_text()) == record
+    assert not scenarios
+
+
+def test_kernels_and_drivers_have_figures_of_their_own(variables, scenarios, path):
+    path.write_text(json.dumps([facts(), facts(scenario="both")] * 3))
+    for values in ({"KERNEL": "6.12"}, {"KERNEL": "", "DRIVER": "stock"}):
+        variables(RECORD=str(path), ONLY="both", **values)
+        assert soak.main() == 0
+    new = [(round["driver"], round["kernel"], round["release"])
+           for round in json.loads(path.read_text())[6:]]
+    assert new == [("ours", "6.12", "6.12.1")] * 3 + [("stock", "6.12", "6.12.1")] * 3
+    assert scenarios == ["6.12"] * 6
 
 
 def test_what_cannot_be_counted_is_not_waited_for(
@@ -87,17 +117,59 @@ def test_what_cannot_be_counted_is_not_waited_for(
     variables(RECORD=str(path))
     assert soak.main() == 1
     shown = capsys.readouterr()
-    assert "4 rounds, 0 failed: 80 of 50 throws, 0 of 1 edges" in shown.out
+    assert "4 rounds on 7.3-debug, 0 failed: 80 of 50 throws, 0 of 1 edges" \
+        in shown.out
     assert shown.err.endswith("FAIL: coin\n")
 
 
-def test_two_runs_add_to_one_record(path):
-    first, second = soak.Record(path), soak.Record(path)
-    first.add(**facts(seed=1))
-    second.add(**facts(seed=2))
-    first.add(**facts(seed=3))
-    assert [round["seed"] for round in json.loads(path.read_text())] == [1, 2, 3]
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+def test_what_was_not_looked_for_is_not_0(path):
+    path.write_text(json.dumps([facts(), facts(counts={"throws": 20})]))
+    assert soak.summary(soak.Record(path), [JOB]).endswith(
+        "40 of 50 throws, 0 lost (looked for in 1 of 2 rounds)")
+
+
+# Failures
+
+def test_rounds_that_fail(variables, scenarios, monkeypatch, path, capsys):
+    """Three of them are enough, be it that they counted something or not."""
+    def fail(round):
+        raise RuntimeError("no coin")
+
+    monkeypatch.setattr(soak, "SCENARIOS", (replace(COIN, run=fail), BOTH))
+    variables(RECORD=str(path))
+    assert soak.main() == 1
+    record = json.loads(path.read_text())
+    assert [round["error"] for round in record] == ["no coin"] * 3 + [None] * 3
+    shown = capsys.readouterr()
+    for round in record[:3]:
+        assert "failed: no coin\n" \
+            f"             again:  make soak ONLY=coin SEED={round['seed']} " \
+            "DRIVER=ours KERNEL=7.3-debug\n" in shown.out
+    assert shown.err.endswith("FAIL: coin\n")
+
+
+def test_what_a_person_can_mend_is_no_failure_of_a_round(
+        variables, scenarios, monkeypatch, path):
+    def fail(round):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(soak, "SCENARIOS", (replace(COIN, run=fail),))
+    variables(RECORD=str(path))
+    with pytest.raises(UserError, match="the disk is full"):
+        soak.main()
+    assert not path.exists()
+
+
+def test_a_failure_on_record_stays_one(variables, scenarios, path, capsys):
+    path.write_text(json.dumps(
+        [facts()] * 3 + [facts(error="oh dear\nand more", seed=77)]))
+    variables(RECORD=str(path), ONLY="coin")
+    assert soak.main() == 1
+    shown = capsys.readouterr()
+    assert "4 rounds on 7.3-debug, 1 failed" in shown.out
+    assert "failed: oh dear\n" in shown.out
+    assert "again:  make soak ONLY=coin SEED=77 DRIVER=ours" in shown.out
+    assert shown.err.endswith("FAIL: coin\n")
 
 
 def test_a_seed_is_played_again(variables, scenarios, path, capsys):
@@ -115,31 +187,61 @@ def test_a_seed_is_played_again(variables, scenarios, path, capsys):
 
 
 def test_a_failure_says_how_to_repeat_it(variables, scenarios, capsys):
-    variables(ONLY="coin", SEED="13")
+    variables(ONLY="both", SEED="13", DRIVER="stock", KERNEL="6.1")
     assert soak.main() == 1
     said = capsys.readouterr().err
-    assert "the coin rolled under the table" in said
-    assert "again: make soak ONLY=coin SEED=13 DRIVER=ours KERNEL=6.12\n" in said
+    assert "under the table" in said
+    assert "again: make soak ONLY=both SEED=13 DRIVER=stock KERNEL=6.1\n" in said
     assert said.endswith("FAIL\n")
 
 
-def test_a_failure_on_record_is_a_failure(variables, scenarios, path, capsys):
-    path.write_text(json.dumps([facts()] * 3 + [facts(error="oh dear")]))
-    variables(RECORD=str(path), ONLY="coin")
-    assert soak.main() == 1
-    shown = capsys.readouterr()
-    assert "4 rounds, 1 failed" in shown.out
-    assert shown.err.endswith("FAIL: coin\n")
+# The record's file
+
+def test_two_runs_add_to_one_record(path):
+    first, second = soak.Record(path), soak.Record(path)
+    first.add(**facts(seed=1))
+    second.add(**facts(seed=2))
+    first.add(**facts(seed=3))
+    assert [round["seed"] for round in json.loads(path.read_text())] == [1, 2, 3]
 
 
-def test_what_was_not_looked_for_is_not_0(path):
-    path.write_text(json.dumps([facts(), facts(counts={"throws": 20})]))
-    assert soak.summary(soak.Record(path), [COIN], "ours").endswith(
-        "40 of 50 throws, 0 lost (looked for in 1 of 2 rounds)")
+def test_one_run_adds_at_a_time(path):
+    record = soak.Record(path)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        adding = threading.Thread(target=record.add, kwargs=facts(seed=2))
+        adding.start()
+        time.sleep(0.2)
+        assert not path.exists()
+        path.write_text(json.dumps([facts(seed=1)]))
+    adding.join()
+    assert [round["seed"] for round in json.loads(path.read_text())] == [1, 2]
+
+
+def test_the_directory_is_made(variables, scenarios, tmp_path):
+    """Again, if it was removed while a round was played."""
+    path = tmp_path / "build/soak/record.json"
+    record = soak.Record(path)
+    shutil.rmtree(tmp_path / "build")
+    record.add(**facts())
+    assert json.loads(path.read_text()) == [facts()]
+    variables(ONLY="coin")
+    assert soak.main() == 0
+    assert len(json.loads(path.read_text())) == 3
+
+
+def test_a_record_elsewhere(tmp_path, path):
+    """A link stays one."""
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    soak.Record(link).add(**facts())
+    assert link.is_symlink() and json.loads(path.read_text()) == [facts()]
 
 
 @pytest.mark.parametrize("text", [
     "no JSON", '{"a": 1}', "[1]", "[{}]", '[{"scenario": "coin"}]',
+    json.dumps([{name: value for name, value in facts().items()
+                 if name != "error"}]),
     json.dumps([facts(counts={"throws": "many"})]), json.dumps([facts(counts=[])])])
 def test_no_record(path, text):
     """It is refused, and left as it is."""
@@ -151,24 +253,37 @@ def test_no_record(path, text):
 
 def test_a_record_that_cannot_be_written(variables, scenarios, tmp_path):
     """That is said before hours have gone into it."""
-    variables(RECORD=str(tmp_path / "missing/record.json"), ONLY="coin")
-    with pytest.raises(UserError, match="missing is not there or cannot be written"):
+    (tmp_path / "file").write_text("")
+    variables(RECORD=str(tmp_path / "file/record.json"), ONLY="coin")
+    with pytest.raises(UserError, match="cannot make .*/file for the record: "):
         soak.main()
 
 
+# Variables
+
+def chosen(*args):
+    return [(job.scenario.name, job.driver, job.kernel)
+            for job in soak.choose(*args)]
+
+
 def test_choice(scenarios):
-    assert soak.choose("", "ours") == [COIN, BOTH]
-    assert soak.choose(" both , coin,both,", "ours") == [BOTH, COIN]
-    assert soak.choose("", "stock") == [BOTH]
+    coin, both = (("coin", "ours", "7.3-debug"), ("both", "ours", "7.3-debug"))
+    assert chosen("", "ours", "") == [coin, both]
+    assert chosen(None, "ours", None) == [coin, both]
+    assert chosen(" both , coin,both", "ours", "") == [both, coin]
+    assert chosen("", "stock", "") == [("both", "stock", "6.12")]
+    assert chosen("both", "stock", "6.1") == [("both", "stock", "6.1")]
 
 
 @pytest.mark.parametrize("values, message", [
     ({"ONLY": "dice"}, "no scenario 'dice'; .* of coin, both"),
+    ({"ONLY": "coin,"}, "no scenario ''; "),
     ({"ONLY": "coin", "DRIVER": "stock"}, "coin is not for the kernel's own driver"),
     ({"DRIVER": "theirs"}, "DRIVER is 'theirs'; it is ours or stock"),
     ({"SEED": "5"}, "SEED=5 is of a round of one scenario"),
-    ({"SEED": "0", "ONLY": "coin"}, "SEED is '0'; it is a whole number, 1 or more"),
-    ({"SEED": "²", "ONLY": "coin"}, "SEED is '²'; it is a whole number, 1 or more")])
+    ({"SEED": "0", "ONLY": "coin"}, "SEED is '0'; it is a whole number from 1 to "),
+    ({"SEED": "9" * 5000, "ONLY": "coin"}, "SEED is '9{40}'; it is a whole number"),
+    ({"SEED": "²", "ONLY": "coin"}, "SEED is '²'; it is a whole number")])
 def test_soak_refuses(variables, scenarios, values, message):
     variables(**values)
     with pytest.raises(UserError, match=message):
@@ -176,11 +291,53 @@ def test_soak_refuses(variables, scenarios, values, message):
 
 
 @pytest.mark.parametrize("values, message", [
-    ({"SECONDS": "0"}, "SECONDS is '0'; it is a whole number, 1 or more"),
-    ({"SECONDS": "ten"}, "SECONDS is 'ten'; it is a whole number, 1 or more"),
-    ({"SEED": "0"}, "SEED is '0'; it is a whole number, 1 or more"),
+    ({"SECONDS": "0"}, "SECONDS is '0'; it is a whole number from 1 to"),
+    ({"SECONDS": "ten"}, "SECONDS is 'ten'; it is a whole number from 1 to"),
+    ({"SEED": "0"}, "SEED is '0'; it is a whole number from 1 to"),
     ({"DRIVER": "stock"}, "DRIVER is 'stock'; hostile devices are for this driver")])
 def test_fuzz_refuses(variables, values, message):
     variables(**values)
     with pytest.raises(UserError, match=message):
         fuzz.main()
+
+
+# The time of make fuzz
+
+def attack(round):
+    """Count devices as quickly as can be, in batches of a tenth of a second."""
+    while round.wants("configurations"):
+        time.sleep(0.1)
+        round.add("configurations", 75)
+
+
+@pytest.fixture
+def hostile(variables, monkeypatch):
+    monkeypatch.setattr(fuzz, "SCENARIO", replace(fuzz.SCENARIO, run=attack))
+    monkeypatch.setattr(fuzz.kernels, "find",
+                        lambda name: SimpleNamespace(name=name, release=name))
+    monkeypatch.setattr(fuzz.host, "need", lambda *names: None)
+
+
+def test_fuzz_ends_when_its_time_is_up(hostile, variables, capsys):
+    """And not before it has seen a device: a round has 300."""
+    variables(SECONDS="1")
+    assert fuzz.main() == 0
+    said = capsys.readouterr().err
+    # As many batches as there were tenths of a second, or one more; whole rounds
+    # would make 900.
+    assert 75 <= int(re.search(r"PASS: (\d+) configurations", said)[1]) <= 825
+
+
+def test_a_round_sees_a_device_though_the_time_is_up(hostile):
+    round = fuzz.TimedRound(fuzz.SCENARIO, None, 1, time.monotonic() - 1)
+    assert round.play()["configurations"] == 75
+
+
+def test_fuzz_plays_the_round_of_a_seed_to_its_end(hostile, variables, monkeypatch,
+                                                   capsys):
+    variables(SEED="7", SECONDS="1")
+    monkeypatch.setattr(fuzz.time, "monotonic", iter(range(0, 10000, 100)).__next__)
+    assert fuzz.main() == 0
+    said = capsys.readouterr().err
+    assert said.startswith("fuzz: round with seed 7, 7.3-debug\n")
+    assert "PASS: 300 configurations" in said
