@@ -313,4 +313,4 @@ VANISH = Scenario(
     goals={"unplugged": 25, "pulled": 25, "backends killed": 25,
            "sims killed": 25},
     each={"unplugged": 4, "pulled": 4, "backends killed": 4, "sims killed": 5},
-    zero=("hung tasks",))
+    zero=("hung tasks",), drivers=("ours", "stock"))
