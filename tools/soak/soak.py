@@ -193,7 +193,8 @@ def summary(record, jobs):
                      f"{job.kernel}, {len(failures)} failed: "
                      + ", ".join(_figures(record, job)))
         for facts in failures:
-            lines += [f"{'':12} failed: " + facts["error"].partition("\n")[0],
+            # A kernel's complaint begins in the second line.
+            lines += [f"{'':12} failed: " + " ".join(facts["error"].split("\n")[:2]),
                       f"{'':12} again:  {job.again(facts['seed'])}"]
     return "\n".join(lines)
 
