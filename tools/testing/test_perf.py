@@ -128,7 +128,7 @@ def test_unknown_job():
     ({"DRIVER": "theirs"}, "DRIVER is 'theirs'; there are null_blk, nvme"),
     ({"DRIVER": "stock", "BASE": "HEAD"}, "leave one of them out"),
     ({"IOS": "many"}, "IOS is 'many'"),
-    ({"IOS": "10"}, "1024 or more"),
+    ({"IOS": "10"}, "from 1024 to"),
     ({"FINE": "yes"}, "FINE is 'yes'"),
     ({"RING": "100"}, "RING is '100'"),
     ({"KERNEL": "7.3"}, "choose 6.1, 6.12 or 7.3-perf"),
