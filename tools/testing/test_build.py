@@ -159,7 +159,7 @@ def test_disk_that_fills_up_is_said_and_left_as_it_was(tmp_path, write):
     assert left == "['.thing.lock']"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 def test_cache_that_cannot_be_written(tmp_path):
     result = python("import os\n"
                     f"os.setuid({NOBODY})\n"
