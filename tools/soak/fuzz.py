@@ -8,6 +8,7 @@ of that seed, KERNEL= has another kernel than 7.3-debug.
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import time
@@ -22,7 +23,7 @@ from vm.guest import Guest
 from vm.ui import UserError, say
 
 from . import leaks
-from .scenario import NotZero, Round, Scenario
+from .scenario import NotZero, Round, Scenario, listed
 
 # Configurations of a round have seeds of their own, from the round's on.
 _SEEDS = 1_000_000
@@ -158,8 +159,7 @@ def run(round):
             for name in ("configurations", "disks", "replies"):
                 round.add(name, counts[name])
             round.add("mutated replies", counts["mutated"])
-            say("  " + ", ".join(f"{count} {name}" for name, count
-                                 in round.counts.items()))
+            say(f"  {listed(round.counts)}")
         leaks.look(round, guest)
 
 
@@ -190,16 +190,15 @@ def main():
         raise UserError(f"DRIVER is {driver!r}; hostile devices are for this driver "
                         "alone, so leave it out")
     seconds = ui.number("SECONDS", 600)
-    seed = ui.number("SEED", 1) if os.environ.get("SEED") else None
+    seed = ui.number("SEED")
     kernel = kernels.find(os.environ.get("KERNEL") or SCENARIO.kernel)
     host.need("build", "vm")
-    until = time.monotonic() + seconds
+    until = math.inf if seed else time.monotonic() + seconds
     number = seed or int(time.time())
     configurations = replies = 0
     while True:
         say(f"fuzz: round with seed {number}, {kernel.name}")
-        round_ = Round(SCENARIO, kernel, seed=number) if seed \
-            else TimedRound(SCENARIO, kernel, number, until)
+        round_ = TimedRound(SCENARIO, kernel, number, until)
         try:
             counts = round_.play()
         except (GuestError, Flood, Hostile, NotZero) as error:

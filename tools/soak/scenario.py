@@ -23,6 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def listed(counts):
+    """Return counters as a text: "3 cuts, 0 bytes lost"."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
 @dataclass(frozen=True)
 class Scenario:
     """Something that goes wrong many times.
@@ -87,13 +92,10 @@ class Round:
             found = {name: self.counts[name] for name in self.scenario.zero
                      if self.counts[name]}
             if found:
-                raise NotZero(self.scenario.name + ": " + ", ".join(
-                    f"{count} {name}" for name, count in found.items()))
+                raise NotZero(f"{self.scenario.name}: {listed(found)}")
         except Exception as error:
-            error.add_note(
-                f"{self.scenario.name}, seed {self.seed}; so far: "
-                + (", ".join(f"{count} {name}" for name, count
-                             in self.counts.items()) or "nothing"))
+            error.add_note(f"{self.scenario.name}, seed {self.seed}; so far: "
+                           + (listed(self.counts) or "nothing"))
             raise
         return self.counts
 

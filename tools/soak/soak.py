@@ -22,7 +22,7 @@ from vm.run import commit
 from vm.ui import UserError, say
 
 from . import allocations, faults, fuzz, migration, mix, power, vanish
-from .scenario import Round, Scenario
+from .scenario import Round, Scenario, listed
 
 SCENARIOS = (faults.LOST, faults.RESETS, power.SCENARIO, vanish.VANISH,
              migration.MIGRATION, mix.MIX, mix.MIX_DEBIAN, fuzz.SCENARIO,
@@ -55,7 +55,6 @@ class Record:
     def __init__(self, path):
         """Raises UserError if it is no record, or none can be written there."""
         self._path = path.resolve()
-        self._lock = self._path.with_name(f"{self._path.name}.lock")
         self._make_directory()
         self._read()
 
@@ -95,7 +94,8 @@ class Record:
         """Append a round to what the file has by now."""
         # Whoever cleans up while a round is played takes the directory along.
         self._make_directory()
-        with cache.lock(self._lock, "the record"):
+        lock = self._path.with_name(f"{self._path.name}.lock")
+        with cache.lock(lock, "the record"):
             self._read()
             self._rounds.append(facts)
             cache.replace(self._path,
@@ -127,6 +127,7 @@ def _play(job, seed):
 
     All rounds are whole ones, so that a seed stands for the same each time.
     """
+    host.need("build", "vm")
     kernel = kernels.find(job.kernel)
     started = time.time()
     facts = {"scenario": job.scenario.name, "driver": job.driver, "seed": seed,
@@ -150,8 +151,7 @@ def _play_again(job, seed):
     """Play the round of a seed, for whoever wants to see it; return an exit status."""
     facts = _play(job, seed)
     print(f"{job.scenario.name}, seed {seed}: "
-          + (", ".join(f"{count} {name}" for name, count in facts["counts"].items())
-             or "nothing"))
+          + (listed(facts["counts"]) or "nothing"))
     say("PASS" if facts["error"] is None else "FAIL")
     return int(facts["error"] is not None)
 
@@ -225,19 +225,15 @@ def main():
     """Run what ONLY, DRIVER, SEED and KERNEL ask for; 0 if all is well."""
     jobs = choose(os.environ.get("ONLY"), os.environ.get("DRIVER") or "ours",
                   os.environ.get("KERNEL"))
-    if os.environ.get("SEED"):
-        seed = ui.number("SEED", 1)
+    if seed := ui.number("SEED"):
         if len(jobs) != 1:
             raise UserError(f"SEED={seed} is of a round of one scenario; say of which, "
                             "as in ONLY=lost")
-        host.need("build", "vm")
         return _play_again(jobs[0], seed)
     path = Path(os.environ.get("RECORD") or _OUT)
     record = Record(path)
     for job in jobs:
-        if record.left(job):
-            host.need("build", "vm")
-            _soak(record, job)
+        _soak(record, job)
     print(summary(record, jobs))
     say(f"  left {os.path.relpath(path)}")
     bad = [job.scenario.name for job in jobs if record.failures(job) or record.left(job)]

@@ -35,12 +35,14 @@ def step(text):
         say(f"  {text}: done in {seconds:.0f} s")
 
 
-def number(name, default, least=1, most=10 ** 12, what="a whole number"):
+def number(name, default=None, least=1, most=10 ** 12, what="a whole number"):
     """Return the number that a variable of the environment has, or the default.
 
-    Raises UserError if it has none from least to most.
+    Raises UserError if what it has is no number from least to most.
     """
-    text = os.environ.get(name) or str(default)
+    text = os.environ.get(name)
+    if not text:
+        return default
     # Python itself refuses texts that are long enough.
     if not text.isdecimal() or len(text) > len(str(most)) \
             or not least <= int(text) <= most:
