@@ -93,6 +93,14 @@ int virtblk_validate(struct virtio_device *vdev)
 		__virtio_clear_bit(vdev, VIRTIO_BLK_F_CONFIG_WCE);
 	}
 	/*
+	 * virtio_ring's path for VIRTIO_F_IN_ORDER does not check used ids and makes
+	 * up lengths, and disks hang with it (Documentation/conformance.rst).  With
+	 * VIRTIO_F_NOTIFICATION_DATA virtqueue_notify() reads the ring's indexes,
+	 * which needs the queue's lock, and notifications may pass each other.
+	 */
+	__virtio_clear_bit(vdev, VIRTIO_F_IN_ORDER);
+	__virtio_clear_bit(vdev, VIRTIO_F_NOTIFICATION_DATA);
+	/*
 	 * The ranges of these are little-endian on legacy devices, too (VIRTIO
 	 * 1.3, 5.2.6).  Those of QEMU, for guests that are not, take them in
 	 * the guest's byte order, and a range that is misread destroys data.

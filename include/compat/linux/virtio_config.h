@@ -5,6 +5,16 @@
 
 #include_next <linux/virtio_config.h>
 
+/* 6.4 */
+#ifndef VIRTIO_F_NOTIFICATION_DATA
+#define VIRTIO_F_NOTIFICATION_DATA	38
+#endif
+
+/* 6.6, in uapi/linux/virtio_config.h */
+#ifndef VIRTIO_F_IN_ORDER
+#define VIRTIO_F_IN_ORDER		35
+#endif
+
 /* 6.11: one array tells about the virtqueues, before that one for each fact. */
 #ifndef VIRTBLK_HAVE_VIRTQUEUE_INFO
 #include <linux/slab.h>
