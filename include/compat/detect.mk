@@ -21,6 +21,7 @@ virtblk-have := \
 	$(call virtblk-has,MERGE_BY_DEFAULT,blk-mq.h,BLK_MQ_F_TAG_RR) \
 	$(call virtblk-has,SIGNED_NODE,blk-mq.h,unsigned int. int.;) \
 	$(call virtblk-has,FREEZE_MEMFLAGS,blk-mq.h,blk_mq_freeze_queue_nomemsave) \
+	$(call virtblk-has,FREEZE_NON_OWNER,blk-mq.h,blk_freeze_queue_start_non_owner) \
 	$(call virtblk-has,MAP_SG_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_sg.struct request \*) \
 	$(call virtblk-has,MAP_KERN_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_kern.struct request \*) \
 	$(call virtblk-has,ZONED_MODEL,blkdev.h,disk_set_zoned.*enum blk_zoned_model) \

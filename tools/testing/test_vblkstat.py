@@ -257,8 +257,8 @@ PARAMETERS = "sys/module/virtio_blk/parameters"
 WAYS = [
     (f"{BLOCK}/state", "stalled", "stalled"),
     (f"{BLOCK}/state", "dead", "dead"),
-    (f"{BLOCK}/state", "recovering", "recovering"),
-    (f"{BLOCK}/state", "away", "away"),
+    (f"{BLOCK}/state", "resetting", "resetting"),
+    (f"{BLOCK}/state", "suspended", "suspended"),
     (f"{BLOCK}/recovery/timeouts", "3", "timeouts"),
     (f"{BLOCK}/recovery/lost_interrupts", "1", "lost-interrupts"),
     (f"{BLOCK}/recovery/resets", "1", "resets"),

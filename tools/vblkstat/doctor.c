@@ -183,11 +183,11 @@ static void check_state(struct doctor *doctor, const struct disk *disk)
 		       "the device is gone, is broken, or has not come back as it was; the kernel's log says which",
 		       "put right what the log names",
 		       "unmount what is on it, remove the device and scan its bus again");
-	} else if (!strcmp(disk->state, "recovering") ||
-		   !strcmp(disk->state, "away")) {
+	} else if (!strcmp(disk->state, "resetting") ||
+		   !strcmp(disk->state, "suspended")) {
 		new = found(doctor, disk, WRONG, disk->state,
 			    "the device is %s: its I/O waits",
-			    !strcmp(disk->state, "away") ?
+			    !strcmp(disk->state, "suspended") ?
 			    "suspended or is being reset" : "being reset");
 		advise(new,
 		       "that takes moments; if it is so still when looked at again, the device does not come back",

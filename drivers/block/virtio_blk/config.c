@@ -160,22 +160,42 @@ int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
 
 /**
  * virtblk_restore_writeback() - give the device its cache mode back
- * @vblk: the disk, its device reset since
+ * @vblk: the disk, suspended or resetting, its device ready again
  *
- * A reset may change the mode (VIRTIO 1.3, 5.2.5).
+ * A reset may change the mode (VIRTIO 1.3, 5.2.5).  If the device keeps a cache that
+ * the block layer does not know of, the block layer must flush it from the next
+ * request on.  That can be arranged as long as no request waits: one that waits was
+ * made for a device without a cache, and nothing would flush it.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0; or -EIO if requests wait that nothing would flush.
  */
-void virtblk_restore_writeback(struct virtio_blk *vblk)
+int virtblk_restore_writeback(struct virtio_blk *vblk)
 {
 	u8 writeback = vblk->writeback;
 
-	if (virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
-		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
-			      &writeback);
+	if (!virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
+		return 0;
+	virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce, &writeback);
+	if (writeback || !virtblk_writeback(vblk->vdev))
+		return 0;
+
+	if (vblk->recovery.state == VIRTBLK_SUSPENDED &&
+	    !vblk->recovery.requeued) {
+		dev_warn(&vblk->vdev->dev, "[%s] came back with a volatile write cache, flushing it from now on\n",
+			 vblk->disk->disk_name);
+		/* The queue is frozen, so this waits for nothing. */
+		return virtblk_set_write_cache(vblk, true);
+	}
+	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and requests wait that rely on having none\n",
+		vblk->disk->disk_name);
+	return -EIO;
 }
 
 /*
- * A cache that the block layer does not know of would never be flushed: a
- * device that was reset may have come back with one.
+ * Nothing would ever flush a cache that the block layer does not know of: a device
+ * may turn one on by itself.
  */
 static void virtblk_follow_writeback(struct virtio_blk *vblk)
 {
@@ -648,8 +668,7 @@ const char *virtblk_config_shrunk(const struct virtblk_config *was,
 		return "discard limit";
 	if (new->max_secure_erase_sectors < old->max_secure_erase_sectors)
 		return "secure erase limit";
-	if (new->max_write_zeroes_sectors < old->max_write_zeroes_sectors ||
-	    now->write_zeroes_may_unmap < was->write_zeroes_may_unmap)
+	if (new->max_write_zeroes_sectors < old->max_write_zeroes_sectors)
 		return "write zeroes limit";
 	if ((new->features ^ old->features) & BLK_FEAT_ZONED ||
 	    new->chunk_sectors != old->chunk_sectors ||
@@ -771,7 +790,7 @@ void virtblk_config_work(struct work_struct *work)
 
 	WRITE_ONCE(vblk->followed, jiffies);
 	/* One that comes back has this done then. */
-	if (READ_ONCE(vblk->state) != VIRTBLK_LIVE)
+	if (READ_ONCE(vblk->recovery.state) != VIRTBLK_LIVE)
 		return;
 	virtblk_follow_writeback(vblk);
 	virtblk_update_capacity(vblk, true);

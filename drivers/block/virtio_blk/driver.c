@@ -7,12 +7,14 @@
  * way from probe to remove.
  *
  *	config.c	configuration space -> checked limits
- *	queue.c		how many queues, their vectors, CPUs and hctxs
+ *	queue.c		how many queues, their virtqueues, depth and hctxs
+ *	affinity.c	their vectors and CPUs
  *	io.c		the hot path
  *	request.c	the rest of what requests need
  *	zoned.c		zones that the host manages
- *	recovery.c	the device goes away and comes back
- *	timeout.c	requests that take long
+ *	reset.c		the state of the disk; reset of the device
+ *	pm.c		suspend, reset of the PCI function
+ *	timeout.c	requests that time out, disks that stall
  *	fault.c		faults on purpose
  *	stats.c		counters, shown in debugfs
  *	trace.h		trace points
@@ -23,6 +25,7 @@
 #include <linux/cc_platform.h>
 #include <linux/idr.h>
 #include <linux/module.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 #include <linux/virtio_ids.h>
 
@@ -35,6 +38,13 @@ static int virtblk_harden = -1;
 module_param_named(harden, virtblk_harden, int, 0444);
 MODULE_PARM_DESC(harden,
 		 "Trust the device less: a read that it says it wrote less for than was asked fails (1: yes, 0: no, -1: in guests whose memory is encrypted)");
+
+/*
+ * The virtio core takes no lock to call reset_prepare and reset_done, so that a
+ * driver may be unbound meanwhile.  Held for reading while they use a disk, and for
+ * writing to say that there is none any more.
+ */
+static DECLARE_RWSEM(virtblk_disk_rwsem);
 
 static int virtblk_major;
 struct workqueue_struct *virtblk_wq;
@@ -95,15 +105,13 @@ static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
 		 VIRTBLK_DISK_PREFIX "%s", p);
 }
 
-/*
- * Maps stand in the order of their types, those between without queues.  There
- * are never less than two: blk_mq_update_nr_hw_queues() would see no reason to
- * read one map anew as long as the number of queues is the same.
- */
+/* Maps stand in the order of their types, those between without queues. */
 static unsigned int virtblk_count_maps(const struct virtio_blk *vblk)
 {
-	return vblk->nr_queues[HCTX_TYPE_POLL] ? HCTX_TYPE_POLL + 1 :
-						 HCTX_TYPE_READ + 1;
+	if (vblk->nr_queues[HCTX_TYPE_POLL])
+		return HCTX_TYPE_POLL + 1;
+	return vblk->nr_queues[HCTX_TYPE_READ] ? HCTX_TYPE_READ + 1 :
+						 HCTX_TYPE_DEFAULT + 1;
 }
 
 static int virtblk_alloc_tag_set(struct virtio_blk *vblk)
@@ -162,9 +170,7 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 		return NULL;
 
 	vblk->vq_names = kcalloc(nr_vqs, sizeof(*vblk->vq_names), GFP_KERNEL);
-	if (!vblk->vq_names || virtblk_alloc_maps(vblk)) {
-		virtblk_free_maps(vblk);
-		kfree(vblk->vq_names);
+	if (!vblk->vq_names) {
 		kfree(vblk);
 		return NULL;
 	}
@@ -173,15 +179,136 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	vblk->legacy = !virtio_has_feature(vdev, VIRTIO_F_VERSION_1);
 	vblk->nr_vqs = nr_vqs;
 	memcpy(vblk->nr_queues, nr_queues, sizeof(nr_queues));
-	mutex_init(&vblk->state_lock);
+	mutex_init(&vblk->cache_lock);
 	INIT_DELAYED_WORK(&vblk->config_work, virtblk_config_work);
-	INIT_DELAYED_WORK(&vblk->return_work, virtblk_return_work);
-	INIT_WORK(&vblk->recover_work, virtblk_recover_work);
-	INIT_DELAYED_WORK(&vblk->remove_work, virtblk_remove_work);
-	INIT_DELAYED_WORK(&vblk->watch_work, virtblk_watch_work);
-	INIT_DELAYED_WORK(&vblk->remap_work, virtblk_remap_work);
-	INIT_DELAYED_WORK(&vblk->look_work, virtblk_look_work);
+	mutex_init(&vblk->recovery.lock);
+	INIT_WORK(&vblk->recovery.work, virtblk_recovery_work);
+	INIT_DELAYED_WORK(&vblk->recovery.watch, virtblk_watch_work);
+	INIT_DELAYED_WORK(&vblk->recovery.deadline, virtblk_deadline_work);
+	INIT_LIST_HEAD(&vblk->recovery.zone_writes);
 	return vblk;
+}
+
+/* Wait for the callbacks that use a disk, and let no others find it. */
+static void virtblk_forget_disk(struct virtio_device *vdev)
+{
+	down_write(&virtblk_disk_rwsem);
+	vdev->priv = NULL;
+	up_write(&virtblk_disk_rwsem);
+}
+
+/* A device that is gone */
+
+struct virtblk_gone {
+	struct virtio_device *vdev;
+	const struct virtio_config_ops *real;
+	struct virtio_config_ops ops;
+};
+
+static u8 virtblk_no_status(struct virtio_device *vdev)
+{
+	return 0;
+}
+
+static void virtblk_restore_ops(void *data)
+{
+	struct virtblk_gone *gone = data;
+
+	gone->vdev->config = gone->real;
+}
+
+/*
+ * After remove the virtio core warns about a device that has a status, because its
+ * driver should have reset it.  A device that is gone reads 0xff and cannot be
+ * reset: have it read 0 until the driver core is done with the driver, or a guest
+ * with panic_on_warn does not survive a surprise removal.
+ */
+static void virtblk_hide_gone(struct virtio_device *vdev)
+{
+	struct virtblk_gone *gone;
+
+	if (!vdev->config->get_status(vdev))
+		return;
+	gone = devm_kzalloc(&vdev->dev, sizeof(*gone), GFP_KERNEL);
+	if (!gone)
+		return;
+	gone->vdev = vdev;
+	gone->real = vdev->config;
+	gone->ops = *vdev->config;
+	gone->ops.get_status = virtblk_no_status;
+	if (devm_add_action(&vdev->dev, virtblk_restore_ops, gone))
+		return;
+	vdev->config = &gone->ops;
+}
+
+/* Have recovery see to the device now if it is gone or broken. */
+static void virtblk_begin_removal(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+
+	WRITE_ONCE(recovery->removing, true);
+	queue_work(virtblk_wq, &recovery->work);
+	flush_work(&recovery->work);
+	/* One that is suspended is not waited for. */
+	if (cancel_delayed_work_sync(&recovery->deadline))
+		virtblk_abandon_suspended(vblk);
+	queue_delayed_work(virtblk_wq, &recovery->watch, HZ);
+}
+
+/*
+ * End all that is done with the device, and take its virtqueues down.  Nobody uses
+ * the disk any more, or it never came to be.
+ */
+static void virtblk_teardown(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+
+	WRITE_ONCE(recovery->removing, true);
+	/* In this order: the first queues the second. */
+	cancel_delayed_work_sync(&recovery->watch);
+	cancel_work_sync(&recovery->work);
+	cancel_delayed_work_sync(&vblk->config_work);
+
+	/* From here on a device that breaks its virtqueues is left alone. */
+	mutex_lock(&recovery->lock);
+	if (recovery->state != VIRTBLK_DEAD)
+		virtblk_set_state(vblk, VIRTBLK_DEAD);
+	mutex_unlock(&recovery->lock);
+
+	/* A submitter may be about to kick for a request that is done already. */
+	synchronize_rcu();
+	/* Only a reset disables virtqueues, and the next probe needs them so. */
+	virtblk_reset_device(vblk->vdev);
+	if (vblk->has_vqs)
+		virtio_synchronize_cbs(vblk->vdev);
+	virtblk_cancel_queue_works(vblk);
+	virtblk_del_vqs(vblk);
+	cancel_work_sync(&recovery->work);
+	/* When it died it may have requeued requests after the disk was gone. */
+	if (vblk->disk)
+		cancel_delayed_work_sync(&vblk->disk->queue->requeue_work);
+}
+
+static int virtblk_start_disk(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	int err;
+
+	virtblk_update_capacity(vblk, false);
+	virtio_device_ready(vdev);
+	mutex_lock(&vblk->recovery.lock);
+	virtblk_set_state(vblk, VIRTBLK_LIVE);
+	mutex_unlock(&vblk->recovery.lock);
+
+	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
+	      virtblk_revalidate_zones(vblk);
+	if (err) {
+		dev_err(&vdev->dev, "[%s] its zones cannot be used: %d\n",
+			vblk->disk->disk_name, err);
+		return err;
+	}
+	return device_add_disk(&vdev->dev, vblk->disk,
+			       virtblk_attr_groups(vblk));
 }
 
 static int virtblk_probe(struct virtio_device *vdev)
@@ -202,45 +329,34 @@ static int virtblk_probe(struct virtio_device *vdev)
 	err = virtblk_set_up_vqs(vblk);
 	if (err)
 		goto out_free_index;
-	virtblk_read_maps(vblk);
+	virtblk_check_spread(vblk);
 
 	err = virtblk_alloc_tag_set(vblk);
 	if (err)
-		goto out_let_go;
+		goto out_teardown;
 
 	err = virtblk_alloc_queues(vblk);
 	if (err)
-		goto out_let_go;
+		goto out_teardown;
 	virtblk_bind_vqs(vblk);
 
 	err = virtblk_alloc_disk(vblk);
 	if (err)
-		goto out_let_go;
+		goto out_teardown;
 
 	dev_info(&vdev->dev, "[%s] %u/%u/%u default/read/poll queues, ring %u, depth %u\n",
 		 vblk->disk->disk_name, vblk->nr_queues[HCTX_TYPE_DEFAULT],
 		 vblk->nr_queues[HCTX_TYPE_READ],
 		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
 		 vblk->tag_set.queue_depth);
-	virtblk_update_capacity(vblk, false);
-	virtio_device_ready(vdev);
-
-	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
-	      virtblk_revalidate_zones(vblk);
-	if (err) {
-		dev_err(&vdev->dev, "[%s] its zones cannot be used: %d\n",
-			vblk->disk->disk_name, err);
-		goto out_let_go;
-	}
-	err = device_add_disk(&vdev->dev, vblk->disk,
-			      virtblk_attr_groups(vblk));
+	err = virtblk_start_disk(vblk);
 	if (err)
-		goto out_let_go;
+		goto out_teardown;
 	virtblk_create_debugfs(vblk);
 	return 0;
 
-out_let_go:
-	virtblk_let_go(vblk);
+out_teardown:
+	virtblk_teardown(vblk);
 	if (vblk->disk)
 		put_disk(vblk->disk);
 	if (vblk->tag_set.tags)
@@ -250,7 +366,7 @@ out_let_go:
 out_free_index:
 	ida_free(&virtblk_ida, vblk->index);
 out_free_vblk:
-	virtblk_free_maps(vblk);
+	virtblk_forget_disk(vdev);
 	kfree(vblk->vq_names);
 	kfree(vblk);
 	return err;
@@ -261,17 +377,17 @@ static void virtblk_remove(struct virtio_device *vdev)
 	struct virtio_blk *vblk = vdev->priv;
 
 	virtblk_remove_debugfs(vblk);
-	/* First: the device may leave what the others wait for unanswered. */
+	/* First: the device may never answer what the others wait for. */
 	virtblk_begin_removal(vblk);
 	/* The virtio core has stopped config_changed. */
 	cancel_delayed_work_sync(&vblk->config_work);
-	virtblk_cancel_remap(vblk);
 	del_gendisk(vblk->disk);
-	virtblk_let_go(vblk);
+	virtblk_teardown(vblk);
+	virtblk_forget_disk(vdev);
+	virtblk_hide_gone(vdev);
 
 	blk_mq_free_tag_set(&vblk->tag_set);
 	virtblk_free_queues(vblk);
-	virtblk_free_maps(vblk);
 	kfree(vblk->vq_names);
 	put_disk(vblk->disk);
 }
@@ -281,7 +397,7 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 	struct virtio_blk *vblk = vdev->priv;
 
 	/* It may be the other's I/O that the device needs a reset for. */
-	queue_work(virtblk_wq, &vblk->recover_work);
+	queue_work(virtblk_wq, &vblk->recovery.work);
 	virtblk_follow_config(vblk);
 }
 
@@ -291,13 +407,12 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 
 static int virtblk_freeze(struct virtio_device *vdev)
 {
-	virtblk_stop_device(vdev->priv, VIRTBLK_RESUME_TIMEOUT);
-	return 0;
+	return virtblk_stop_device(vdev->priv, VIRTBLK_RESUME_TIMEOUT, false);
 }
 
 static int virtblk_restore(struct virtio_device *vdev)
 {
-	return virtblk_restart_device(vdev->priv);
+	return virtblk_start_device(vdev->priv);
 }
 #endif
 
@@ -307,13 +422,25 @@ static int virtblk_restore(struct virtio_device *vdev)
 
 static int virtblk_reset_prepare(struct virtio_device *vdev)
 {
-	virtblk_stop_device(vdev->priv, VIRTBLK_RESET_TIMEOUT);
-	return 0;
+	int err = -ENODEV;
+
+	down_read(&virtblk_disk_rwsem);
+	if (vdev->priv)
+		err = virtblk_stop_device(vdev->priv, VIRTBLK_RESET_TIMEOUT,
+					  true);
+	up_read(&virtblk_disk_rwsem);
+	return err;
 }
 
 static int virtblk_reset_done(struct virtio_device *vdev)
 {
-	return virtblk_restart_device(vdev->priv);
+	int err = -ENODEV;
+
+	down_read(&virtblk_disk_rwsem);
+	if (vdev->priv)
+		err = virtblk_start_device(vdev->priv);
+	up_read(&virtblk_disk_rwsem);
+	return err;
 }
 #endif
 

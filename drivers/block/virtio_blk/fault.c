@@ -5,6 +5,10 @@
  * (Documentation/fault-injection/fault-injection.rst) for each kind.  The number
  * of a queue written to confuse_device has the device ask for a reset, whatever
  * is written to break_device breaks the virtqueues.
+ *
+ * delay, for delay_us microseconds each, widens the gaps between two steps that
+ * another event may come between: a lock was dropped and the next step is yet to
+ * come.
  */
 
 #include <linux/blk-mq.h>
@@ -12,6 +16,10 @@
 #include <linux/delay.h>
 
 #include "virtio_blk.h"
+
+/* How long a delay is unless delay_us says otherwise, and at most. */
+#define VIRTBLK_DELAY_US	5000
+#define VIRTBLK_MAX_DELAY_US	100000
 
 /* Wait up to so many milliseconds for the device to ask for a reset. */
 #define VIRTBLK_NEEDS_RESET_MS	2000
@@ -35,7 +43,7 @@ static int virtblk_confuse_device(void *data, u64 index)
 	if (virtio_has_feature(vdev, VIRTIO_F_RING_PACKED))
 		return -EOPNOTSUPP;
 
-	mutex_lock(&vblk->state_lock);
+	mutex_lock(&vblk->recovery.lock);
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	vq = vblk->queues[index]->vq;
 	if (vq) {
@@ -51,7 +59,7 @@ static int virtblk_confuse_device(void *data, u64 index)
 			fsleep(1000);
 	}
 	blk_mq_unquiesce_queue(vblk->disk->queue);
-	mutex_unlock(&vblk->state_lock);
+	mutex_unlock(&vblk->recovery.lock);
 	return ms ? 0 : -ETIMEDOUT;
 }
 DEFINE_DEBUGFS_ATTRIBUTE(virtblk_confuse_fops, NULL, virtblk_confuse_device,
@@ -80,11 +88,15 @@ void virtblk_create_faults(struct virtio_blk *vblk)
 	faults->drop_interrupt = none;
 	faults->drop_kick = none;
 	faults->fail_add = none;
+	faults->delay = none;
+	faults->delay_us = VIRTBLK_DELAY_US;
 
 	fault_create_debugfs_attr("drop_interrupt", dir,
 				  &faults->drop_interrupt);
 	fault_create_debugfs_attr("drop_kick", dir, &faults->drop_kick);
 	fault_create_debugfs_attr("fail_add", dir, &faults->fail_add);
+	fault_create_debugfs_attr("delay", dir, &faults->delay);
+	debugfs_create_u32("delay_us", 0600, dir, &faults->delay_us);
 	debugfs_create_file_unsafe("confuse_device", 0200, dir, vblk,
 				   &virtblk_confuse_fops);
 	debugfs_create_file_unsafe("break_device", 0200, dir, vblk,
@@ -128,4 +140,41 @@ bool virtblk_drop_kick(struct virtio_blk *vblk)
 bool virtblk_fail_add(struct virtio_blk *vblk)
 {
 	return should_fail(&vblk->faults.fail_add, 1);
+}
+
+static unsigned int virtblk_delay_length(struct virtio_blk *vblk)
+{
+	if (!should_fail(&vblk->faults.delay, 1))
+		return 0;
+	return min_t(u32, READ_ONCE(vblk->faults.delay_us),
+		     VIRTBLK_MAX_DELAY_US);
+}
+
+/**
+ * virtblk_delay() - sleep for a while, by chance
+ * @vblk: the disk
+ *
+ * Context: may sleep.
+ */
+void virtblk_delay(struct virtio_blk *vblk)
+{
+	unsigned int us = virtblk_delay_length(vblk);
+
+	if (us)
+		fsleep(us);
+}
+
+/**
+ * virtblk_delay_atomic() - spin for a while, by chance
+ * @vblk: the disk
+ *
+ * Context: any.
+ */
+void virtblk_delay_atomic(struct virtio_blk *vblk)
+{
+	unsigned int us = virtblk_delay_length(vblk);
+
+	for (; us >= USEC_PER_MSEC; us -= USEC_PER_MSEC)
+		mdelay(1);
+	udelay(us);
 }

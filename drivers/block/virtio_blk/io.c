@@ -31,6 +31,32 @@
 #include "trace.h"
 #include "virtio_blk.h"
 
+/*
+ * What the driver assumes of virtio_ring, beyond its documented interface.
+ * test_ring_assumptions.py has a test of each on each kind of ring: split and
+ * packed, with direct and with indirect descriptors.
+ *
+ *  - vq->num_free is the number of free descriptors, exact under the queue's lock:
+ *    equal to the ring's size when no request is in flight, less by one for each
+ *    request with indirect descriptors, by its number of descriptors for each
+ *    other one (virtblk_in_flight(), virtblk_add()).
+ *  - virtqueue_get_buf() returns each request once, in any order, and NULL when the
+ *    device has returned nothing more or has broken the virtqueue, for example by
+ *    an id that is not in flight (virtblk_reap()).
+ *  - virtqueue_enable_cb() returns false if a request was returned meanwhile; if it
+ *    returns true, a callback comes for the next one.  Callbacks may come at other
+ *    times as well, with interrupts disabled too (virtblk_rearm()).
+ *  - virtqueue_add_sgs() notifies the device by itself when the ring has no room;
+ *    the driver never calls it then (virtblk_add()).
+ *  - virtqueue_notify() and virtqueue_is_broken() need no lock.
+ *  - virtqueue_detach_unused_buf() returns a buffer as long as one is in flight;
+ *    the driver never calls it once more (virtblk_detach_one()).
+ *
+ * With VIRTIO_F_IN_ORDER virtio_ring returns a whole run of requests for one used
+ * entry and makes their lengths up, and with VIRTIO_F_NOTIFICATION_DATA it reads
+ * its indexes without the lock to notify.  virtblk_validate() accepts neither.
+ */
+
 DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
 
 /* Whether the device has requests.  Called with the queue's lock held. */
@@ -100,13 +126,13 @@ static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 	int type;
 
 	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
-	/* What is remembered of a request outlives its being sent again. */
+	/* What the driver remembers of a request stays when it is sent again. */
 	if (!(req->rq_flags & RQF_DONTPREP)) {
-		vbr->overdue = false;
+		vbr->timed_out = false;
 		vbr->resent = 0;
 		req->rq_flags |= RQF_DONTPREP;
 	}
-	if (!vbr->overdue)
+	if (!vbr->timed_out)
 		vbr->sent = jiffies;
 
 	switch (req_op(req)) {
@@ -210,9 +236,9 @@ static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
 }
 
 /*
- * The ring did not take @count requests.  If it has no room, keep requests away
- * until a completion has made some.  Called with the queue's lock held, so that
- * a completion sees either the queue stopped or the room that it made used.
+ * The ring did not take @count requests.  If it has no room, stop the hctx until a
+ * completion has made some.  Called with the queue's lock held, so that a
+ * completion sees either the queue stopped or the room that it made used.
  */
 static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
 {
@@ -223,21 +249,26 @@ static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
 	q->stats.ring_full++;
 	trace_virtblk_stop(q);
 	blk_mq_stop_hw_queue(q->hctx);
-	q->stopped = true;
+	WRITE_ONCE(q->stopped, true);
 }
 
 /*
- * Unless the virtqueue is broken it is for want of memory that it takes no
- * request, bounce buffers for one: a packed ring then says -EIO.
+ * A full ring is BLK_STS_RESOURCE, not BLK_STS_DEV_RESOURCE, although a completion
+ * starts the hctx again.  That completion may come after the queue's lock was
+ * released and before blk-mq has listed the request, and finds nothing to run.  If
+ * BLK_MQ_S_SCHED_RESTART is set as well, by another dispatcher, blk-mq relies on a
+ * later completion, which may be one of a batch and does not look at the bit.  For
+ * BLK_STS_RESOURCE blk-mq runs the hctx again by itself (model/full_ring.pml).
+ *
+ * Unless the virtqueue is broken any other error means that memory is short, bounce
+ * buffers included: a packed ring returns -EIO then.
  */
 static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
 {
-	if (err == -ENOSPC)
-		return BLK_STS_DEV_RESOURCE;
 	if (err == -ENODEV)
 		return BLK_STS_IOERR;
 	if (virtqueue_is_broken(q->vq)) {
-		queue_work(virtblk_wq, &q->vblk->recover_work);
+		queue_work(virtblk_wq, &q->vblk->recovery.work);
 		return BLK_STS_IOERR;
 	}
 	return BLK_STS_RESOURCE;
@@ -263,10 +294,9 @@ static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
  * @hctx: the hardware context
  * @bd: the request, and whether it is the last for now
  *
- * Return: BLK_STS_OK; BLK_STS_DEV_RESOURCE if the ring is full, and the queue
- * has been stopped; BLK_STS_RESOURCE if memory is short; BLK_STS_NOTSUPP for
- * an operation that the driver does not know; BLK_STS_IOERR if the virtqueue
- * is broken or gone.
+ * Return: BLK_STS_OK; BLK_STS_RESOURCE if memory is short or the ring is full, and
+ * then the hctx is stopped; BLK_STS_NOTSUPP for an operation that the driver does
+ * not know; BLK_STS_IOERR if the virtqueue is broken or gone.
  */
 blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 			      const struct blk_mq_queue_data *bd)
@@ -301,6 +331,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 
 	if (unlikely(err)) {
 		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
+		virtblk_delay_atomic(q->vblk);
 		return virtblk_add_error(q, err);
 	}
 	return BLK_STS_OK;
@@ -332,7 +363,9 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 	if (kick)
 		virtqueue_notify(q->vq);
 
-	/* They were started, so blk-mq has to bring them back from there. */
+	if (unlikely(count))
+		virtblk_delay_atomic(q->vblk);
+	/* They were started, so blk-mq must requeue them. */
 	while (unlikely(count)) {
 		req = rq_list_pop(rqlist);
 		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
@@ -343,8 +376,9 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 
 /**
  * virtblk_queue_rqs() - blk-mq's queue_rqs: send a plugged batch
- * @rqlist: the requests; what cannot be built now is left on it with all that
- *	follows, and blk-mq then offers them to virtblk_queue_rq() one by one
+ * @rqlist: the requests; those that cannot be built now, or whose queue is
+ *	stopped, stay on it with all that follow, and blk-mq lists them or offers
+ *	them to virtblk_queue_rq() one by one
  *
  * One lock, one decision about one kick, for each run of requests that go to
  * the same queue.
@@ -358,6 +392,9 @@ void virtblk_queue_rqs(struct rq_list *rqlist)
 		struct virtblk_queue *q = hctx->driver_data;
 		unsigned int built = 0;
 
+		/* blk-mq looks again whether it is stopped before it lists them. */
+		if (unlikely(READ_ONCE(q->stopped)))
+			break;
 		rq_list_for_each(rqlist, req) {
 			if (req->mq_hctx != hctx ||
 			    virtblk_build(q->vblk, req) != BLK_STS_OK)
@@ -532,18 +569,12 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 	return n;
 }
 
-/*
- * Whether requests waited for the room that there is now.  If so, what made it
- * must be ended one by one: the end of a batch does not clear the mark by which
- * blk-mq knows that requests wait (BLK_MQ_S_SCHED_RESTART).  As long as it is
- * set, blk-mq counts on a later end to run the queue, and a request that was
- * refused but is not yet on its list when the queue is started would stay there.
- */
+/* Whether the hctx waits for the room that there is now.  Needs the queue's lock. */
 static bool virtblk_unstop(struct virtblk_queue *q)
 {
 	bool stopped = q->stopped;
 
-	q->stopped = false;
+	WRITE_ONCE(q->stopped, false);
 	return stopped;
 }
 
@@ -560,16 +591,20 @@ static bool virtblk_rearm(struct virtblk_queue *q)
 }
 
 /*
- * Take finished requests off the ring under the queue's lock, and end them
- * together outside of it.
+ * Take finished requests off the ring under the queue's lock, and complete them
+ * together outside of it.  Completes at most @budget requests and what the last
+ * poll finds beyond; leaves the rest to the queue's work, with interrupts disabled
+ * until that is done: several CPUs that feed one fast queue must not keep another
+ * in a hard interrupt.
  */
 static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
-						   struct virtqueue *vq)
+						   struct virtqueue *vq,
+						   unsigned int budget)
 {
+	unsigned int n = 0, done_so_far = 0;
 	bool armed, restart;
 	struct rq_list done;
 	unsigned long flags;
-	unsigned int n = 0;
 
 	do {
 		DEFINE_IO_COMP_BATCH(iob);
@@ -578,30 +613,50 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 		armed = true;
 		restart = false;
 		spin_lock_irqsave(&q->lock, flags);
-		/* Nor is there anything to wait for without a virtqueue. */
+		/* Without a virtqueue there is nothing to wait for either. */
 		if (likely(q->vq)) {
 			virtqueue_disable_cb(vq);
 			n = virtblk_reap(q, &done);
 			/*
-			 * To end them takes time, in which there may come more:
-			 * no interrupt is needed until there came none.
+			 * Completing them takes time, in which more may come: no
+			 * interrupt is needed until a poll has found none.
 			 */
 			armed = (!n || !virtblk_in_flight(q)) &&
 				virtblk_rearm(q);
 			restart = n && virtblk_unstop(q);
 		}
 		spin_unlock_irqrestore(&q->lock, flags);
+		virtblk_delay_atomic(q->vblk);
 
-		virtblk_end(&done, unlikely(restart) ? NULL : &iob);
+		virtblk_end(&done, &iob);
 		if (!rq_list_empty(&iob.req_list))
 			virtblk_complete_batch(&iob);
 		if (unlikely(restart))
 			blk_mq_start_stopped_hw_queue(q->hctx, true);
-	} while (unlikely(!armed) && !virtqueue_is_broken(vq));
+		done_so_far += n;
+	} while (unlikely(!armed) && done_so_far < budget &&
+		 !virtqueue_is_broken(vq));
 
-	/* A device that answers what it was never asked ends up so. */
-	if (unlikely(!n || !armed) && virtqueue_is_broken(vq))
-		queue_work(virtblk_wq, &q->vblk->recover_work);
+	if (likely(n && armed))
+		return;
+	/* virtio_ring breaks the virtqueue when the device returns an unknown id. */
+	if (virtqueue_is_broken(vq))
+		queue_work(virtblk_wq, &q->vblk->recovery.work);
+	else if (!armed)
+		queue_work(virtblk_wq, &q->work);
+}
+
+/**
+ * virtblk_complete_work() - complete what a hard interrupt has left on the ring
+ * @work: the queue's work
+ */
+void virtblk_complete_work(struct work_struct *work)
+{
+	struct virtblk_queue *q = container_of(work, struct virtblk_queue, work);
+	struct virtqueue *vq = READ_ONCE(q->vq);
+
+	if (vq)
+		virtblk_complete_queue(q, vq, VIRTBLK_IRQ_BUDGET);
 }
 
 /**
@@ -623,16 +678,18 @@ void virtblk_interrupt(struct virtqueue *vq)
 		return;
 	/* Nobody else writes it, and who shows it may come a little early. */
 	data_race(q->interrupts++);
-	virtblk_complete_queue(q, vq);
+	virtblk_complete_queue(q, vq, VIRTBLK_IRQ_BUDGET);
 }
 
 /**
- * virtblk_look() - end what is done on a queue, whatever interrupts say of it
- * @q: the queue, which has requests in flight
+ * virtblk_poll_ring() - complete what is done on a queue, without an interrupt
+ * @q: the queue
  *
- * Context: any.
+ * If nothing is submitted meanwhile the ring is empty of completions then.
+ *
+ * Context: process; the caller makes sure that the virtqueue stays.
  */
-void virtblk_look(struct virtblk_queue *q)
+void virtblk_poll_ring(struct virtblk_queue *q)
 {
 	struct virtio_blk *vblk = q->vblk;
 	struct virtqueue *vq = READ_ONCE(q->vq);
@@ -640,7 +697,7 @@ void virtblk_look(struct virtblk_queue *q)
 	if (!vq)
 		return;
 	if (vq->index < virtblk_first_polled(vblk))
-		virtblk_complete_queue(q, vq);
+		virtblk_complete_queue(q, vq, virtqueue_get_vring_size(vq));
 	else
 		virtblk_poll_queue(q, NULL);
 }
@@ -672,12 +729,12 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 	}
 	spin_unlock_irqrestore(&q->lock, flags);
 
-	virtblk_end(&done, unlikely(restart) ? NULL : iob);
+	virtblk_end(&done, iob);
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(q->hctx, true);
 	if (unlikely(broken))
-		queue_work(virtblk_wq, &q->vblk->recover_work);
+		queue_work(virtblk_wq, &q->vblk->recovery.work);
 	return n;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queues: how many, their virtqueues and vectors, which CPUs each serves, and
- * the hctx that each belongs to.
+ * Queues: how many, their virtqueues, their depth, and the hctx that each belongs
+ * to.  affinity.c has which CPUs each serves.
  */
 
 #include <linux/blk-mq.h>
@@ -9,8 +9,6 @@
 #include <linux/crash_dump.h>
 #include <linux/interrupt.h>
 #include <linux/module.h>
-#include <linux/pci.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/topology.h>
 
@@ -110,41 +108,19 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 	return total;
 }
 
-/*
- * Vectors are spread over the CPUs for each type of queue by itself: a CPU has
- * one that reads and one that does the rest.
- */
-static void virtblk_set_vector_sets(struct irq_affinity *affinity,
-				    unsigned int vectors)
-{
-	struct virtio_blk *vblk = affinity->priv;
-	unsigned int other = vblk->nr_queues[HCTX_TYPE_DEFAULT];
-	unsigned int read = vblk->nr_queues[HCTX_TYPE_READ];
-
-	/* PCI's second try, after a failure, has one less than queues. */
-	if (vectors < other + read) {
-		affinity->nr_sets = 1;
-		affinity->set_size[0] = vectors;
-		return;
-	}
-	affinity->nr_sets = 2;
-	affinity->set_size[0] = other;
-	affinity->set_size[1] = read;
-}
-
 /**
  * virtblk_find_vqs() - have the transport set the virtqueues up
  * @vblk: the disk, its numbers of queues decided
+ * @managed: have the kernel spread the vectors over the CPUs, where the transport
+ *	has one for each virtqueue that interrupts
  *
- * The virtqueues that interrupt get an affinity descriptor: a transport with a
- * vector for each spreads them over the CPUs.  virtblk_bind_vqs() gives the
- * virtqueues to their queues.
+ * virtblk_bind_vqs() gives the virtqueues to their queues.
  *
  * Context: may sleep.
  *
  * Return: 0, -ENOMEM, or the transport's error.
  */
-int virtblk_find_vqs(struct virtio_blk *vblk)
+int virtblk_find_vqs(struct virtio_blk *vblk, bool managed)
 {
 	struct virtio_device *vdev = vblk->vdev;
 	struct irq_affinity affinity = { };
@@ -153,11 +129,7 @@ int virtblk_find_vqs(struct virtio_blk *vblk)
 	unsigned int i;
 	int err = -ENOMEM;
 
-	if (vblk->nr_queues[HCTX_TYPE_READ]) {
-		affinity.calc_sets = virtblk_set_vector_sets;
-		affinity.priv = vblk;
-	}
-
+	virtblk_init_affinity(vblk, &affinity);
 	vqs_info = kcalloc(vblk->nr_vqs, sizeof(*vqs_info), GFP_KERNEL);
 	vqs = kcalloc(vblk->nr_vqs, sizeof(*vqs), GFP_KERNEL);
 	if (!vqs_info || !vqs)
@@ -171,13 +143,16 @@ int virtblk_find_vqs(struct virtio_blk *vblk)
 			vqs_info[i].callback = virtblk_interrupt;
 	}
 
-	err = virtio_find_vqs(vdev, vblk->nr_vqs, vqs, vqs_info, &affinity);
+	err = virtio_find_vqs(vdev, vblk->nr_vqs, vqs, vqs_info,
+			      managed ? &affinity : NULL);
 	if (err) {
 		dev_err(&vdev->dev, "setting up %u virtqueues failed: %d\n",
 			vblk->nr_vqs, err);
 		goto out;
 	}
 
+	vblk->has_vqs = true;
+	vblk->managed = managed;
 	/* They are of one size in practice; the smallest suits them all. */
 	vblk->ring_size = virtqueue_get_vring_size(vqs[0]);
 	for (i = 1; i < vblk->nr_vqs; i++)
@@ -190,11 +165,14 @@ out:
 }
 
 /**
- * virtblk_del_vqs() - take the virtqueues down
+ * virtblk_del_vqs() - take the virtqueues down, if there are any
  * @vblk: the disk, its device reset
  */
 void virtblk_del_vqs(struct virtio_blk *vblk)
 {
+	if (!vblk->has_vqs)
+		return;
+	vblk->has_vqs = false;
 	vblk->vdev->config->del_vqs(vblk->vdev);
 }
 
@@ -278,12 +256,12 @@ int virtblk_set_up_vqs(struct virtio_blk *vblk)
 {
 	int err;
 
-	err = virtblk_find_vqs(vblk);
+	err = virtblk_find_vqs(vblk, true);
 	if (err || !virtblk_prefers_direct(vblk))
 		return err;
 
 	err = virtblk_give_up_indirect(vblk);
-	return err ?: virtblk_find_vqs(vblk);
+	return err ?: virtblk_find_vqs(vblk, true);
 }
 
 /**
@@ -324,22 +302,6 @@ unsigned int virtblk_choose_depth(struct virtio_blk *vblk)
 	return min_not_zero(wanted, most);
 }
 
-/* The CPUs whose requests of the queue's type go to queue @index. */
-static void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
-			       struct cpumask *mask)
-{
-	unsigned int type = HCTX_TYPE_DEFAULT, end = vblk->nr_queues[type];
-	unsigned int cpu;
-
-	while (index >= end)
-		end += vblk->nr_queues[++type];
-
-	cpumask_clear(mask);
-	for_each_possible_cpu(cpu)
-		if (vblk->tag_set.map[type].mq_map[cpu] == index)
-			cpumask_set_cpu(cpu, mask);
-}
-
 /**
  * virtblk_alloc_queues() - allocate the queues near the CPUs that they serve
  * @vblk: the disk, its tag set allocated
@@ -366,6 +328,7 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 		if (!q)
 			break;
 		spin_lock_init(&q->lock);
+		INIT_WORK(&q->work, virtblk_complete_work);
 		q->vblk = vblk;
 		q->indirect = virtblk_has_indirect(vblk->vdev);
 		vblk->queues[i] = q;
@@ -386,29 +349,6 @@ void virtblk_free_queues(struct virtio_blk *vblk)
 		kfree(vblk->queues[i]);
 		vblk->queues[i] = NULL;
 	}
-}
-
-/*
- * Send each queue's interrupts to its CPUs where the transport left that to
- * the driver (vDPA).  PCI either spreads the vectors by itself or has fewer of
- * them than queues: a shared one must not follow the last queue that asks.
- */
-static void virtblk_set_affinity(struct virtio_blk *vblk)
-{
-	cpumask_var_t mask;
-	unsigned int i;
-
-	if (vblk->vectors_spread || dev_is_pci(vblk->vdev->dev.parent))
-		return;
-	/* An affinity that could not be set costs speed, nothing else. */
-	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
-		return;
-
-	for (i = 0; i < virtblk_first_polled(vblk); i++) {
-		virtblk_queue_cpus(vblk, i, mask);
-		virtqueue_set_affinity(vblk->queues[i]->vq, mask);
-	}
-	free_cpumask_var(mask);
 }
 
 static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
@@ -433,6 +373,7 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
  * @vblk: the disk, its virtqueues set up and its queues allocated
  *
  * Called when the disk is probed, and again after each suspend or reset.
+ * Context: may sleep.
  */
 void virtblk_bind_vqs(struct virtio_blk *vblk)
 {
@@ -460,6 +401,21 @@ void virtblk_unbind_vqs(struct virtio_blk *vblk)
 }
 
 /**
+ * virtblk_cancel_queue_works() - end the works of all queues
+ * @vblk: the disk, whose virtqueues have no callbacks any more
+ *
+ * Context: may sleep.
+ */
+void virtblk_cancel_queue_works(struct virtio_blk *vblk)
+{
+	unsigned int i;
+
+	for (i = 0; i < vblk->nr_vqs; i++)
+		if (vblk->queues[i])
+			cancel_work_sync(&vblk->queues[i]->work);
+}
+
+/**
  * virtblk_poll_all() - end what is done on the queues without interrupts
  * @vblk: the disk
  *
@@ -471,231 +427,6 @@ void virtblk_poll_all(struct virtio_blk *vblk)
 
 	for (i = virtblk_first_polled(vblk); i < vblk->nr_vqs; i++)
 		virtblk_poll_queue(vblk->queues[i], NULL);
-}
-
-/**
- * virtblk_alloc_maps() - allocate what is kept of where vectors go
- * @vblk: the disk
- *
- * Return: 0 or -ENOMEM; virtblk_free_maps() frees what there is.
- */
-int virtblk_alloc_maps(struct virtio_blk *vblk)
-{
-	unsigned int type;
-
-	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++) {
-		vblk->vector_map[type] = kcalloc(nr_cpu_ids,
-						 sizeof(unsigned int),
-						 GFP_KERNEL);
-		if (!vblk->vector_map[type])
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-/**
- * virtblk_free_maps() - free what virtblk_alloc_maps() allocated
- * @vblk: the disk, its tag set freed
- */
-void virtblk_free_maps(struct virtio_blk *vblk)
-{
-	unsigned int type;
-
-	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++)
-		kfree(vblk->vector_map[type]);
-}
-
-/* Returns false if there is not just one vector for each CPU. */
-static bool virtblk_read_map(struct virtio_device *vdev, unsigned int begin,
-			     unsigned int end, unsigned int *map)
-{
-	const struct cpumask *mask;
-	unsigned int cpu, i;
-
-	for_each_possible_cpu(cpu)
-		map[cpu] = UINT_MAX;
-
-	for (i = begin; i < end; i++) {
-		mask = vdev->config->get_vq_affinity(vdev, i);
-		if (!mask)
-			return false;
-		for_each_cpu(cpu, mask) {
-			if (map[cpu] != UINT_MAX)
-				return false;
-			map[cpu] = i;
-		}
-	}
-
-	for_each_possible_cpu(cpu)
-		if (map[cpu] == UINT_MAX)
-			return false;
-	return true;
-}
-
-/**
- * virtblk_read_maps() - note which CPUs each vector goes to
- * @vblk: the disk, its virtqueues set up
- *
- * Where the transport does not spread them there is nothing to note.
- */
-void virtblk_read_maps(struct virtio_blk *vblk)
-{
-	unsigned int type, begin, end = 0;
-
-	vblk->vectors_spread = vblk->vdev->config->get_vq_affinity;
-	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++) {
-		begin = end;
-		end += vblk->nr_queues[type];
-		if (vblk->vectors_spread && begin < end)
-			vblk->vectors_spread =
-				virtblk_read_map(vblk->vdev, begin, end,
-						 vblk->vector_map[type]);
-	}
-}
-
-/**
- * virtblk_map_queues() - blk-mq's map_queues: which CPU uses which queue
- * @set: the disk's tag set
- *
- * Queues with an interrupt follow their vectors.  Without vectors to follow,
- * and queues that are polled, are spread evenly.
- */
-void virtblk_map_queues(struct blk_mq_tag_set *set)
-{
-	struct virtio_blk *vblk = set->driver_data;
-	unsigned int type, cpu, offset = 0;
-
-	for (type = 0; type < set->nr_maps; type++) {
-		struct blk_mq_queue_map *qmap = &set->map[type];
-
-		qmap->nr_queues = vblk->nr_queues[type];
-		qmap->queue_offset = offset;
-		offset += qmap->nr_queues;
-		if (!qmap->nr_queues)
-			continue;
-
-		if (type == HCTX_TYPE_POLL || !vblk->vectors_spread) {
-			blk_mq_map_queues(qmap);
-			continue;
-		}
-		for_each_possible_cpu(cpu)
-			qmap->mq_map[cpu] = vblk->vector_map[type][cpu];
-	}
-}
-
-static bool virtblk_map_is_stale(struct virtio_blk *vblk)
-{
-	unsigned int type, cpu;
-
-	if (!vblk->vectors_spread)
-		return false;
-	for (type = 0; type < ARRAY_SIZE(vblk->vector_map); type++)
-		if (vblk->nr_queues[type])
-			for_each_possible_cpu(cpu)
-				if (vblk->tag_set.map[type].mq_map[cpu] !=
-				    vblk->vector_map[type][cpu])
-					return true;
-	return false;
-}
-
-/* Whether vectors have moved since the last look. */
-static bool virtblk_vectors_moved(struct virtio_blk *vblk)
-{
-	bool moved = false;
-
-	mutex_lock(&vblk->state_lock);
-	if (vblk->state == VIRTBLK_LIVE) {
-		virtblk_read_maps(vblk);
-		moved = virtblk_map_is_stale(vblk);
-	}
-	mutex_unlock(&vblk->state_lock);
-	return moved;
-}
-
-/**
- * virtblk_look_work() - look at all queues, until it is cancelled
- * @work: the disk's look_work
- */
-void virtblk_look_work(struct work_struct *work)
-{
-	struct virtio_blk *vblk = container_of(to_delayed_work(work),
-					       struct virtio_blk, look_work);
-	unsigned int i;
-
-	mutex_lock(&vblk->state_lock);
-	if (vblk->state == VIRTBLK_LIVE)
-		for (i = 0; i < vblk->nr_vqs; i++)
-			virtblk_look(vblk->queues[i]);
-	mutex_unlock(&vblk->state_lock);
-	queue_delayed_work(virtblk_wq, &vblk->look_work, HZ / 50);
-}
-
-/**
- * virtblk_remap() - have CPUs use the queues whose vectors go to them
- * @vblk: the disk, its virtqueues having new vectors
- *
- * The kernel spreads vectors anew whenever the device comes back, and not as
- * before if a CPU is offline or has been added.  A vector is shut down while all
- * its CPUs are offline (IRQD_AFFINITY_MANAGED), and another CPU that uses its
- * queue waits for interrupts in vain.
- *
- * Context: any that may sleep; virtblk_remap_work() does it.
- */
-void virtblk_remap(struct virtio_blk *vblk)
-{
-	/* It may have to wait for a try without memory, and need not. */
-	cancel_delayed_work(&vblk->remap_work);
-	/* Not virtblk_wq, whose works end the I/O that it waits for. */
-	schedule_delayed_work(&vblk->remap_work, 0);
-}
-
-/**
- * virtblk_cancel_remap() - end what virtblk_remap() has begun
- * @vblk: the disk
- *
- * Context: may sleep; waits for what is in flight.
- */
-void virtblk_cancel_remap(struct virtio_blk *vblk)
-{
-	cancel_delayed_work_sync(&vblk->remap_work);
-	cancel_delayed_work_sync(&vblk->look_work);
-}
-
-static void virtblk_map_anew(struct virtio_blk *vblk)
-{
-	unsigned int flags;
-
-	/*
-	 * Memory is not to be had by writing to this disk, and newer kernels
-	 * have lost the old hctx by the time that there is none for a new one.
-	 */
-	flags = memalloc_noreclaim_save();
-	blk_mq_update_nr_hw_queues(&vblk->tag_set, vblk->nr_vqs);
-	memalloc_noreclaim_restore(flags);
-}
-
-/**
- * virtblk_remap_work() - map CPUs to queues anew if vectors have moved
- * @work: the disk's remap_work
- *
- * Waits for what is in flight, part of which may be on a queue whose vector is
- * shut down.
- */
-void virtblk_remap_work(struct work_struct *work)
-{
-	struct virtio_blk *vblk = container_of(to_delayed_work(work),
-					       struct virtio_blk, remap_work);
-
-	if (virtblk_vectors_moved(vblk)) {
-		queue_delayed_work(virtblk_wq, &vblk->look_work, 0);
-		virtblk_map_anew(vblk);
-		/* There was no memory for it. */
-		if (virtblk_map_is_stale(vblk)) {
-			schedule_delayed_work(&vblk->remap_work, HZ);
-			return;
-		}
-	}
-	cancel_delayed_work_sync(&vblk->look_work);
 }
 
 /**
@@ -712,9 +443,7 @@ int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 	struct virtio_blk *vblk = data;
 	struct virtblk_queue *q = vblk->queues[index];
 
-	WRITE_ONCE(q->hctx, hctx);
+	q->hctx = hctx;
 	hctx->driver_data = q;
-	/* 6.1 leaves it set in one that it takes for another queue. */
-	clear_bit(BLK_MQ_S_INACTIVE, &hctx->state);
 	return 0;
 }

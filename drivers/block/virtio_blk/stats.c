@@ -7,7 +7,6 @@
 #include <linux/blk-mq.h>
 #include <linux/debugfs.h>
 #include <linux/jiffies.h>
-#include <linux/pci.h>
 #include <linux/seq_file.h>
 
 #include "virtio_blk.h"
@@ -89,30 +88,6 @@ static void virtblk_show_stats(struct seq_file *file,
 	seq_printf(file, "resent %lld\n", atomic64_read(&stats->resent));
 }
 
-/*
- * The transport does not tell a queue's vector.  That of a PCI device is the one
- * that has the affinity mask which it says is the queue's: the very same mask,
- * not one that is equal.
- */
-static int virtblk_irq(struct virtblk_queue *q, unsigned int index)
-{
-	struct virtio_device *vdev = q->vblk->vdev;
-	const struct cpumask *mask;
-	struct pci_dev *pdev;
-	int vector, irq;
-
-	if (!dev_is_pci(vdev->dev.parent) || !vdev->config->get_vq_affinity)
-		return 0;
-	pdev = to_pci_dev(vdev->dev.parent);
-	mask = vdev->config->get_vq_affinity(vdev, index);
-	if (!mask)
-		return 0;
-	for (vector = 0; (irq = pci_irq_vector(pdev, vector)) > 0; vector++)
-		if (pci_irq_get_affinity(pdev, vector) == mask)
-			return irq;
-	return 0;
-}
-
 struct virtblk_busy {
 	struct blk_mq_hw_ctx *hctx;
 	unsigned int requests;
@@ -143,7 +118,7 @@ static const char *virtblk_type(struct blk_mq_hw_ctx *hctx)
 static int virtblk_queue_show(struct seq_file *file, void *unused)
 {
 	struct virtblk_queue *q = file->private;
-	struct blk_mq_hw_ctx *hctx = READ_ONCE(q->hctx);
+	struct blk_mq_hw_ctx *hctx = q->hctx;
 	struct virtblk_busy busy = { .hctx = hctx };
 	struct virtio_blk *vblk = q->vblk;
 	unsigned int ring, free = 0;
@@ -151,11 +126,11 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	bool stopped;
 	int irq = 0;
 
-	/* Vectors come and go with the state; a stuck disk is to be seen, too. */
-	if (mutex_trylock(&vblk->state_lock)) {
+	/* A disk that is stuck in a reset must be visible as well, without vectors. */
+	if (mutex_trylock(&vblk->recovery.lock)) {
 		if (q->vq)
-			irq = virtblk_irq(q, hctx->queue_num);
-		mutex_unlock(&vblk->state_lock);
+			irq = virtblk_irq(vblk, hctx->queue_num);
+		mutex_unlock(&vblk->recovery.lock);
 	}
 	spin_lock_irq(&q->lock);
 	stats = q->stats;

@@ -75,8 +75,6 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	return err;
 }
 
-static DEFINE_MUTEX(virtblk_cache_type_lock);
-
 static ssize_t cache_type_store(struct device *dev,
 				struct device_attribute *attr,
 				const char *buf, size_t count)
@@ -88,9 +86,9 @@ static ssize_t cache_type_store(struct device *dev,
 	if (i < 0)
 		return i;
 
-	mutex_lock(&virtblk_cache_type_lock);
+	mutex_lock(&vblk->cache_lock);
 	err = virtblk_change_cache_type(vblk, i);
-	mutex_unlock(&virtblk_cache_type_lock);
+	mutex_unlock(&vblk->cache_lock);
 	return err ?: count;
 }
 static DEVICE_ATTR_RW(cache_type);
@@ -98,20 +96,15 @@ static DEVICE_ATTR_RW(cache_type);
 static ssize_t state_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
-	static const char *const words[] = {
-		[VIRTBLK_LIVE] = "live",
-		[VIRTBLK_AWAY] = "away",
-		[VIRTBLK_RECOVERING] = "recovering",
-		[VIRTBLK_DEAD] = "dead",
-	};
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
-	enum virtblk_state state = READ_ONCE(vblk->state);
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	enum virtblk_state state = READ_ONCE(recovery->state);
 
-	if (state == VIRTBLK_LIVE && READ_ONCE(vblk->removing))
+	if (state == VIRTBLK_LIVE && READ_ONCE(recovery->removing))
 		return sysfs_emit(buf, "removing\n");
-	if (state == VIRTBLK_LIVE && READ_ONCE(vblk->stalled))
+	if (state == VIRTBLK_LIVE && READ_ONCE(recovery->stalled))
 		return sysfs_emit(buf, "stalled\n");
-	return sysfs_emit(buf, "%s\n", words[state]);
+	return sysfs_emit(buf, "%s\n", virtblk_state_name(state));
 }
 static DEVICE_ATTR_RO(state);
 
@@ -180,7 +173,7 @@ static ssize_t resets_show(struct device *dev, struct device_attribute *attr,
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
 
-	return sysfs_emit(buf, "%ld\n", atomic_long_read(&vblk->resets));
+	return sysfs_emit(buf, "%ld\n", atomic_long_read(&vblk->recovery.resets));
 }
 static DEVICE_ATTR_RO(resets);
 

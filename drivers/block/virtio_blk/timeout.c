@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests that take long.
+ * Requests that time out, disks that stall, and removals that must end.
  *
- * An interrupt or a notification of the device can get lost on its way through
- * a host, and what waits for it would do so for ever.  A request that has taken
- * longer than io_timeout has the driver
+ * An interrupt or a notification can get lost on its way through a host.  When a
+ * request has taken longer than io_timeout the driver
  *
- *  - look at the ring, whatever interrupts said, and
- *  - notify the device once more, if the answer is not there, and look at its
- *    status,
+ *  - polls the ring, and
+ *  - if the request is still in flight, notifies the device again and has its
+ *    status checked,
  *
- * and then wait on: a slow host is not a dead one.  Only if the administrator
- * has asked for it, with reset_after, the device is reset.  As long as a request is
- * overdue a work looks every second whether there still is one, so that the log
- * has one line when the device no longer answers and one when it does again.
+ * and then goes on waiting, because a slow host is not a dead one.  A device that
+ * completes anything, on any queue, is alive.  So what ends a wait is the silence
+ * of the whole disk: the time for which requests were in flight and none has
+ * completed.  reset_after and removal_timeout count that time, and so does the
+ * wait of a suspend (pm.c).
+ *
+ * One work looks once a second, while a request has timed out or the disk is being
+ * removed.  Progress is read off counters that the completion path keeps anyway.
  */
 
 #include <linux/bitmap.h>
@@ -24,40 +27,157 @@
 #include "trace.h"
 #include "virtio_blk.h"
 
+#define VIRTBLK_MAX_ANSWER	(300 * HZ)
+
 static unsigned int virtblk_io_timeout = 30;
 module_param_named(io_timeout, virtblk_io_timeout, uint, 0644);
 MODULE_PARM_DESC(io_timeout,
-		 "Seconds after which a request is looked after whose completion nobody told of (0: never). Read when a disk is probed; queue/io_timeout is that of one disk, in ms.");
+		 "Seconds after which a request that was not completed is looked after (0: never). Read when a disk is probed; queue/io_timeout is that of one disk, in ms.");
 
 static unsigned int virtblk_reset_after;
 module_param_named(reset_after, virtblk_reset_after, uint, 0644);
 MODULE_PARM_DESC(reset_after,
-		 "Seconds after which a device that does not answer is reset (0: never, for it may be slow and the reset then waits for it)");
+		 "Seconds without any completion after which a disk's device is reset (0: never, because it may be slow and the reset then waits for it)");
+
+/*
+ * Storage that works pauses for its failover: open-iscsi queues for 120 s
+ * (replacement_timeout), Ceph's monitors take some 20 s to miss an OSD and its
+ * placement groups as long again to recover, a SCSI host retries a command of 30 s
+ * five times.  The default is above all of these.
+ */
+static unsigned int virtblk_removal_timeout = 300;
+module_param_named(removal_timeout, virtblk_removal_timeout, uint, 0644);
+MODULE_PARM_DESC(removal_timeout,
+		 "Seconds without any completion after which the removal of a disk fails the I/O that its device does not answer (0: never)");
 
 /**
- * virtblk_timeout_jiffies() - after how long a request is overdue
+ * virtblk_timeout_jiffies() - the time after which a request times out
  *
  * Return: the time for blk_mq_tag_set, in jiffies.
  */
 unsigned int virtblk_timeout_jiffies(void)
 {
-	/* A year is never; for the block layer 0 would be its own default. */
+	/* A year is never; the block layer takes 0 for its own default. */
 	unsigned int most = min_t(u64, 365ULL * 24 * 3600 * HZ, INT_MAX) / HZ;
 	unsigned int seconds = virtblk_io_timeout;
 
 	return (seconds ? min(seconds, most) : most) * HZ;
 }
 
+/* Progress */
+
 /**
- * virtblk_ended() - whether somebody has ended a request, maybe in a batch
+ * virtblk_rq_done() - has a request left the ring?
  * @req: the request
  *
  * Return: true if it is no longer in flight.
  */
-bool virtblk_ended(struct request *req)
+bool virtblk_rq_done(struct request *req)
 {
 	return blk_mq_rq_state(req) != MQ_RQ_IN_FLIGHT;
 }
+
+/**
+ * virtblk_count_completions() - count what the device has completed
+ * @vblk: the disk
+ *
+ * Return: a number that changes whenever a ring was polled and had completions.
+ */
+u64 virtblk_count_completions(struct virtio_blk *vblk)
+{
+	u64 polls = 0;
+	unsigned int i, n;
+
+	/* The queue's lock protects the counters; any difference will do. */
+	for (i = 0; i < vblk->nr_vqs; i++)
+		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++)
+			polls += data_race(vblk->queues[i]->stats.taken[n]);
+	return polls;
+}
+
+struct virtblk_stall {
+	unsigned int in_flight;
+	unsigned int timed_out;
+	unsigned long oldest;		/* in flight: when it was sent */
+	unsigned long oldest_timed_out;
+	unsigned long *queues;		/* with timed out requests, or NULL */
+};
+
+static bool virtblk_scan_one(struct request *req, void *data)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct virtblk_stall *stall = data;
+
+	if (virtblk_rq_done(req))
+		return true;
+	if (!stall->in_flight++ || time_before(vbr->sent, stall->oldest))
+		stall->oldest = vbr->sent;
+	if (!READ_ONCE(vbr->timed_out))
+		return true;
+	if (!stall->timed_out++ ||
+	    time_before(vbr->sent, stall->oldest_timed_out))
+		stall->oldest_timed_out = vbr->sent;
+	if (stall->queues)
+		__set_bit(req->mq_hctx->queue_num, stall->queues);
+	return true;
+}
+
+static void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall)
+{
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_scan_one, stall);
+}
+
+/* The silence of the disk, given what is in flight. */
+static unsigned long virtblk_silence_of(struct virtio_blk *vblk,
+					struct virtblk_progress *progress,
+					const struct virtblk_stall *stall)
+{
+	u64 completed = virtblk_count_completions(vblk);
+
+	if (completed != progress->completed || !stall->in_flight) {
+		WRITE_ONCE(progress->completed, completed);
+		progress->since = jiffies;
+	}
+	/* Nothing was to be answered before the oldest request was sent. */
+	if (stall->in_flight && time_after(stall->oldest, progress->since))
+		progress->since = stall->oldest;
+	return jiffies - progress->since;
+}
+
+/**
+ * virtblk_silence() - tell for how long the whole disk has completed nothing
+ * @vblk: the disk
+ * @progress: what the caller last saw, initialized before the first call
+ *
+ * Return: the time in jiffies, 0 if nothing is in flight.
+ */
+unsigned long virtblk_silence(struct virtio_blk *vblk,
+			      struct virtblk_progress *progress)
+{
+	struct virtblk_stall stall = { };
+
+	virtblk_scan(vblk, &stall);
+	return virtblk_silence_of(vblk, progress, &stall);
+}
+
+/**
+ * virtblk_answer_timeout() - tell how long to wait for a device that must answer
+ * @vblk: the disk
+ *
+ * A suspend, a reset of the function, and a return cannot go on before the device
+ * has answered.  They wait for twice the time after which the block layer has a
+ * request looked after, and no longer than VIRTBLK_MAX_ANSWER.
+ *
+ * Return: the time without any completion, in jiffies.
+ */
+unsigned long virtblk_answer_timeout(struct virtio_blk *vblk)
+{
+	unsigned long timeout = READ_ONCE(vblk->disk->queue->rq_timeout);
+
+	return min_t(unsigned long, 2 * timeout, VIRTBLK_MAX_ANSWER);
+}
+
+/* Timed out */
 
 /**
  * virtblk_timeout() - blk-mq's timeout: a request takes long
@@ -65,7 +185,7 @@ bool virtblk_ended(struct request *req)
  *
  * Context: may sleep.  The virtqueues stay as long as this runs on a live disk.
  *
- * Return: BLK_EH_DONE if it has ended; BLK_EH_RESET_TIMER to be called again.
+ * Return: BLK_EH_DONE if it has completed; BLK_EH_RESET_TIMER to be called again.
  */
 enum blk_eh_timer_return virtblk_timeout(struct request *req)
 {
@@ -74,19 +194,19 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 	struct virtio_blk *vblk = q->vblk;
 	struct virtqueue *vq;
 
-	if (virtblk_ended(req))
+	if (virtblk_rq_done(req))
 		return BLK_EH_DONE;
 	/* It is being taken back, and the virtqueues are about to go. */
-	if (READ_ONCE(vblk->state) != VIRTBLK_LIVE)
+	if (READ_ONCE(vblk->recovery.state) != VIRTBLK_LIVE)
 		return BLK_EH_RESET_TIMER;
 
 	atomic64_inc(&q->stats.timeouts);
 	trace_virtblk_recover(vblk, VIRTBLK_LOOK, 1);
-	virtblk_look(q);
-	if (virtblk_ended(req)) {
+	virtblk_poll_ring(q);
+	if (virtblk_rq_done(req)) {
 		atomic64_inc(&q->stats.lost_interrupts);
 		dev_warn_ratelimited(&vblk->vdev->dev,
-				     "[%s] queue %u: a request had ended and no interrupt told of it\n",
+				     "[%s] queue %u: a request had completed without an interrupt\n",
 				     vblk->disk->disk_name, q->hctx->queue_num);
 		return BLK_EH_DONE;
 	}
@@ -96,95 +216,107 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 		trace_virtblk_recover(vblk, VIRTBLK_NOTIFY, 1);
 		virtqueue_notify(vq);
 	}
-	/* It may be gone, or the word that it needs a reset was lost. */
-	queue_work(virtblk_wq, &vblk->recover_work);
-	WRITE_ONCE(vbr->overdue, true);
-	queue_delayed_work(virtblk_wq, &vblk->watch_work, 0);
+	/* The device may be gone, or its wish for a reset was lost. */
+	queue_work(virtblk_wq, &vblk->recovery.work);
+	WRITE_ONCE(vbr->timed_out, true);
+	queue_delayed_work(virtblk_wq, &vblk->recovery.watch, 0);
 	return BLK_EH_RESET_TIMER;
 }
 
-struct virtblk_overdue {
-	unsigned int requests;
-	unsigned long since;
-	unsigned long *queues;
-};
+/* Watch */
 
-static bool virtblk_count_overdue(struct request *req, void *data)
+static unsigned long virtblk_seconds(unsigned int *parameter)
 {
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-	struct virtblk_overdue *overdue = data;
-
-	if (!READ_ONCE(vbr->overdue) || virtblk_ended(req))
-		return true;
-	if (!overdue->requests++ || time_before(vbr->sent, overdue->since))
-		overdue->since = vbr->sent;
-	if (overdue->queues)
-		__set_bit(req->mq_hctx->queue_num, overdue->queues);
-	return true;
+	return min(READ_ONCE(*parameter), (unsigned int)INT_MAX / HZ) *
+	       (unsigned long)HZ;
 }
 
-/* Whether it is time to reset the device, for the first time or once more. */
-static bool virtblk_takes_too_long(struct virtio_blk *vblk, unsigned long since)
-{
-	unsigned int seconds = min(READ_ONCE(virtblk_reset_after),
-				   (unsigned int)INT_MAX / HZ);
-
-	return seconds && time_after_eq(jiffies, since + seconds * HZ) &&
-	       !virtblk_reset_within(vblk, (u64)seconds * MSEC_PER_SEC);
-}
-
-/* Whether what was taken back when the device was reset may not be sent yet. */
+/* Whether requests that were taken back by a reset may not be sent yet. */
 static bool virtblk_just_reset(struct virtio_blk *vblk)
 {
-	return READ_ONCE(vblk->state) == VIRTBLK_RECOVERING ||
-	       virtblk_reset_within(vblk, MSEC_PER_SEC);
+	return READ_ONCE(vblk->recovery.state) == VIRTBLK_RESETTING ||
+	       virtblk_recently_reset(vblk, MSEC_PER_SEC);
 }
 
-static void virtblk_tell_overdue(struct virtio_blk *vblk,
-				 const struct virtblk_overdue *overdue)
+static void virtblk_log_stall(struct virtio_blk *vblk,
+			      const struct virtblk_stall *stall)
 {
 	struct device *dev = &vblk->vdev->dev;
 
-	if (overdue->requests && !vblk->stalled)
+	if (stall->timed_out && !vblk->recovery.stalled)
 		dev_warn(dev, "[%s] %u requests on queues %*pbl have had no answer for %lu s; notified the device again, waiting\n",
-			 vblk->disk->disk_name, overdue->requests,
-			 overdue->queues ? vblk->nr_vqs : 0, overdue->queues,
-			 (jiffies - overdue->since) / HZ);
-	else if (!overdue->requests && vblk->stalled)
+			 vblk->disk->disk_name, stall->timed_out,
+			 stall->queues ? vblk->nr_vqs : 0, stall->queues,
+			 (jiffies - stall->oldest_timed_out) / HZ);
+	else if (!stall->timed_out && vblk->recovery.stalled)
 		dev_notice(dev, "[%s] all requests that took long have been answered\n",
 			   vblk->disk->disk_name);
-	WRITE_ONCE(vblk->stalled, overdue->requests);
+	WRITE_ONCE(vblk->recovery.stalled, stall->timed_out);
+}
+
+/* Poll all rings and notify the device of all, in case one or the other was lost. */
+static void virtblk_nudge(struct virtio_blk *vblk)
+{
+	unsigned int i;
+
+	/* The lock keeps the virtqueues; nothing under it waits for a request. */
+	mutex_lock(&vblk->recovery.lock);
+	if (vblk->recovery.state == VIRTBLK_LIVE) {
+		for (i = 0; i < vblk->nr_vqs; i++) {
+			virtblk_poll_ring(vblk->queues[i]);
+			virtqueue_notify(vblk->queues[i]->vq);
+		}
+	}
+	mutex_unlock(&vblk->recovery.lock);
+}
+
+/* Act on a disk that was silent for so long, in jiffies. */
+static void virtblk_act_on_silence(struct virtio_blk *vblk, unsigned long silence)
+{
+	unsigned long removal = virtblk_seconds(&virtblk_removal_timeout);
+	unsigned long reset = virtblk_seconds(&virtblk_reset_after);
+
+	if (READ_ONCE(vblk->recovery.removing)) {
+		if (removal && silence >= removal) {
+			WRITE_ONCE(vblk->recovery.silent, true);
+			queue_work(virtblk_wq, &vblk->recovery.work);
+		} else if (silence >= HZ) {
+			virtblk_nudge(vblk);
+		}
+	}
+	if (reset && silence >= reset &&
+	    !virtblk_recently_reset(vblk, jiffies_to_msecs(reset)))
+		virtblk_want_reset(vblk, VIRTBLK_RESET_STALLED);
 }
 
 /**
- * virtblk_watch_work() - look after overdue requests, and tell of them
- * @work: the disk's watch_work
+ * virtblk_watch_work() - look after a disk that stalls or is being removed
+ * @work: the disk's recovery.watch
  */
 void virtblk_watch_work(struct work_struct *work)
 {
 	struct virtio_blk *vblk = container_of(to_delayed_work(work),
-					       struct virtio_blk, watch_work);
-	struct virtblk_overdue overdue = { };
+					       struct virtio_blk,
+					       recovery.watch);
+	struct virtblk_stall stall = { };
 
-	/* What it did not answer has failed. */
-	if (READ_ONCE(vblk->state) == VIRTBLK_DEAD)
+	/* What the device did not answer has failed. */
+	if (READ_ONCE(vblk->recovery.state) == VIRTBLK_DEAD)
 		return;
 	if (virtblk_just_reset(vblk)) {
-		queue_delayed_work(virtblk_wq, &vblk->watch_work, HZ);
+		queue_delayed_work(virtblk_wq, &vblk->recovery.watch, HZ);
 		return;
 	}
 
-	/* Without memory the queues are not named. */
-	overdue.queues = bitmap_zalloc(vblk->nr_vqs, GFP_NOIO);
-	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_count_overdue, &overdue);
-	virtblk_tell_overdue(vblk, &overdue);
-	bitmap_free(overdue.queues);
+	/* Without memory the log does not name the queues. */
+	stall.queues = bitmap_zalloc(vblk->nr_vqs, GFP_NOIO);
+	virtblk_scan(vblk, &stall);
+	virtblk_log_stall(vblk, &stall);
+	bitmap_free(stall.queues);
+	virtblk_act_on_silence(vblk, virtblk_silence_of(vblk,
+							&vblk->recovery.progress,
+							&stall));
 
-	if (!overdue.requests) {
-		vblk->fruitless = 0;
-		return;
-	}
-	if (virtblk_takes_too_long(vblk, overdue.since))
-		virtblk_want_reset(vblk, VIRTBLK_RESET_STALLED);
-	queue_delayed_work(virtblk_wq, &vblk->watch_work, HZ);
+	if (stall.timed_out || READ_ONCE(vblk->recovery.removing))
+		queue_delayed_work(virtblk_wq, &vblk->recovery.watch, HZ);
 }

@@ -18,7 +18,7 @@
 
 /**
  * enum virtblk_step - what is done about a device that does not answer
- * @VIRTBLK_LOOK: a request is overdue, the ring is looked at
+ * @VIRTBLK_LOOK: a request has timed out, the driver polls the ring
  * @VIRTBLK_NOTIFY: the device is notified once more
  * @VIRTBLK_RESET: it was reset, what it had not answered was taken back
  * @VIRTBLK_RESEND: it is back, what was taken back is sent again

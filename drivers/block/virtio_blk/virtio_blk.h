@@ -61,6 +61,9 @@ struct virtio_blk;
 /* How many requests one hold of the lock takes off the ring. */
 #define VIRTBLK_REAP_BATCH	32
 
+/* How many requests one hard interrupt of a queue completes at most. */
+#define VIRTBLK_IRQ_BUDGET	256
+
 /**
  * struct virtblk_stats - what a queue has done since its disk was probed
  * @longest_wait: the longest time from sending to completion, in jiffies
@@ -108,6 +111,7 @@ struct virtblk_stats {
  * @hctx: the hardware context, from init_hctx() on
  * @indirect: a request takes one descriptor of the ring, however long it is
  * @ring_size: descriptors in the ring
+ * @work: completes requests that a hard interrupt has left on the ring
  * @lock: protects the ring and @stopped; taken with interrupts off
  * @stopped: @hctx was stopped because the ring was full; its next completion
  *	starts it again
@@ -124,6 +128,7 @@ struct virtblk_queue {
 	struct blk_mq_hw_ctx *hctx;
 	bool indirect;
 	unsigned int ring_size;
+	struct work_struct work;
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
 	bool stopped;
@@ -141,9 +146,9 @@ struct virtblk_queue {
  * @sg_table: a borrowed scatterlist, sgl is NULL if there is none
  * @hdr_sg: names @out_hdr; set up once for each slot
  * @status_sg: names @status; set up once for each slot
- * @overdue: it has taken longer than it may
+ * @timed_out: it has taken longer than io_timeout
  * @resent: how often it was sent again after a reset
- * @sent: when it was sent, in jiffies; sent first, if it is overdue
+ * @sent: when it was sent, in jiffies; if it has timed out, when it was first sent
  * @inline_sg: scatterlist of requests with few segments
  */
 struct virtblk_req {
@@ -154,7 +159,7 @@ struct virtblk_req {
 	struct sg_table sg_table;
 	struct scatterlist hdr_sg;
 	struct scatterlist status_sg;
-	bool overdue;
+	bool timed_out;
 	u8 resent;
 	unsigned long sent;
 	struct scatterlist inline_sg[VIRTBLK_INLINE_SGS];
@@ -214,26 +219,28 @@ struct virtblk_config {
 };
 
 /**
- * enum virtblk_state - whether the device is there
- * @VIRTBLK_LIVE: it is
- * @VIRTBLK_AWAY: it is suspended or its transport is reset; there are no
+ * enum virtblk_state - whether the device is usable; see reset.c
+ * @VIRTBLK_NEW: the disk is being probed
+ * @VIRTBLK_LIVE: the device serves requests
+ * @VIRTBLK_SUSPENDED: it is suspended or its function is being reset; there are no
  *	virtqueues
- * @VIRTBLK_RECOVERING: it is being reset for it cannot go on; there are no
+ * @VIRTBLK_RESETTING: the driver resets it because it cannot go on; there are no
  *	virtqueues
  * @VIRTBLK_DEAD: it is gone, or not what it was; I/O fails
  */
 enum virtblk_state {
+	VIRTBLK_NEW,
 	VIRTBLK_LIVE,
-	VIRTBLK_AWAY,
-	VIRTBLK_RECOVERING,
+	VIRTBLK_SUSPENDED,
+	VIRTBLK_RESETTING,
 	VIRTBLK_DEAD,
 };
 
 /**
- * enum virtblk_reset - why a device that does not ask for it is to be reset
- * @VIRTBLK_RESET_NONE: it is not
- * @VIRTBLK_RESET_STALLED: it has not answered for reset_after
- * @VIRTBLK_RESET_TOLD: somebody said so
+ * enum virtblk_reset - why the driver resets a device that does not ask for it
+ * @VIRTBLK_RESET_NONE: it does not
+ * @VIRTBLK_RESET_STALLED: the whole disk has completed nothing for reset_after
+ * @VIRTBLK_RESET_TOLD: the administrator asked for it
  */
 enum virtblk_reset {
 	VIRTBLK_RESET_NONE,
@@ -241,17 +248,70 @@ enum virtblk_reset {
 	VIRTBLK_RESET_TOLD,
 };
 
+/**
+ * struct virtblk_progress - the last completion of a disk that somebody saw
+ * @completed: virtblk_count_completions() at that time
+ * @since: when that was, in jiffies
+ */
+struct virtblk_progress {
+	u64 completed;
+	unsigned long since;
+};
+
+/**
+ * struct virtblk_recovery - the state of a disk and all that changes it
+ * @lock: held while @state changes and while virtqueues come and go.  Nothing
+ *	waits for a request or for a frozen queue while it holds this lock.
+ * @state: the state; virtblk_set_state() changes it
+ * @work: resets the device if it asks for it, declares the disk dead if it is gone
+ * @watch: looks once a second for requests that have timed out
+ * @deadline: declares a suspended disk dead whose device does not return
+ * @wanted: why @work has to reset a device that does not ask for it
+ * @last_reset: when the device returned from its last reset
+ * @zone_writes: writes to sequential zones that @work has taken back
+ * @requeued: requests that the last reset took back to be sent again
+ * @fruitless: resets for a stall since a request last completed
+ * @completed_at_reset: virtblk_count_completions() at the last of them
+ * @resets: how often @work has reset the device
+ * @progress: the last completion that @watch saw
+ * @removing: the disk is being removed
+ * @silent: the disk was silent for removal_timeout meanwhile
+ * @stalled: requests have timed out, and the log says so
+ */
+struct virtblk_recovery {
+	struct mutex lock;		/* see above */
+	enum virtblk_state state;
+	struct work_struct work;
+	struct delayed_work watch;
+	struct delayed_work deadline;
+	enum virtblk_reset wanted;
+	ktime_t last_reset;
+	struct list_head zone_writes;
+	unsigned int requeued;
+	unsigned int fruitless;
+	u64 completed_at_reset;
+	atomic_long_t resets;
+	struct virtblk_progress progress;
+	bool removing;
+	bool silent;
+	bool stalled;
+};
+
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
 /**
- * struct virtblk_faults - what is to go wrong on purpose
- * @drop_interrupt: interrupts of virtqueues that are taken for not having come
- * @drop_kick: notifications of the device that are not sent
+ * struct virtblk_faults - what goes wrong on purpose
+ * @drop_interrupt: interrupts of virtqueues that the driver ignores
+ * @drop_kick: notifications of the device that the driver does not send
  * @fail_add: requests for which the ring has no memory
+ * @delay: delays between two steps that another event may come between
+ * @delay_us: how long each is, in microseconds
  */
 struct virtblk_faults {
 	struct fault_attr drop_interrupt;
 	struct fault_attr drop_kick;
 	struct fault_attr fail_add;
+	struct fault_attr delay;
+	u32 delay_us;
 };
 #endif
 
@@ -262,36 +322,20 @@ struct virtblk_faults {
  * @tag_set: its tags, and the maps from CPUs to queues
  * @legacy: the device has no VIRTIO_F_VERSION_1
  * @writeback: the block layer takes the device's write cache for volatile
+ * @cache_lock: held while somebody changes the cache mode
  * @config: the configuration space as it was when the disk was probed
  * @config_work: follows changes of the configuration space
  * @followed: when it last did so, in jiffies
- * @return_work: takes the disk offline if its device has not come back
- * @state: whether the device is there
- * @state_lock: held while @state changes, and for all that this takes
- * @recover_work: resets the device if it asks for it, ends what is in flight if
- *	it is gone
- * @reset_wanted: it is to reset the device though that does not ask for it
- * @last_reset: when the device came back from its last reset
- * @fruitless: how often it did so for a stall that has not ended yet
- * @taken_back: requests that the last reset had sent again
- * @resets: how often recover_work has reset it
- * @removing: the disk is being removed
- * @remove_work: sees to it that this does not wait for a device for long
- * @abandoned: it did, and no answer is expected any more
- * @watch_work: looks after overdue requests for as long as there are any
- * @stalled: it has said that there are
+ * @recovery: the state of the disk
  * @debugfs: the disk's directory in debugfs
- * @faults: what is to go wrong on purpose
+ * @faults: what goes wrong on purpose
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
- * @direct: the device takes indirect descriptors, and was told that there will
- *	be none
- * @remap_work: maps CPUs to queues anew if vectors have moved
- * @look_work: looks at all queues until that is done
- * @vector_map: for each type of queue that interrupts, and each CPU, the queue
- *	whose vector went there when @remap_work last looked
- * @vectors_spread: there is one for each CPU: the transport gave each queue that
- *	interrupts a vector of its own and spread them over the CPUs
+ * @direct: the device takes indirect descriptors, and the driver has given them up
+ * @has_vqs: there are virtqueues
+ * @spread: at probe the transport gave each queue that interrupts a vector of its
+ *	own and spread them over the CPUs, and the queue map follows them
+ * @managed: the present vectors are spread by the kernel, not by the driver
  * @nr_queues: how many queues serve each type of hctx
  * @nr_vqs: their sum
  * @vq_names: names of the virtqueues, which the virtio core refers to
@@ -304,24 +348,11 @@ struct virtio_blk {
 	struct blk_mq_tag_set tag_set;
 	bool legacy;
 	bool writeback;
+	struct mutex cache_lock;	/* see above */
 	struct virtblk_config config;
 	struct delayed_work config_work;
 	unsigned long followed;
-	struct delayed_work return_work;
-	enum virtblk_state state;
-	/* See @state_lock. */
-	struct mutex state_lock;
-	struct work_struct recover_work;
-	enum virtblk_reset reset_wanted;
-	ktime_t last_reset;
-	unsigned int fruitless;
-	unsigned int taken_back;
-	atomic_long_t resets;
-	bool removing;
-	struct delayed_work remove_work;
-	bool abandoned;
-	struct delayed_work watch_work;
-	bool stalled;
+	struct virtblk_recovery recovery;
 	struct dentry *debugfs;
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
 	struct virtblk_faults faults;
@@ -329,10 +360,9 @@ struct virtio_blk {
 	int index;
 	unsigned int ring_size;
 	bool direct;
-	struct delayed_work remap_work;
-	struct delayed_work look_work;
-	unsigned int *vector_map[HCTX_TYPE_POLL];
-	bool vectors_spread;
+	bool has_vqs;
+	bool spread;
+	bool managed;
 	unsigned int nr_queues[HCTX_MAX_TYPES];
 	unsigned int nr_vqs;
 	char (*vq_names)[16];
@@ -396,7 +426,7 @@ const char *virtblk_config_shrunk(const struct virtblk_config *was,
 int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
-void virtblk_restore_writeback(struct virtio_blk *vblk);
+int virtblk_restore_writeback(struct virtio_blk *vblk);
 u64 virtblk_read_capacity(struct virtio_device *vdev);
 void virtblk_update_capacity(struct virtio_blk *vblk, bool resize);
 void virtblk_config_work(struct work_struct *work);
@@ -412,7 +442,7 @@ extern unsigned int virtblk_queue_depth;
 unsigned int virtblk_device_queues(struct virtio_device *vdev);
 unsigned int virtblk_count_queues(struct virtio_device *vdev,
 				  unsigned int nr_queues[HCTX_MAX_TYPES]);
-int virtblk_find_vqs(struct virtio_blk *vblk);
+int virtblk_find_vqs(struct virtio_blk *vblk, bool managed);
 void virtblk_del_vqs(struct virtio_blk *vblk);
 int virtblk_negotiate(struct virtio_device *vdev);
 int virtblk_set_up_vqs(struct virtio_blk *vblk);
@@ -422,17 +452,21 @@ void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
 void virtblk_unbind_vqs(struct virtio_blk *vblk);
 void virtblk_poll_all(struct virtio_blk *vblk);
-int virtblk_alloc_maps(struct virtio_blk *vblk);
-void virtblk_free_maps(struct virtio_blk *vblk);
-void virtblk_read_maps(struct virtio_blk *vblk);
-void virtblk_look_work(struct work_struct *work);
-void virtblk_remap(struct virtio_blk *vblk);
-void virtblk_cancel_remap(struct virtio_blk *vblk);
-void virtblk_remap_work(struct work_struct *work);
+void virtblk_cancel_queue_works(struct virtio_blk *vblk);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
-void virtblk_map_queues(struct blk_mq_tag_set *set);
 int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 		      unsigned int index);
+
+/* affinity.c */
+void virtblk_init_affinity(struct virtio_blk *vblk,
+			   struct irq_affinity *affinity);
+void virtblk_check_spread(struct virtio_blk *vblk);
+void virtblk_map_queues(struct blk_mq_tag_set *set);
+bool virtblk_vectors_match(struct virtio_blk *vblk);
+void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
+			struct cpumask *mask);
+void virtblk_set_affinity(struct virtio_blk *vblk);
+int virtblk_irq(struct virtio_blk *vblk, unsigned int index);
 
 /* io.c */
 blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
@@ -443,7 +477,8 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob);
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob);
 void virtblk_complete_rq(struct request *req);
 void virtblk_interrupt(struct virtqueue *vq);
-void virtblk_look(struct virtblk_queue *q);
+void virtblk_poll_ring(struct virtblk_queue *q);
+void virtblk_complete_work(struct work_struct *work);
 void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req);
 
 /* request.c */
@@ -456,24 +491,35 @@ int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		unsigned int len);
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 
-/* recovery.c */
-void virtblk_stop_device(struct virtio_blk *vblk, unsigned long timeout);
-int virtblk_restart_device(struct virtio_blk *vblk);
-void virtblk_return_work(struct work_struct *work);
-void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why);
-int virtblk_reset_now(struct virtio_blk *vblk);
-void virtblk_recover_work(struct work_struct *work);
+/* reset.c */
+const char *virtblk_state_name(enum virtblk_state state);
+void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state);
 void virtblk_reset_device(struct virtio_device *vdev);
 bool virtblk_needs_reset(struct virtio_device *vdev);
-bool virtblk_reset_within(struct virtio_blk *vblk, u64 ms);
-void virtblk_begin_removal(struct virtio_blk *vblk);
-void virtblk_let_go(struct virtio_blk *vblk);
-void virtblk_remove_work(struct work_struct *work);
+bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms);
+void virtblk_reclaim(struct virtio_blk *vblk);
+int virtblk_bring_back(struct virtio_blk *vblk);
+void virtblk_fail_waiting(struct virtio_blk *vblk);
+void virtblk_log_offline(struct virtio_blk *vblk);
+void virtblk_recovery_work(struct work_struct *work);
+void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why);
+int virtblk_reset_now(struct virtio_blk *vblk);
+
+/* pm.c */
+int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
+			bool take_back);
+int virtblk_start_device(struct virtio_blk *vblk);
+bool virtblk_abandon_suspended(struct virtio_blk *vblk);
+void virtblk_deadline_work(struct work_struct *work);
 
 /* timeout.c */
 unsigned int virtblk_timeout_jiffies(void);
 enum blk_eh_timer_return virtblk_timeout(struct request *req);
-bool virtblk_ended(struct request *req);
+bool virtblk_rq_done(struct request *req);
+u64 virtblk_count_completions(struct virtio_blk *vblk);
+unsigned long virtblk_silence(struct virtio_blk *vblk,
+			      struct virtblk_progress *progress);
+unsigned long virtblk_answer_timeout(struct virtio_blk *vblk);
 void virtblk_watch_work(struct work_struct *work);
 
 /* stats.c */
@@ -488,6 +534,8 @@ void virtblk_create_faults(struct virtio_blk *vblk);
 bool virtblk_drop_interrupt(struct virtio_blk *vblk);
 bool virtblk_drop_kick(struct virtio_blk *vblk);
 bool virtblk_fail_add(struct virtio_blk *vblk);
+void virtblk_delay(struct virtio_blk *vblk);
+void virtblk_delay_atomic(struct virtio_blk *vblk);
 #else
 static inline void virtblk_create_faults(struct virtio_blk *vblk) { }
 
@@ -505,6 +553,9 @@ static inline bool virtblk_fail_add(struct virtio_blk *vblk)
 {
 	return false;
 }
+
+static inline void virtblk_delay(struct virtio_blk *vblk) { }
+static inline void virtblk_delay_atomic(struct virtio_blk *vblk) { }
 #endif
 
 /* zoned.c */
@@ -517,6 +568,8 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 			 struct blk_report_zones_args *args);
 int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity);
 int virtblk_revalidate_zones(struct virtio_blk *vblk);
+bool virtblk_is_zone_write(struct request *req);
+int virtblk_settle_zone_writes(struct virtio_blk *vblk);
 #else
 static inline int virtblk_zone_type(struct request *req)
 {
@@ -540,6 +593,16 @@ static inline int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
 }
 
 static inline int virtblk_revalidate_zones(struct virtio_blk *vblk)
+{
+	return 0;
+}
+
+static inline bool virtblk_is_zone_write(struct request *req)
+{
+	return false;
+}
+
+static inline int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 {
 	return 0;
 }

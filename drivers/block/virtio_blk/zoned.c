@@ -8,7 +8,9 @@
  */
 
 #include <linux/blk-mq.h>
+#include <linux/delay.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 #include <linux/vmalloc.h>
 
 #include "virtio_blk.h"
@@ -259,7 +261,7 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 
 	while (done < nr_zones && sector < capacity) {
 		/* A device with many zones may tell of one at a time. */
-		err = READ_ONCE(vblk->removing) ? -ENODEV : 0;
+		err = READ_ONCE(vblk->recovery.removing) ? -ENODEV : 0;
 		if (err)
 			break;
 		memset(report, 0, len);
@@ -293,6 +295,169 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 out:
 	vfree(report);
 	return err ?: done;
+}
+
+/* Writes that a reset took back */
+
+/**
+ * virtblk_is_zone_write() - may a request be a write to a sequential zone?
+ * @req: the request
+ *
+ * Return: true if the zone's write pointer tells whether the device executed it.
+ */
+bool virtblk_is_zone_write(struct request *req)
+{
+	return blk_queue_is_zoned(req->q) && req_op(req) == REQ_OP_WRITE;
+}
+
+/* A report on one zone, asked for without a struct request. */
+struct virtblk_zone_query {
+	struct virtio_blk_outhdr out_hdr;
+	u8 status;
+	/* The last one: it ends with a flexible array. */
+	struct virtio_blk_zone_report report;
+};
+
+/* Wait for the one buffer that is on @vq; -ETIMEDOUT leaves it with the device. */
+static int virtblk_await_query(struct virtio_blk *vblk, struct virtqueue *vq)
+{
+	unsigned long end = jiffies + virtblk_answer_timeout(vblk);
+	unsigned int len;
+
+	while (!virtqueue_get_buf(vq, &len)) {
+		if (virtqueue_is_broken(vq) || virtblk_needs_reset(vblk->vdev) ||
+		    time_after(jiffies, end))
+			return -ETIMEDOUT;
+		fsleep(USEC_PER_MSEC);
+	}
+	return 0;
+}
+
+/*
+ * Ask for the zone at @sector.  Called before the queues have their virtqueues, so
+ * that @vq holds nothing else.
+ */
+static int virtblk_query_zone(struct virtio_blk *vblk, struct virtqueue *vq,
+			      struct virtblk_zone_query *query, size_t size,
+			      sector_t sector)
+{
+	struct scatterlist hdr, report, status;
+	struct scatterlist *sgs[] = { &hdr, &report, &status };
+	int err;
+
+	query->out_hdr.type = cpu_to_virtio32(vblk->vdev,
+					      VIRTIO_BLK_T_ZONE_REPORT);
+	query->out_hdr.ioprio = 0;
+	query->out_hdr.sector = cpu_to_virtio64(vblk->vdev, sector);
+	query->status = VIRTBLK_STATUS_UNWRITTEN;
+	sg_init_one(&hdr, &query->out_hdr, sizeof(query->out_hdr));
+	sg_init_one(&report, &query->report,
+		    size - offsetof(struct virtblk_zone_query, report));
+	sg_init_one(&status, &query->status, sizeof(query->status));
+
+	err = virtqueue_add_sgs(vq, sgs, 1, 2, query, GFP_NOIO);
+	if (err)
+		return err;
+	virtqueue_kick(vq);
+	err = virtblk_await_query(vblk, vq);
+	if (err) {
+		/* The device writes to the buffer until it is reset. */
+		virtblk_reset_device(vblk->vdev);
+		virtqueue_detach_unused_buf(vq);
+		return err;
+	}
+	return query->status == VIRTIO_BLK_S_OK ? 0 : -EIO;
+}
+
+/*
+ * Where the device would write next in the zone of a write that was taken back.
+ * The block layer has one write to a zone in flight at a time.
+ */
+static sector_t virtblk_write_pointer(struct request *req,
+				      const struct blk_zone *zone)
+{
+	sector_t end = blk_rq_pos(req) + blk_rq_sectors(req);
+
+	switch (zone->cond) {
+	case BLK_ZONE_COND_IMP_OPEN:
+	case BLK_ZONE_COND_EXP_OPEN:
+	case BLK_ZONE_COND_CLOSED:
+		return zone->wp;
+	case BLK_ZONE_COND_FULL:
+		/* Unless the write fills the zone, a finish may have come before it. */
+		if (end == zone->start + zone->capacity)
+			return end;
+		fallthrough;
+	default:
+		return blk_rq_pos(req);
+	}
+}
+
+/* Complete a write as far as the device has executed it, and requeue the rest. */
+static void virtblk_settle_zone_write(struct request *req, sector_t wp)
+{
+	sector_t sector = blk_rq_pos(req);
+
+	list_del_init(&req->queuelist);
+	if (wp >= sector + blk_rq_sectors(req)) {
+		blk_mq_end_request(req, BLK_STS_OK);
+		return;
+	}
+	if (wp > sector)
+		blk_update_request(req, BLK_STS_OK,
+				   (wp - sector) << SECTOR_SHIFT);
+	blk_mq_requeue_request(req, false);
+}
+
+/**
+ * virtblk_settle_zone_writes() - find out which writes to zones were executed
+ * @vblk: the disk, its device ready again, its queues without virtqueues yet
+ *
+ * A sequential zone takes each write once.  Sent again after a reset, one that the
+ * device has executed would fail at the advanced write pointer (VIRTIO 1.3,
+ * 5.2.6.1), although its data is on the disk.
+ *
+ * Context: may sleep, under memalloc_noio_save().
+ *
+ * Return: 0; -ENOMEM; or the error for which the device must be reset again.
+ */
+int virtblk_settle_zone_writes(struct virtio_blk *vblk)
+{
+	struct list_head *writes = &vblk->recovery.zone_writes;
+	u32 zone_sectors = vblk->config.lim.chunk_sectors;
+	size_t size = sizeof(struct virtblk_zone_query) +
+		      sizeof(struct virtio_blk_zone_descriptor);
+	struct virtblk_zone_query *query;
+	struct request *req, *next;
+	struct virtqueue *vq;
+	int err = 0;
+
+	if (list_empty(writes))
+		return 0;
+	query = kzalloc(size, GFP_NOIO);
+	if (!query)
+		return -ENOMEM;
+
+	vq = list_first_entry(&vblk->vdev->vqs, struct virtqueue, list);
+	list_for_each_entry_safe(req, next, writes, queuelist) {
+		sector_t start = round_down(blk_rq_pos(req), zone_sectors);
+		sector_t wp = blk_rq_pos(req);
+		struct blk_zone zone;
+
+		err = virtblk_query_zone(vblk, vq, query, size, start);
+		if (err == -ETIMEDOUT)
+			break;
+		/* If the device does not report the zone it judges the write itself. */
+		if (!err && !virtblk_take_zone(vblk, start,
+					       min_t(u64, zone_sectors,
+						     get_capacity(vblk->disk) - start),
+					       &query->report.zones[0], &zone))
+			wp = virtblk_write_pointer(req, &zone);
+		err = 0;
+		virtblk_settle_zone_write(req, wp);
+	}
+	kfree(query);
+	return err;
 }
 
 /* The block layer's table of zones has so many. */

@@ -109,6 +109,13 @@ static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)
 	({ (void)(flags); blk_mq_unfreeze_queue(q); })
 #endif
 
+/* 6.13: a task that freezes a queue owns the freeze, for lockdep. */
+#ifndef VIRTBLK_HAVE_FREEZE_NON_OWNER
+#define blk_freeze_queue_start_non_owner(q)	blk_freeze_queue_start(q)
+#define blk_mq_unfreeze_queue_non_owner(q) \
+	blk_mq_unfreeze_queue_nomemrestore(q)
+#endif
+
 /* 6.15 */
 #ifndef VIRTBLK_HAVE_MAP_SG_WITHOUT_QUEUE
 static inline int virtblk_compat_map_sg(struct request *rq,

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which CPUs each queue serves, and where its interrupts go.
+ *
+ * At probe the kernel spreads the vectors over the CPUs, and the queue map follows
+ * them.  The map stays as it is from then on.  When the device returns from a reset
+ * or a suspend with vectors that do not match the map, the driver does without
+ * managed vectors and sets each vector's affinity to the CPUs of its queue.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/cpumask.h>
+#include <linux/interrupt.h>
+#include <linux/pci.h>
+
+#include "virtio_blk.h"
+
+/*
+ * Vectors are spread over the CPUs for each type of queue separately: a CPU has one
+ * for reads and one for the rest.
+ */
+static void virtblk_calc_sets(struct irq_affinity *affinity,
+			      unsigned int vectors)
+{
+	struct virtio_blk *vblk = affinity->priv;
+	unsigned int other = vblk->nr_queues[HCTX_TYPE_DEFAULT];
+	unsigned int read = vblk->nr_queues[HCTX_TYPE_READ];
+
+	/* PCI's second attempt, after a failure, has fewer vectors than queues. */
+	if (!read || vectors < other + read) {
+		affinity->nr_sets = 1;
+		affinity->set_size[0] = vectors;
+		return;
+	}
+	affinity->nr_sets = 2;
+	affinity->set_size[0] = other;
+	affinity->set_size[1] = read;
+}
+
+/**
+ * virtblk_init_affinity() - describe how to spread the vectors
+ * @vblk: the disk, its numbers of queues decided
+ * @affinity: filled in
+ *
+ * Without calc_sets the PCI core counts CPUs under cpus_read_lock.  CPU hotplug may
+ * hold that lock while it waits for requests that a reset holds back.
+ */
+void virtblk_init_affinity(struct virtio_blk *vblk,
+			   struct irq_affinity *affinity)
+{
+	affinity->calc_sets = virtblk_calc_sets;
+	affinity->priv = vblk;
+}
+
+/* The CPUs that the kernel sends a virtqueue's managed vector to, or NULL. */
+static const struct cpumask *virtblk_vector_cpus(struct virtio_blk *vblk,
+						 unsigned int index)
+{
+	struct virtio_device *vdev = vblk->vdev;
+
+	if (!vdev->config->get_vq_affinity)
+		return NULL;
+	return vdev->config->get_vq_affinity(vdev, index);
+}
+
+/* Whether each possible CPU belongs to just one of the vectors. */
+static bool virtblk_is_spread(struct virtio_blk *vblk, unsigned int begin,
+			      unsigned int end)
+{
+	const struct cpumask *mask;
+	unsigned int cpu, i, owners;
+
+	for (i = begin; i < end; i++)
+		if (!virtblk_vector_cpus(vblk, i))
+			return false;
+
+	for_each_possible_cpu(cpu) {
+		owners = 0;
+		for (i = begin; i < end; i++) {
+			mask = virtblk_vector_cpus(vblk, i);
+			owners += cpumask_test_cpu(cpu, mask);
+		}
+		if (owners != 1)
+			return false;
+	}
+	return true;
+}
+
+/**
+ * virtblk_check_spread() - see whether the queue map can follow the vectors
+ * @vblk: the disk, its virtqueues set up for the first time
+ */
+void virtblk_check_spread(struct virtio_blk *vblk)
+{
+	unsigned int type, begin, end = 0;
+
+	vblk->spread = true;
+	for (type = 0; type < HCTX_TYPE_POLL; type++) {
+		begin = end;
+		end += vblk->nr_queues[type];
+		if (begin < end && !virtblk_is_spread(vblk, begin, end))
+			vblk->spread = false;
+	}
+}
+
+/**
+ * virtblk_map_queues() - blk-mq's map_queues: which CPU uses which queue
+ * @set: the disk's tag set
+ *
+ * Queues with an interrupt follow their vectors.  Where there are no vectors to
+ * follow, and for polled queues, blk-mq spreads the queues evenly.
+ */
+void virtblk_map_queues(struct blk_mq_tag_set *set)
+{
+	struct virtio_blk *vblk = set->driver_data;
+	unsigned int type, cpu, i, offset = 0;
+
+	for (type = 0; type < set->nr_maps; type++) {
+		struct blk_mq_queue_map *qmap = &set->map[type];
+
+		qmap->nr_queues = vblk->nr_queues[type];
+		qmap->queue_offset = offset;
+		offset += qmap->nr_queues;
+		if (!qmap->nr_queues)
+			continue;
+
+		blk_mq_map_queues(qmap);
+		if (type == HCTX_TYPE_POLL || !vblk->spread)
+			continue;
+		for (i = qmap->queue_offset; i < offset; i++)
+			for_each_cpu(cpu, virtblk_vector_cpus(vblk, i))
+				qmap->mq_map[cpu] = i;
+	}
+}
+
+static unsigned int *virtblk_map_of(struct virtio_blk *vblk, unsigned int index)
+{
+	unsigned int type = HCTX_TYPE_DEFAULT, end = vblk->nr_queues[type];
+
+	while (index >= end)
+		end += vblk->nr_queues[++type];
+	return vblk->tag_set.map[type].mq_map;
+}
+
+/**
+ * virtblk_queue_cpus() - find the CPUs that use a queue
+ * @vblk: the disk, its tag set allocated
+ * @index: the queue's index
+ * @mask: filled in, the CPUs whose requests of the queue's type go to the queue
+ */
+void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
+			struct cpumask *mask)
+{
+	unsigned int *map = virtblk_map_of(vblk, index);
+	unsigned int cpu;
+
+	cpumask_clear(mask);
+	for_each_possible_cpu(cpu)
+		if (map[cpu] == index)
+			cpumask_set_cpu(cpu, mask);
+}
+
+/**
+ * virtblk_vectors_match() - do the managed vectors go where the map sends requests?
+ * @vblk: the disk, its virtqueues set up again
+ *
+ * Return: false if a vector goes to a CPU that uses another queue; true also where
+ * the vectors are not spread, or the map does not follow them.
+ */
+bool virtblk_vectors_match(struct virtio_blk *vblk)
+{
+	const struct cpumask *mask;
+	unsigned int *map;
+	unsigned int i, cpu;
+
+	if (!vblk->spread)
+		return true;
+	for (i = 0; i < virtblk_first_polled(vblk); i++) {
+		mask = virtblk_vector_cpus(vblk, i);
+		if (!mask)
+			continue;
+		map = virtblk_map_of(vblk, i);
+		for_each_cpu(cpu, mask)
+			if (map[cpu] != i)
+				return false;
+	}
+	return true;
+}
+
+/*
+ * The transport does not report a virtqueue's vector.  PCI has vector 0 for changes
+ * of the configuration and, where it has enough of them, one for each virtqueue
+ * that interrupts, in their order; else all share vector 1.
+ */
+static int virtblk_own_irq(struct virtio_blk *vblk, unsigned int index)
+{
+	struct device *parent = vblk->vdev->dev.parent;
+	struct pci_dev *pdev;
+
+	if (!dev_is_pci(parent) || index >= virtblk_first_polled(vblk))
+		return 0;
+	pdev = to_pci_dev(parent);
+	if (!pdev->msix_enabled ||
+	    pci_irq_vector(pdev, virtblk_first_polled(vblk)) <= 0)
+		return 0;
+	return pci_irq_vector(pdev, index + 1);
+}
+
+/**
+ * virtblk_set_affinity() - send each queue's interrupts to its CPUs
+ * @vblk: the disk, its virtqueues bound
+ *
+ * For transports that leave that to the driver (vDPA), and for vectors of PCI that
+ * the kernel does not manage.  A shared vector must not follow the last queue that
+ * asks.  Context: may sleep.
+ */
+void virtblk_set_affinity(struct virtio_blk *vblk)
+{
+	bool pci = dev_is_pci(vblk->vdev->dev.parent);
+	cpumask_var_t mask;
+	unsigned int i;
+
+	if (vblk->managed && (vblk->spread || pci))
+		return;
+	if (pci && !virtblk_own_irq(vblk, 0))
+		return;
+	/* An affinity that could not be set costs speed, nothing else. */
+	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
+		return;
+
+	for (i = 0; i < virtblk_first_polled(vblk); i++) {
+		virtblk_queue_cpus(vblk, i, mask);
+		virtqueue_set_affinity(vblk->queues[i]->vq, mask);
+	}
+	free_cpumask_var(mask);
+}
+
+/**
+ * virtblk_irq() - tell which interrupt is a queue's own
+ * @vblk: the disk, its recovery.lock held
+ * @index: the queue's index
+ *
+ * Return: the number, 0 if the queue is polled, shares its interrupt, or is not on
+ * PCI.
+ */
+int virtblk_irq(struct virtio_blk *vblk, unsigned int index)
+{
+	if (vblk->managed && !virtblk_vector_cpus(vblk, index))
+		return 0;
+	return virtblk_own_irq(vblk, index);
+}

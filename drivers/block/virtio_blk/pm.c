@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The device goes away for a time and is expected to return: suspend,
+ * hibernation, a reset of its PCI function (from 6.14 on).
+ *
+ *	stop	freeze the queue -> wait for what is in flight -> suspended
+ *	start	set the virtqueues up again -> live -> unfreeze
+ *
+ * The queue stays frozen until the device is back, so that no request waits in it:
+ * a CPU that goes offline waits for the requests of its hctx, and a suspend takes
+ * CPUs offline.  The freeze has no owner for lockdep because another task ends it.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/sched/mm.h>
+#include <linux/workqueue.h>
+
+#include "virtio_blk.h"
+
+/*
+ * Wait until nothing is in flight.  recovery.lock is not held: recovery may run
+ * meanwhile and get the device to answer.  Nothing else polls the rings without
+ * interrupt, because the tasks that would may be frozen.
+ */
+static bool virtblk_drain(struct virtio_blk *vblk)
+{
+	unsigned long timeout = virtblk_answer_timeout(vblk);
+	struct virtblk_progress progress = {
+		.completed = virtblk_count_completions(vblk),
+		.since = jiffies,
+	};
+
+	while (!blk_mq_freeze_queue_wait_timeout(vblk->disk->queue, 1)) {
+		virtblk_poll_all(vblk);
+		if (virtblk_silence(vblk, &progress) >= timeout)
+			return false;
+	}
+	return true;
+}
+
+/**
+ * virtblk_stop_device() - suspend a disk
+ * @vblk: the disk
+ * @return_within: the disk goes offline unless the device returns within this
+ *	time, in jiffies, not counting the time that the system is suspended
+ * @take_back: requeue what the device does not answer, instead of giving up
+ *
+ * Waits for requests in flight as long as any of the whole disk complete.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0; -ETIMEDOUT if the device does not answer and @take_back is false, and
+ * the disk is as before; -EBUSY while the disk is being probed.
+ */
+int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
+			bool take_back)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	struct request_queue *rq_queue = vblk->disk->queue;
+	unsigned int noio;
+	bool drained;
+
+	if (READ_ONCE(recovery->state) == VIRTBLK_NEW)
+		return -EBUSY;
+	/* Before the freeze: this work may wait for requests of its own. */
+	cancel_delayed_work_sync(&vblk->config_work);
+
+	blk_freeze_queue_start_non_owner(rq_queue);
+	drained = virtblk_drain(vblk);
+	if (!drained && !take_back) {
+		dev_err(&vblk->vdev->dev, "[%s] completed no request for %lu s, cannot suspend\n",
+			vblk->disk->disk_name, virtblk_answer_timeout(vblk) / HZ);
+		blk_mq_unfreeze_queue_non_owner(rq_queue);
+		return -ETIMEDOUT;
+	}
+	virtblk_delay(vblk);
+
+	noio = memalloc_noio_save();
+	mutex_lock(&recovery->lock);
+	if (recovery->state == VIRTBLK_LIVE) {
+		/* Also waits for submitters that have yet to notify the device. */
+		blk_mq_quiesce_queue(rq_queue);
+		virtblk_set_state(vblk, VIRTBLK_SUSPENDED);
+		virtblk_reclaim(vblk);
+		/*
+		 * The virtio core does not report that a device refuses to return.
+		 * This work is frozen during a suspend, and until the image of a
+		 * hibernation is written.
+		 */
+		queue_delayed_work(system_freezable_wq, &recovery->deadline,
+				   return_within);
+	} else {
+		blk_mq_unfreeze_queue_non_owner(rq_queue);
+	}
+	mutex_unlock(&recovery->lock);
+	memalloc_noio_restore(noio);
+	return 0;
+}
+
+/* Called with recovery.lock held, which the caller releases for what is next. */
+static void virtblk_lose_suspended(struct virtio_blk *vblk)
+{
+	virtblk_set_state(vblk, VIRTBLK_DEAD);
+	virtblk_fail_waiting(vblk);
+	blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
+}
+
+/**
+ * virtblk_start_device() - take up work again after virtblk_stop_device()
+ * @vblk: the disk, its device's features negotiated as they were
+ *
+ * Context: may sleep.
+ *
+ * Return: 0; or an error, and the disk is dead.
+ */
+int virtblk_start_device(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	unsigned int noio = memalloc_noio_save();
+	int err = -ENODEV;
+	bool died = false;
+
+	cancel_delayed_work_sync(&recovery->deadline);
+	mutex_lock(&recovery->lock);
+	if (recovery->state == VIRTBLK_SUSPENDED) {
+		err = virtblk_bring_back(vblk);
+		died = err;
+		if (died)
+			virtblk_lose_suspended(vblk);
+		else
+			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
+	} else if (recovery->state == VIRTBLK_LIVE) {
+		/* It was not suspended, and recovery has the device by now. */
+		err = 0;
+	}
+	mutex_unlock(&recovery->lock);
+	memalloc_noio_restore(noio);
+
+	if (died) {
+		virtblk_log_offline(vblk);
+		blk_mark_disk_dead(vblk->disk);
+	}
+	return err;
+}
+
+/**
+ * virtblk_abandon_suspended() - declare a suspended disk dead
+ * @vblk: the disk; nothing happens if it is not suspended
+ *
+ * Context: may sleep.
+ *
+ * Return: true if it was suspended.
+ */
+bool virtblk_abandon_suspended(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	bool suspended;
+
+	mutex_lock(&recovery->lock);
+	suspended = recovery->state == VIRTBLK_SUSPENDED;
+	if (suspended)
+		virtblk_lose_suspended(vblk);
+	mutex_unlock(&recovery->lock);
+
+	if (suspended)
+		blk_mark_disk_dead(vblk->disk);
+	return suspended;
+}
+
+/**
+ * virtblk_deadline_work() - the device should have returned by now
+ * @work: the disk's recovery.deadline
+ *
+ * virtblk_start_device() cancels it, so the virtio core has given the device up
+ * because it offers other features, or none.
+ */
+void virtblk_deadline_work(struct work_struct *work)
+{
+	struct virtio_blk *vblk = container_of(to_delayed_work(work),
+					       struct virtio_blk,
+					       recovery.deadline);
+
+	dev_err(&vblk->vdev->dev, "[%s] did not come back with the features that it had\n",
+		vblk->disk->disk_name);
+	if (virtblk_abandon_suspended(vblk))
+		virtblk_log_offline(vblk);
+}

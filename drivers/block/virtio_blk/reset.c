@@ -1,0 +1,618 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The state of a disk, and the reset of a device that cannot go on.
+ *
+ *	          probe
+ *	            |
+ *	            v       pm.c: suspend, reset of the function
+ *	          live ------------------------------------> suspended
+ *	          ^ |  <------------------------------------     |
+ *	          | |       the device returns as it was         | does not return,
+ *	          | |                                            | or offers less
+ *	          | '-------> resetting ----------------.        |
+ *	          '-----------    |                     |        |
+ *	           was reset      | no attempt succeeds |        |
+ *	                          v                     |        |
+ *	          live ------> dead <-------------------'--------'
+ *	          gone, broken,
+ *	          silent while it is removed
+ *
+ * virtblk_set_state() is the one place where the state changes.  DEAD is final.
+ *
+ *	state		virtqueues	requests
+ *	live		present		are sent
+ *	suspended	none		wait: the block layer's queue is frozen
+ *	resetting	none		wait in a quiesced queue, those that were
+ *					in flight on the requeue list
+ *	dead		none		fail
+ *
+ * While requests wait here, other code in the kernel may hold a lock and wait for
+ * them: CPU hotplug holds cpus_write_lock and waits for the requests of an hctx,
+ * queue_limits_commit_update_frozen() holds limits_lock, an elevator switch holds
+ * its own.  So from the moment a queue is quiesced nothing here takes such a lock,
+ * allocates memory without NOIO, waits for a freeze, or waits for the device
+ * without a bound.  What the virtio core and the transport do on our behalf
+ * follows the same rule as far as the driver can choose: virtblk_find_vqs() never
+ * leaves it to the PCI core to count CPUs under cpus_read_lock.
+ *
+ * A request that was in flight is sent again after a reset: the device may execute
+ * it twice.  A zone append fails, because only the device knows where its data
+ * went.  A write to a sequential zone is first compared with the zone's write
+ * pointer.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/delay.h>
+#include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <linux/workqueue.h>
+
+#include "trace.h"
+#include "virtio_blk.h"
+
+/* The least time between two resets. */
+#define VIRTBLK_RESET_PAUSE_MS	500
+
+static unsigned int virtblk_reset_attempts = 3;
+module_param_named(reset_attempts, virtblk_reset_attempts, uint, 0644);
+MODULE_PARM_DESC(reset_attempts,
+		 "How often a device is reset that does not return, or does not answer afterwards, before all its I/O fails; how often a request is sent again before it fails");
+
+/* State */
+
+static const char *const virtblk_state_names[] = {
+	[VIRTBLK_NEW]		= "new",
+	[VIRTBLK_LIVE]		= "live",
+	[VIRTBLK_SUSPENDED]	= "suspended",
+	[VIRTBLK_RESETTING]	= "resetting",
+	[VIRTBLK_DEAD]		= "dead",
+};
+
+/* From each state, the states that may follow it. */
+static const u8 virtblk_transitions[] = {
+	[VIRTBLK_NEW]		= BIT(VIRTBLK_LIVE) | BIT(VIRTBLK_DEAD),
+	[VIRTBLK_LIVE]		= BIT(VIRTBLK_SUSPENDED) |
+				  BIT(VIRTBLK_RESETTING) | BIT(VIRTBLK_DEAD),
+	[VIRTBLK_SUSPENDED]	= BIT(VIRTBLK_LIVE) | BIT(VIRTBLK_DEAD),
+	[VIRTBLK_RESETTING]	= BIT(VIRTBLK_LIVE) | BIT(VIRTBLK_DEAD),
+	[VIRTBLK_DEAD]		= 0,
+};
+
+/**
+ * virtblk_state_name() - the word for a state
+ * @state: the state
+ *
+ * Return: the word that sysfs shows.
+ */
+const char *virtblk_state_name(enum virtblk_state state)
+{
+	return virtblk_state_names[state];
+}
+
+/**
+ * virtblk_set_state() - change the state of a disk
+ * @vblk: the disk, its recovery.lock held
+ * @state: the new state; only a transition of the table is allowed
+ */
+void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state)
+{
+	enum virtblk_state old = vblk->recovery.state;
+
+	lockdep_assert_held(&vblk->recovery.lock);
+	if (WARN(!(virtblk_transitions[old] & BIT(state)),
+		 "virtio_blk: a disk cannot go from %s to %s\n",
+		 virtblk_state_names[old], virtblk_state_names[state]))
+		return;
+	WRITE_ONCE(vblk->recovery.state, state);
+}
+
+/* The device */
+
+/* A PCI device that is gone reads as all ones; a real status never does. */
+static bool virtblk_is_gone(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) == 0xff;
+}
+
+/**
+ * virtblk_reset_device() - reset the device, if there is one
+ * @vdev: the device
+ *
+ * A device that is gone never reports that it is reset, and the virtio core would
+ * wait for that without a bound.  Context: may sleep.
+ */
+void virtblk_reset_device(struct virtio_device *vdev)
+{
+	if (!virtblk_is_gone(vdev))
+		virtio_reset_device(vdev);
+}
+
+/**
+ * virtblk_needs_reset() - does the device ask for a reset?
+ * @vdev: the device
+ *
+ * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
+ */
+bool virtblk_needs_reset(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
+}
+
+/*
+ * A live device without DRIVER_OK was reset by somebody else: before 6.14 the
+ * virtio core does not report a reset of the PCI function.
+ */
+static bool virtblk_was_reset(struct virtio_device *vdev)
+{
+	return !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+/**
+ * virtblk_recently_reset() - did the device return from a reset recently?
+ * @vblk: the disk
+ * @ms: how long ago that may be, in milliseconds
+ *
+ * Return: true if it did.
+ */
+bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms)
+{
+	return ktime_before(ktime_get(),
+			    ktime_add_ms(READ_ONCE(vblk->recovery.last_reset),
+					 ms));
+}
+
+/* Whether virtio_ring has given up a virtqueue, or the whole device. */
+static bool virtblk_is_broken(struct virtio_blk *vblk)
+{
+	struct virtqueue *vq;
+
+	virtio_device_for_each_vq(vblk->vdev, vq)
+		if (vq->index < vblk->nr_vqs && virtqueue_is_broken(vq))
+			return true;
+	return false;
+}
+
+/* Requests in flight */
+
+static unsigned int virtblk_attempts(void)
+{
+	return clamp(READ_ONCE(virtblk_reset_attempts), 1U, (unsigned int)U8_MAX);
+}
+
+static bool virtblk_may_resend(struct virtio_blk *vblk, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	if (vblk->recovery.state == VIRTBLK_DEAD ||
+	    req_op(req) == REQ_OP_ZONE_APPEND)
+		return false;
+	/* Bound the retries: this request may be what breaks the device. */
+	return vbr->resent < virtblk_attempts();
+}
+
+/*
+ * Give virtio_ring's resources of one request back.  Called once for each request
+ * in flight, and never once more: virtqueue_detach_unused_buf() panics when it
+ * finds no buffer and the free descriptors do not add up, and a hostile device
+ * changes how many it counts by a flag in a chain of direct descriptors.
+ */
+static bool virtblk_detach_one(struct request *req, void *data)
+{
+	struct virtblk_queue *q = req->mq_hctx->driver_data;
+	unsigned long flags;
+
+	if (virtblk_rq_done(req))
+		return true;
+	spin_lock_irqsave(&q->lock, flags);
+	if (q->vq && q->vq->num_free != q->ring_size)
+		virtqueue_detach_unused_buf(q->vq);
+	spin_unlock_irqrestore(&q->lock, flags);
+	return true;
+}
+
+static bool virtblk_take_back(struct request *req, void *data)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct virtio_blk *vblk = data;
+
+	/* Whoever took it off the ring completes it. */
+	if (virtblk_rq_done(req))
+		return true;
+
+	virtblk_unmap_data(vbr, req);
+	if (virtblk_may_resend(vblk, req)) {
+		struct virtblk_queue *q = req->mq_hctx->driver_data;
+
+		vbr->resent++;
+		atomic64_inc(&q->stats.resent);
+		vblk->recovery.requeued++;
+		if (virtblk_is_zone_write(req))
+			list_add_tail(&req->queuelist,
+				      &vblk->recovery.zone_writes);
+		else
+			blk_mq_requeue_request(req, false);
+	} else {
+		blk_mq_end_request(req, BLK_STS_IOERR);
+	}
+	return true;
+}
+
+/**
+ * virtblk_reclaim() - take the virtqueues down and take back what is in flight
+ * @vblk: the disk, its queue quiesced, its state no longer live, its
+ *	recovery.lock held
+ *
+ * Resets the device, which from then on writes to no memory.  Completes what the
+ * device has finished, and requeues the rest or fails it.
+ *
+ * Context: may sleep.
+ */
+void virtblk_reclaim(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	unsigned int i;
+
+	/*
+	 * Wait for timeout handlers that read ->state before it changed; they may
+	 * still poll the rings.
+	 */
+	blk_sync_queue(vblk->disk->queue);
+
+	virtblk_delay(vblk);
+	virtblk_reset_device(vdev);
+	for (i = 0; i < vblk->nr_vqs; i++)
+		virtblk_poll_ring(vblk->queues[i]);
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_detach_one, NULL);
+	virtblk_unbind_vqs(vblk);
+	virtio_synchronize_cbs(vdev);
+	/* Not earlier: a callback may queue it. */
+	virtblk_cancel_queue_works(vblk);
+
+	virtblk_delay(vblk);
+	vblk->recovery.requeued = 0;
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_take_back, vblk);
+	virtblk_del_vqs(vblk);
+}
+
+/* Fail the zone writes that were taken back; the disk is dead. */
+static void virtblk_fail_zone_writes(struct virtio_blk *vblk)
+{
+	struct request *req, *next;
+
+	list_for_each_entry_safe(req, next, &vblk->recovery.zone_writes,
+				 queuelist) {
+		list_del_init(&req->queuelist);
+		blk_mq_end_request(req, BLK_STS_IOERR);
+	}
+}
+
+/* Return */
+
+/* The virtqueues are set up; does the device offer what it offered at probe? */
+static int virtblk_check_return(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	struct virtblk_raw_config raw;
+	struct virtblk_config config;
+	const char *shrunk;
+	u64 capacity;
+	int err;
+
+	capacity = virtblk_read_capacity(vdev);
+	if (capacity < get_capacity(vblk->disk)) {
+		dev_err(&vdev->dev, "[%s] capacity shrank from %llu to %llu sectors during a reset or suspend\n",
+			vblk->disk->disk_name, get_capacity(vblk->disk),
+			capacity);
+		return -EINVAL;
+	}
+	virtblk_read_config(vdev, virtblk_longest_chain(vblk), &raw);
+	err = virtblk_check_config(&vdev->dev, &raw, &config);
+	if (err)
+		return err;
+
+	shrunk = virtblk_config_shrunk(&vblk->config, &config);
+	if (shrunk) {
+		dev_err(&vdev->dev, "[%s] came back with another %s\n",
+			vblk->disk->disk_name, shrunk);
+		return -EINVAL;
+	}
+	/* Requests are built again, so that a right that is lost is not used. */
+	vblk->config.write_zeroes_may_unmap = config.write_zeroes_may_unmap;
+	return 0;
+}
+
+/*
+ * Ask for vectors as at probe.  The kernel spreads managed vectors by the CPUs
+ * that it knows to be online, so that with a CPU offline they may not match the
+ * queue map.  A managed vector is shut down with the last of its CPUs, and other
+ * CPUs that use its queue would wait for an interrupt that does not come.  In that
+ * case do without managed vectors until the next return, and set each vector's
+ * affinity to the CPUs of its queue.
+ */
+static int virtblk_find_vqs_again(struct virtio_blk *vblk)
+{
+	unsigned int nr_vqs = virtblk_device_queues(vblk->vdev);
+	int err;
+
+	if (nr_vqs < vblk->nr_vqs) {
+		dev_err(&vblk->vdev->dev, "[%s] came back with %u queues and %u are in use\n",
+			vblk->disk->disk_name, nr_vqs, vblk->nr_vqs);
+		return -ENOENT;
+	}
+	err = virtblk_find_vqs(vblk, true);
+	if (err || virtblk_vectors_match(vblk))
+		return err;
+
+	virtblk_reset_device(vblk->vdev);
+	virtblk_del_vqs(vblk);
+	err = virtblk_negotiate(vblk->vdev);
+	return err ?: virtblk_find_vqs(vblk, false);
+}
+
+/**
+ * virtblk_bring_back() - set up a device that was reset and has its features
+ * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
+ *	held
+ *
+ * Context: may sleep, under memalloc_noio_save().
+ *
+ * Return: 0, and the disk is live and its queue runs; or an error, and the device
+ * is reset again and has no virtqueues.
+ */
+int virtblk_bring_back(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	struct request_queue *rq_queue = vblk->disk->queue;
+	int err;
+
+	err = virtblk_find_vqs_again(vblk);
+	if (err)
+		goto out_reset;
+	err = virtblk_check_return(vblk);
+	if (err)
+		goto out_del_vqs;
+
+	virtblk_delay(vblk);
+	virtio_device_ready(vdev);
+	err = virtblk_restore_writeback(vblk);
+	if (err)
+		goto out_del_vqs;
+	/* No queue has its virtqueue yet: nothing else is on the ring. */
+	err = virtblk_settle_zone_writes(vblk);
+	if (err)
+		goto out_del_vqs;
+	virtblk_bind_vqs(vblk);
+	WRITE_ONCE(vblk->recovery.last_reset, ktime_get());
+	virtblk_set_state(vblk, VIRTBLK_LIVE);
+
+	virtblk_delay(vblk);
+	blk_mq_unquiesce_queue(rq_queue);
+	blk_mq_kick_requeue_list(rq_queue);
+	/* The configuration may have changed while no interrupt reported it. */
+	if (!READ_ONCE(vblk->recovery.removing))
+		virtblk_follow_config(vblk);
+	return 0;
+
+out_del_vqs:
+	virtblk_reset_device(vdev);
+	virtblk_del_vqs(vblk);
+	return err;
+
+out_reset:
+	virtblk_reset_device(vdev);
+	return err;
+}
+
+/* Dead */
+
+/**
+ * virtblk_fail_waiting() - fail the requests that wait for a disk that is dead
+ * @vblk: the disk, dead and without virtqueues, its queue quiesced, its
+ *	recovery.lock held
+ *
+ * The caller calls blk_mark_disk_dead() once it has released the lock: that calls
+ * into the disk's users, who may wait for I/O.
+ */
+void virtblk_fail_waiting(struct virtio_blk *vblk)
+{
+	trace_virtblk_recover(vblk, VIRTBLK_GIVE_UP, 0);
+	virtblk_fail_zone_writes(vblk);
+	blk_mq_unquiesce_queue(vblk->disk->queue);
+	blk_mq_kick_requeue_list(vblk->disk->queue);
+}
+
+/**
+ * virtblk_log_offline() - log that a disk is dead, and what to do
+ * @vblk: the disk
+ */
+void virtblk_log_offline(struct virtio_blk *vblk)
+{
+	dev_err(&vblk->vdev->dev, "[%s] is offline, its I/O fails from now on; remove the device and add it again\n",
+		vblk->disk->disk_name);
+}
+
+/* Recovery */
+
+static int virtblk_reset_once(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+	u64 offered[VIRTIO_FEATURES_U64S];
+	u64 lost;
+	int err;
+
+	virtblk_reset_device(vdev);
+	virtio_get_features(vdev, offered);
+	lost = vdev->features & ~offered[0];
+	if (lost) {
+		dev_err(&vdev->dev, "[%s] came back without features %#llx\n",
+			vblk->disk->disk_name, lost);
+		return -EINVAL;
+	}
+	err = virtblk_negotiate(vdev);
+	return err ?: virtblk_bring_back(vblk);
+}
+
+/* Why the disk is dead, NULL if it is not. */
+static const char *virtblk_why_dead(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+
+	if (virtblk_is_gone(vblk->vdev))
+		return "is gone";
+	if (virtblk_is_broken(vblk))
+		return "is broken";
+	/* A device that completes anything is alive. */
+	if (xchg(&recovery->silent, false) &&
+	    virtblk_count_completions(vblk) == recovery->progress.completed)
+		return "completed no request for removal_timeout while it is being removed";
+	return NULL;
+}
+
+/* Why the device has to be reset, NULL if it does not. */
+static const char *virtblk_why_reset(struct virtio_blk *vblk,
+				     enum virtblk_reset wanted)
+{
+	if (virtblk_needs_reset(vblk->vdev))
+		return "asks to be reset";
+	if (virtblk_was_reset(vblk->vdev))
+		return "was reset by somebody else, setting it up again";
+	if (wanted == VIRTBLK_RESET_STALLED)
+		return "completed no request for reset_after, resetting it";
+	return wanted ? "is being reset, as the administrator asked" : NULL;
+}
+
+static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
+{
+	dev_err(&vblk->vdev->dev, "[%s] %s, its I/O fails from now on\n",
+		vblk->disk->disk_name, why);
+	blk_mq_quiesce_queue(vblk->disk->queue);
+	virtblk_set_state(vblk, VIRTBLK_DEAD);
+	virtblk_reclaim(vblk);
+	virtblk_fail_waiting(vblk);
+}
+
+/* Whether the device was reset often enough without completing anything since. */
+static bool virtblk_is_hopeless(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	u64 completed = virtblk_count_completions(vblk);
+
+	if (completed != recovery->completed_at_reset)
+		recovery->fruitless = 0;
+	recovery->completed_at_reset = completed;
+	return recovery->fruitless++ >= virtblk_attempts();
+}
+
+static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
+{
+	unsigned int attempts = virtblk_attempts();
+	int err = -ETIMEDOUT;
+
+	/* A device that asks for resets all the time must not keep a CPU busy. */
+	if (virtblk_recently_reset(vblk, VIRTBLK_RESET_PAUSE_MS))
+		msleep(VIRTBLK_RESET_PAUSE_MS);
+
+	blk_mq_quiesce_queue(vblk->disk->queue);
+	virtblk_set_state(vblk, VIRTBLK_RESETTING);
+	virtblk_reclaim(vblk);
+	trace_virtblk_recover(vblk, VIRTBLK_RESET, vblk->recovery.requeued);
+	/* This reset serves those who asked for one meanwhile. */
+	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
+
+	if (stalled && virtblk_is_hopeless(vblk))
+		attempts = 0;
+	while (err && attempts-- && !virtblk_is_gone(vblk->vdev))
+		err = virtblk_reset_once(vblk);
+	return err;
+}
+
+/* Returns true if the disk has died, for blk_mark_disk_dead(). */
+static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	struct device *dev = &vblk->vdev->dev;
+	const char *why;
+
+	why = virtblk_why_dead(vblk);
+	if (why) {
+		virtblk_declare_dead(vblk, why);
+		return true;
+	}
+	why = virtblk_why_reset(vblk, wanted);
+	if (!why)
+		return false;
+
+	dev_warn_ratelimited(dev, "[%s] %s\n", vblk->disk->disk_name, why);
+	if (virtblk_reset_and_resend(vblk, wanted == VIRTBLK_RESET_STALLED)) {
+		virtblk_set_state(vblk, VIRTBLK_DEAD);
+		virtblk_fail_waiting(vblk);
+		virtblk_log_offline(vblk);
+		return true;
+	}
+	atomic_long_inc(&recovery->resets);
+	trace_virtblk_recover(vblk, VIRTBLK_RESEND, recovery->requeued);
+	dev_notice_ratelimited(dev, "[%s] was reset, %u requests were sent again\n",
+			       vblk->disk->disk_name, recovery->requeued);
+	return false;
+}
+
+/* When the system goes down the virtio core breaks all devices on purpose. */
+static bool virtblk_shutting_down(void)
+{
+	return system_state >= SYSTEM_HALT && system_state <= SYSTEM_RESTART;
+}
+
+/**
+ * virtblk_recovery_work() - see whether the device can go on, or must be reset
+ * @work: the disk's recovery.work
+ *
+ * VIRTIO 1.3, 2.1.2: a device sets DEVICE_NEEDS_RESET when it cannot go on, and
+ * its driver must not assume anything about requests in flight.
+ */
+void virtblk_recovery_work(struct work_struct *work)
+{
+	struct virtio_blk *vblk = container_of(work, struct virtio_blk,
+					       recovery.work);
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	unsigned int noio = memalloc_noio_save();
+	enum virtblk_reset wanted;
+	bool died = false;
+
+	mutex_lock(&recovery->lock);
+	wanted = xchg(&recovery->wanted, VIRTBLK_RESET_NONE);
+	if (recovery->state == VIRTBLK_LIVE && !virtblk_shutting_down())
+		died = virtblk_recover(vblk, wanted);
+	mutex_unlock(&recovery->lock);
+	memalloc_noio_restore(noio);
+
+	if (died)
+		blk_mark_disk_dead(vblk->disk);
+}
+
+/**
+ * virtblk_want_reset() - have a device reset that does not ask for it
+ * @vblk: the disk
+ * @why: the reason
+ *
+ * Context: any.
+ */
+void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why)
+{
+	WRITE_ONCE(vblk->recovery.wanted, why);
+	queue_work(virtblk_wq, &vblk->recovery.work);
+}
+
+/**
+ * virtblk_reset_now() - reset the device and wait until it is back
+ * @vblk: the disk
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, or -ENODEV if the disk is not live before or after.
+ */
+int virtblk_reset_now(struct virtio_blk *vblk)
+{
+	virtblk_want_reset(vblk, VIRTBLK_RESET_TOLD);
+	flush_work(&vblk->recovery.work);
+	return READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE ? 0 : -ENODEV;
+}
