@@ -135,7 +135,7 @@ def test_what_a_page_names_is_there(page, there):
 
 
 @pytest.mark.parametrize("text,complaint", (
-    ("``io.c`` and ``recovery.c``, ``tools/vm/guest.py``, ``include/compat/detect.mk``",
+    ("``io.c`` and ``reset.c``, ``tools/vm/guest.py``, ``include/compat/detect.mk``",
      None),
     ("``oi.c``", "no file oi.c"),
     ("`drivers/block/io.c`", "no file drivers/block/io.c"),

@@ -5,13 +5,17 @@
  * At probe the kernel spreads the vectors over the CPUs, and the queue map follows
  * them.  The map stays as it is from then on.  When the device returns from a reset
  * or a suspend with vectors that do not match the map, the driver does without
- * managed vectors and sets each vector's affinity to the CPUs of its queue.
+ * managed vectors and sets each vector's affinity to the CPUs of its queue.  The
+ * kernel moves such a vector when the last of these CPUs goes offline, and the driver
+ * moves it back when one returns.
  */
 
 #include <linux/blk-mq.h>
+#include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
 #include <linux/interrupt.h>
 #include <linux/pci.h>
+#include <linux/sched/mm.h>
 
 #include "virtio_blk.h"
 
@@ -248,4 +252,78 @@ int virtblk_irq(struct virtio_blk *vblk, unsigned int index)
 	if (vblk->managed && !virtblk_vector_cpus(vblk, index))
 		return 0;
 	return virtblk_own_irq(vblk, index);
+}
+
+/* CPUs that come online */
+
+static enum cpuhp_state virtblk_cpuhp_state;
+
+/*
+ * Called by CPU hotplug, which holds cpus_write_lock: must not wait for recovery,
+ * which may wait for the device.  Recovery sets the affinities itself.
+ */
+static int virtblk_cpu_online(unsigned int cpu, struct hlist_node *node)
+{
+	struct virtio_blk *vblk = hlist_entry_safe(node, struct virtio_blk,
+						   cpuhp_node);
+	unsigned int noio;
+
+	if (!mutex_trylock(&vblk->recovery.lock))
+		return 0;
+	noio = memalloc_noio_save();
+	if (vblk->recovery.state == VIRTBLK_LIVE)
+		virtblk_set_affinity(vblk);
+	memalloc_noio_restore(noio);
+	mutex_unlock(&vblk->recovery.lock);
+	return 0;
+}
+
+/**
+ * virtblk_init_cpuhp() - be called when a CPU comes online
+ *
+ * Return: 0 or the error of cpuhp_setup_state_multi().
+ */
+int virtblk_init_cpuhp(void)
+{
+	int state;
+
+	state = cpuhp_setup_state_multi(CPUHP_AP_ONLINE_DYN,
+					"block/virtio_blk:online",
+					virtblk_cpu_online, NULL);
+	if (state < 0)
+		return state;
+	virtblk_cpuhp_state = state;
+	return 0;
+}
+
+/**
+ * virtblk_exit_cpuhp() - undo virtblk_init_cpuhp()
+ */
+void virtblk_exit_cpuhp(void)
+{
+	cpuhp_remove_multi_state(virtblk_cpuhp_state);
+}
+
+/**
+ * virtblk_follow_cpus() - keep the affinity of a disk's vectors from now on
+ * @vblk: the disk, live
+ *
+ * Takes cpus_read_lock, so nothing may be in flight that is held back.
+ *
+ * Return: 0 or an error.
+ */
+int virtblk_follow_cpus(struct virtio_blk *vblk)
+{
+	return cpuhp_state_add_instance_nocalls(virtblk_cpuhp_state,
+						&vblk->cpuhp_node);
+}
+
+/**
+ * virtblk_forget_cpus() - undo virtblk_follow_cpus()
+ * @vblk: the disk, which has no requests any more
+ */
+void virtblk_forget_cpus(struct virtio_blk *vblk)
+{
+	cpuhp_state_remove_instance_nocalls(virtblk_cpuhp_state,
+					    &vblk->cpuhp_node);
 }

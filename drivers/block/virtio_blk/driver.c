@@ -349,12 +349,17 @@ static int virtblk_probe(struct virtio_device *vdev)
 		 vblk->nr_queues[HCTX_TYPE_READ],
 		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
 		 vblk->tag_set.queue_depth);
-	err = virtblk_start_disk(vblk);
+	err = virtblk_follow_cpus(vblk);
 	if (err)
 		goto out_teardown;
+	err = virtblk_start_disk(vblk);
+	if (err)
+		goto out_forget_cpus;
 	virtblk_create_debugfs(vblk);
 	return 0;
 
+out_forget_cpus:
+	virtblk_forget_cpus(vblk);
 out_teardown:
 	virtblk_teardown(vblk);
 	if (vblk->disk)
@@ -382,6 +387,7 @@ static void virtblk_remove(struct virtio_device *vdev)
 	/* The virtio core has stopped config_changed. */
 	cancel_delayed_work_sync(&vblk->config_work);
 	del_gendisk(vblk->disk);
+	virtblk_forget_cpus(vblk);
 	virtblk_teardown(vblk);
 	virtblk_forget_disk(vdev);
 	virtblk_hide_gone(vdev);
@@ -511,14 +517,20 @@ static int __init virtblk_init(void)
 		goto out_destroy_wq;
 	}
 
+	err = virtblk_init_cpuhp();
+	if (err)
+		goto out_unregister_blkdev;
+
 	virtblk_init_debugfs();
 	err = register_virtio_driver(&virtblk_driver);
 	if (err)
-		goto out_unregister_blkdev;
+		goto out_exit_debugfs;
 	return 0;
 
-out_unregister_blkdev:
+out_exit_debugfs:
 	virtblk_exit_debugfs();
+	virtblk_exit_cpuhp();
+out_unregister_blkdev:
 	unregister_blkdev(virtblk_major, "virtblk");
 out_destroy_wq:
 	destroy_workqueue(virtblk_wq);
@@ -529,6 +541,7 @@ static void __exit virtblk_exit(void)
 {
 	unregister_virtio_driver(&virtblk_driver);
 	virtblk_exit_debugfs();
+	virtblk_exit_cpuhp();
 	unregister_blkdev(virtblk_major, "virtblk");
 	destroy_workqueue(virtblk_wq);
 	ida_destroy(&virtblk_ida);

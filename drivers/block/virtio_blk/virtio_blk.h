@@ -335,7 +335,8 @@ struct virtblk_faults {
  * @has_vqs: there are virtqueues
  * @spread: at probe the transport gave each queue that interrupts a vector of its
  *	own and spread them over the CPUs, and the queue map follows them
- * @managed: the present vectors are spread by the kernel, not by the driver
+ * @managed: the kernel spreads the present vectors, not the driver
+ * @cpuhp_node: has the driver called when a CPU comes online
  * @nr_queues: how many queues serve each type of hctx
  * @nr_vqs: their sum
  * @vq_names: names of the virtqueues, which the virtio core refers to
@@ -363,6 +364,7 @@ struct virtio_blk {
 	bool has_vqs;
 	bool spread;
 	bool managed;
+	struct hlist_node cpuhp_node;
 	unsigned int nr_queues[HCTX_MAX_TYPES];
 	unsigned int nr_vqs;
 	char (*vq_names)[16];
@@ -467,6 +469,10 @@ void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
 			struct cpumask *mask);
 void virtblk_set_affinity(struct virtio_blk *vblk);
 int virtblk_irq(struct virtio_blk *vblk, unsigned int index);
+int virtblk_init_cpuhp(void);
+void virtblk_exit_cpuhp(void);
+int virtblk_follow_cpus(struct virtio_blk *vblk);
+void virtblk_forget_cpus(struct virtio_blk *vblk);
 
 /* io.c */
 blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
