@@ -25,9 +25,10 @@
 #include <linux/cc_platform.h>
 #include <linux/idr.h>
 #include <linux/module.h>
-#include <linux/rwsem.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/virtio_ids.h>
+#include <linux/wait.h>
 
 #include "virtio_blk.h"
 
@@ -40,11 +41,12 @@ MODULE_PARM_DESC(harden,
 		 "Trust the device less: a read that it says it wrote less for than was asked fails (1: yes, 0: no, -1: in guests whose memory is encrypted)");
 
 /*
- * The virtio core takes no lock to call reset_prepare and reset_done, so that a
- * driver may be unbound meanwhile.  Held for reading while they use a disk, and for
- * writing to say that there is none any more.
+ * The virtio core takes no lock to call reset_prepare and reset_done, so that the
+ * driver may be unbound meanwhile.  The lock protects vdev->priv against that, and
+ * @users of each disk; remove waits until no callback uses the disk.
  */
-static DECLARE_RWSEM(virtblk_disk_rwsem);
+static DEFINE_SPINLOCK(virtblk_users_lock);
+static DECLARE_WAIT_QUEUE_HEAD(virtblk_users_wait);
 
 static int virtblk_major;
 struct workqueue_struct *virtblk_wq;
@@ -189,12 +191,43 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	return vblk;
 }
 
-/* Wait for the callbacks that use a disk, and let no others find it. */
-static void virtblk_forget_disk(struct virtio_device *vdev)
+static struct virtio_blk *virtblk_get_disk(struct virtio_device *vdev)
 {
-	down_write(&virtblk_disk_rwsem);
-	vdev->priv = NULL;
-	up_write(&virtblk_disk_rwsem);
+	struct virtio_blk *vblk;
+
+	spin_lock(&virtblk_users_lock);
+	vblk = vdev->priv;
+	if (vblk)
+		vblk->users++;
+	spin_unlock(&virtblk_users_lock);
+	return vblk;
+}
+
+static void virtblk_put_disk(struct virtio_blk *vblk)
+{
+	spin_lock(&virtblk_users_lock);
+	vblk->users--;
+	spin_unlock(&virtblk_users_lock);
+	wake_up_all(&virtblk_users_wait);
+}
+
+static bool virtblk_is_unused(struct virtio_blk *vblk)
+{
+	bool unused;
+
+	spin_lock(&virtblk_users_lock);
+	unused = !vblk->users;
+	spin_unlock(&virtblk_users_lock);
+	return unused;
+}
+
+/* Let no callback find a disk any more, and wait for those that use it. */
+static void virtblk_forget_disk(struct virtio_blk *vblk)
+{
+	spin_lock(&virtblk_users_lock);
+	vblk->vdev->priv = NULL;
+	spin_unlock(&virtblk_users_lock);
+	wait_event(virtblk_users_wait, virtblk_is_unused(vblk));
 }
 
 /* A device that is gone */
@@ -274,15 +307,19 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	if (recovery->state != VIRTBLK_DEAD)
 		virtblk_set_state(vblk, VIRTBLK_DEAD);
 	mutex_unlock(&recovery->lock);
+	cancel_delayed_work_sync(&recovery->deadline);
 
 	/* A submitter may be about to kick for a request that is done already. */
 	synchronize_rcu();
 	/* Only a reset disables virtqueues, and the next probe needs them so. */
 	virtblk_reset_device(vblk->vdev);
+	virtblk_unbind_vqs(vblk);
 	if (vblk->has_vqs)
 		virtio_synchronize_cbs(vblk->vdev);
 	virtblk_cancel_queue_works(vblk);
 	virtblk_del_vqs(vblk);
+	/* The callback of a virtqueue has found the disk by its device until here. */
+	virtblk_forget_disk(vblk);
 	cancel_work_sync(&recovery->work);
 	/* When it died it may have requeued requests after the disk was gone. */
 	if (vblk->disk)
@@ -371,7 +408,7 @@ out_teardown:
 out_free_index:
 	ida_free(&virtblk_ida, vblk->index);
 out_free_vblk:
-	virtblk_forget_disk(vdev);
+	virtblk_forget_disk(vblk);
 	kfree(vblk->vq_names);
 	kfree(vblk);
 	return err;
@@ -389,7 +426,6 @@ static void virtblk_remove(struct virtio_device *vdev)
 	del_gendisk(vblk->disk);
 	virtblk_forget_cpus(vblk);
 	virtblk_teardown(vblk);
-	virtblk_forget_disk(vdev);
 	virtblk_hide_gone(vdev);
 
 	blk_mq_free_tag_set(&vblk->tag_set);
@@ -407,18 +443,40 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 	virtblk_follow_config(vblk);
 }
 
+/* Not used on a kernel that neither suspends nor reports a function reset. */
+static int __maybe_unused virtblk_stop(struct virtio_device *vdev,
+				       unsigned long return_within,
+				       bool take_back)
+{
+	struct virtio_blk *vblk = virtblk_get_disk(vdev);
+	int err;
+
+	if (!vblk)
+		return -ENODEV;
+	err = virtblk_stop_device(vblk, return_within, take_back);
+	virtblk_put_disk(vblk);
+	return err;
+}
+
+static int __maybe_unused virtblk_start(struct virtio_device *vdev)
+{
+	struct virtio_blk *vblk = virtblk_get_disk(vdev);
+	int err;
+
+	if (!vblk)
+		return -ENODEV;
+	err = virtblk_start_device(vblk);
+	virtblk_put_disk(vblk);
+	return err;
+}
+
 #ifdef CONFIG_PM_SLEEP
 /* After a suspend all devices are back before any work is done again. */
 #define VIRTBLK_RESUME_TIMEOUT	HZ
 
 static int virtblk_freeze(struct virtio_device *vdev)
 {
-	return virtblk_stop_device(vdev->priv, VIRTBLK_RESUME_TIMEOUT, false);
-}
-
-static int virtblk_restore(struct virtio_device *vdev)
-{
-	return virtblk_start_device(vdev->priv);
+	return virtblk_stop(vdev, VIRTBLK_RESUME_TIMEOUT, false);
 }
 #endif
 
@@ -428,25 +486,7 @@ static int virtblk_restore(struct virtio_device *vdev)
 
 static int virtblk_reset_prepare(struct virtio_device *vdev)
 {
-	int err = -ENODEV;
-
-	down_read(&virtblk_disk_rwsem);
-	if (vdev->priv)
-		err = virtblk_stop_device(vdev->priv, VIRTBLK_RESET_TIMEOUT,
-					  true);
-	up_read(&virtblk_disk_rwsem);
-	return err;
-}
-
-static int virtblk_reset_done(struct virtio_device *vdev)
-{
-	int err = -ENODEV;
-
-	down_read(&virtblk_disk_rwsem);
-	if (vdev->priv)
-		err = virtblk_start_device(vdev->priv);
-	up_read(&virtblk_disk_rwsem);
-	return err;
+	return virtblk_stop(vdev, VIRTBLK_RESET_TIMEOUT, true);
 }
 #endif
 
@@ -488,11 +528,11 @@ static struct virtio_driver virtblk_driver = {
 	.config_changed		= virtblk_config_changed,
 #ifdef CONFIG_PM_SLEEP
 	.freeze			= virtblk_freeze,
-	.restore		= virtblk_restore,
+	.restore		= virtblk_start,
 #endif
 #ifndef VIRTBLK_NO_DEVICE_RESET
 	.reset_prepare		= virtblk_reset_prepare,
-	.reset_done		= virtblk_reset_done,
+	.reset_done		= virtblk_start,
 #endif
 };
 

@@ -180,8 +180,9 @@ void virtblk_deadline_work(struct work_struct *work)
 					       struct virtio_blk,
 					       recovery.deadline);
 
+	if (!virtblk_abandon_suspended(vblk))
+		return;
 	dev_err(&vblk->vdev->dev, "[%s] did not come back with the features that it had\n",
 		vblk->disk->disk_name);
-	if (virtblk_abandon_suspended(vblk))
-		virtblk_log_offline(vblk);
+	virtblk_log_offline(vblk);
 }

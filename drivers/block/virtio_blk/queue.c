@@ -361,7 +361,7 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 	q->ring_size = vq ? virtqueue_get_vring_size(vq) : 0;
 	/* An empty ring has room, and without one requests are to fail. */
 	restart = q->stopped;
-	q->stopped = false;
+	WRITE_ONCE(q->stopped, false);
 	spin_unlock_irqrestore(&q->lock, flags);
 
 	if (restart)
@@ -397,7 +397,8 @@ void virtblk_unbind_vqs(struct virtio_blk *vblk)
 	unsigned int i;
 
 	for (i = 0; i < vblk->nr_vqs; i++)
-		virtblk_set_vq(vblk->queues[i], NULL);
+		if (vblk->queues[i])
+			virtblk_set_vq(vblk->queues[i], NULL);
 }
 
 /**

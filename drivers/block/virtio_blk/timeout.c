@@ -85,13 +85,16 @@ bool virtblk_rq_done(struct request *req)
  */
 u64 virtblk_count_completions(struct virtio_blk *vblk)
 {
-	u64 polls = 0;
+	u64 polls = 0, *taken;
 	unsigned int i, n;
 
-	/* The queue's lock protects the counters; any difference will do. */
-	for (i = 0; i < vblk->nr_vqs; i++)
-		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++)
-			polls += data_race(vblk->queues[i]->stats.taken[n]);
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		taken = vblk->queues[i]->stats.taken;
+		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++) {
+			/* Read without the queue's lock: any difference will do. */
+			polls += data_race(taken[n]);
+		}
+	}
 	return polls;
 }
 

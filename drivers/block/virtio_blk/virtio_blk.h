@@ -329,6 +329,7 @@ struct virtblk_faults {
  * @recovery: the state of the disk
  * @debugfs: the disk's directory in debugfs
  * @faults: what goes wrong on purpose
+ * @users: callbacks of the virtio core that use the disk
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
  * @direct: the device takes indirect descriptors, and the driver has given them up
@@ -358,6 +359,7 @@ struct virtio_blk {
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
 	struct virtblk_faults faults;
 #endif
+	unsigned int users;
 	int index;
 	unsigned int ring_size;
 	bool direct;
