@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The device goes away and comes back, or does not.
 
-Resets of the transport are told to drivers from 6.14 on only, and only the
-debug kernel can have an allocation of the driver's fail.
+The virtio core reports resets of the transport from 6.14 on, and only the debug
+kernel can have an allocation of the driver's fail.
 """
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 import fio
 import topology
 from fio import FioError
-from soak.faults import counter, load, tell_to_reset
+from soak.faults import counter, hasten, load, tell_to_reset
 from vm import process
 from vm.disk import Disk
 from vm.guest import Guest
@@ -69,6 +69,27 @@ def test_transport_reset_while_polling(guest):
     for _ in range(3):
         guest.run(f"sleep 0.5; echo 1 > {function_of(guest, 'data')}/reset")
     assert fio.ios(running.wait()) > 100
+
+
+@pytest.mark.kernels("6.12", full=("6.1",))
+def test_function_reset_that_is_not_reported(kernel):
+    """A device that was reset without the driver being told is set up again.
+
+    Kernels before 6.14 do not report a reset of the PCI function.  Verified I/O goes
+    on after each once a request has timed out, and none of it fails.
+    """
+    with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=4)],
+               parallel=False) as guest:
+        hasten(guest, "data")
+        running = load(guest, "data", time_based=1, runtime=12)
+        for number in (1, 2):
+            running.wait_for_io(guest.dev("data"))
+            guest.run(f"echo 1 > {function_of(guest, 'data')}/reset")
+            assert process.wait_for(
+                lambda: counter(guest, "data", "resets") == number, 30)
+        assert fio.ios(running.wait()) > 100
+        assert "was reset by somebody else" in guest.log()
+        assert guest.sysfs(f"/sys/block/{guest.dev('data')}/state") != "dead"
 
 
 def test_transport_reset_resize(guest):
