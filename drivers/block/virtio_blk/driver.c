@@ -12,6 +12,7 @@
  *	io.c		the hot path
  *	request.c	the rest of what requests need
  *	zoned.c		zones that the host manages
+ *	progress.c	what is in flight, and for how long nothing completed
  *	reset.c		the state of the disk; reset of the device
  *	pm.c		suspend, reset of the PCI function
  *	timeout.c	requests that time out, disks that stall

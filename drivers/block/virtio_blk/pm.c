@@ -31,8 +31,11 @@ static bool virtblk_drain(struct virtio_blk *vblk)
 	};
 
 	while (!blk_mq_freeze_queue_wait_timeout(vblk->disk->queue, 1)) {
+		struct virtblk_stall stall = { };
+
 		virtblk_poll_all(vblk);
-		if (virtblk_silence(vblk, &progress) >= timeout)
+		virtblk_scan(vblk, &stall);
+		if (virtblk_silence(vblk, &progress, &stall) >= timeout)
 			return false;
 	}
 	return true;

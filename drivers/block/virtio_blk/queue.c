@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queues: how many, their virtqueues, their depth, and the hctx that each belongs
- * to.  affinity.c has which CPUs each serves.
+ * The device's status and features, and its queues: how many, their virtqueues,
+ * their depth, and the hctx that each belongs to.  affinity.c has which CPUs each
+ * serves.
  */
 
 #include <linux/blk-mq.h>
@@ -197,6 +198,55 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 }
 
 /**
+ * virtblk_is_gone() - is the device no longer there?
+ * @vdev: the device
+ *
+ * Return: true if its status reads as all ones, as that of a PCI device that is gone;
+ * a real status never does.
+ */
+bool virtblk_is_gone(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) == 0xff;
+}
+
+/**
+ * virtblk_reset_device() - reset the device, if there is one
+ * @vdev: the device
+ *
+ * A device that is gone never reports that it is reset, and the virtio core would
+ * wait for that without a bound.  Context: may sleep.
+ */
+void virtblk_reset_device(struct virtio_device *vdev)
+{
+	if (!virtblk_is_gone(vdev))
+		virtio_reset_device(vdev);
+}
+
+/**
+ * virtblk_needs_reset() - does the device ask for a reset?
+ * @vdev: the device
+ *
+ * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
+ */
+bool virtblk_needs_reset(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
+}
+
+/**
+ * virtblk_was_reset() - has somebody else reset a device that is live?
+ * @vdev: the device
+ *
+ * Before 6.14 the virtio core does not report a reset of the PCI function.
+ *
+ * Return: true if it has lost DRIVER_OK.
+ */
+bool virtblk_was_reset(struct virtio_device *vdev)
+{
+	return !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+/**
  * virtblk_negotiate() - negotiate features as the virtio core does
  * @vdev: the device, which was reset, with the features that are wanted
  *
@@ -226,7 +276,7 @@ static int virtblk_give_up_indirect(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
 
-	virtio_reset_device(vdev);
+	virtblk_reset_device(vdev);
 	virtblk_del_vqs(vblk);
 
 	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
@@ -236,7 +286,7 @@ static int virtblk_give_up_indirect(struct virtio_blk *vblk)
 
 	/* A device may insist on what it offers. */
 	__virtio_set_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
-	virtio_reset_device(vdev);
+	virtblk_reset_device(vdev);
 	return virtblk_negotiate(vdev);
 }
 

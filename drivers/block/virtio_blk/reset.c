@@ -108,45 +108,6 @@ void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state)
 
 /* The device */
 
-/* A PCI device that is gone reads as all ones; a real status never does. */
-static bool virtblk_is_gone(struct virtio_device *vdev)
-{
-	return vdev->config->get_status(vdev) == 0xff;
-}
-
-/**
- * virtblk_reset_device() - reset the device, if there is one
- * @vdev: the device
- *
- * A device that is gone never reports that it is reset, and the virtio core would
- * wait for that without a bound.  Context: may sleep.
- */
-void virtblk_reset_device(struct virtio_device *vdev)
-{
-	if (!virtblk_is_gone(vdev))
-		virtio_reset_device(vdev);
-}
-
-/**
- * virtblk_needs_reset() - does the device ask for a reset?
- * @vdev: the device
- *
- * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
- */
-bool virtblk_needs_reset(struct virtio_device *vdev)
-{
-	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
-}
-
-/*
- * A live device without DRIVER_OK was reset by somebody else: before 6.14 the
- * virtio core does not report a reset of the PCI function.
- */
-static bool virtblk_was_reset(struct virtio_device *vdev)
-{
-	return !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK);
-}
-
 /**
  * virtblk_recently_reset() - did the device return from a reset recently?
  * @vblk: the disk

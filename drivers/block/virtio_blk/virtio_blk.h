@@ -259,6 +259,22 @@ struct virtblk_progress {
 };
 
 /**
+ * struct virtblk_stall - what is in flight on a disk
+ * @in_flight: requests that the device has
+ * @timed_out: those of them that have taken longer than io_timeout
+ * @oldest: when the oldest in flight was sent, in jiffies
+ * @oldest_timed_out: when the oldest that has timed out was sent, in jiffies
+ * @queues: a bit for each queue with a request that has timed out, or NULL
+ */
+struct virtblk_stall {
+	unsigned int in_flight;
+	unsigned int timed_out;
+	unsigned long oldest;
+	unsigned long oldest_timed_out;
+	unsigned long *queues;
+};
+
+/**
  * struct virtblk_recovery - the state of a disk and all that changes it
  * @lock: held while @state changes and while virtqueues come and go.  Nothing
  *	waits for a request or for a frozen queue while it holds this lock.
@@ -448,6 +464,10 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 				  unsigned int nr_queues[HCTX_MAX_TYPES]);
 int virtblk_find_vqs(struct virtio_blk *vblk, bool managed);
 void virtblk_del_vqs(struct virtio_blk *vblk);
+bool virtblk_is_gone(struct virtio_device *vdev);
+void virtblk_reset_device(struct virtio_device *vdev);
+bool virtblk_needs_reset(struct virtio_device *vdev);
+bool virtblk_was_reset(struct virtio_device *vdev);
 int virtblk_negotiate(struct virtio_device *vdev);
 int virtblk_set_up_vqs(struct virtio_blk *vblk);
 unsigned int virtblk_longest_chain(const struct virtio_blk *vblk);
@@ -499,11 +519,18 @@ int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		unsigned int len);
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 
+/* progress.c */
+bool virtblk_rq_done(struct request *req);
+u64 virtblk_count_completions(struct virtio_blk *vblk);
+void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall);
+unsigned long virtblk_silence(struct virtio_blk *vblk,
+			      struct virtblk_progress *progress,
+			      const struct virtblk_stall *stall);
+unsigned long virtblk_answer_timeout(struct virtio_blk *vblk);
+
 /* reset.c */
 const char *virtblk_state_name(enum virtblk_state state);
 void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state);
-void virtblk_reset_device(struct virtio_device *vdev);
-bool virtblk_needs_reset(struct virtio_device *vdev);
 bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms);
 void virtblk_reclaim(struct virtio_blk *vblk);
 int virtblk_bring_back(struct virtio_blk *vblk);
@@ -523,11 +550,6 @@ void virtblk_deadline_work(struct work_struct *work);
 /* timeout.c */
 unsigned int virtblk_timeout_jiffies(void);
 enum blk_eh_timer_return virtblk_timeout(struct request *req);
-bool virtblk_rq_done(struct request *req);
-u64 virtblk_count_completions(struct virtio_blk *vblk);
-unsigned long virtblk_silence(struct virtio_blk *vblk,
-			      struct virtblk_progress *progress);
-unsigned long virtblk_answer_timeout(struct virtio_blk *vblk);
 void virtblk_watch_work(struct work_struct *work);
 
 /* stats.c */

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is in flight on a disk, and for how long none of it has completed.
+ */
+
+#include <linux/bitmap.h>
+#include <linux/blk-mq.h>
+#include <linux/jiffies.h>
+
+#include "virtio_blk.h"
+
+/* How long a wait for the device lasts at most without any completion. */
+#define VIRTBLK_MAX_ANSWER	(300 * HZ)
+
+/**
+ * virtblk_rq_done() - has a request left the ring?
+ * @req: the request
+ *
+ * Return: true if it is no longer in flight.
+ */
+bool virtblk_rq_done(struct request *req)
+{
+	return blk_mq_rq_state(req) != MQ_RQ_IN_FLIGHT;
+}
+
+/**
+ * virtblk_count_completions() - count what the device has completed
+ * @vblk: the disk
+ *
+ * Return: a number that changes whenever a ring was polled and had completions.
+ */
+u64 virtblk_count_completions(struct virtio_blk *vblk)
+{
+	u64 polls = 0, *taken;
+	unsigned int i, n;
+
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		taken = vblk->queues[i]->stats.taken;
+		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++) {
+			/* Read without the queue's lock: any difference will do. */
+			polls += data_race(taken[n]);
+		}
+	}
+	return polls;
+}
+
+static bool virtblk_scan_one(struct request *req, void *data)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct virtblk_stall *stall = data;
+
+	if (virtblk_rq_done(req))
+		return true;
+	if (!stall->in_flight++ || time_before(vbr->sent, stall->oldest))
+		stall->oldest = vbr->sent;
+	if (!READ_ONCE(vbr->timed_out))
+		return true;
+	if (!stall->timed_out++ ||
+	    time_before(vbr->sent, stall->oldest_timed_out))
+		stall->oldest_timed_out = vbr->sent;
+	if (stall->queues)
+		__set_bit(req->mq_hctx->queue_num, stall->queues);
+	return true;
+}
+
+/**
+ * virtblk_scan() - look through the requests in flight
+ * @vblk: the disk
+ * @stall: filled in; zeroed by the caller, who may provide memory for @queues
+ */
+void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall)
+{
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_scan_one, stall);
+}
+
+/**
+ * virtblk_silence() - tell for how long the whole disk has completed nothing
+ * @vblk: the disk
+ * @progress: what the caller last saw, initialized before the first call
+ * @stall: what is in flight, from virtblk_scan()
+ *
+ * Return: the time in jiffies, 0 if nothing is in flight.
+ */
+unsigned long virtblk_silence(struct virtio_blk *vblk,
+			      struct virtblk_progress *progress,
+			      const struct virtblk_stall *stall)
+{
+	u64 completed = virtblk_count_completions(vblk);
+
+	if (completed != progress->completed || !stall->in_flight) {
+		WRITE_ONCE(progress->completed, completed);
+		progress->since = jiffies;
+	}
+	/* Nothing was to be answered before the oldest request was sent. */
+	if (stall->in_flight && time_after(stall->oldest, progress->since))
+		progress->since = stall->oldest;
+	return jiffies - progress->since;
+}
+
+/**
+ * virtblk_answer_timeout() - tell how long to wait for a device that must answer
+ * @vblk: the disk
+ *
+ * A suspend, a reset of the function, and a return cannot go on before the device
+ * has answered.  They wait for twice the time after which the block layer has a
+ * request looked after, and no longer than VIRTBLK_MAX_ANSWER.
+ *
+ * Return: the time without any completion, in jiffies.
+ */
+unsigned long virtblk_answer_timeout(struct virtio_blk *vblk)
+{
+	unsigned long timeout = READ_ONCE(vblk->disk->queue->rq_timeout);
+
+	return min_t(unsigned long, 2 * timeout, VIRTBLK_MAX_ANSWER);
+}
