@@ -28,6 +28,7 @@ virtblk-have := \
 	$(call virtblk-has,DEVICE_RESET,virtio.h,reset_prepare) \
 	$(call virtblk-has,ZONED_DEVICES,../uapi/linux/virtio_blk.h,VIRTIO_BLK_F_ZONED) \
 	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info) \
+	$(call virtblk-has,WQ_PERCPU,workqueue.h,WQ_PERCPU) \
 	$(call virtblk-has,EXTENDED_FEATURES,virtio_config.h,get_extended_features)
 
 ccflags-y += $(virtblk-have)

@@ -93,8 +93,10 @@ static bool virtblk_is_spread(struct virtio_blk *vblk, unsigned int begin,
 /**
  * virtblk_check_spread() - see whether the queue map can follow the vectors
  * @vblk: the disk, its virtqueues set up for the first time
+ *
+ * Return: false if the kernel manages vectors of PCI that the map cannot follow.
  */
-void virtblk_check_spread(struct virtio_blk *vblk)
+bool virtblk_check_spread(struct virtio_blk *vblk)
 {
 	unsigned int type, begin, end = 0;
 
@@ -105,6 +107,8 @@ void virtblk_check_spread(struct virtio_blk *vblk)
 		if (begin < end && !virtblk_is_spread(vblk, begin, end))
 			vblk->spread = false;
 	}
+	return vblk->spread || !dev_is_pci(vblk->vdev->dev.parent) ||
+	       !virtblk_vector_cpus(vblk, 0);
 }
 
 /**
@@ -169,7 +173,7 @@ void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
  * @vblk: the disk, its virtqueues set up again
  *
  * Return: false if a vector goes to a CPU that uses another queue; true also where
- * the vectors are not spread, or the map does not follow them.
+ * the kernel does not manage vectors.
  */
 bool virtblk_vectors_match(struct virtio_blk *vblk)
 {
@@ -177,7 +181,7 @@ bool virtblk_vectors_match(struct virtio_blk *vblk)
 	unsigned int *map;
 	unsigned int i, cpu;
 
-	if (!vblk->spread)
+	if (!vblk->spread && !dev_is_pci(vblk->vdev->dev.parent))
 		return true;
 	for (i = 0; i < virtblk_first_polled(vblk); i++) {
 		mask = virtblk_vector_cpus(vblk, i);

@@ -181,11 +181,10 @@ int virtblk_restore_writeback(struct virtio_blk *vblk)
 	if (writeback || !virtblk_writeback(vblk->vdev))
 		return 0;
 
-	if (vblk->recovery.state == VIRTBLK_SUSPENDED &&
-	    !vblk->recovery.requeued) {
+	if (vblk->recovery.drained) {
 		dev_warn(&vblk->vdev->dev, "[%s] came back with a volatile write cache, flushing it from now on\n",
 			 vblk->disk->disk_name);
-		/* The queue is frozen, so this waits for nothing. */
+		/* The queue is frozen already, so this waits for nothing. */
 		return virtblk_set_write_cache(vblk, true);
 	}
 	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and requests wait that rely on having none\n",
@@ -197,9 +196,9 @@ int virtblk_restore_writeback(struct virtio_blk *vblk)
  * Nothing would ever flush a cache that the block layer does not know of: a device
  * may turn one on by itself.
  */
-static void virtblk_follow_writeback(struct virtio_blk *vblk)
+static void virtblk_follow_writeback(struct virtio_blk *vblk, bool writeback)
 {
-	if (vblk->writeback || !virtblk_writeback(vblk->vdev))
+	if (vblk->writeback || !writeback)
 		return;
 
 	dev_warn(&vblk->vdev->dev, "[%s] has a volatile write cache now, flushing it from now on\n",
@@ -743,27 +742,24 @@ static void virtblk_tell_capacity(struct virtio_blk *vblk, u64 capacity,
 }
 
 /**
- * virtblk_update_capacity() - take over the device's capacity
+ * virtblk_init_capacity() - take over the device's capacity at probe
  * @vblk: the disk
- * @resize: the disk is up already, tell its users
- *
- * Context: may sleep.
  */
-void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
+void virtblk_init_capacity(struct virtio_blk *vblk)
+{
+	u64 capacity = virtblk_read_capacity(vblk->vdev);
+
+	virtblk_tell_capacity(vblk, capacity, "");
+	set_capacity(vblk->disk, capacity);
+}
+
+static void virtblk_follow_capacity(struct virtio_blk *vblk, u64 capacity)
 {
 	static DEFINE_RATELIMIT_STATE(changes, DEFAULT_RATELIMIT_INTERVAL,
 				      DEFAULT_RATELIMIT_BURST);
-	struct virtio_device *vdev = vblk->vdev;
-	u64 capacity = virtblk_read_capacity(vdev);
 
-	if (resize && capacity == get_capacity(vblk->disk))
+	if (capacity == get_capacity(vblk->disk))
 		return;
-
-	if (!resize) {
-		virtblk_tell_capacity(vblk, capacity, "");
-		set_capacity(vblk->disk, capacity);
-		return;
-	}
 
 	trace_virtblk_config(vblk, capacity);
 	if (virtblk_check_nr_zones(vblk, capacity))
@@ -772,28 +768,47 @@ void virtblk_update_capacity(struct virtio_blk *vblk, bool resize)
 		virtblk_tell_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);
 	if (virtblk_revalidate_zones(vblk))
-		dev_err_ratelimited(&vdev->dev, "[%s] its zones cannot be read after the change of size\n",
+		dev_err_ratelimited(&vblk->vdev->dev, "[%s] its zones cannot be read after the change of size\n",
 				    vblk->disk->disk_name);
+}
+
+/* Returns false if the device cannot be asked; a return has the work run again. */
+static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
+				 u64 *capacity)
+{
+	bool live;
+
+	mutex_lock(&vblk->recovery.lock);
+	live = vblk->recovery.state == VIRTBLK_LIVE;
+	if (live) {
+		*writeback = virtblk_writeback(vblk->vdev);
+		*capacity = virtblk_read_capacity(vblk->vdev);
+		/* One that goes meanwhile reads as all ones. */
+		live = !virtblk_is_gone(vblk->vdev);
+	}
+	mutex_unlock(&vblk->recovery.lock);
+	return live;
 }
 
 /**
  * virtblk_config_work() - the configuration space has changed
  * @work: the disk's config_work
  *
- * The capacity is followed, and a cache mode that came with a reset: VIRTIO 1.3
- * has nothing else change that the driver uses.
+ * The driver follows the capacity, and a cache mode that came with a reset: VIRTIO
+ * 1.3 has nothing else change that the driver uses.
  */
 void virtblk_config_work(struct work_struct *work)
 {
 	struct virtio_blk *vblk = container_of(to_delayed_work(work),
 					       struct virtio_blk, config_work);
+	bool writeback;
+	u64 capacity;
 
 	WRITE_ONCE(vblk->followed, jiffies);
-	/* One that comes back has this done then. */
-	if (READ_ONCE(vblk->recovery.state) != VIRTBLK_LIVE)
+	if (!virtblk_read_changes(vblk, &writeback, &capacity))
 		return;
-	virtblk_follow_writeback(vblk);
-	virtblk_update_capacity(vblk, true);
+	virtblk_follow_writeback(vblk, writeback);
+	virtblk_follow_capacity(vblk, capacity);
 }
 
 /**

@@ -51,6 +51,7 @@ static DECLARE_WAIT_QUEUE_HEAD(virtblk_users_wait);
 
 static int virtblk_major;
 struct workqueue_struct *virtblk_wq;
+struct workqueue_struct *virtblk_complete_wq;
 static DEFINE_IDA(virtblk_ida);
 
 static const struct blk_mq_ops virtblk_mq_ops = {
@@ -233,46 +234,74 @@ static void virtblk_forget_disk(struct virtio_blk *vblk)
 
 /* A device that is gone */
 
-struct virtblk_gone {
-	struct virtio_device *vdev;
+/* The operations of a transport, except that the device's status reads as 0. */
+struct virtblk_gone_ops {
+	struct list_head list;
 	const struct virtio_config_ops *real;
 	struct virtio_config_ops ops;
 };
+
+static LIST_HEAD(virtblk_gone_ops);
+static DEFINE_MUTEX(virtblk_gone_lock);
 
 static u8 virtblk_no_status(struct virtio_device *vdev)
 {
 	return 0;
 }
 
+/* They stay until the module goes: sysfs uses them without a lock. */
+static struct virtblk_gone_ops *
+virtblk_find_gone_ops(const struct virtio_config_ops *real)
+{
+	struct virtblk_gone_ops *gone;
+
+	mutex_lock(&virtblk_gone_lock);
+	list_for_each_entry(gone, &virtblk_gone_ops, list)
+		if (gone->real == real)
+			goto out;
+	gone = kzalloc(sizeof(*gone), GFP_KERNEL);
+	if (gone) {
+		gone->real = real;
+		gone->ops = *real;
+		gone->ops.get_status = virtblk_no_status;
+		list_add(&gone->list, &virtblk_gone_ops);
+	}
+out:
+	mutex_unlock(&virtblk_gone_lock);
+	return gone;
+}
+
+static void virtblk_free_gone_ops(void)
+{
+	struct virtblk_gone_ops *gone, *next;
+
+	list_for_each_entry_safe(gone, next, &virtblk_gone_ops, list)
+		kfree(gone);
+}
+
 static void virtblk_restore_ops(void *data)
 {
-	struct virtblk_gone *gone = data;
+	struct virtio_device *vdev = data;
 
-	gone->vdev->config = gone->real;
+	vdev->config = container_of(vdev->config, struct virtblk_gone_ops,
+				    ops)->real;
 }
 
 /*
  * After remove the virtio core warns about a device that has a status, because its
  * driver should have reset it.  A device that is gone reads 0xff and cannot be
- * reset: have it read 0 until the driver core is done with the driver, or a guest
- * with panic_on_warn does not survive a surprise removal.
+ * reset.  Have it read 0 until the driver core is done with the driver: otherwise a
+ * guest with panic_on_warn does not survive a surprise removal.
  */
 static void virtblk_hide_gone(struct virtio_device *vdev)
 {
-	struct virtblk_gone *gone;
+	struct virtblk_gone_ops *gone;
 
-	if (!vdev->config->get_status(vdev))
+	if (!virtblk_is_gone(vdev))
 		return;
-	gone = devm_kzalloc(&vdev->dev, sizeof(*gone), GFP_KERNEL);
-	if (!gone)
-		return;
-	gone->vdev = vdev;
-	gone->real = vdev->config;
-	gone->ops = *vdev->config;
-	gone->ops.get_status = virtblk_no_status;
-	if (devm_add_action(&vdev->dev, virtblk_restore_ops, gone))
-		return;
-	vdev->config = &gone->ops;
+	gone = virtblk_find_gone_ops(vdev->config);
+	if (gone && !devm_add_action(&vdev->dev, virtblk_restore_ops, vdev))
+		vdev->config = &gone->ops;
 }
 
 /* Have recovery see to the device now if it is gone or broken. */
@@ -321,6 +350,8 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	virtblk_del_vqs(vblk);
 	/* The callback of a virtqueue has found the disk by its device until here. */
 	virtblk_forget_disk(vblk);
+	/* A callback of a function reset may have queued it. */
+	cancel_delayed_work_sync(&vblk->config_work);
 	cancel_work_sync(&recovery->work);
 	/* When it died it may have requeued requests after the disk was gone. */
 	if (vblk->disk)
@@ -332,7 +363,7 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 	struct virtio_device *vdev = vblk->vdev;
 	int err;
 
-	virtblk_update_capacity(vblk, false);
+	virtblk_init_capacity(vblk);
 	virtio_device_ready(vdev);
 	mutex_lock(&vblk->recovery.lock);
 	virtblk_set_state(vblk, VIRTBLK_LIVE);
@@ -367,7 +398,6 @@ static int virtblk_probe(struct virtio_device *vdev)
 	err = virtblk_set_up_vqs(vblk);
 	if (err)
 		goto out_free_index;
-	virtblk_check_spread(vblk);
 
 	err = virtblk_alloc_tag_set(vblk);
 	if (err)
@@ -447,14 +477,14 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 /* Not used on a kernel that neither suspends nor reports a function reset. */
 static int __maybe_unused virtblk_stop(struct virtio_device *vdev,
 				       unsigned long return_within,
-				       bool take_back)
+				       bool requeue)
 {
 	struct virtio_blk *vblk = virtblk_get_disk(vdev);
 	int err;
 
 	if (!vblk)
 		return -ENODEV;
-	err = virtblk_stop_device(vblk, return_within, take_back);
+	err = virtblk_stop_device(vblk, return_within, requeue);
 	virtblk_put_disk(vblk);
 	return err;
 }
@@ -551,11 +581,18 @@ static int __init virtblk_init(void)
 				     0);
 	if (!virtblk_wq)
 		return -ENOMEM;
+	virtblk_complete_wq = alloc_workqueue(KBUILD_MODNAME "-complete",
+					      WQ_PERCPU | WQ_HIGHPRI |
+					      WQ_MEM_RECLAIM, 0);
+	if (!virtblk_complete_wq) {
+		err = -ENOMEM;
+		goto out_destroy_wq;
+	}
 
 	virtblk_major = register_blkdev(0, "virtblk");
 	if (virtblk_major < 0) {
 		err = virtblk_major;
-		goto out_destroy_wq;
+		goto out_destroy_complete_wq;
 	}
 
 	err = virtblk_init_cpuhp();
@@ -573,6 +610,8 @@ out_exit_debugfs:
 	virtblk_exit_cpuhp();
 out_unregister_blkdev:
 	unregister_blkdev(virtblk_major, "virtblk");
+out_destroy_complete_wq:
+	destroy_workqueue(virtblk_complete_wq);
 out_destroy_wq:
 	destroy_workqueue(virtblk_wq);
 	return err;
@@ -584,7 +623,9 @@ static void __exit virtblk_exit(void)
 	virtblk_exit_debugfs();
 	virtblk_exit_cpuhp();
 	unregister_blkdev(virtblk_major, "virtblk");
+	destroy_workqueue(virtblk_complete_wq);
 	destroy_workqueue(virtblk_wq);
+	virtblk_free_gone_ops();
 	ida_destroy(&virtblk_ida);
 }
 

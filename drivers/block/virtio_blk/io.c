@@ -643,7 +643,7 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 	if (virtqueue_is_broken(vq))
 		queue_work(virtblk_wq, &q->vblk->recovery.work);
 	else if (!armed)
-		queue_work(virtblk_wq, &q->work);
+		queue_work(virtblk_complete_wq, &q->work);
 }
 
 /**
@@ -699,7 +699,8 @@ void virtblk_poll_ring(struct virtblk_queue *q)
 	if (vq->index < virtblk_first_polled(vblk))
 		virtblk_complete_queue(q, vq, virtqueue_get_vring_size(vq));
 	else
-		virtblk_poll_queue(q, NULL);
+		while (virtblk_poll_queue(q, NULL) == VIRTBLK_REAP_BATCH)
+			;
 }
 
 /* Poll */

@@ -25,17 +25,18 @@
 static bool virtblk_drain(struct virtio_blk *vblk)
 {
 	unsigned long timeout = virtblk_answer_timeout(vblk);
-	struct virtblk_progress progress = {
-		.completed = virtblk_count_completions(vblk),
-		.since = jiffies,
-	};
+	u64 completed = virtblk_count_completions(vblk), now;
+	unsigned long since = jiffies;
 
 	while (!blk_mq_freeze_queue_wait_timeout(vblk->disk->queue, 1)) {
-		struct virtblk_stall stall = { };
-
 		virtblk_poll_all(vblk);
-		virtblk_scan(vblk, &stall);
-		if (virtblk_silence(vblk, &progress, &stall) >= timeout)
+		now = virtblk_count_completions(vblk);
+		if (now != completed) {
+			completed = now;
+			since = jiffies;
+		}
+		/* Also if nothing is in flight: a request may wait elsewhere. */
+		if (time_after_eq(jiffies, since + timeout))
 			return false;
 	}
 	return true;
@@ -46,17 +47,17 @@ static bool virtblk_drain(struct virtio_blk *vblk)
  * @vblk: the disk
  * @return_within: the disk goes offline unless the device returns within this
  *	time, in jiffies, not counting the time that the system is suspended
- * @take_back: requeue what the device does not answer, instead of giving up
+ * @requeue: requeue requests that the device does not answer, instead of aborting
  *
  * Waits for requests in flight as long as any of the whole disk complete.
  *
  * Context: may sleep.
  *
- * Return: 0; -ETIMEDOUT if the device does not answer and @take_back is false, and
+ * Return: 0; -ETIMEDOUT if the device does not answer and @requeue is false, and
  * the disk is as before; -EBUSY while the disk is being probed.
  */
 int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
-			bool take_back)
+			bool requeue)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	struct request_queue *rq_queue = vblk->disk->queue;
@@ -65,12 +66,10 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 
 	if (READ_ONCE(recovery->state) == VIRTBLK_NEW)
 		return -EBUSY;
-	/* Before the freeze: this work may wait for requests of its own. */
-	cancel_delayed_work_sync(&vblk->config_work);
 
 	blk_freeze_queue_start_non_owner(rq_queue);
 	drained = virtblk_drain(vblk);
-	if (!drained && !take_back) {
+	if (!drained && !requeue) {
 		dev_err(&vblk->vdev->dev, "[%s] completed no request for %lu s, cannot suspend\n",
 			vblk->disk->disk_name, virtblk_answer_timeout(vblk) / HZ);
 		blk_mq_unfreeze_queue_non_owner(rq_queue);
@@ -84,6 +83,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 		/* Also waits for submitters that have yet to notify the device. */
 		blk_mq_quiesce_queue(rq_queue);
 		virtblk_set_state(vblk, VIRTBLK_SUSPENDED);
+		recovery->drained = drained;
 		virtblk_reclaim(vblk);
 		/*
 		 * The virtio core does not report that a device refuses to return.
@@ -126,14 +126,16 @@ int virtblk_start_device(struct virtio_blk *vblk)
 	cancel_delayed_work_sync(&recovery->deadline);
 	mutex_lock(&recovery->lock);
 	if (recovery->state == VIRTBLK_SUSPENDED) {
-		err = virtblk_bring_back(vblk);
+		err = virtblk_restart_vqs(vblk);
 		died = err;
+		recovery->drained = false;
 		if (died)
 			virtblk_lose_suspended(vblk);
 		else
 			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
 	} else if (recovery->state == VIRTBLK_LIVE) {
-		/* It was not suspended, and recovery has the device by now. */
+		/* It was not suspended, and the virtio core has reset its device. */
+		virtblk_want_reset(vblk, VIRTBLK_RESET_TOLD);
 		err = 0;
 	}
 	mutex_unlock(&recovery->lock);

@@ -6,11 +6,23 @@
 #include <linux/bitmap.h>
 #include <linux/blk-mq.h>
 #include <linux/jiffies.h>
+#include <linux/module.h>
 
 #include "virtio_blk.h"
 
 /* How long a wait for the device lasts at most without any completion. */
 #define VIRTBLK_MAX_ANSWER	(300 * HZ)
+
+/*
+ * Storage that works pauses for its failover: open-iscsi queues for 120 s
+ * (replacement_timeout), Ceph's monitors take some 20 s to miss an OSD and its
+ * placement groups as long again to recover, a SCSI host retries a command of 30 s
+ * five times.  The default is above all of these.
+ */
+static unsigned int virtblk_removal_timeout = 300;
+module_param_named(removal_timeout, virtblk_removal_timeout, uint, 0644);
+MODULE_PARM_DESC(removal_timeout,
+		 "Seconds without any completion after which the removal of a disk fails the I/O that its device does not answer (0: never)");
 
 /**
  * virtblk_rq_done() - has a request left the ring?
@@ -88,13 +100,43 @@ unsigned long virtblk_silence(struct virtio_blk *vblk,
 	u64 completed = virtblk_count_completions(vblk);
 
 	if (completed != progress->completed || !stall->in_flight) {
-		WRITE_ONCE(progress->completed, completed);
+		progress->completed = completed;
 		progress->since = jiffies;
 	}
 	/* Nothing was to be answered before the oldest request was sent. */
 	if (stall->in_flight && time_after(stall->oldest, progress->since))
 		progress->since = stall->oldest;
 	return jiffies - progress->since;
+}
+
+/**
+ * virtblk_seconds() - read a parameter that is a time
+ * @parameter: the parameter, in seconds
+ *
+ * Return: the time in jiffies.
+ */
+unsigned long virtblk_seconds(unsigned int *parameter)
+{
+	return min(READ_ONCE(*parameter), (unsigned int)INT_MAX / HZ) *
+	       (unsigned long)HZ;
+}
+
+/**
+ * virtblk_removal_timed_out() - has a removal waited long enough for the device?
+ * @vblk: the disk, its recovery.lock held
+ *
+ * Return: true if it is being removed and was silent for removal_timeout.
+ */
+bool virtblk_removal_timed_out(struct virtio_blk *vblk)
+{
+	unsigned long timeout = virtblk_seconds(&virtblk_removal_timeout);
+	struct virtblk_stall stall = { };
+
+	if (!READ_ONCE(vblk->recovery.removing) || !timeout)
+		return false;
+	virtblk_scan(vblk, &stall);
+	return virtblk_silence(vblk, &vblk->recovery.progress, &stall) >=
+	       timeout;
 }
 
 /**

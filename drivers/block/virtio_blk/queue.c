@@ -271,6 +271,29 @@ int virtblk_negotiate(struct virtio_device *vdev)
 	return 0;
 }
 
+/**
+ * virtblk_find_vqs_unmanaged() - set the virtqueues up again, with other vectors
+ * @vblk: the disk, its virtqueues set up with vectors that the kernel manages
+ *
+ * A managed vector is shut down with the last of its CPUs.  Where vectors do not
+ * match the queue map, other CPUs that use its queue would wait for an interrupt that
+ * does not come.  virtblk_set_affinity() sends each of these vectors to the CPUs of
+ * its queue.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, or the transport's error; there are no virtqueues then.
+ */
+int virtblk_find_vqs_unmanaged(struct virtio_blk *vblk)
+{
+	int err;
+
+	virtblk_reset_device(vblk->vdev);
+	virtblk_del_vqs(vblk);
+	err = virtblk_negotiate(vblk->vdev);
+	return err ?: virtblk_find_vqs(vblk, false);
+}
+
 /* Features can only be changed by starting over, and without virtqueues. */
 static int virtblk_give_up_indirect(struct virtio_blk *vblk)
 {
@@ -307,11 +330,16 @@ int virtblk_set_up_vqs(struct virtio_blk *vblk)
 	int err;
 
 	err = virtblk_find_vqs(vblk, true);
-	if (err || !virtblk_prefers_direct(vblk))
+	if (err)
 		return err;
-
-	err = virtblk_give_up_indirect(vblk);
-	return err ?: virtblk_find_vqs(vblk, true);
+	if (virtblk_prefers_direct(vblk)) {
+		err = virtblk_give_up_indirect(vblk);
+		if (!err)
+			err = virtblk_find_vqs(vblk, true);
+		if (err)
+			return err;
+	}
+	return virtblk_check_spread(vblk) ? 0 : virtblk_find_vqs_unmanaged(vblk);
 }
 
 /**
@@ -438,7 +466,7 @@ void virtblk_bind_vqs(struct virtio_blk *vblk)
 
 /**
  * virtblk_unbind_vqs() - take the virtqueues away from their queues
- * @vblk: the disk, nothing in flight
+ * @vblk: the disk
  *
  * A request that comes now fails.  Called before virtblk_del_vqs().
  */

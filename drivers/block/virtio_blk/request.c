@@ -143,6 +143,19 @@ void virtblk_free_ranges(struct request *req)
 }
 
 /**
+ * virtblk_end_request() - end a request that the device did not return
+ * @req: the request, in flight for blk-mq and on no ring
+ * @status: what becomes of it
+ *
+ * A flush keeps its request beyond its end.  It must not count as in flight then.
+ */
+void virtblk_end_request(struct request *req, blk_status_t status)
+{
+	blk_mq_set_request_complete(req);
+	blk_mq_end_request(req, status);
+}
+
+/**
  * virtblk_ask() - have the device fill in a buffer
  * @disk: the disk
  * @type: what to ask for, VIRTIO_BLK_T_...
@@ -167,7 +180,8 @@ int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		return PTR_ERR(req);
 
 	virtblk_set_header(vblk, req, type, sector);
-	err = blk_rq_map_kern(req, buf, len, GFP_KERNEL);
+	/* This request keeps a queue from freezing: do not wait for another one. */
+	err = blk_rq_map_kern(req, buf, len, GFP_NOIO);
 	if (!err)
 		err = blk_status_to_errno(blk_execute_rq(req, false));
 	blk_mq_free_request(req);

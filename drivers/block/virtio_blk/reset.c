@@ -53,6 +53,10 @@
 /* The least time between two resets. */
 #define VIRTBLK_RESET_PAUSE_MS	500
 
+/* How long a device must read as gone until it is taken for gone. */
+#define VIRTBLK_GONE_MS		2000
+#define VIRTBLK_GONE_POLL_MS	100
+
 static unsigned int virtblk_reset_attempts = 3;
 module_param_named(reset_attempts, virtblk_reset_attempts, uint, 0644);
 MODULE_PARM_DESC(reset_attempts,
@@ -171,7 +175,7 @@ static bool virtblk_detach_one(struct request *req, void *data)
 	return true;
 }
 
-static bool virtblk_take_back(struct request *req, void *data)
+static bool virtblk_requeue_one(struct request *req, void *data)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	struct virtio_blk *vblk = data;
@@ -193,7 +197,7 @@ static bool virtblk_take_back(struct request *req, void *data)
 		else
 			blk_mq_requeue_request(req, false);
 	} else {
-		blk_mq_end_request(req, BLK_STS_IOERR);
+		virtblk_end_request(req, BLK_STS_IOERR);
 	}
 	return true;
 }
@@ -215,8 +219,9 @@ void virtblk_reclaim(struct virtio_blk *vblk)
 
 	/*
 	 * Wait for timeout handlers that read ->state before it changed; they may
-	 * still poll the rings.
+	 * still poll the rings.  Twice, because the first to run arms the timer.
 	 */
+	blk_sync_queue(vblk->disk->queue);
 	blk_sync_queue(vblk->disk->queue);
 
 	virtblk_delay(vblk);
@@ -231,7 +236,7 @@ void virtblk_reclaim(struct virtio_blk *vblk)
 
 	virtblk_delay(vblk);
 	vblk->recovery.requeued = 0;
-	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_take_back, vblk);
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_requeue_one, vblk);
 	virtblk_del_vqs(vblk);
 }
 
@@ -243,7 +248,7 @@ static void virtblk_fail_zone_writes(struct virtio_blk *vblk)
 	list_for_each_entry_safe(req, next, &vblk->recovery.zone_writes,
 				 queuelist) {
 		list_del_init(&req->queuelist);
-		blk_mq_end_request(req, BLK_STS_IOERR);
+		virtblk_end_request(req, BLK_STS_IOERR);
 	}
 }
 
@@ -285,10 +290,7 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 /*
  * Ask for vectors as at probe.  The kernel spreads managed vectors by the CPUs
  * that it knows to be online, so that with a CPU offline they may not match the
- * queue map.  A managed vector is shut down with the last of its CPUs, and other
- * CPUs that use its queue would wait for an interrupt that does not come.  In that
- * case do without managed vectors until the next return, and set each vector's
- * affinity to the CPUs of its queue.
+ * queue map.
  */
 static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 {
@@ -303,15 +305,11 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 	err = virtblk_find_vqs(vblk, true);
 	if (err || virtblk_vectors_match(vblk))
 		return err;
-
-	virtblk_reset_device(vblk->vdev);
-	virtblk_del_vqs(vblk);
-	err = virtblk_negotiate(vblk->vdev);
-	return err ?: virtblk_find_vqs(vblk, false);
+	return virtblk_find_vqs_unmanaged(vblk);
 }
 
 /**
- * virtblk_bring_back() - set up a device that was reset and has its features
+ * virtblk_restart_vqs() - set up a device that was reset and has its features
  * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
  *	held
  *
@@ -320,7 +318,7 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk)
  * Return: 0, and the disk is live and its queue runs; or an error, and the device
  * is reset again and has no virtqueues.
  */
-int virtblk_bring_back(struct virtio_blk *vblk)
+int virtblk_restart_vqs(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
 	struct request_queue *rq_queue = vblk->disk->queue;
@@ -344,6 +342,7 @@ int virtblk_bring_back(struct virtio_blk *vblk)
 		goto out_del_vqs;
 	virtblk_bind_vqs(vblk);
 	WRITE_ONCE(vblk->recovery.last_reset, ktime_get());
+	vblk->recovery.progress.since = jiffies;
 	virtblk_set_state(vblk, VIRTBLK_LIVE);
 
 	virtblk_delay(vblk);
@@ -410,21 +409,35 @@ static int virtblk_reset_once(struct virtio_blk *vblk)
 		return -EINVAL;
 	}
 	err = virtblk_negotiate(vdev);
-	return err ?: virtblk_bring_back(vblk);
+	return err ?: virtblk_restart_vqs(vblk);
+}
+
+/*
+ * Whether a device stays gone.  A reset of the PCI function disables access for a
+ * while as well, and before 6.14 the virtio core does not report it.  A removal does
+ * not wait for that.
+ */
+static bool virtblk_stays_gone(struct virtio_blk *vblk)
+{
+	unsigned int ms;
+
+	for (ms = 0; virtblk_is_gone(vblk->vdev); ms += VIRTBLK_GONE_POLL_MS) {
+		if (ms >= VIRTBLK_GONE_MS ||
+		    READ_ONCE(vblk->recovery.removing))
+			return true;
+		msleep(VIRTBLK_GONE_POLL_MS);
+	}
+	return false;
 }
 
 /* Why the disk is dead, NULL if it is not. */
 static const char *virtblk_why_dead(struct virtio_blk *vblk)
 {
-	struct virtblk_recovery *recovery = &vblk->recovery;
-
-	if (virtblk_is_gone(vblk->vdev))
+	if (virtblk_stays_gone(vblk))
 		return "is gone";
 	if (virtblk_is_broken(vblk))
 		return "is broken";
-	/* A device that completes anything is alive. */
-	if (xchg(&recovery->silent, false) &&
-	    virtblk_count_completions(vblk) == recovery->progress.completed)
+	if (virtblk_removal_timed_out(vblk))
 		return "completed no request for removal_timeout while it is being removed";
 	return NULL;
 }

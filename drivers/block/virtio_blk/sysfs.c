@@ -38,8 +38,30 @@ static ssize_t cache_type_show(struct device *dev,
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
 
-	return sysfs_emit(buf, "%s\n",
-			  virtblk_cache_types[virtblk_writeback(vblk->vdev)]);
+	bool writeback = vblk->writeback;
+
+	/* A device that is suspended or being reset cannot be asked. */
+	if (READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE)
+		writeback = virtblk_writeback(vblk->vdev);
+	return sysfs_emit(buf, "%s\n", virtblk_cache_types[writeback]);
+}
+
+/*
+ * Ask the device for a cache mode.  Returns the mode that it has then, 1 for write
+ * back, or -EBUSY while it cannot be asked.
+ */
+static int virtblk_ask_writeback(struct virtio_blk *vblk, u8 writeback)
+{
+	int mode = -EBUSY;
+
+	mutex_lock(&vblk->recovery.lock);
+	if (vblk->recovery.state == VIRTBLK_LIVE) {
+		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
+			      &writeback);
+		mode = virtblk_writeback(vblk->vdev);
+	}
+	mutex_unlock(&vblk->recovery.lock);
+	return mode;
 }
 
 /*
@@ -58,9 +80,9 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 			return err;
 	}
 
-	virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce, &writeback);
-	if (virtblk_writeback(vblk->vdev))
-		return 0;
+	err = virtblk_ask_writeback(vblk, writeback);
+	if (err)
+		return err < 0 ? err : 0;
 
 	err = blkdev_issue_flush(vblk->disk->part0);
 	if (err)

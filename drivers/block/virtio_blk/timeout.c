@@ -37,17 +37,6 @@ module_param_named(reset_after, virtblk_reset_after, uint, 0644);
 MODULE_PARM_DESC(reset_after,
 		 "Seconds without any completion after which a disk's device is reset (0: never, because it may be slow and the reset then waits for it)");
 
-/*
- * Storage that works pauses for its failover: open-iscsi queues for 120 s
- * (replacement_timeout), Ceph's monitors take some 20 s to miss an OSD and its
- * placement groups as long again to recover, a SCSI host retries a command of 30 s
- * five times.  The default is above all of these.
- */
-static unsigned int virtblk_removal_timeout = 300;
-module_param_named(removal_timeout, virtblk_removal_timeout, uint, 0644);
-MODULE_PARM_DESC(removal_timeout,
-		 "Seconds without any completion after which the removal of a disk fails the I/O that its device does not answer (0: never)");
-
 /**
  * virtblk_timeout_jiffies() - the time after which a request times out
  *
@@ -110,19 +99,6 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 
 /* Watch */
 
-static unsigned long virtblk_seconds(unsigned int *parameter)
-{
-	return min(READ_ONCE(*parameter), (unsigned int)INT_MAX / HZ) *
-	       (unsigned long)HZ;
-}
-
-/* Whether requests that were taken back by a reset may not be sent yet. */
-static bool virtblk_just_reset(struct virtio_blk *vblk)
-{
-	return READ_ONCE(vblk->recovery.state) == VIRTBLK_RESETTING ||
-	       virtblk_recently_reset(vblk, MSEC_PER_SEC);
-}
-
 static void virtblk_log_stall(struct virtio_blk *vblk,
 			      const struct virtblk_stall *stall)
 {
@@ -144,34 +120,36 @@ static void virtblk_nudge(struct virtio_blk *vblk)
 {
 	unsigned int i;
 
-	/* The lock keeps the virtqueues; nothing under it waits for a request. */
-	mutex_lock(&vblk->recovery.lock);
-	if (vblk->recovery.state == VIRTBLK_LIVE) {
-		for (i = 0; i < vblk->nr_vqs; i++) {
-			virtblk_poll_ring(vblk->queues[i]);
-			virtqueue_notify(vblk->queues[i]->vq);
-		}
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		virtblk_poll_ring(vblk->queues[i]);
+		virtqueue_notify(vblk->queues[i]->vq);
 	}
-	mutex_unlock(&vblk->recovery.lock);
 }
 
-/* Act on a disk that was silent for so long, in jiffies. */
-static void virtblk_act_on_silence(struct virtio_blk *vblk, unsigned long silence)
+/* Look after a live disk; returns true to be called again.  Needs recovery.lock. */
+static bool virtblk_watch(struct virtio_blk *vblk)
 {
-	unsigned long removal = virtblk_seconds(&virtblk_removal_timeout);
+	struct virtblk_recovery *recovery = &vblk->recovery;
 	unsigned long reset = virtblk_seconds(&virtblk_reset_after);
+	bool removing = READ_ONCE(recovery->removing);
+	struct virtblk_stall stall = { };
+	unsigned long silence;
 
-	if (READ_ONCE(vblk->recovery.removing)) {
-		if (removal && silence >= removal) {
-			WRITE_ONCE(vblk->recovery.silent, true);
-			queue_work(virtblk_wq, &vblk->recovery.work);
-		} else if (silence >= HZ) {
-			virtblk_nudge(vblk);
-		}
+	/* Without memory the log does not name the queues. */
+	stall.queues = bitmap_zalloc(vblk->nr_vqs, GFP_NOIO);
+	virtblk_scan(vblk, &stall);
+	virtblk_log_stall(vblk, &stall);
+	bitmap_free(stall.queues);
+
+	silence = virtblk_silence(vblk, &recovery->progress, &stall);
+	if (removing && silence >= HZ) {
+		virtblk_nudge(vblk);
+		/* It finds out whether the removal has waited long enough. */
+		queue_work(virtblk_wq, &recovery->work);
 	}
-	if (reset && silence >= reset &&
-	    !virtblk_recently_reset(vblk, jiffies_to_msecs(reset)))
+	if (reset && silence >= reset)
 		virtblk_want_reset(vblk, VIRTBLK_RESET_STALLED);
+	return stall.timed_out || removing;
 }
 
 /**
@@ -183,25 +161,20 @@ void virtblk_watch_work(struct work_struct *work)
 	struct virtio_blk *vblk = container_of(to_delayed_work(work),
 					       struct virtio_blk,
 					       recovery.watch);
-	struct virtblk_stall stall = { };
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	bool again;
 
-	/* What the device did not answer has failed. */
-	if (READ_ONCE(vblk->recovery.state) == VIRTBLK_DEAD)
-		return;
-	if (virtblk_just_reset(vblk)) {
-		queue_delayed_work(virtblk_wq, &vblk->recovery.watch, HZ);
-		return;
-	}
+	/* It keeps the virtqueues; nothing under it waits for a request. */
+	mutex_lock(&recovery->lock);
+	/* The requests that a reset took back are not sent at once. */
+	if (recovery->state == VIRTBLK_LIVE &&
+	    !virtblk_recently_reset(vblk, MSEC_PER_SEC))
+		again = virtblk_watch(vblk);
+	else
+		/* If it is dead, what the device did not answer has failed. */
+		again = recovery->state != VIRTBLK_DEAD;
+	mutex_unlock(&recovery->lock);
 
-	/* Without memory the log does not name the queues. */
-	stall.queues = bitmap_zalloc(vblk->nr_vqs, GFP_NOIO);
-	virtblk_scan(vblk, &stall);
-	virtblk_log_stall(vblk, &stall);
-	bitmap_free(stall.queues);
-	virtblk_act_on_silence(vblk, virtblk_silence(vblk,
-						     &vblk->recovery.progress,
-						     &stall));
-
-	if (stall.timed_out || READ_ONCE(vblk->recovery.removing))
-		queue_delayed_work(virtblk_wq, &vblk->recovery.watch, HZ);
+	if (again)
+		queue_delayed_work(virtblk_wq, &recovery->watch, HZ);
 }

@@ -276,8 +276,9 @@ struct virtblk_stall {
 
 /**
  * struct virtblk_recovery - the state of a disk and all that changes it
- * @lock: held while @state changes and while virtqueues come and go.  Nothing
- *	waits for a request or for a frozen queue while it holds this lock.
+ * @lock: held while @state changes, while virtqueues come and go, and while the
+ *	device's status and configuration are read.  No holder waits for a request,
+ *	or for a queue to freeze that is not frozen already.
  * @state: the state; virtblk_set_state() changes it
  * @work: resets the device if it asks for it, declares the disk dead if it is gone
  * @watch: looks once a second for requests that have timed out
@@ -285,13 +286,13 @@ struct virtblk_stall {
  * @wanted: why @work has to reset a device that does not ask for it
  * @last_reset: when the device returned from its last reset
  * @zone_writes: writes to sequential zones that @work has taken back
+ * @drained: the disk is suspended, its queue frozen, and no request waits
  * @requeued: requests that the last reset took back to be sent again
  * @fruitless: resets for a stall since a request last completed
  * @completed_at_reset: virtblk_count_completions() at the last of them
  * @resets: how often @work has reset the device
- * @progress: the last completion that @watch saw
+ * @progress: the last completion that @watch saw, or the last reset
  * @removing: the disk is being removed
- * @silent: the disk was silent for removal_timeout meanwhile
  * @stalled: requests have timed out, and the log says so
  */
 struct virtblk_recovery {
@@ -303,13 +304,13 @@ struct virtblk_recovery {
 	enum virtblk_reset wanted;
 	ktime_t last_reset;
 	struct list_head zone_writes;
+	bool drained;
 	unsigned int requeued;
 	unsigned int fruitless;
 	u64 completed_at_reset;
 	atomic_long_t resets;
 	struct virtblk_progress progress;
 	bool removing;
-	bool silent;
 	bool stalled;
 };
 
@@ -432,6 +433,8 @@ static inline void virtblk_set_header(struct virtio_blk *vblk,
 
 /* driver.c: for what I/O, and so the freeing of memory, may wait for */
 extern struct workqueue_struct *virtblk_wq;
+/* For completions: nothing on it sleeps, so that recovery of a disk cannot delay it. */
+extern struct workqueue_struct *virtblk_complete_wq;
 /* A device that may lie is held to what it says; see virtblk_check_length(). */
 DECLARE_STATIC_KEY_FALSE(virtblk_hardened);
 
@@ -448,7 +451,7 @@ bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
 int virtblk_restore_writeback(struct virtio_blk *vblk);
 u64 virtblk_read_capacity(struct virtio_device *vdev);
-void virtblk_update_capacity(struct virtio_blk *vblk, bool resize);
+void virtblk_init_capacity(struct virtio_blk *vblk);
 void virtblk_config_work(struct work_struct *work);
 void virtblk_follow_config(struct virtio_blk *vblk);
 int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo);
@@ -463,6 +466,7 @@ unsigned int virtblk_device_queues(struct virtio_device *vdev);
 unsigned int virtblk_count_queues(struct virtio_device *vdev,
 				  unsigned int nr_queues[HCTX_MAX_TYPES]);
 int virtblk_find_vqs(struct virtio_blk *vblk, bool managed);
+int virtblk_find_vqs_unmanaged(struct virtio_blk *vblk);
 void virtblk_del_vqs(struct virtio_blk *vblk);
 bool virtblk_is_gone(struct virtio_device *vdev);
 void virtblk_reset_device(struct virtio_device *vdev);
@@ -484,7 +488,7 @@ int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 /* affinity.c */
 void virtblk_init_affinity(struct virtio_blk *vblk,
 			   struct irq_affinity *affinity);
-void virtblk_check_spread(struct virtio_blk *vblk);
+bool virtblk_check_spread(struct virtio_blk *vblk);
 void virtblk_map_queues(struct blk_mq_tag_set *set);
 bool virtblk_vectors_match(struct virtio_blk *vblk);
 void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
@@ -515,6 +519,7 @@ int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
 blk_status_t virtblk_map_table(struct virtblk_req *vbr, struct request *req);
 blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req);
 void virtblk_free_ranges(struct request *req);
+void virtblk_end_request(struct request *req, blk_status_t status);
 int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		unsigned int len);
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
@@ -526,6 +531,8 @@ void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall);
 unsigned long virtblk_silence(struct virtio_blk *vblk,
 			      struct virtblk_progress *progress,
 			      const struct virtblk_stall *stall);
+unsigned long virtblk_seconds(unsigned int *parameter);
+bool virtblk_removal_timed_out(struct virtio_blk *vblk);
 unsigned long virtblk_answer_timeout(struct virtio_blk *vblk);
 
 /* reset.c */
@@ -533,7 +540,7 @@ const char *virtblk_state_name(enum virtblk_state state);
 void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state);
 bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms);
 void virtblk_reclaim(struct virtio_blk *vblk);
-int virtblk_bring_back(struct virtio_blk *vblk);
+int virtblk_restart_vqs(struct virtio_blk *vblk);
 void virtblk_fail_waiting(struct virtio_blk *vblk);
 void virtblk_log_offline(struct virtio_blk *vblk);
 void virtblk_recovery_work(struct work_struct *work);
@@ -542,7 +549,7 @@ int virtblk_reset_now(struct virtio_blk *vblk);
 
 /* pm.c */
 int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
-			bool take_back);
+			bool requeue);
 int virtblk_start_device(struct virtio_blk *vblk);
 bool virtblk_abandon_suspended(struct virtio_blk *vblk);
 void virtblk_deadline_work(struct work_struct *work);

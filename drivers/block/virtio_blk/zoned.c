@@ -355,9 +355,8 @@ static int virtblk_query_zone(struct virtio_blk *vblk, struct virtqueue *vq,
 		    size - offsetof(struct virtblk_zone_query, report));
 	sg_init_one(&status, &query->status, sizeof(query->status));
 
-	err = virtqueue_add_sgs(vq, sgs, 1, 2, query, GFP_NOIO);
-	if (err)
-		return err;
+	if (virtqueue_add_sgs(vq, sgs, 1, 2, query, GFP_NOIO))
+		return -ENOMEM;
 	virtqueue_kick(vq);
 	err = virtblk_await_query(vblk, vq);
 	if (err) {
@@ -393,16 +392,22 @@ static sector_t virtblk_write_pointer(struct request *req,
 	}
 }
 
-/* Complete a write as far as the device has executed it, and requeue the rest. */
-static void virtblk_settle_zone_write(struct request *req, sector_t wp)
+/*
+ * Complete a write as far as the device has executed it, and requeue the rest.  If
+ * the write is an append that the block layer emulates, it fails with a part done.
+ */
+static void virtblk_settle_zone_write(struct virtio_blk *vblk,
+				      struct request *req, sector_t wp)
 {
+	u32 granularity = vblk->config.lim.zone_write_granularity;
 	sector_t sector = blk_rq_pos(req);
 
 	list_del_init(&req->queuelist);
 	if (wp >= sector + blk_rq_sectors(req)) {
-		blk_mq_end_request(req, BLK_STS_OK);
+		virtblk_end_request(req, BLK_STS_OK);
 		return;
 	}
+	wp = round_down(wp, max(granularity >> SECTOR_SHIFT, 1U));
 	if (wp > sector)
 		blk_update_request(req, BLK_STS_OK,
 				   (wp - sector) << SECTOR_SHIFT);
@@ -445,7 +450,7 @@ int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 		struct blk_zone zone;
 
 		err = virtblk_query_zone(vblk, vq, query, size, start);
-		if (err == -ETIMEDOUT)
+		if (err && err != -EIO)
 			break;
 		/* If the device does not report the zone it judges the write itself. */
 		if (!err && !virtblk_take_zone(vblk, start,
@@ -454,7 +459,7 @@ int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 					       &query->report.zones[0], &zone))
 			wp = virtblk_write_pointer(req, &zone);
 		err = 0;
-		virtblk_settle_zone_write(req, wp);
+		virtblk_settle_zone_write(vblk, req, wp);
 	}
 	kfree(query);
 	return err;

@@ -5,6 +5,7 @@
 
 #include_next <linux/blk-mq.h>
 #include <linux/blkdev.h>
+#include <linux/rcupdate.h>
 
 /*
  * 6.13: a list of requests knows its tail, before that it was its head.  The
@@ -114,6 +115,36 @@ static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)
 #define blk_freeze_queue_start_non_owner(q)	blk_freeze_queue_start(q)
 #define blk_mq_unfreeze_queue_non_owner(q) \
 	blk_mq_unfreeze_queue_nomemrestore(q)
+#endif
+
+/*
+ * 6.13, and 6.12 of the stable tree, with the above: a submitter that saw the hctx
+ * stopped, or the queue quiesced, lists its request and runs the hctx.  Older kernels
+ * only list it, and if the hctx was started meanwhile nothing runs it.
+ */
+#ifndef VIRTBLK_HAVE_FREEZE_NON_OWNER
+#define VIRTBLK_COMPAT_RUN_AGAIN_MS	10
+
+/* Does not sleep: have the requeue work run all hctxs once the request is listed. */
+static inline void
+virtblk_compat_start_stopped_hw_queue(struct blk_mq_hw_ctx *hctx, bool async)
+{
+	blk_mq_start_stopped_hw_queue(hctx, async);
+	blk_mq_delay_kick_requeue_list(hctx->queue,
+				       VIRTBLK_COMPAT_RUN_AGAIN_MS);
+}
+
+#define blk_mq_start_stopped_hw_queue(hctx, async) \
+	virtblk_compat_start_stopped_hw_queue(hctx, async)
+
+static inline void virtblk_compat_unquiesce_queue(struct request_queue *q)
+{
+	blk_mq_unquiesce_queue(q);
+	synchronize_rcu();
+	blk_mq_run_hw_queues(q, true);
+}
+
+#define blk_mq_unquiesce_queue(q)	virtblk_compat_unquiesce_queue(q)
 #endif
 
 /* 6.15 */

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What linux/workqueue.h of older kernels lacks. */
+#ifndef VIRTBLK_COMPAT_LINUX_WORKQUEUE_H
+#define VIRTBLK_COMPAT_LINUX_WORKQUEUE_H
+
+#include_next <linux/workqueue.h>
+
+/* 6.17: a workqueue names what was the default. */
+#ifndef VIRTBLK_HAVE_WQ_PERCPU
+#define WQ_PERCPU	0
+#endif
+
+#endif /* VIRTBLK_COMPAT_LINUX_WORKQUEUE_H */
