@@ -133,6 +133,22 @@ def test_unkillable_command(guest):
               "umount /mnt")
 
 
+def test_blocked_tasks_without_agent(guest, monkeypatch):
+    """A task that is blocked is reported by the kernel, with no help of the agent."""
+    name = guest.dev("ram")
+    guest.run(f"mkfs.ext4 -q -F /dev/{name} && mount /dev/{name} /mnt && "
+              "fsfreeze -f /mnt")
+    job = guest.start("touch /mnt/file", timeout=None)
+    guest.run("until ps -o stat= -C touch | grep -q D; do sleep 0.1; done")
+    with monkeypatch.context() as patch:
+        patch.delattr(type(guest._agent), "run")
+        said = guest.blocked_tasks()
+    guest.run("fsfreeze -u /mnt")
+    job.wait()
+    guest.run("umount /mnt")
+    assert re.search(r"Show Blocked State\n.*task:touch +state:D", said, re.DOTALL)
+
+
 # The machine
 
 def test_each_backend_holds_data(guest):

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import host, image, kernels, process, qemu, qemu_dist
+from . import host, image, kernels, process, qemu, qemu_dist, sysrq
 from .agent import Agent
 from .disk import make_qcow2
 from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
@@ -34,7 +34,7 @@ ROOTS = ("scsi", "virtio-blk", "initramfs")
 # the kernel's watchdogs are told to be patient.  Mitigations of the
 # processor's flaws have nothing to do with what is tested, and cost time.
 _CMDLINE = ("loglevel=7", "mitigations=off", "no_console_suspend",
-            "random.trust_cpu=on", "watchdog_thresh=60",
+            "random.trust_cpu=on", "watchdog_thresh=60", "sysrq_always_enabled",
             "rcupdate.rcu_cpu_stall_timeout=300",
             "workqueue.watchdog_thresh=300")
 
@@ -268,17 +268,17 @@ class Guest:
         self.check_log()
         self._switch_on()
 
-    def suspend(self, seconds=1, meanwhile=None):
+    def suspend(self, seconds=1, meanwhile=None, limit=None):
         """Suspend the guest to idle; after some seconds resume it.
 
-        meanwhile: called once, while it sleeps.
+        meanwhile: called once, while it sleeps; limit: how long all of it may take.
 
         The power button wakes it: an alarm of the clock, as set by rtcwake,
         wakes a guest of QEMU's from S3 only.
         """
         entry = "PM: suspend entry"
         entries = self.log().count(entry)
-        limit = seconds + 30
+        limit = limit or seconds + 30
         job = self.start("echo freeze > /sys/power/state", limit)
         process.wait_for(lambda: self.log().count(entry) > entries
                          or not job.running, limit)
@@ -477,12 +477,11 @@ class Guest:
 
         if chardev := disk.chardev():
             step("chardev-add", chardev, "chardev-remove", id=chardev["id"])
+        for item in disk.objects():
+            step("object-add", item, "object-del", id=item["id"])
         for node in disk.block_nodes():
             step("blockdev-add", node, "blockdev-del",
                  **{"node-name": node["node-name"]})
-        for name in disk.iothread_ids():
-            step("object-add", {"qom-type": "iothread", "id": name},
-                 "object-del", id=name)
         self.qmp("device_add", **disk.device(self._slots.transport),
                  **self._slots.take(disk))
 
@@ -494,8 +493,8 @@ class Guest:
                              f"{timeout} s; its last words:\n{self._log.tail()}")
         for node in reversed(disk.block_nodes()):
             self.qmp("blockdev-del", **{"node-name": node["node-name"]})
-        for name in disk.iothread_ids():
-            self.qmp("object-del", id=name)
+        for item in disk.objects():
+            self.qmp("object-del", id=item["id"])
         if chardev := disk.chardev():
             self.qmp("chardev-remove", id=chardev["id"])
         self._forget(disk)
@@ -508,15 +507,32 @@ class Guest:
         """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            try:
-                self.qmp("device_del", id=id)
-            except QmpError as error:
-                # It is on its way, or has just gone.
-                if not re.search("unplug|not found", str(error)):
-                    raise
+            self.request_unplug(id)
             if self.wait_event("DEVICE_DELETED", 5, device=id):
                 return True
         return False
+
+    def request_unplug(self, id):
+        """Ask the guest to let go of a disk, and do not wait for it.
+
+        The event DEVICE_DELETED says that it has.
+        """
+        try:
+            self.qmp("device_del", id=id)
+        except QmpError as error:
+            # It is on its way, or has just gone.
+            if not re.search("unplug|not found", str(error)):
+                raise
+
+    def plug_again(self, id):
+        """Plug a disk in that request_unplug() was for, with the data that it had."""
+        disk = self.disks[id]
+        self.qmp("device_add", **disk.device(self._slots.transport),
+                 **self._slots.place(disk))
+
+    def slot(self, id):
+        """Return the directory in sysfs of the PCI slot of a disk."""
+        return f"/sys/devices/pci0000:00/{self._slots.address(self.disks[id])}"
 
     def _forget(self, disk):
         self._slots.give_back(disk)
@@ -529,6 +545,11 @@ class Guest:
             raise UserError(f"disk {id}: QEMU cannot resize the backend "
                             f"{self.disks[id].backend}")
         self.qmp("block_resize", **{"node-name": id, "size": size})
+
+    def limit_disk(self, id, iops=0, bytes=0):
+        """Limit how much a disk that has iops does in a second; 0: not at all."""
+        self.qmp("qom-set", path=f"/objects/{self.disks[id].limit_id}",
+                 property="limits", value={"iops-total": iops, "bps-total": bytes})
 
     # Time
 
@@ -553,6 +574,16 @@ class Guest:
         return lambda: waited() - waited_before + max(
             now - before for now, before in zip(stolen(), stolen_before))
 
+    def clock(self):
+        """Return a clock that stands still while QEMU has no CPU, in seconds."""
+        waited = self.kept_waiting()
+        return lambda: time.monotonic() - waited()
+
+    def pump(self):
+        """Take in what the guest has said; raise GuestSplat as check_log() does."""
+        self._pump(0)
+        self.check_log()
+
     # QMP
 
     def qmp(self, command, /, **arguments):
@@ -576,6 +607,35 @@ class Guest:
     def log(self):
         """Return what the guest's kernel has logged, since its start."""
         return self._log.text()
+
+    def blocked_tasks(self):
+        """Return what the kernel logs of its blocked tasks and of the locks held.
+
+        The host presses keys on its console, so this works while all of user space
+        hangs; a kernel that does not listen there is asked by the agent.  Only a
+        kernel with lockdep knows which locks are held.
+        """
+        keys = [sysrq.BLOCKED]
+        if self.kernel.has("CONFIG_LOCKDEP"):
+            keys.append(sysrq.LOCKS)
+        said = ""
+        for key, answer in keys:
+            found = sysrq.press(key, self.directory, self.qmp, self._log, answer)
+            if found is None:
+                start = self._log.size()
+                self._agent.run(f"echo {key} > /proc/sysrq-trigger", 5)
+                time.sleep(2)
+                found = self._log.since(start)
+            said += found
+        return said or "    (the kernel does not answer)"
+
+    def log_since(self, start):
+        """Return what the log has beyond its first start bytes."""
+        return self._log.since(start)
+
+    def log_size(self):
+        """Return how many bytes the log has."""
+        return self._log.size()
 
     def check_log(self):
         """Raise GuestSplat if the kernel has complained since the last time."""
@@ -786,11 +846,8 @@ class Guest:
         said = _tail(task.result.output)
         text = f"within {task.limit} s did not end: {task.command}\n{said}"
         if task.outcome == "stuck":
-            # What it waits for, the kernel can tell.
-            self._agent.run("echo w > /proc/sysrq-trigger", 5)
-            time.sleep(2)
-            text += ("\nit cannot be killed; the kernel's log, with the tasks "
-                     f"that are blocked:\n{self._log.tail(80)}")
+            text += f"\nit cannot be killed; the log:\n{self._log.tail()}\n" \
+                    "and the tasks that are blocked:\n" + self.blocked_tasks()
         elif task.outcome == "silent":
             text += ("\nthe guest itself gives no answer; the last lines of "
                      f"its console:\n{self._log.tail()}")

@@ -76,6 +76,12 @@ class Kernel:
     builtin: bool
     arch: Arch = arches.AMD64
 
+    def has(self, option: str) -> bool:
+        """Tell whether it is built with an option, as "CONFIG_SWAP"."""
+        config = self.build / ".config"
+        return config.exists() and bool(
+            re.search(rf"^{option}=[ym]$", config.read_text(), re.MULTILINE))
+
 
 def find(name):
     """Return the Kernel of that name, got and built first if need be.

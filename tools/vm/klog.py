@@ -74,6 +74,10 @@ class KernelLog:
         """Return all that the console has shown."""
         return self._read(0).decode(errors="replace").replace("\r", "")
 
+    def since(self, start):
+        """Return what it has shown since it had a size of start bytes."""
+        return self._read(start).decode(errors="replace").replace("\r", "")
+
     def tail(self, lines=_TAIL):
         """Return the last lines, indented."""
         found = self.text().strip().splitlines()[-lines:]

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import qemu_dist
+from . import qemu_dist, sysrq
 from .ui import UserError, say
 
 MACHINES = {
@@ -204,6 +204,10 @@ class Slots:
             raise UserError(f"no free slot for disk {disk.id}: {SPARE_PORTS} can "
                             "be added to those that a guest has at its start")
         self._taken[disk.id] = self._free.pop(0)
+        return self.place(disk)
+
+    def place(self, disk):
+        """Return the properties of the place that a disk has taken."""
         return {"bus": f"port{self._taken[disk.id]}"}
 
     def give_back(self, disk):
@@ -226,10 +230,10 @@ def disk_options(disk, slots):
         again = f",reconnect-ms={data['reconnect-ms']}" if disk.reconnect else ""
         options += ["-chardev", f"socket,id={chardev['id']},"
                                 f"path={data['addr']['data']['path']}{again}"]
+    for item in disk.objects():
+        options += ["-object", json_option(item)]
     for node in disk.block_nodes():
         options += ["-blockdev", json_option(node)]
-    for name in disk.iothread_ids():
-        options += ["-object", json_option({"qom-type": "iothread", "id": name})]
     device = disk.device(slots.transport) | slots.take(disk)
     return [*options, "-device", json_option(device)]
 
@@ -266,10 +270,13 @@ def channel_options(transport, agent, qmp, console):
     """Return the guest's serial console, the agent's port, and the monitor.
 
     agent and qmp are file descriptors of connected sockets, console the
-    path of the log.
+    path of the log.  What the host writes to the socket sysrq.SOCKET is the
+    console's input; as long as it is not connected to it, the output goes to the
+    log alone.
     """
-    return ["-chardev", f"file,id=console,path={console},append=on",
-            "-serial", "chardev:console",
+    return ["-chardev", f"socket,id={sysrq.CHARDEV},path={sysrq.SOCKET},server=on,"
+                        f"wait=off,logfile={console},logappend=on",
+            "-serial", f"chardev:{sysrq.CHARDEV}",
             "-chardev", f"socket,id=agent,fd={agent}",
             "-device", f"virtio-serial-{transport}",
             "-device", "virtserialport,chardev=agent,name=vblk.agent",

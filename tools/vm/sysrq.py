@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel's SysRq keys, pressed from the host.
+
+A guest whose tasks hang may have no shell that answers, and an agent that waits for a
+page on the disk that hangs.  A break on the serial console and a key after it is
+handled in the interrupt of the console, so it needs neither.  The guest's kernel
+takes it if it has CONFIG_MAGIC_SYSRQ_SERIAL.
+"""
+
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .klog import KernelLog
+
+# QEMU's id of the console's character device, and the socket that is its input.
+CHARDEV = "console"
+SOCKET = "console.sock"
+# The key of a task's state, and the line that the kernel begins its answer with.
+BLOCKED = ("w", "Show Blocked State")
+LOCKS = ("d", "Show Locks Held")
+
+_ANSWER_SECONDS = 5
+# The answer is complete once the console has said nothing more for so long.
+_QUIET_SECONDS = 1.5
+_MOST_SECONDS = 30
+
+
+def press(key: str, directory: Path, qmp: Callable, log: KernelLog,
+          answer: str) -> str | None:
+    """Press a key and return what the kernel logs; None if it does not answer.
+
+    directory: where the socket is; qmp: runs a QMP command; answer: a text in the
+    first line of the answer.
+    """
+    start = log.size()
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(directory / SOCKET))
+        line.settimeout(0.05)
+        qmp("chardev-send-break", id=CHARDEV)
+        line.sendall(key.encode())
+        limit = time.monotonic() + _ANSWER_SECONDS
+        while answer not in log.since(start) and time.monotonic() < limit:
+            # QEMU waits until it is taken; the log has it as well.
+            with contextlib.suppress(TimeoutError):
+                line.recv(65536)
+    if answer not in log.since(start):
+        return None
+    _await_silence(log)
+    return log.since(start)
+
+
+def _await_silence(log: KernelLog) -> None:
+    limit = time.monotonic() + _MOST_SECONDS
+    size, since = log.size(), time.monotonic()
+    while time.monotonic() < min(limit, since + _QUIET_SECONDS):
+        time.sleep(0.1)
+        if log.size() > size:
+            size, since = log.size(), time.monotonic()
+
+
+# What each blocked task has above what it waits in.
+_WAITING = re.compile(r"^(__)?schedule|^io_schedule|^schedule_timeout|^msleep|"
+                      r"^__wait_for_common|^wait_for_completion|^preempt_schedule")
+_MOST_FRAMES = 6
+
+
+def summary(said: str) -> str:
+    """Return a line for each blocked task: its name, its work, where it waits.
+
+    said: what press() returns for the key BLOCKED.
+    """
+    lines = []
+    for part in re.split(r"^.*?\btask:", said, flags=re.MULTILINE)[1:]:
+        name, _, rest = part.partition(" ")
+        pid = re.search(r"\bpid:(\d+)", rest)
+        work = re.search(r"\bWorkqueue: \S+ (\w+)", rest)
+        frames = [frame for frame in re.findall(r"\] +(\w+)[\w.]*\+0x", rest)
+                  if not _WAITING.search(frame)]
+        lines.append(f"    {name} {pid[1] if pid else '?'}"
+                     + (f" ({work[1]})" if work else "") + ": "
+                     + " < ".join(frames[:_MOST_FRAMES]))
+    return "\n".join(lines) or "    (no task is blocked)"
