@@ -161,12 +161,11 @@ def _extent(guest):
     return own[0], min(address for address, _ in symbols if address > own[-1])
 
 
-def _prepare(guest, targets):
+def aim(guest):
     """Have allocations below the driver fail that are asked to, and no other."""
     start, end = _extent(guest)
     guest.tolerate(_EXPECTED)
     guest.run(f"""set -e
-        head -c 2M /dev/urandom > /run/pattern
         for attr in {_ATTRS}; do
             cd /sys/kernel/debug/$attr
             echo {start:#x} > require-start
@@ -179,7 +178,14 @@ def _prepare(guest, targets):
         echo N > failslab/ignore-gfp-wait
         echo N > fail_page_alloc/ignore-gfp-wait
         echo N > fail_page_alloc/ignore-gfp-highmem
-        echo 0 > fail_page_alloc/min-order
+        echo 0 > fail_page_alloc/min-order""")
+
+
+def _prepare(guest, targets):
+    """Give targets their data, and have a suspend go no further than the devices."""
+    aim(guest)
+    guest.run("""set -e
+        head -c 2M /dev/urandom > /run/pattern
         echo 0 > /sys/power/pm_async
         echo devices > /sys/power/pm_test
         echo 0 > /sys/module/suspend/parameters/pm_test_delay""")

@@ -40,7 +40,8 @@ class Scenario:
     each: how many of them a round takes at most: as many as a guest should serve
         before the next one boots.
     zero: counters that have to stay 0.
-    kernel: the one that it runs on unless told otherwise.
+    kernel: the one that it runs on unless told otherwise; more_kernels: further ones,
+        each of which has figures of its own.
     drivers: those that it makes sense with, "ours" and maybe "stock".
     stock_kernel: the one to run the kernel's own driver on, if another.
     """
@@ -51,8 +52,14 @@ class Scenario:
     each: dict
     zero: tuple = ()
     kernel: str = "7.3-debug"
+    more_kernels: tuple = ()
     drivers: tuple = ("ours",)
     stock_kernel: str = "6.12"
+
+    def kernels(self, driver):
+        """Return the names of the kernels that it runs on with a driver."""
+        return (self.kernel, *self.more_kernels) if driver == "ours" \
+            else (self.stock_kernel,)
 
 
 class Round:

@@ -21,12 +21,13 @@ from vm import cache, host, kernels, ui
 from vm.run import commit
 from vm.ui import UserError, say
 
-from . import allocations, faults, fuzz, migration, mix, power, vanish
+from . import (allocations, faults, fuzz, migration, mix, overlap, power, slow,
+               vanish)
 from .scenario import Round, Scenario, listed
 
 SCENARIOS = (faults.LOST, faults.RESETS, power.SCENARIO, vanish.VANISH,
              migration.MIGRATION, mix.MIX, mix.MIX_DEBIAN, fuzz.SCENARIO,
-             allocations.ALLOCATIONS)
+             allocations.ALLOCATIONS, overlap.OVERLAP, slow.SLOW)
 
 _OUT = Path(__file__).resolve().parents[2] / "build/soak/record.json"
 # What a round on record has, and what is made of it here.
@@ -203,14 +204,12 @@ def choose(only, driver, kernel):
     """Return the jobs that ONLY=, DRIVER= and KERNEL= ask for."""
     if driver not in ("ours", "stock"):
         raise UserError(f"DRIVER is {driver!r}; it is ours or stock")
-    jobs = {scenario.name: Job(scenario, driver, kernel or (
-        scenario.kernel if driver == "ours" else scenario.stock_kernel))
-        for scenario in SCENARIOS if driver in scenario.drivers}
-    if not only:
-        return list(jobs.values())
+    jobs = {scenario.name: [Job(scenario, driver, name) for name in
+                            ((kernel,) if kernel else scenario.kernels(driver))]
+            for scenario in SCENARIOS if driver in scenario.drivers}
     # By name, for each is played once, however often it is named.
     chosen = {}
-    for name in map(str.strip, only.split(",")):
+    for name in map(str.strip, only.split(",")) if only else jobs:
         if name not in jobs and name in [scenario.name for scenario in SCENARIOS]:
             raise UserError(f"{name} is not for the kernel's own driver; what "
                             f"DRIVER={driver} is for is {', '.join(jobs)}")
@@ -218,7 +217,7 @@ def choose(only, driver, kernel):
             raise UserError(f"no scenario {name!r}; ONLY is one or more, with commas "
                             f"between, of {', '.join(jobs)}")
         chosen[name] = jobs[name]
-    return list(chosen.values())
+    return [job for found in chosen.values() for job in found]
 
 
 def main():
@@ -226,9 +225,12 @@ def main():
     jobs = choose(os.environ.get("ONLY"), os.environ.get("DRIVER") or "ours",
                   os.environ.get("KERNEL"))
     if seed := ui.number("SEED"):
-        if len(jobs) != 1:
+        if len({job.scenario.name for job in jobs}) > 1:
             raise UserError(f"SEED={seed} is of a round of one scenario; say of which, "
                             "as in ONLY=lost")
+        if len(jobs) > 1:
+            raise UserError(f"SEED={seed} is of a round on one kernel; say KERNEL= one "
+                            f"of {', '.join(job.kernel for job in jobs)}")
         return _play_again(jobs[0], seed)
     path = Path(os.environ.get("RECORD") or _OUT)
     record = Record(path)

@@ -11,7 +11,7 @@ PAGE = 4096
 
 # The pages of a file in /dev/shm, made in such an order that neighbours in the
 # file are no neighbours in memory.
-_SCATTER = """
+SCATTER = """
 open my $file, "+>", $ARGV[0] or die $!;
 for my $first (0 .. 7) {
     for (my $page = $first; $page < $ARGV[1]; $page += 8) {
@@ -28,7 +28,7 @@ def memory(guest, bytes):
 
     bytes: what its requests take together, iodepth times bs.
     """
-    guest.put(_SCATTER.encode(), "/tmp/scatter")
+    guest.put(SCATTER.encode(), "/tmp/scatter")
     # fio adds a page, and rounds.
     file = guest.run("file=$(mktemp /dev/shm/fioXXXXXX) && perl /tmp/scatter "
                      f"$file {bytes // PAGE + 2} && echo $file").output.strip()

@@ -2,6 +2,7 @@
 """One disk of a guest: what is behind it, and the device in front."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Disk:
     latency_ns, read_zeroes: of the null backend.
     reconnect: have QEMU (9.2 or newer) look for a "vhost-user" server that has
         gone until it is back.
+    iops: how many requests it completes in a second at most; None is no limit, and
+        Guest.limit_disk() is for a disk that has one.
     filters: block nodes, as for -blockdev, that stand between device and
         backend, the nearest to the backend first.
     properties: any property of QEMU's virtio-blk device, with underscores:
@@ -52,8 +55,8 @@ class Disk:
 
     def __init__(self, id, backend="null", size=GIB, *, path=None, node=None,
                  queues=None, legacy=False, iothreads=0, latency_ns=0,
-                 read_zeroes=False, read_only=False, reconnect=False, filters=(),
-                 **properties):
+                 read_zeroes=False, read_only=False, reconnect=False, iops=None,
+                 filters=(), **properties):
         if backend not in BACKENDS:
             raise UserError(f"disk {id}: no backend {backend!r}; there are "
                             + ", ".join(BACKENDS))
@@ -69,6 +72,7 @@ class Disk:
         self.read_zeroes = read_zeroes
         self.read_only = read_only
         self.reconnect = reconnect
+        self.iops = iops
         self.filters = list(filters)
         self.properties = properties
         self._file = None
@@ -153,6 +157,15 @@ class Disk:
         process.end(self._server)
         self._server = None
 
+    def stop_server(self):
+        """Have what serves it do nothing until continue_server()."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def continue_server(self):
+        """Have what serves it go on, if it was stopped."""
+        if self._server:
+            self._server.send_signal(signal.SIGCONT)
+
     def restart_server(self):
         """Start it again, at the same address."""
         self._start_server(self._address.parent)
@@ -171,7 +184,9 @@ class Disk:
         """Return the nodes for -blockdev or blockdev-add, the lowest first."""
         if self.backend == "vhost-user":
             return []
-        nodes = [self._backend_node(), *self.filters]
+        limit = [] if self.iops is None else [
+            {"driver": "throttle", "throttle-group": self.limit_id}]
+        nodes = [self._backend_node(), *limit, *self.filters]
         for number, node in enumerate(nodes):
             last = number == len(nodes) - 1
             node = nodes[number] = {
@@ -194,6 +209,19 @@ class Disk:
                     "server": {"type": "unix", "path": str(self._address)}}
         return {**node, "driver": "qcow2" if self.backend == "qcow2" else "raw",
                 "file": {"driver": "file", "filename": str(self._file)}}
+
+    @property
+    def limit_id(self):
+        """The name of the object that limits it, if it has iops."""
+        return f"{self.id}-limit"
+
+    def objects(self):
+        """Return the objects for -object or object-add that it needs."""
+        limit = [] if self.iops is None else [
+            {"qom-type": "throttle-group", "id": self.limit_id,
+             "limits": {"iops-total": self.iops}}]
+        return limit + [{"qom-type": "iothread", "id": name}
+                        for name in self.iothread_ids()]
 
     def iothread_ids(self):
         """Return the names of the disk's own threads in QEMU."""

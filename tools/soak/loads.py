@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Verified I/O on a disk that things happen to.
+
+A disk, in MiB: a partition for the writers' marks, one for their records, one for
+swap.  The first 64 MiB behind the table are fio's, which uses the whole disk.
+"""
+
+import re
+
+import fio
+from vm.disk import Disk
+from vm.guest import Guest
+from vm.ui import say
+
+from .events import MIB, PLACE
+from .power import writer
+from .scenario import Round
+
+SIZE_MIB = 192
+_MARKS, _RECORDS, _SAMPLE, _SWAP, _END = 65, 66, 75, 80, 144
+_RUN_SECONDS = 20
+_IOPS = 300
+# The limit for it on a busy host.
+_LIMIT = 600
+_SECTORS = MIB // 512
+
+
+def disk(id: str, queues: int, **properties) -> Disk:
+    """Return a disk whose ring fills up when requests have many segments.
+
+    It is slow, so that requests are in flight at all times.
+    """
+    return Disk(id, "ram", SIZE_MIB * MIB, queues=queues, queue_size=64,
+                indirect_desc=False, iops=_IOPS, **properties)
+
+
+def prepare(guest: Guest, id: str) -> None:
+    """Make a disk's partitions and its sample."""
+    name = guest.dev(id)
+    guest.run(f"""set -e
+        sfdisk -q --no-tell-kernel /dev/{name} << end
+label: dos
+start={_MARKS * _SECTORS}, size={_SECTORS}
+start={_RECORDS * _SECTORS}, size={8 * _SECTORS}
+start={_SWAP * _SECTORS}, size={(_END - _SWAP) * _SECTORS}
+end
+        blockdev --rereadpt /dev/{name}
+        [ -e {PLACE}/sample ] || head -c {MIB} /dev/urandom > {PLACE}/sample
+        dd if={PLACE}/sample of=/dev/{name} bs=1M seek={_SAMPLE} oflag=direct \\
+            conv=notrunc,fsync status=none""")
+
+
+class Verified:
+    """fio, which is started again whenever it has ended.
+
+    It asks nothing of the guest, which may sleep.
+    """
+
+    def __init__(self, guest: Guest, id: str, round: Round):
+        self._guest = guest
+        self._path = f"/dev/{guest.dev(id)}"
+        self._round = round
+        self._start()
+
+    def _start(self) -> None:
+        self._run = fio.start(
+            self._guest, self._path, timeout=_LIMIT, rw="randrw", bs="4k",
+            numjobs=4, iodepth=8, offset="1m", offset_increment="16m", size="1m",
+            verify="crc32c", time_based=1, runtime=_RUN_SECONDS)
+
+    def attend(self) -> None:
+        """Start it again if it has ended; raise FioError if it has found errors."""
+        if not self._run.running:
+            self._count()
+            self._start()
+
+    def stop(self) -> None:
+        """Let it end, and verify all that it wrote."""
+        self._count()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._run.running
+
+    def _count(self) -> None:
+        try:
+            self._round.add("verified I/Os", fio.ios(self._run.wait()))
+        except fio.FioError as error:
+            error.add_note("The log:\n" + "\n".join(
+                f"    {line}" for line in self._guest.log().splitlines()[-40:]))
+            raise
+
+
+class Records:
+    """Writers on a disk that comes and goes, whose records are looked for."""
+
+    def __init__(self, guest: Guest, id: str, round: Round):
+        self._round = round
+        self._job = guest.start(
+            f"exec bash {PLACE}/events.sh load {id} {round.random.randrange(1 << 30)}",
+            timeout=None)
+
+    def attend(self) -> None:
+        """It needs no help."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended, which it does when loops are to end."""
+        return self._job.running
+
+    def stop(self) -> None:
+        """Wait for its end, and count what is there and what is lost."""
+        said = self._job.wait().output
+        for sectors, lost in re.findall(r"^checked (\d+) lost (\d+)$", said,
+                                        re.MULTILINE):
+            self._round.add("sectors of records checked", int(sectors))
+            self._round.add("sectors of records lost", int(lost))
+        if told := re.findall(r"^writer .*", said, re.MULTILINE):
+            say("\n".join(told))
+
+
+def install(guest: Guest) -> None:
+    """Give a guest what the loads take."""
+    guest.put(writer(guest.arch), f"{PLACE}/writer")

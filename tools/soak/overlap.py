@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Two events at the same time, each pair of those that there are, under verified I/O.
+
+A guest has two disks: four CPUs share the one queue of the first, and the second has
+a queue for each.  For each pair of events (events.py) two loops run on each disk, with
+pauses left to chance, until runs of one have overlapped runs of the other often
+enough on both disks.  A run counts if it did what it is there for.
+
+fio verifies what it writes meanwhile.  Where one of the two takes the disk away, the
+I/O has errors, as it must; writers then note which records were acknowledged, and
+look for them when the disk is back.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import full_ring
+from vm.errors import GuestError
+from vm.guest import Guest
+from vm.ui import say
+
+from . import allocations, events, faults, loads
+from .events import PLACE, Event, Loop
+from .scenario import Round, Scenario
+from .watchdog import Watchdog, hang, ios, watched
+
+_POLL_SECONDS = 0.05
+# A pair that has not met by then is given up, by the guest's clock.
+_PAIR_SECONDS = 120
+# Until no disk is let go of that was just plugged in.
+_SETTLE_SECONDS = 3
+# In one go; a round goes once through all pairs.
+TIMES = 2
+DISKS = ("shared", "spread")
+
+Pair = tuple[Event, Event]
+
+
+def _disks() -> list:
+    return [loads.disk("shared", 1), loads.disk("spread", 4, iothreads=1)]
+
+
+def _prepare(guest: Guest) -> None:
+    """Give a guest what the events take."""
+    guest.run(f"mkdir -p {PLACE}; modprobe -qa mq-deadline kyber-iosched bfq; true")
+    guest.put(Path(__file__).with_name("events.sh"), f"{PLACE}/events.sh")
+    guest.put(full_ring.SCATTER.encode(), f"{PLACE}/scatter")
+    loads.install(guest)
+    for id in DISKS:
+        guest.put(f"{guest.slot(id)}\n".encode(), f"{PLACE}/{id}")
+        loads.prepare(guest, id)
+    if any(event.faults and event.possible(guest.kernel.release)
+           for event in events.EVENTS):
+        allocations.aim(guest)
+
+
+class _Meeting:
+    """A pair of events that is to meet."""
+
+    def __init__(self, guest: Guest, pair: Pair, round: Round,
+                 running: Sequence):
+        self._guest = guest
+        self._pair = pair
+        self._loads = running
+        self._watchdog = Watchdog(guest)
+        for id in DISKS:
+            self._watchdog.watch(f"I/O of {id}", partial(ios, guest, id))
+        self._loops = {}
+        for event, partner in (pair, pair[::-1]):
+            for id in DISKS[:1] if event.one else DISKS:
+                loop = Loop(guest, event, id, partner, round.random.randrange(1 << 15))
+                self._loops[event, id] = loop
+                self._watchdog.watch(
+                    event.name if event.one else f"{event.name} of {id}",
+                    partial(getattr, loop, "lines"))
+
+    def _met(self, id: str) -> int:
+        """Return how often the two have met on a disk."""
+        first, second = (self._loops[event, DISKS[0] if event.one else id].met
+                         for event in self._pair)
+        return events.meetings(first, second)
+
+    def met(self) -> int:
+        """Return how often they have met on each disk."""
+        return min(map(self._met, DISKS))
+
+    def until(self, done) -> None:
+        """Attend to all that goes on until done() or there has been enough time."""
+        limit = self._watchdog.clock() + _PAIR_SECONDS
+        while not done() and self._watchdog.clock() < limit:
+            self._guest.pump()
+            for loop in self._loops.values():
+                loop.attend()
+            for load in self._loads:
+                load.attend()
+            self._watchdog.look()
+            time.sleep(_POLL_SECONDS)
+
+    def end(self) -> None:
+        """Have the loops end, and wait until they have."""
+        self._guest.start(f"touch {PLACE}/stop")
+        self.until(lambda: not any(loop.running for loop in self._loops.values()))
+        if "unplug" in (event.name for event in self._pair):
+            settled = self._watchdog.clock() + _SETTLE_SECONDS
+            self.until(lambda: self._watchdog.clock() > settled)
+        if late := [f"{event.name} of {id}" for (event, id), loop
+                    in self._loops.items() if loop.running]:
+            raise hang(self._guest, f"did not end: {', '.join(late)}")
+
+    def missed(self) -> str:
+        """Return how many runs of each loop there were, and were for nothing."""
+        return ", ".join(f"{event.name} of {id}: {len(loop.met)} runs and "
+                         f"{loop.missed} for nothing"
+                         for (event, id), loop in self._loops.items())
+
+
+def _swap(guest: Guest, pair: Pair, how: str) -> None:
+    """Turn swap on the disks on or off, if an event needs it and the kernel has it."""
+    if "memory" in (event.name for event in pair) and guest.kernel.has("CONFIG_SWAP"):
+        for id in DISKS:
+            swap = f"/dev/{guest.dev(id)}3"
+            guest.run(f"mkswap {swap} && swapon {swap}" if how == "on"
+                      else f"swapoff {swap}", timeout=300)
+
+
+def _meet(guest: Guest, pair: Pair, round: Round, times: int,
+          running: Sequence) -> None:
+    """Have a pair meet so many times; count how often it did."""
+    guest.run(f"rm -f {PLACE}/stop")
+    _swap(guest, pair, "on")
+    meeting = _Meeting(guest, pair, round, running)
+    meeting.until(lambda: meeting.met() >= times)
+    meeting.end()
+    if meeting.met() < times:
+        say(f"  {events.title(pair)} met {meeting.met()} times in {_PAIR_SECONDS} s: "
+            f"{meeting.missed()}")
+    round.add(events.title(pair), min(meeting.met(), times))
+    round.add("pairs overlapped", min(meeting.met(), times))
+
+
+def _tidy(guest: Guest, pair: Pair, round: Round) -> None:
+    """See that all is well after a pair has met."""
+    said = guest.run(f"bash {PLACE}/events.sh tidy {' '.join(DISKS)}; "
+                     "cat /sys/devices/system/cpu/offline").output.splitlines()
+    for id, state, same in map(str.split, said[:len(DISKS)]):
+        if state != "live":
+            raise GuestError(f"{id} is {state} after {events.title(pair)}; the log:\n"
+                             + "\n".join(guest.log().splitlines()[-40:]))
+        round.add("samples wrong", int(same != "same"))
+    if offline := said[-1].strip():
+        raise GuestError(f"CPUs {offline} are offline after {events.title(pair)}")
+    _swap(guest, pair, "off")
+
+
+def _quiet(guest: Guest, round: Round) -> None:
+    """Count what has been recovered from, where there was nothing to recover from."""
+    for name in ("timeouts", "lost_interrupts"):
+        round.add(f"unexpected {name.replace('_', ' ')}",
+                  sum(faults.counter(guest, id, name) for id in DISKS))
+
+
+def _with_disks(guest: Guest, pairs: Iterable[Pair], round: Round,
+                times: int) -> None:
+    """Have pairs meet that leave the disks where they are."""
+    running = [loads.Verified(guest, id, round) for id in DISKS]
+    for pair in pairs:
+        with watched(guest):
+            _meet(guest, pair, round, times, running)
+            _tidy(guest, pair, round)
+    with watched(guest):
+        for load in running:
+            load.stop()
+
+
+def _without_disks(guest: Guest, pairs: Iterable[Pair], round: Round,
+                   times: int) -> None:
+    """Have pairs meet of which one takes the disks away."""
+    for pair in pairs:
+        with watched(guest):
+            running = [loads.Records(guest, id, round) for id in DISKS]
+            _meet(guest, pair, round, times, running)
+            for load in running:
+                load.stop()
+            _tidy(guest, pair, round)
+
+
+def sweep(guest: Guest, pairs: list[Pair], round: Round, times: int) -> None:
+    """Have each pair meet so many times, in an order left to chance.
+
+    First those after which no request may have timed out.
+    """
+    pairs = round.random.sample(pairs, len(pairs))
+    lasting = [pair for pair in pairs if not any(event.removes for event in pair)]
+    plain = [pair for pair in lasting if not any(event.faults for event in pair)]
+    if plain:
+        _with_disks(guest, plain, round, times)
+        _quiet(guest, round)
+    if faulty := [pair for pair in lasting if pair not in plain]:
+        _with_disks(guest, faulty, round, times)
+    _without_disks(guest, [pair for pair in pairs if pair not in lasting], round,
+                   times)
+
+
+def run(round: Round, pairs: list[Pair] | None = None) -> None:
+    """Boot a guest and have pairs of events meet, all that can unless told which."""
+    with Guest(round.kernel, driver=round.driver, disks=_disks(),
+               memory=384 if round.kernel.name.endswith("debug") else 256,
+               parallel=False) as guest:
+        _prepare(guest)
+        chosen = events.pairs(guest.kernel.release) if pairs is None else pairs
+        while round.wants("sweeps"):
+            sweep(guest, chosen, round, TIMES)
+            round.add("sweeps")
+        round.add("times each pair",
+                  min(round.counts[events.title(pair)] for pair in chosen))
+
+
+OVERLAP = Scenario(
+    "overlap", "Each pair of events that can meet does, under verified I/O.", run,
+    goals={"times each pair": 20}, each={"sweeps": 1},
+    zero=("samples wrong", "sectors of records lost", "unexpected timeouts",
+          "unexpected lost interrupts"), more_kernels=("6.12", "6.1"))

@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Devices that are slow and healthy: whatever waits for them waits long enough.
+
+A device completes 1, 10, 100 or 1000 requests a second, or none for half a minute, or
+one of its queues takes three seconds for each.  Meanwhile the disk is removed with
+dirty pages in memory, the guest sleeps, the device is reset, gets another size,
+is flushed and is probed.  Nothing that the device would have completed may fail.
+
+- A disk of QEMU's has a throttle group (vm.disk.Disk).
+- For a stall the server of a vhost-user disk is stopped, and goes on half a minute
+  later.  QEMU itself is no device that stalls: it lets all requests of all disks
+  through when any device is reset.  Such a disk cannot be resized.
+- One slow queue is vblksim's, a process in the guest.  It is frozen while the guest
+  sleeps, so no suspend waits for it.
+"""
+
+import contextlib
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import fio
+import vblksim
+from vblksim import Sim
+from vm import process
+from vm.disk import Disk
+from vm.errors import GuestError
+from vm.guest import Guest, Job
+
+from . import faults
+from .events import MIB
+from .scenario import Round, Scenario
+from .watchdog import watched
+
+_SIZE_MIB = 64
+_QUEUES = 4
+_BLOCK = 4096
+_STALL_SECONDS = 30
+_DELAY_MS = 3000
+# Until all that uses the device waits for it.
+_ARM_SECONDS = 2
+_LOAD_SECONDS = 8
+# How long an operation may take on a busy host: far longer than the device does.
+_LIMIT = 400
+_DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
+# Pages are written here, every other one, so that each is a request.
+_PAGES_MIB = 16
+_PLACE = "/run/slow"
+
+# Leaves dirty pages in memory: the last one to close a disk would write them back.
+_DIRTY = r"""
+open my $disk, "+<", $ARGV[0] or die $!;
+for my $page (0 .. $ARGV[1] - 1) {
+    sysseek $disk, $ARGV[2] + 8192 * $page, 0;
+    syswrite $disk, sprintf("%-4096s", "$ARGV[3] $page") or die $!;
+}
+$| = 1;
+print "dirty\n";
+sleep;
+"""
+_COUNT = r"""
+open my $disk, "<", $ARGV[0] or die $!;
+my $lost = 0;
+for my $page (0 .. $ARGV[1] - 1) {
+    sysseek $disk, $ARGV[2] + 8192 * $page, 0;
+    sysread $disk, my $found, 4096;
+    $lost++ if $found ne sprintf("%-4096s", "$ARGV[3] $page");
+}
+print "$lost\n";
+"""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a device is.
+
+    iops: requests that it completes in a second; 0: it is slow in another way.
+    pages: dirty ones at its removal, which then takes some 10 seconds or more.
+    """
+    name: str
+    iops: int
+    pages: int
+
+
+RATES = (Pace("1 a second", 1, 10), Pace("10 a second", 10, 100),
+         Pace("100 a second", 100, 2048), Pace("1000 a second", 1000, 2048))
+STALLED = Pace("stalled", 0, 2048)
+ONE_QUEUE = Pace("one slow queue", 0, 20)
+
+
+class Slow(ABC):
+    """A disk whose device can be slow."""
+
+    def __init__(self, guest: Guest):
+        self.guest = guest
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name in the guest, as "vda"."""
+
+    @abstractmethod
+    def slow_down(self, pace: Pace) -> None:
+        """Have the device be slow from now on."""
+
+    @abstractmethod
+    def speed_up(self) -> None:
+        """Have the device be quick again."""
+
+    @abstractmethod
+    def resize(self, mib: int) -> None:
+        """Give the device another size."""
+
+    @property
+    def device(self) -> str:
+        """The virtio device, as "virtio2"."""
+        return self.guest.run("basename $(readlink -f /sys/block/"
+                              f"{self.name}/device)").output.strip()
+
+
+class Throttled(Slow):
+    """A disk of QEMU's with a limit."""
+
+    def __init__(self, guest: Guest, id: str):
+        super().__init__(guest)
+        self._id = id
+
+    @property
+    def name(self) -> str:
+        return self.guest.dev(self._id)
+
+    def slow_down(self, pace: Pace) -> None:
+        self.guest.limit_disk(self._id, iops=pace.iops)
+
+    def speed_up(self) -> None:
+        self.guest.limit_disk(self._id)
+
+    def resize(self, mib: int) -> None:
+        self.guest.resize_disk(self._id, mib * MIB)
+
+
+class Stopped(Slow):
+    """A disk of a vhost-user server that stops for a while."""
+
+    def __init__(self, guest: Guest, id: str):
+        super().__init__(guest)
+        self._id = id
+        self._timer: threading.Timer | None = None
+
+    @property
+    def name(self) -> str:
+        return self.guest.dev(self._id)
+
+    def slow_down(self, pace: Pace) -> None:
+        disk = self.guest.disks[self._id]
+        disk.stop_server()
+        self._timer = threading.Timer(_STALL_SECONDS, disk.continue_server)
+        self._timer.start()
+
+    def speed_up(self) -> None:
+        self._timer.cancel()
+        self.guest.disks[self._id].continue_server()
+
+    def resize(self, mib: int) -> None:
+        raise NotImplementedError("its size is that of its file")
+
+
+class Simulated(Slow):
+    """A disk of vblksim's with a slow queue."""
+
+    def __init__(self, guest: Guest, sim: Sim):
+        super().__init__(guest)
+        self._sim = sim
+
+    @property
+    def name(self) -> str:
+        return self._sim.disk()
+
+    def slow_down(self, pace: Pace) -> None:
+        self._sim.ctl(f"script 'on queue=0: delay {_DELAY_MS}ms'")
+
+    def speed_up(self) -> None:
+        self._sim.ctl("script clear")
+
+    def resize(self, mib: int) -> None:
+        self._sim.ctl(f"resize {mib}M")
+
+
+# What is done to a slow disk
+
+@contextlib.contextmanager
+def _load(disk: Slow, pace: Pace, round: Round) -> Iterator[None]:
+    """Have all CPUs use the disk, which is slow, while the block runs.
+
+    Nothing of that may fail.  fio's tasks sleep while they wait for the device, so
+    that they can be frozen.
+    """
+    run = fio.start(disk.guest, f"/dev/{disk.name}", timeout=_LIMIT, rw="randrw",
+                    bs=_BLOCK, numjobs=4, iodepth=2, size="256k",
+                    offset_increment="1m", verify="crc32c", time_based=1,
+                    runtime=_LOAD_SECONDS, cpus_allowed="0-3",
+                    cpus_allowed_policy="split")
+    run.wait_for_io(disk.name, 20)
+    disk.slow_down(pace)
+    disk.guest.run(f"sleep {_ARM_SECONDS}")
+    yield
+    disk.speed_up()
+    try:
+        round.add("verified I/Os", fio.ios(run.wait()))
+    except fio.FioError:
+        round.add("I/O errors")
+        raise
+
+
+def _run_slow(disk: Slow, pace: Pace, script: str) -> None:
+    """Run a script whose own I/O waits for the device, on the CPU of the first queue."""
+    disk.slow_down(pace)
+    disk.guest.run(f"taskset -cp 0 $$ > /dev/null; {script}", _LIMIT)
+    disk.speed_up()
+
+
+def _dirty(disk: Slow, pages: int, seed: int) -> Job:
+    """Return a job that has written pages, which are in memory alone."""
+    guest = disk.guest
+    guest.run(f"echo 0 > /sys/block/{disk.name}/queue/wbt_lat_usec; true")
+    job = guest.start(f"exec perl {_PLACE}/dirty /dev/{disk.name} {pages} "
+                      f"{_PAGES_MIB * MIB} {seed}", timeout=None)
+    if not process.wait_for(lambda: "dirty" in job.output or not job.running, 60):
+        raise GuestError("the pages were not written within 60 s")
+    return job
+
+
+def _remove(disk: Slow, pace: Pace, round: Round) -> None:
+    """Remove a disk with dirty pages; all of them have to reach the device."""
+    guest, device = disk.guest, disk.device
+    seed = round.random.randrange(1 << 30)
+    job = _dirty(disk, pace.pages, seed)
+    _run_slow(disk, pace, f"echo {device} > {_DRIVER}/unbind")
+    job.kill()
+    guest.run(f"echo {device} > {_DRIVER}/bind", timeout=120)
+    lost = guest.run(f"perl {_PLACE}/count /dev/{disk.name} {pace.pages} "
+                     f"{_PAGES_MIB * MIB} {seed}").output
+    round.add("pages", pace.pages)
+    round.add("pages lost", int(lost))
+
+
+def _probe(disk: Slow, pace: Pace, _round: Round) -> None:
+    """Probe a disk, whose partition table is read then."""
+    device = disk.device
+    disk.guest.run(f"echo {device} > {_DRIVER}/unbind", timeout=120)
+    _run_slow(disk, pace, f"echo {device} > {_DRIVER}/bind")
+
+
+def _flush(disk: Slow, pace: Pace, _round: Round) -> None:
+    """Write pages and wait until they are safe."""
+    _run_slow(disk, pace, "for n in 0 2 4 6 8; do "
+              f"dd if=/dev/urandom of=/dev/{disk.name} bs={_BLOCK} count=1 "
+              f"seek=$(({48 * MIB // _BLOCK} + n)) conv=notrunc,fsync status=none "
+              "|| exit; done")
+
+
+def _reset(disk: Slow, pace: Pace, round: Round) -> None:
+    """Have the administrator reset the device."""
+    with _load(disk, pace, round):
+        disk.guest.run(f"echo 1 > /sys/block/{disk.name}/recovery/reset", _LIMIT)
+
+
+def _reset_function(disk: Slow, pace: Pace, round: Round) -> None:
+    """Reset the PCI function."""
+    with _load(disk, pace, round):
+        disk.guest.run(f"echo 1 > $(readlink -f /sys/block/{disk.name}/device/..)"
+                       "/reset", _LIMIT)
+
+
+def _suspend(disk: Slow, pace: Pace, round: Round) -> None:
+    """Have the guest sleep."""
+    with _load(disk, pace, round):
+        disk.guest.suspend(limit=_LIMIT)
+
+
+def _resize(disk: Slow, pace: Pace, round: Round) -> None:
+    """Make the disk larger, and as large as it was."""
+    size = f"/sys/block/{disk.name}/size"
+    with _load(disk, pace, round):
+        for mib in (_SIZE_MIB + 8, _SIZE_MIB):
+            disk.resize(mib)
+            if not process.wait_for(
+                    lambda: int(disk.guest.sysfs(size)) == mib * 2048, _LIMIT):
+                raise GuestError(f"the disk was resized to {mib} MiB and has "
+                                 f"{disk.guest.sysfs(size)} sectors")
+
+
+OPERATIONS: dict[str, Callable[[Slow, Pace, Round], None]] = {
+    "removal": _remove, "probe": _probe, "flush": _flush, "reset": _reset,
+    "function reset": _reset_function, "suspend": _suspend, "resize": _resize}
+
+
+def operations(release: str) -> list[str]:
+    """Return the names of what can be done on a kernel."""
+    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
+    return [name for name in OPERATIONS
+            if name != "function reset" or version >= (6, 14)]
+
+
+# The scenario
+
+def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
+    """Do something to a slow disk, and see that all is well afterwards."""
+    guest = disk.guest
+    start = guest.log_size()
+    with watched(guest):
+        OPERATIONS[name](disk, pace, round)
+        if not process.wait_for(lambda: guest.sysfs(
+                f"/sys/block/{disk.name}/state") == "live", 60):
+            raise GuestError(f"the disk is {guest.sysfs(f'/sys/block/{disk.name}/state')} "
+                             f"after {name}, {pace.name}")
+    said = re.findall(r"I/O error,? (?:on )?dev vd", guest.log_since(start))
+    round.add("I/O errors", len(said))
+    round.add("operations")
+    round.add(f"{name}, {pace.name}")
+    if round.counts["I/O errors"] or round.counts["pages lost"]:
+        raise GuestError(f"after {name}, {pace.name}: {round.counts['I/O errors']} "
+                         f"I/O errors, {round.counts['pages lost']} pages lost; the "
+                         f"log:\n{guest.log_since(start)[-3000:]}")
+
+
+def _prepare(guest: Guest) -> None:
+    guest.run(f"mkdir -p {_PLACE}")
+    guest.put(_DIRTY.encode(), f"{_PLACE}/dirty")
+    guest.put(_COUNT.encode(), f"{_PLACE}/count")
+
+
+def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
+         disk: Disk) -> None:
+    """Do things to a disk at several paces, in an order left to chance.
+
+    slow(guest, id): returns what makes the disk slow.
+    """
+    with Guest(round.kernel, driver=round.driver, disks=[disk], memory=512,
+               parallel=False) as guest:
+        _prepare(guest)
+        for pace, name in round.random.sample(cases, len(cases)):
+            _do(slow(guest, disk.id), pace, name, round)
+
+
+def throttled(round: Round, names: list[str], rates: tuple = RATES) -> None:
+    """Do things to a disk that is limited, at several rates."""
+    play(round, [(pace, name) for pace in rates for name in names], Throttled,
+         Disk("slow", "ram", _SIZE_MIB * MIB, queues=_QUEUES, iops=1000))
+
+
+def stalled(round: Round, names: list[str]) -> None:
+    """Do things to a disk that does nothing for a while."""
+    play(round, [(STALLED, name) for name in names if name != "resize"], Stopped,
+         Disk("slow", "vhost-user", _SIZE_MIB * MIB, queues=_QUEUES))
+
+
+def one_queue(round: Round, names: list[str]) -> None:
+    """Do things to a disk of which one queue is slow."""
+    names = [name for name in names if name not in ("suspend", "function reset")]
+    with Guest(round.kernel, driver=round.driver, memory=512,
+               parallel=False) as guest:
+        _prepare(guest)
+        vblksim.prepare(guest)
+        with Sim(guest, "slow", ours=round.driver == "ours", queues=_QUEUES,
+                 capacity=f"{_SIZE_MIB}M") as sim:
+            slow = Simulated(guest, sim)
+            for name in round.random.sample(names, len(names)):
+                _do(slow, ONE_QUEUE, name, round)
+
+
+def run(round: Round) -> None:
+    """Do everything at each pace once."""
+    names = operations(round.kernel.release)
+    while round.wants("turns"):
+        throttled(round, names)
+        stalled(round, names)
+        if round.kernel.has("CONFIG_VDPA_USER"):
+            one_queue(round, names)
+        round.add("turns")
+
+
+SLOW = Scenario(
+    "slow", "Slow devices are removed, reset, resized..., and nothing fails.", run,
+    goals={"turns": 5}, each={"turns": 1}, zero=("I/O errors", "pages lost"),
+    more_kernels=("6.12", "6.1"))

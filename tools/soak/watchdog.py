@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Whether a guest still gets on, as seen from outside of it.
+
+What goes on in the guest is given as numbers that grow: lines of loops, I/Os that
+QEMU has done for a disk.  One that stands still for a minute of the guest's time is a
+hang.  The report names all that stand still, and who waits for whom.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from vm import sysrq
+from vm.errors import CommandTimeout, GuestError, GuestSplat
+from vm.guest import Guest
+
+SECONDS = 60
+
+
+class Hang(GuestError):
+    """Something in the guest stands still."""
+
+
+def hang(guest: Guest, what: str) -> Hang:
+    """Return an exception that says what hangs, and what waits for what."""
+    log = guest.log()
+    said = guest.blocked_tasks()
+    return Hang(f"{what}\nblocked tasks, each with what it waits in first:\n"
+                f"{sysrq.summary(said)}\nthe log before that:\n"
+                + "\n".join(f"    {line}" for line in log.splitlines()[-60:])
+                + f"\nblocked tasks:\n{said}")
+
+
+@contextmanager
+def watched(guest: Guest) -> Iterator[None]:
+    """Raise Hang for a command that does not end, or a task that has hung."""
+    try:
+        yield
+    except CommandTimeout as error:
+        raise hang(guest, str(error)) from error
+    except GuestSplat as error:
+        if "blocked for more than" in str(error):
+            raise hang(guest, str(error)) from error
+        raise
+
+
+def ios(guest: Guest, id: str) -> int | None:
+    """Return how many I/Os QEMU has done for a disk; None while it is unplugged."""
+    for found in guest.qmp("query-blockstats"):
+        if found.get("node-name") == id:
+            stats = found["stats"]
+            return sum(stats[f"{way}_operations"] for way in ("rd", "wr", "flush"))
+    return None
+
+
+@dataclass
+class Watchdog:
+    """Watches numbers of one guest.
+
+    seconds: for how long of the guest's time one may stand still.
+    """
+    guest: Guest
+    seconds: float = SECONDS
+    _numbers: dict[str, Callable] = field(default_factory=dict)
+    _seen: dict[str, tuple] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = self.guest.clock()
+
+    def watch(self, name: str, number: Callable) -> None:
+        """Watch what number() returns, from now on."""
+        self._numbers[name] = number
+        self._seen[name] = number(), self.clock()
+
+    def forget(self, *names: str) -> None:
+        """Watch some no longer."""
+        for name in names:
+            del self._numbers[name], self._seen[name]
+
+    def look(self) -> None:
+        """Raise Hang if one of them has stood still for too long."""
+        now = self.clock()
+        for name, number in self._numbers.items():
+            value = number()
+            if value != self._seen[name][0]:
+                self._seen[name] = value, now
+        if any(now - since > self.seconds for _, since in self._seen.values()):
+            raise hang(self.guest, "no progress: " + ", ".join(
+                f"{name} for {now - since:.0f} s"
+                for name, (_, since) in self._seen.items()
+                if now - since > self.seconds / 2))
