@@ -193,8 +193,13 @@ def unplug(guest, round, uses):
         round.add("unplugged")
 
 
-# The control register of a slot: its power controller, and its power indicator.
-_POWER = "CAP_EXP+18.w={}:0700"
+def slot_power(guest, port, on):
+    """Switch the power of a slot, by its root port's PCI address.
+
+    In the control register of the slot: its power controller and its power
+    indicator.
+    """
+    guest.run(f"setpci -s {port} CAP_EXP+18.w={'0' if on else '0700'}:0700")
 
 
 def pull(guest, round, uses):
@@ -207,15 +212,15 @@ def pull(guest, round, uses):
 
     def way():
         # The driver is left with a device that is not there for a while.
-        guest.run(f"setpci -s {port} {_POWER.format('0700')}; "
-                  f"sleep {round.random.choice((0, 0.5))}")
+        slot_power(guest, port, False)
+        guest.run(f"sleep {round.random.choice((0, 0.5))}")
         with _removal(guest, name, round):
             guest.run(f"echo 1 > {function}/remove", timeout=_LIMIT)
 
     while round.wants("pulled"):
         _vanish(guest, name, next(uses), round, way)
-        guest.run(f"setpci -s {port} {_POWER.format('0')}; sleep 0.5; "
-                  "echo 1 > /sys/bus/pci/rescan", timeout=_LIMIT)
+        slot_power(guest, port, True)
+        guest.run("sleep 0.5; echo 1 > /sys/bus/pci/rescan", timeout=_LIMIT)
         _works(guest, guest.dev("victim"), name)
         round.add("pulled")
     guest.remove_disk("victim")

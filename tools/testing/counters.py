@@ -9,7 +9,12 @@ DEBUG = "/sys/kernel/debug"
 
 def of_queue(guest, id, queue=0):
     """Return what a queue has counted: numbers, lists of them, words."""
-    text = guest.sysfs(f"{DEBUG}/virtio_blk/{guest.dev(id)}/queue{queue}")
+    return of_disk_queue(guest, guest.dev(id), queue)
+
+
+def of_disk_queue(guest, name, queue=0):
+    """Return the same for a disk by its name in the guest."""
+    text = guest.sysfs(f"{DEBUG}/virtio_blk/{name}/queue{queue}")
     found = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")

@@ -158,7 +158,11 @@ class Disk:
         self._server = None
 
     def stop_server(self):
-        """Have what serves it do nothing until continue_server()."""
+        """Have what serves it do nothing until continue_server().
+
+        To reset a "vhost-user" device, or to end QEMU's other requests, QEMU itself
+        would wait for it.
+        """
         self._server.send_signal(signal.SIGSTOP)
 
     def continue_server(self):

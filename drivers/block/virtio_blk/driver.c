@@ -137,6 +137,7 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 {
 	struct virtblk_config *config = &vblk->config;
 	struct virtblk_raw_config raw;
+	struct queue_limits lim;
 	struct gendisk *disk;
 	int err;
 
@@ -146,7 +147,9 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 		return err;
 	vblk->writeback = config->lim.features & BLK_FEAT_WRITE_CACHE;
 
-	disk = blk_mq_alloc_disk(&vblk->tag_set, &config->lim, vblk);
+	/* The block layer adds defaults, which the device did not set. */
+	lim = config->lim;
+	disk = blk_mq_alloc_disk(&vblk->tag_set, &lim, vblk);
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 

@@ -33,7 +33,7 @@
 
 /*
  * What the driver assumes of virtio_ring, beyond its documented interface.
- * test_ring_assumptions.py has a test of each on each kind of ring: split and
+ * test_ring.py has a test of each on each kind of ring: split and
  * packed, with direct and with indirect descriptors.
  *
  *  - vq->num_free is the number of free descriptors, exact under the queue's lock:

@@ -208,6 +208,23 @@ static int run_return_lost(struct sim *sim, char *args, FILE *out, char *why,
 	return 0;
 }
 
+/* For nothing: there may be no used entry that the driver has not seen. */
+static int run_interrupt(struct sim *sim, char *args, FILE *out, char *why,
+			 size_t why_size)
+{
+	char *number = next_word(&args), *end = "";
+	uint64_t queue = number ? strtoull(number, &end, 0) : UINT64_MAX;
+
+	(void)out;
+	if (queue >= sim->set.queues || *end) {
+		snprintf(why, why_size, "interrupt takes a queue, 0 to %u",
+			 sim->set.queues - 1);
+		return -1;
+	}
+	sim->front->interrupt(sim, queue);
+	return 0;
+}
+
 static int run_needs_reset(struct sim *sim, char *args, FILE *out, char *why,
 			   size_t why_size)
 {
@@ -243,6 +260,7 @@ static const struct {
 	{ "zone", "N STATE", "offline, readonly, full, empty...", run_zone },
 	{ "release", "", "do what was held", run_release },
 	{ "return_lost", "", "give back what was dropped", run_return_lost },
+	{ "interrupt", "QUEUE", "interrupt the driver for nothing", run_interrupt },
 	{ "needs_reset", "", "ask for a reset, where that can be", run_needs_reset },
 	{ "stop", "", "take the device away and end", run_stop },
 };

@@ -614,16 +614,20 @@ static uint8_t write_data(struct sim *sim, const struct request *req,
 {
 	const struct chain *chain = req->chain;
 	uint64_t offset = sector * SECTOR_SIZE, skip = HEADER_BYTES;
+	uint64_t left = req->out_data;
 
-	for (unsigned int i = 0; i < chain->nr_out; i++) {
+	for (unsigned int i = 0; i < chain->nr_out && left; i++) {
 		const struct segment *seg = &chain->out[i];
 		uint64_t header = skip < seg->len ? skip : seg->len;
+		uint64_t len = seg->len - header;
 
-		if (store_write(sim->store, offset, seg->base + header,
-				seg->len - header))
+		if (len > left)
+			len = left;
+		if (store_write(sim->store, offset, seg->base + header, len))
 			return BLK_S_IOERR;
 		skip -= header;
-		offset += seg->len - header;
+		offset += len;
+		left -= len;
 	}
 	return finish_write(sim);
 }

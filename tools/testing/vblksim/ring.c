@@ -371,7 +371,7 @@ static void push(struct queue *q, uint32_t id, uint16_t descs, uint32_t written)
 	full_barrier();
 	interrupt = q->packed ? packed_interrupts(q, descs) :
 				split_interrupts(q, before);
-	if (interrupt)
+	if (interrupt && !q->sim->mute)
 		q->sim->front->interrupt(q->sim, q->index);
 }
 
@@ -437,6 +437,24 @@ void ring_complete(struct sim *sim, struct chain *chain, uint32_t written)
 	    q->buffer[chain->id].out && map_running(q))
 		give_back(q, chain->id, written);
 	chain_free(chain);
+}
+
+/*
+ * Linux's virtio_ring follows NEXT in this memory when it takes a chain off the
+ * ring, and counts the descriptors that it finds.
+ */
+void ring_cut(struct chain *chain)
+{
+	struct queue *q = chain->queue;
+	struct raw_desc *first;
+
+	if (!q || !q->running || q->packed || chain->life != q->life ||
+	    !map_running(q))
+		return;
+	first = &q->desc[chain->id];
+	first->third &= htole16((uint16_t)~DESC_F_NEXT);
+	/* It was not the driver who changed it. */
+	q->slot[chain->id].seen = *first;
 }
 
 void chain_free(struct chain *chain)

@@ -45,10 +45,11 @@ struct chains {
 	uint64_t nr;
 };
 
-/* a request that waits for its timer */
+/* a request that waits for its timer; without a chain, the interrupt of a queue */
 struct delayed {
 	struct delayed *next;
 	struct chain *chain;
+	unsigned int queue;
 	struct loop_timer *timer;
 };
 
@@ -92,7 +93,7 @@ struct line {
  * @sim: the device, from its first request on
  * @lines: the lines, in their order
  * @held: requests to be done when released
- * @delayed: requests to be done when their timers fire
+ * @delayed: requests and interrupts that wait for their timers
  * @stopped: the device answers nothing until it is reset
  */
 struct script {
@@ -128,28 +129,53 @@ static void fire(struct sim *sim, void *arg)
 	struct delayed *delayed = arg;
 	struct delayed **at = &sim->script->delayed;
 	struct chain *chain = delayed->chain;
+	unsigned int queue = delayed->queue;
 
 	while (*at != delayed)
 		at = &(*at)->next;
 	*at = delayed->next;
 	free(delayed);
-	request_execute(sim, chain);
+	if (chain)
+		request_execute(sim, chain);
+	else
+		sim->front->interrupt(sim, queue);
 }
 
-static void act_delay(struct sim *sim, struct line *line, struct chain *chain)
+/* fire() after some time; NULL if it cannot be */
+static struct delayed *fire_after(struct sim *sim, uint64_t ns)
 {
 	struct delayed *delayed = calloc(1, sizeof(*delayed));
 
 	if (delayed)
-		delayed->timer = loop_after(line->value, fire, delayed);
+		delayed->timer = loop_after(ns, fire, delayed);
 	if (!delayed || !delayed->timer) {
 		free(delayed);
-		request_execute(sim, chain);
-		return;
+		return NULL;
 	}
-	delayed->chain = chain;
 	delayed->next = sim->script->delayed;
 	sim->script->delayed = delayed;
+	return delayed;
+}
+
+static void act_delay(struct sim *sim, struct line *line, struct chain *chain)
+{
+	struct delayed *delayed = fire_after(sim, line->value);
+
+	if (delayed)
+		delayed->chain = chain;
+	else
+		request_execute(sim, chain);
+}
+
+static void act_late(struct sim *sim, struct line *line, struct chain *chain)
+{
+	struct delayed *delayed = fire_after(sim, line->value);
+
+	if (delayed)
+		delayed->queue = ring_index(chain->queue);
+	sim->mute = delayed;
+	ring_complete(sim, chain, run_all(sim, chain));
+	sim->mute = false;
 }
 
 static void act_hold(struct sim *sim, struct line *line, struct chain *chain)
@@ -216,6 +242,37 @@ static void act_drop(struct sim *sim, struct line *line, struct chain *chain)
 	(void)sim;
 	(void)line;
 	chain_free(chain);
+}
+
+static void act_lose(struct sim *sim, struct line *line, struct chain *chain)
+{
+	run_all(sim, chain);
+	act_drop(sim, line, chain);
+}
+
+static void act_part(struct sim *sim, struct line *line, struct chain *chain)
+{
+	struct request req;
+
+	request_parse(&req, chain);
+	if (line->value < req.out_data / SECTOR_SIZE)
+		req.out_data = line->value * SECTOR_SIZE;
+	request_run(sim, &req);
+	act_drop(sim, line, chain);
+}
+
+static void act_cut(struct sim *sim, struct line *line, struct chain *chain)
+{
+	ring_cut(chain);
+	act_drop(sim, line, chain);
+}
+
+static void act_cut_done(struct sim *sim, struct line *line,
+			 struct chain *chain)
+{
+	(void)line;
+	ring_cut(chain);
+	request_execute(sim, chain);
 }
 
 static void act_twice(struct sim *sim, struct line *line, struct chain *chain)
@@ -351,7 +408,16 @@ static const struct behaviour behaviours[] = {
 	{ "status", ARG_STATUS, "do it, answer that status", act_status },
 	{ "no_status", ARG_NONE, "do it, leave the status byte as it is",
 	  act_no_status },
+	{ "late", ARG_TIME, "do it; interrupt that much later", act_late },
 	{ "drop", ARG_NONE, "do nothing, and never answer", act_drop },
+	{ "lose", ARG_NONE, "do it, and never answer", act_lose },
+	{ "part", ARG_NUMBER,
+	  "do that many sectors of a write, and never answer", act_part },
+	{ "cut", ARG_NONE,
+	  "never answer; clear NEXT in its first descriptor in a split ring",
+	  act_cut },
+	{ "cut_done", ARG_NONE, "the same, and do it and answer",
+	  act_cut_done },
 	{ "twice", ARG_NONE, "do it, and answer twice", act_twice },
 	{ "short", ARG_NUMBER,
 	  "do it; the used length is that many bytes less", act_short },
@@ -827,7 +893,8 @@ void script_reset(struct sim *sim)
 	while ((delayed = script->delayed)) {
 		script->delayed = delayed->next;
 		loop_cancel(delayed->timer);
-		chain_free(delayed->chain);
+		if (delayed->chain)
+			chain_free(delayed->chain);
 		free(delayed);
 	}
 	for (struct line *line = script->lines; line; line = line->next) {

@@ -1264,6 +1264,9 @@ static void test_script_errors(void)
 		{ "type=in: short", "short" },
 		{ "type=in: drop 5", "5" },
 		{ "type=in: short 5 6", "6" },
+		{ "type=in: late 5", "5" },
+		{ "type=out: part", "part" },
+		{ "type=out: lose 1", "1" },
 	};
 	struct script *script = script_new();
 	char why[200], line[300];
@@ -1407,6 +1410,82 @@ static void test_bad_answers(void)
 	CLOSE(b);
 }
 
+/* what is done without an answer: all of it, a part, and where there are zones */
+static void test_lost_answers(void)
+{
+	struct rig *b = rig_new(set_plain, 0);
+	uint32_t id, len;
+
+	fill(b, 0, 8, 0x11);
+	add_line(b, "type=out nth=1: lose");
+	script_add(b->sim->script, "type=out nth=2: part 2", NULL, 0);
+	script_add(b->sim->script, "type=out nth=3: part 100", NULL, 0);
+	script_add(b->sim->script, "type=flush: lose", NULL, 0);
+	memset(b->out, 0x22, 2048);
+	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 0, 1024, 0));
+	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 2, 2048, 0));
+	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 6, 512, 0));
+	EXPECT_STATUS(LOST, ask(b, BLK_T_FLUSH, 0, 0, 0));
+	for (unsigned int i = 0; i < 8; i++)
+		expect(sector_has(b, i, i < 4 || i == 6 ? 0x22 : 0x11),
+		       "sector %u", i);
+	request_reset(b->sim);
+	run_for(b, 5);
+	expect(!take_used(b, &id, &len), "an answer was not lost");
+	CLOSE(b);
+
+	b = rig_new(set_zoned, 0);
+	add_line(b, "nth=1: lose");
+	script_add(b->sim->script, "nth=2: part 8", NULL, 0);
+	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 2 * ZONE, 8192, 0));
+	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 3 * ZONE, 8192, 0));
+	expect(le64toh(zone_of(b, 2).z_wp) == 2 * ZONE + 16,
+	       "the write pointer of what was done");
+	expect(le64toh(zone_of(b, 3).z_wp) == 3 * ZONE + 8,
+	       "the write pointer in the middle");
+	CLOSE(b);
+}
+
+static void test_late_interrupt(void)
+{
+	struct rig *b = rig_new(set_plain, 0);
+	unsigned int *interrupts = &b->bench->interrupts[0];
+	unsigned int before = *interrupts;
+
+	add_line(b, "nth=1: late 20ms");
+	script_add(b->sim->script, "nth=3: late 20ms", NULL, 0);
+	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
+	run_for(b, 5);
+	expect(*interrupts == before, "not late");
+	run_for(b, 40);
+	expect(*interrupts == before + 1, "no interrupt ever");
+	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
+	expect(*interrupts == before + 2, "the next one is late, too");
+	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
+	request_reset(b->sim);
+	run_for(b, 40);
+	expect(*interrupts == before + 2, "an interrupt after a reset");
+	CLOSE(b);
+}
+
+static void test_cut_chains(void)
+{
+	struct rig *b = rig_new(set_plain, 0);
+	uint16_t head;
+
+	add_line(b, "nth=1: cut");
+	script_add(b->sim->script, "nth=2: cut_done", NULL, 0);
+	head = post(b, BLK_T_OUT, 0, 512, 0);
+	expect(!(b->desc[head].third & DESC_F_NEXT), "not cut");
+	expect(b->desc[head + 1].third & DESC_F_NEXT, "cut in two places");
+	expect(last_envelope(b)->status == NEVER, "answered");
+	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_OUT, 0, 512, 0));
+	expect(!(b->desc[head + 3].third & DESC_F_NEXT), "done, and not cut");
+	/* it is the device that has changed what the driver has exposed */
+	ring_return_lost(b->sim);
+	CLOSE(b);
+}
+
 static void test_silence(void)
 {
 	struct rig *b = rig_new(set_plain, 0);
@@ -1454,6 +1533,7 @@ static void test_help(void)
 	script_help(out);
 	fclose(out);
 	expect(strstr(text, "reorder") && strstr(text, "needs_reset") &&
+	       strstr(text, "lose") && strstr(text, "cut_done") &&
 	       strstr(text, "sector=FIRST-LAST"), "the help is not complete");
 	free(text);
 }
@@ -1737,6 +1817,9 @@ void selftest_block(void)
 	test_script_errors();
 	test_waiting();
 	test_bad_answers();
+	test_lost_answers();
+	test_late_interrupt();
+	test_cut_chains();
 	test_silence();
 	test_help();
 	test_stores();

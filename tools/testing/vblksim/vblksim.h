@@ -153,6 +153,7 @@ struct chain {
  * @watch: the rules and what was seen
  * @requests: how many have arrived
  * @was_reset: the driver has reset the device since it is there
+ * @mute: used entries go on the ring without an interrupt
  * @front: what the virtqueues' front needs
  */
 struct sim {
@@ -167,6 +168,7 @@ struct sim {
 	struct watch watch;
 	uint64_t requests;
 	bool was_reset;
+	bool mute;
 	struct front *front;
 };
 
@@ -250,6 +252,8 @@ void ring_complete(struct sim *sim, struct chain *chain, uint32_t written);
 /* the same for a used entry of any contents, and without a chain */
 void ring_push_used(struct sim *sim, unsigned int queue, uint32_t id,
 		    uint16_t descs, uint32_t written);
+/* clear NEXT in a chain's first descriptor, in the memory of a split ring */
+void ring_cut(struct chain *chain);
 /* free a chain that is never to be answered */
 void chain_free(struct chain *chain);
 /* copy out of, or into, a chain from an offset on; return how much there was */

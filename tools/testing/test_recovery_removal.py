@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Removal of a disk whose device is slow, silent, or gone.
+
+A device that completes anything is alive, and removal waits for it however slow it
+is.  Removal gives up only when no request of the whole disk has completed for
+removal_timeout seconds, or when the device is known to be gone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+import fio
+import throttle
+import vblksim
+from dirty import dirty_pages, missing_pages, unthrottled
+from soak.vanish import REMOVAL_SECONDS, slot_power
+from test_recovery_faults import parameters
+from vblksim import Sim
+from vm import process
+from vm.disk import Disk
+from vm.guest import Guest, Job
+from vm.kernels import Kernel
+
+pytestmark = pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
+
+MIB = 1 << 20
+DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
+
+
+@pytest.fixture(scope="module")
+def guest(kernel: Kernel) -> Iterator[Guest]:
+    """A guest with disks that can be made slow, or silent.
+
+    The one that speaks virtio 0.9 has its registers in I/O ports.
+    """
+    disks = [Disk("slow", "ram", 64 * MIB, queues=2),
+             Disk("ports", "ram", 64 * MIB, queues=2, legacy=True)]
+    with Guest(kernel, disks=disks, parallel=False) as guest:
+        guest.tolerate("I/O error, dev vd|Buffer I/O error|lost async page write")
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def sims(kernel: Kernel) -> Iterator[Guest]:
+    """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's."""
+    with Guest(kernel, parallel=False) as guest:
+        vblksim.prepare(guest)
+        guest.tolerate("I/O error, dev vd|Buffer I/O error|lost async page write")
+        yield guest
+
+
+@dataclass
+class Removal:
+    """A removal that has begun."""
+
+    guest: Guest
+    device: str
+    job: Job
+
+    @classmethod
+    def begin(cls, guest: Guest, name: str) -> "Removal":
+        """Unbind the driver from a disk."""
+        device = guest.run("basename $(readlink -f /sys/block/"
+                           f"{name}/device)").output.strip()
+        now = "cut -d' ' -f1 /proc/uptime"
+        return cls(guest, device, guest.start(
+            f"{now}; echo {device} > {DRIVER}/unbind; {now}", timeout=120))
+
+    def seconds(self) -> float:
+        """Wait until it is over; return how long it took by the guest's clock."""
+        begin, end = map(float, self.job.wait().output.split())
+        return end - begin
+
+    def undo(self) -> None:
+        """Bind the driver again."""
+        self.guest.run(f"echo {self.device} > {DRIVER}/bind")
+
+
+def start_to_read(guest: Guest, name: str) -> Job:
+    """Start to read a block of a disk that does not answer."""
+    return guest.start(f"dd if=/dev/{name} of=/dev/null bs=4k skip=4096 count=1 "
+                       "iflag=direct")
+
+
+def works(guest: Guest, id: str) -> None:
+    """Write, read and compare."""
+    report = fio.run(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
+                     size="1m", offset="48m", verify="crc32c")
+    assert fio.ios(report) > 200
+
+
+def test_removal_of_slow_disk_writes_all_back(guest: Guest) -> None:
+    """No dirty page is lost, though requests wait in the device for seconds.
+
+    At 50 requests a second, the last of 256 that a queue sends at once is answered
+    after more than five.
+    """
+    name = unthrottled(guest, "slow")
+    with throttle.slow(guest, "slow", iops=50):
+        writer = dirty_pages(guest, name, 400)
+        removal = Removal.begin(guest, name)
+        seconds = removal.seconds()
+        writer.kill()
+    missing = missing_pages(guest, "slow", 400)
+    removal.undo()
+    assert not missing, f"{len(missing)} of 400 pages, in {seconds} s: {missing}"
+    works(guest, "slow")
+
+
+def test_removal_timeout_is_of_silence_not_of_requests(guest: Guest) -> None:
+    """A device that completes one request a second is waited for until the last."""
+    name = unthrottled(guest, "slow")
+    with parameters(guest, removal_timeout=3), \
+            throttle.slow(guest, "slow", iops=1):
+        writer = dirty_pages(guest, name, 10)
+        removal = Removal.begin(guest, name)
+        seconds = removal.seconds()
+        writer.kill()
+    missing = missing_pages(guest, "slow", 10)
+    removal.undo()
+    assert not missing, f"{missing} in {seconds} s"
+    assert seconds > 6
+    works(guest, "slow")
+
+
+@pytest.mark.kernels("6.12", full=("7.3-debug",))
+def test_removal_of_silent_disk_ends_after_timeout(sims: Guest) -> None:
+    """A silent device is waited for until removal_timeout, and then I/O fails.
+
+    Afterwards the device can be used again: a reset has it answer.
+    """
+    with parameters(sims, removal_timeout=6), \
+            Sim(sims, capacity="32M", tolerate="KICK_UNWANTED",
+                script=["on type=out nth=1: stop"]) as sim:
+        name = sim.disk()
+        writer = sims.start(f"dd if=/dev/zero of=/dev/{name} bs=4k seek=4096 "
+                            "count=1 oflag=direct")
+        pages = dirty_pages(sims, name, 4)
+        removal = Removal.begin(sims, name)
+        assert process.wait_for(
+            lambda: sims.sysfs(f"/sys/block/{name}/state") == "removing", 5)
+        seconds = removal.seconds()
+        pages.kill()
+        assert "Input/output error" in writer.wait(check=False).output
+        removal.undo()
+        assert 6 <= seconds < 6 + REMOVAL_SECONDS
+        report = fio.run(sims, f"/dev/{sim.disk()}", rw="randrw", bs="4k", size="1m",
+                         verify="crc32c")
+        assert fio.ios(report) > 200
+
+
+def test_removal_without_timeout_waits(guest: Guest) -> None:
+    """With removal_timeout=0 a silent device is waited for until it answers."""
+    name = unthrottled(guest, "slow")
+    with parameters(guest, removal_timeout=0), throttle.silent(guest, "slow"):
+        writer = dirty_pages(guest, name, 20)
+        removal = Removal.begin(guest, name)
+        guest.run("sleep 8")
+        waits = removal.job.running
+        throttle.limit(guest, "slow")
+        removal.seconds()
+        writer.kill()
+    missing = missing_pages(guest, "slow", 20)
+    removal.undo()
+    assert waits
+    assert not missing
+    works(guest, "slow")
+
+
+# Devices that are gone
+
+def remove_function(guest: Guest, function: str) -> float:
+    """Remove a PCI function; return how long it took, in seconds."""
+    kept_waiting = guest.kept_waiting()
+    begin, end = map(float, guest.run(
+        f"cut -d' ' -f1 /proc/uptime; echo 1 > {function}/remove; "
+        "cut -d' ' -f1 /proc/uptime", timeout=60).output.split())
+    return end - begin - kept_waiting()
+
+
+@dataclass
+class Victim:
+    """A disk that is about to vanish, with requests that wait in its device."""
+
+    guest: Guest
+    id: str
+    name: str
+    function: str
+    jobs: list[Job]
+
+    @classmethod
+    def waiting(cls, guest: Guest, id: str) -> "Victim":
+        """Have a silent device's disk read and written."""
+        name = unthrottled(guest, id)
+        function = guest.run(f"readlink -f /sys/block/{name}/device/..") \
+            .output.strip()
+        jobs = [start_to_read(guest, name), dirty_pages(guest, name, 4)]
+        guest.run("sleep 0.5")
+        return cls(guest, id, name, function, jobs)
+
+    def removed(self) -> None:
+        """Expect that its I/O has failed, and that it works when it is back."""
+        reader, writer = self.jobs
+        assert "Input/output error" in reader.wait(check=False).output
+        writer.kill()
+        throttle.limit(self.guest, self.id)
+        self.guest.run("sleep 0.5; echo 1 > /sys/bus/pci/rescan", timeout=60)
+        works(self.guest, self.id)
+
+
+def test_removal_of_pulled_disk_is_immediate(guest: Guest) -> None:
+    """A disk that is not in its slot any more is not waited for."""
+    with throttle.silent(guest, "slow"):
+        victim = Victim.waiting(guest, "slow")
+        port = victim.function.split("/")[-2]
+        slot_power(guest, port, False)
+        seconds = remove_function(guest, victim.function)
+        slot_power(guest, port, True)
+        victim.removed()
+    assert seconds < REMOVAL_SECONDS
+
+
+@pytest.mark.kernels("6.12", "7.3-debug", full=("6.1",))
+def test_removal_of_disk_that_reads_all_ones(guest: Guest) -> None:
+    """A device whose status is 0xff is gone: removed at once, without a WARN.
+
+    Its status never becomes 0, which the virtio core takes for a driver that has
+    not reset the device.  The I/O ports of a function that does not decode them
+    read as all ones; its memory does not, in QEMU.
+    """
+    with throttle.silent(guest, "ports"):
+        victim = Victim.waiting(guest, "ports")
+        guest.run(f"setpci -s {victim.function.split('/')[-1]} COMMAND=0:3")
+        assert guest.run(f"cat {victim.function}/virtio*/status") \
+            .output.strip() == "0x000000ff"
+        seconds = remove_function(guest, victim.function)
+        victim.removed()
+    assert seconds < REMOVAL_SECONDS

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Nothing waits for a request that waits for it.
+
+Recovery, suspend and a reset of the PCI function hold requests back, and other parts
+of the kernel wait for requests: CPUs that go offline, frozen queues, memory.  When
+these meet, all of them have to end.  See Documentation/design.rst.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import fio
+import throttle
+from dirty import dirty_pages, missing_pages, unthrottled
+from soak import faults
+from vm import process
+from vm.disk import Disk
+from vm.guest import Guest
+from vm.kernels import Kernel
+
+MIB = 1 << 20
+# Twice io_timeout, which is 1 s here, is how long a hung device is waited for.
+PATIENCE = 2
+# What a busy host adds to that.
+GRACE = 10
+
+_RESETS = """
+for n in $(seq {count}); do
+    echo 1 > /sys/block/{name}/recovery/reset || exit
+done
+echo done > /tmp/resets
+"""
+_TOGGLES = """
+count=0
+until [ -e /tmp/resets ]; do
+    for cpu in 1 2 3; do
+        echo 0 > /sys/devices/system/cpu/cpu$cpu/online || exit
+        echo 1 > /sys/devices/system/cpu/cpu$cpu/online || exit
+        count=$((count + 2))
+    done
+done
+echo $count
+"""
+
+
+# CPUs that come and go
+
+@pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
+def test_resets_while_cpus_go_offline(kernel: Kernel) -> None:
+    """Resets and CPUs that go offline wait for each other's end, and both end.
+
+    A CPU that goes offline waits for the requests of its queue with the lock held
+    under which the kernel spreads interrupts; a reset holds the requests back.
+    """
+    disk = Disk("busy", "null", 64 * MIB, queues=4, latency_ns=500_000)
+    with Guest(kernel, disks=[disk], parallel=False) as guest:
+        name = guest.dev("busy")
+        guest.run("rm -f /tmp/resets")
+        load = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", iodepth=16,
+                         numjobs=4, time_based=1, runtime=60)
+        load.wait_for_io(name, requests=50)
+        resets = guest.start(_RESETS.format(name=name, count=30), timeout=60)
+        toggles = guest.start(_TOGGLES, timeout=70)
+        resets.wait()
+        assert int(toggles.wait().output.split()[-1]) > 10
+        assert faults.counter(guest, "busy", "resets") >= 30
+        load.kill()
+        # What was sent to a CPU that is offline would not end.
+        fio.run(guest, f"/dev/{name}", rw="randread", bs="4k", numjobs=4,
+                size="1m", timeout=60)
+
+
+# Devices that do not answer
+
+@pytest.fixture(scope="module")
+def guest(kernel: Kernel) -> Iterator[Guest]:
+    """A guest with disks that can be made silent, and another one.
+
+    When a guest suspends, QEMU has all of its throttled requests go on: then the
+    device has to be another process.
+    """
+    disks = [Disk("throttled", "ram", 64 * MIB, queues=4),
+             Disk("remote", "vhost-user", 64 * MIB, queues=4),
+             Disk("other", "ram", 64 * MIB, queues=4)]
+    with Guest(kernel, disks=disks, parallel=False) as guest:
+        for id in ("throttled", "remote"):
+            faults.hasten(guest, id)
+        yield guest
+
+
+@contextlib.contextmanager
+def io_in_flight(guest: Guest, id: str,
+                 silence: contextlib.AbstractContextManager) -> Iterator[None]:
+    """Have verified I/O wait for a silent device in the block, and end after it."""
+    with silence:
+        running = fio.start(guest, f"/dev/{guest.dev(id)}", rw="randwrite",
+                            bs="4k", iodepth=8, numjobs=4, size="128k",
+                            offset_increment="8m", verify="crc32c", timeout=120)
+        inflight = f"/sys/block/{guest.dev(id)}/inflight"
+        assert process.wait_for(
+            lambda: int(guest.sysfs(inflight).split()[1]) == 4 * 8, 60)
+        try:
+            yield
+            assert running.running
+        except BaseException:
+            running.kill()
+            raise
+    assert fio.ios(running.wait(), "write") == 4 * 32
+
+
+@pytest.mark.kernels("7.3-debug", full=("6.12", "6.1"))
+def test_function_reset_of_hung_device(guest: Guest) -> None:
+    """A reset of the PCI function ends, and the I/O ends once the device answers."""
+    with io_in_flight(guest, "throttled", throttle.silent(guest, "throttled")):
+        guest.run("echo 1 > $(readlink -f /sys/block/"
+                  f"{guest.dev('throttled')}/device/..)/reset",
+                  timeout=PATIENCE + GRACE)
+    assert process.wait_for(lambda: faults.state(guest, "throttled") == "live", 10)
+
+
+@contextlib.contextmanager
+def paused(disk: Disk) -> Iterator[None]:
+    """Have the process behind a disk stand still for as long as the block runs."""
+    disk.stop_server()
+    try:
+        yield
+    finally:
+        disk.continue_server()
+
+
+def try_to_suspend(guest: Guest, disk: Disk) -> str:
+    """Suspend to idle; return what the shell said, "" if the guest has slept.
+
+    A device that holds it up gets PATIENCE and GRACE, and then answers.
+    """
+    job = guest.start("/bin/echo freeze > /sys/power/state", timeout=120)
+    if not process.wait_for(lambda: not job.running, PATIENCE + GRACE):
+        disk.continue_server()
+        while job.running:
+            guest.qmp("system_powerdown")
+            process.wait_for(lambda: not job.running, 1)
+    return job.wait(check=False).output
+
+
+@pytest.mark.kernels("7.3-debug", full=("6.12", "6.1"))
+def test_suspend_with_hung_device_is_aborted(guest: Guest) -> None:
+    """A device that does not answer aborts suspend, and all disks go on."""
+    remote = guest.disks["remote"]
+    with io_in_flight(guest, "remote", paused(remote)):
+        said = try_to_suspend(guest, remote)
+        assert re.search("resource busy|timed out", said), f"the guest slept: {said}"
+        works(guest, "other")
+    guest.suspend()
+    for id in guest.disks:
+        works(guest, id)
+
+
+def works(guest: Guest, id: str) -> None:
+    """Write, read and compare."""
+    fio.run(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k", size="1m",
+            verify="crc32c", timeout=60)
+    assert faults.state(guest, id) == "live"
+
+
+@pytest.mark.kernels("7.3-debug")
+def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
+    """Secondary CPUs go offline for suspend though the kernel writes to a disk.
+
+    Write-back is not frozen with the processes.  What it sends while the device is
+    suspended must not be a request that a CPU that goes offline waits for.
+    """
+    name = unthrottled(guest, "other")
+    guest.run("""set -e
+        echo 0 > /sys/power/sync_on_suspend
+        echo processors > /sys/power/pm_test
+        echo 1 > /sys/module/suspend/parameters/pm_test_delay
+        echo deep > /sys/power/mem_sleep
+        echo e > /sys/bus/workqueue/devices/writeback/cpumask
+        echo 10 > /proc/sys/vm/dirty_writeback_centisecs
+        echo 1 > /proc/sys/vm/dirty_expire_centisecs""")
+    with throttle.slow(guest, "other", iops=200):
+        writer = dirty_pages(guest, name, 1000)
+        said = guest.run("sleep 1; /bin/echo mem > /sys/power/state", timeout=60, check=False)
+        assert not said.status, said.output + guest.log()[-3000:]
+        left = guest.run("awk '/^Dirty|^Writeback:/ { kb += $2 } END { print kb }' "
+                         "/proc/meminfo").output
+    guest.run("sync", timeout=60)
+    writer.kill()
+    assert "CPU 3 is now offline" in guest.log() or "smpboot: CPU" in guest.log()
+    assert int(left) > 100
+    assert not missing_pages(guest, "other", 1000)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the driver relies on in virtio_ring, for each kind of ring.
+
+The list is in a comment of the driver (io.c): how many descriptors a request takes,
+when callbacks come, what becomes of unknown ids.  And what it does not rely on:
+features of the ring that it does not negotiate.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import counters
+import fio
+import throttle
+import vblksim
+from fio import FioError
+from vblksim import Sim
+from vm import process
+from vm.disk import Disk
+from vm.guest import Guest, Job
+from vm.kernels import Kernel
+
+pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
+on_debug_kernel = pytest.mark.kernels("6.12", "7.3-debug")
+
+MIB = 1 << 20
+PAGE = 4096
+RING = 64
+RINGS = {"split-indirect": "default", "split-direct": "default,-indirect_desc",
+         "packed-indirect": "default,+ring_packed",
+         "packed-direct": "default,+ring_packed,-indirect_desc"}
+DIRECT = ("split-direct", "packed-direct")
+IN_ORDER = 35
+NOTIFICATION_DATA = 38
+
+
+@pytest.fixture(scope="module")
+def sims(kernel: Kernel) -> Iterator[Guest]:
+    """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's."""
+    with Guest(kernel, parallel=False) as guest:
+        vblksim.prepare(guest)
+        guest.tolerate("I/O error, dev vd|Buffer I/O error")
+        yield guest
+
+
+def features(guest: Guest, disk: str) -> str:
+    """Return the features that a disk has negotiated, a digit for each bit."""
+    return guest.sysfs(f"/sys/block/{disk}/device/features")
+
+
+def verify(guest: Guest, disk: str, **options) -> None:
+    """Write, read and compare from all CPUs."""
+    report = fio.run(guest, f"/dev/{disk}", rw="randrw", bs="4k", size="1m",
+                     numjobs=4, offset_increment="4m", verify="crc32c",
+                     cpus_allowed="0-3", cpus_allowed_policy="split",
+                     timeout=120, **options)
+    assert fio.ios(report) > 1000
+
+
+# Descriptors
+
+# Requests, and the segments that each has where a segment is a page.
+REQUESTS = (({"rw": "randread", "bs": "4k"}, 1), ({"rw": "randwrite", "bs": "4k"}, 1),
+            ({"rw": "randread", "bs": "16k"}, 4),
+            ({"rw": "randwrite", "bs": "16k"}, 4))
+DEPTH = 5
+
+
+def taken(guest: Guest, sim: Sim, start: Callable[[], fio.Run | Job],
+          requests: int) -> int:
+    """Return how many descriptors requests take while the device holds them.
+
+    start: sends so many requests, and returns what wait() is for.
+    """
+    disk = sim.disk()
+
+    def queue() -> dict:
+        return counters.of_disk_queue(guest, disk)
+
+    def is_idle() -> bool:
+        return queue()["free"] == queue()["ring"] == RING
+
+    assert process.wait_for(is_idle, 5)
+    sim.ctl("script 'on : hold'")
+    running = start()
+    assert process.wait_for(lambda: queue()["in_flight"] == requests, 30)
+    found = RING - queue()["free"]
+    sim.ctl("script clear")
+    running.wait()
+    assert process.wait_for(is_idle, 5)
+    return found
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
+    """A request takes 1 descriptor or, direct, 2 and its segments; all come back.
+
+    The driver finds out by num_free whether there is room, and whether requests are
+    in flight.
+    """
+    def each(segments: int) -> int:
+        return segments + 2 if ring in DIRECT else 1
+
+    with Sim(sims, features=RINGS[ring], queues=1, ring_size=RING, size_max=PAGE,
+             capacity="32M") as sim:
+        disk = f"/dev/{sim.disk()}"
+        for options, segments in REQUESTS:
+            found = taken(sims, sim, lambda options=options: fio.start(
+                sims, disk, iodepth=DEPTH, number_ios=DEPTH, size="8m", **options),
+                DEPTH)
+            assert found == DEPTH * each(segments), options
+        sims.run(f"dd if=/dev/zero of={disk} bs=4k count=1 oflag=direct "
+                 "conv=notrunc status=none")
+        assert taken(sims, sim, lambda: sims.start(f"sync {disk}"), 1) == each(0)
+
+
+# Callbacks
+
+@on_debug_kernel
+@pytest.mark.parametrize("ring", RINGS)
+def test_callbacks_may_be_late_or_for_nothing(sims: Guest, ring: str) -> None:
+    """A callback may come when there is nothing, or long after there was something."""
+    with Sim(sims, features=RINGS[ring], queues=2, ring_size=RING, capacity="32M",
+             script=["on every=7: late 20ms", "on every=11: delay 5ms"]) as sim:
+        disk = sim.disk()
+        for queue in (0, 1, 0, 1):
+            sim.ctl(f"interrupt {queue}")
+        storm = sims.start(
+            "while [ -e /sys/block/%s ]; do for queue in 0 1; do "
+            "/run/vblksim ctl --control=/run/vblksim-sim.sock interrupt $queue; "
+            "done; done > /dev/null 2>&1" % disk, timeout=None)
+        verify(sims, disk)
+        storm.kill()
+        for queue in (0, 1):
+            found = counters.of_disk_queue(sims, disk, queue)
+            assert found["timeouts"] == found["lost_interrupts"] == 0
+            assert process.wait_for(lambda queue=queue: counters.of_disk_queue(
+                sims, disk, queue)["free"] == RING, 5)
+
+
+# Ids
+
+@on_debug_kernel
+@pytest.mark.parametrize("id", (RING - 1, 60000), ids=("unused", "out-of-range"))
+@pytest.mark.parametrize("ring", RINGS)
+def test_unknown_id_breaks_virtqueue(sims: Guest, ring: str, id: int) -> None:
+    """virtio_ring breaks the virtqueue for an unknown id; the disk is dead then."""
+    with Sim(sims, features=RINGS[ring], queues=1, ring_size=RING, capacity="32M",
+             script=[f"on type=in sector=128-255: bad_id {id}"]) as sim:
+        disk = sim.disk()
+        with pytest.raises(FioError):
+            fio.run(sims, f"/dev/{disk}", rw="read", bs="4k", size="1m",
+                    iodepth=4, timeout=60)
+        assert process.wait_for(
+            lambda: sims.sysfs(f"/sys/block/{disk}/state") == "dead", 10)
+
+
+# Features that are not negotiated
+
+@on_debug_kernel
+@pytest.mark.parametrize("ring", ("split-indirect", "packed-indirect"))
+def test_in_order_and_notification_data_declined(sims: Guest, ring: str) -> None:
+    """Where a device offers them the driver accepts neither, and works."""
+    offered = f"{RINGS[ring]},bit{IN_ORDER},bit{NOTIFICATION_DATA}"
+    with Sim(sims, features=offered, capacity="32M",
+             script=["on every=9: reorder 2"]) as sim:
+        disk = sim.disk()
+        found = features(sims, disk)
+        assert (found[IN_ORDER], found[NOTIFICATION_DATA]) == ("0", "0")
+        verify(sims, disk)
+
+
+@pytest.mark.kernels("7.3-debug")
+def test_in_order_device_of_qemu(kernel: Kernel) -> None:
+    """A device of QEMU's with in_order=on serves a load that hangs in-order rings."""
+    disks = [Disk("split", "ram", 64 * MIB, queues=2, in_order=True),
+             Disk("packed", "ram", 64 * MIB, queues=2, in_order=True, packed=True)]
+    with Guest(kernel, disks=disks) as guest:
+        for disk in disks:
+            name = guest.dev(disk.id)
+            assert features(guest, name)[IN_ORDER] == "0"
+            report = fio.run(guest, f"/dev/{name}", rw="randread", bs="4k",
+                             iodepth=32, numjobs=2, number_ios=1500, timeout=60)
+            assert fio.ios(report, "read") == 3000
+
+
+# Interrupts
+
+_IRQ = re.compile(r"\[(\d+)\] .*?: irq_handler_(entry|exit): irq=(\d+)")
+_COMPLETE = re.compile(r"\[(\d+)\] .*?: virtblk_complete: (\w+) ")
+# What the last look at the ring may find beyond that.
+BUDGET, BATCH = 256, 32
+FULL = 341
+
+
+@on_debug_kernel
+def test_hard_interrupt_is_bounded(kernel: Kernel) -> None:
+    """One hard interrupt completes so many requests at most, and none is lost.
+
+    The others that are done by then are completed by a work of the queue.
+    """
+    disk = Disk("burst", "ram", 64 * MIB, queues=1, queue_size=1024)
+    with Guest(kernel, disks=[disk], parallel=False) as guest:
+        name = guest.dev("burst")
+        guest.run(f"cd /sys/block/{name}/queue; echo none > scheduler; "
+                  "echo 0 > rq_affinity; echo 2 > nomerges; "
+                  "cd /sys/kernel/tracing; echo 8192 > buffer_size_kb; "
+                  "echo 1 > events/irq/irq_handler_entry/enable; "
+                  "echo 1 > events/irq/irq_handler_exit/enable; "
+                  "echo 1 > events/virtio_blk/virtblk_complete/enable")
+        with throttle.silent(guest, "burst"):
+            running = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k",
+                                iodepth=FULL, number_ios=FULL)
+            assert process.wait_for(lambda: counters.of_queue(
+                guest, "burst")["in_flight"] == FULL, 60)
+            guest.run("echo > /sys/kernel/tracing/trace")
+        assert fio.ios(running.wait()) == FULL
+        most = completed_in_interrupts(
+            guest.run("cat /sys/kernel/tracing/trace").output, name)
+        assert sum(most) > BUDGET // 2, f"there was no burst: {most}"
+        assert max(most) < BUDGET + BATCH, most
+
+
+def completed_in_interrupts(trace: str, disk: str) -> list[int]:
+    """Return how many requests of a disk each hard interrupt has completed."""
+    inside: dict[str, int] = {}
+    found = []
+    for line in trace.splitlines():
+        if match := _IRQ.search(line):
+            cpu, step, _ = match.groups()
+            if step == "entry":
+                inside[cpu] = 0
+            elif cpu in inside:
+                found.append(inside.pop(cpu))
+        elif (match := _COMPLETE.search(line)) and match[2] == disk \
+                and match[1] in inside:
+            inside[match[1]] += 1
+    return [count for count in found if count]
