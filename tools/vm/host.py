@@ -53,6 +53,11 @@ GROUPS = {
     "ceph": {
         "/usr/lib/x86_64-linux-gnu/qemu/block-rbd.so": "qemu-block-extra",
     },
+    "model": {
+        "spin": "spin",
+        "gcc": "gcc",
+        f"{_INCLUDE}/stdio.h": "libc6-dev",
+    },
     "test": {
         f"{_PYTHON}/pytest": "python3-pytest",
         f"{_PYTHON}/xdist": "python3-pytest-xdist",

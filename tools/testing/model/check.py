@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make model: check the Spin models of the driver exhaustively.
+
+Each model has variants.  Those of the driver as it is must hold; those with a known
+bug put back must fail, so that a model that has lost what it is about is found.
+MODEL= names one model.  Builds go to build/model.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm import host, ui
+from vm.ui import UserError, say
+
+_HERE = Path(__file__).resolve().parent
+_OUT = _HERE.parents[2] / "build/model"
+# What Spin's checker may take, in MiB, and how deep it searches, in steps.
+_MEMORY_MIB = 3000
+_DEPTH = 2_000_000
+# A variant that takes longer is an error, in seconds.
+LIMIT = 900
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model with some of its parts, as the comment at its top lists them.
+
+    bug: what was put back, and then the model must fail; None for the driver as it
+    is.
+    """
+    model: str
+    defines: str
+    bug: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for make model and for tests."""
+        return "-".join([self.model, *self.defines.split()]).replace("=", "")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the checker found: states that it stored, seconds, its first complaint."""
+    states: int
+    seconds: float
+    complaint: str | None
+
+
+VARIANTS = (
+    Variant("full_ring", ""),
+    Variant("full_ring", "OLD_UNSTOP",
+            "a request refused but not listed yet is not run again"),
+    Variant("full_ring", "HANG_2023", "the hang after completion in batches, 2023"),
+    Variant("full_ring", "STOP_UNLOCKED", "the hctx is stopped without the lock"),
+    Variant("kick", ""),
+    Variant("kick", "EVENT"),
+    Variant("kick", "PACKED"),
+    Variant("kick", "PACKED EVENT"),
+    Variant("kick", "NO_MB_KICK", "no barrier before the device's wish is read"),
+    Variant("kick", "EVENT NO_MB_KICK", "the same with an event index"),
+    Variant("kick", "EVENT NO_RECHECK", "no look at the ring after enabling"),
+    Variant("kick", "PACKED EVENT NO_MB_POLL", "no barrier before that look"),
+    Variant("recovery", "ASKS=1 HOTPLUG=1"),
+    Variant("recovery", "ASKS=1 HOTPLUG=1 CPUS_LOCK",
+            "find_vqs takes cpus_read_lock while requests are held back"),
+    Variant("recovery", "ASKS=1 TIMEOUT=1"),
+    Variant("recovery", "ASKS=1 TIMEOUT=1 NO_SYNC",
+            "timeout handlers and callbacks are not waited for"),
+    Variant("recovery", "ASKS=1 TAKE_BACK_FIRST",
+            "requests are taken back before the device is reset"),
+    Variant("recovery", "SUSPEND"),
+    Variant("recovery", "SUSPEND ONLY_QUIESCED",
+            "requests wait in a quiesced queue while a CPU goes offline"),
+    Variant("recovery", "HANGS FUNCTION_RESET"),
+    Variant("recovery", "HANGS FUNCTION_RESET WAIT_FOREVER",
+            "a function reset waits for the hung device that it is to cure"),
+    Variant("recovery", "HANGS FUNCTION_RESET LESS COUNT_REQUEUED",
+            "requests that wait elsewhere are not thought of when limits change"),
+    Variant("recovery", "REMOVE SECONDS=4 ROUNDS=2"),
+    Variant("recovery", "REMOVE SECONDS=4 ROUNDS=2 BY_AGE",
+            "one old request of a disk that works has a removal give up"),
+    Variant("recovery", "REMOVE HANGS"),
+    Variant("recovery", "REMOVE GONE"),
+)
+
+
+def _run(argv: list[str], directory: Path, log: str, limit: float) -> str:
+    """Run a program with its output in a file of the directory; return the output."""
+    path = directory / log
+    with open(path, "w") as file:
+        try:
+            status = subprocess.run(argv, cwd=directory, stdout=file, timeout=limit,
+                                    stderr=subprocess.STDOUT).returncode
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{shlex.join(argv)} did not end within {limit:.0f} s in "
+                            f"{directory}; a machine that is less busy may do it"
+                            ) from None
+    text = path.read_text(errors="replace")
+    # The checker's own status says nothing of what it found.
+    if status and argv[0] != "./pan":
+        raise UserError(f"{shlex.join(argv)} failed in {directory}:\n{text[-2000:]}")
+    return text
+
+
+def _complaint(text: str) -> str | None:
+    """Return the first error that the checker reports, None if there is none."""
+    found = re.search(r"^pan:\d+: (.*)$", text, re.MULTILINE)
+    if found:
+        return found[1]
+    errors = re.search(r"errors: (\d+)", text)
+    if not errors:
+        raise UserError(f"Spin's checker did not finish:\n{text[-2000:]}")
+    return None if errors[1] == "0" else "an error without a message"
+
+
+def _exhaustive(text: str) -> bool:
+    """Tell whether the checker went through all states."""
+    return not re.search(r"max search depth too small|out of memory|"
+                         r"Search not completed|reached -DMEMLIM", text)
+
+
+def check(variant: Variant) -> Result:
+    """Check a variant and return what was found.
+
+    Raises UserError if Spin or the compiler fails, or if a model without a complaint
+    was not gone through to its end.
+    """
+    host.need("model")
+    directory = _OUT / variant.name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    started = time.monotonic()
+    _run(["spin", "-a", *(f"-D{define}" for define in variant.defines.split()),
+          str(_HERE / f"{variant.model}.pml")], directory, "spin.log", LIMIT)
+    _run(["gcc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={_MEMORY_MIB}",
+          "-o", "pan", "pan.c"], directory, "gcc.log", LIMIT)
+    text = _run(["./pan", f"-m{_DEPTH}", "-w22"], directory, "pan.log", LIMIT)
+    complaint = _complaint(text)
+    if complaint is None and not _exhaustive(text):
+        raise UserError(f"{variant.name} was not gone through to its end, see "
+                        f"{directory}/pan.log: raise _DEPTH or _MEMORY_MIB in "
+                        f"{Path(__file__).name}")
+    states = re.search(r"([\d.e+]+) states, stored", text)
+    return Result(int(float(states[1])) if states else 0,
+                  time.monotonic() - started, complaint)
+
+
+def verdict(variant: Variant, result: Result) -> str | None:
+    """Return what is wrong with a result, None if it is as it must be."""
+    if variant.bug is None and result.complaint:
+        return f"{variant.name} fails: {result.complaint}"
+    if variant.bug and not result.complaint:
+        return (f"{variant.name} holds, although it has a known bug ({variant.bug}): "
+                "the model does not show it any more")
+    return None
+
+
+def chosen(model: str | None) -> list[Variant]:
+    """Return the variants of a model, or of all of them."""
+    models = sorted({variant.model for variant in VARIANTS})
+    if model and model not in models:
+        raise UserError(f"MODEL is {model!r}; it is one of {', '.join(models)}")
+    return [variant for variant in VARIANTS if model in (None, "", variant.model)]
+
+
+def main() -> int:
+    """Check what MODEL asks for; return 0 if all is as it must be."""
+    wrong = []
+    for variant in chosen(os.environ.get("MODEL")):
+        result = check(variant)
+        problem = verdict(variant, result)
+        say(f"  {'ok  ' if problem is None else 'FAIL'} {variant.name}: "
+            f"{result.states:,} states, {result.seconds:.0f} s, "
+            + (f"fails as it must: {variant.bug}" if variant.bug else "holds"))
+        if problem:
+            wrong.append(problem)
+    for problem in wrong:
+        print(problem, file=sys.stderr)
+    say("FAIL" if wrong else "PASS")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    ui.main(main)
