@@ -54,11 +54,15 @@ class Result:
 
 
 VARIANTS = (
-    Variant("full_ring", ""),
-    Variant("full_ring", "OLD_UNSTOP",
+    Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1"),
+    Variant("full_ring", "PLUGGED=2 DIRECT=1 ASYNC=0"),
+    Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1 END_SINGLY"),
+    Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1 OLD_UNSTOP",
             "a request refused but not listed yet is not run again"),
-    Variant("full_ring", "HANG_2023", "the hang after completion in batches, 2023"),
-    Variant("full_ring", "STOP_UNLOCKED", "the hctx is stopped without the lock"),
+    Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1 HANG_2023",
+            "the hang after completion in batches, 2023"),
+    Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1 STOP_UNLOCKED",
+            "the hctx is stopped without the lock"),
     Variant("kick", ""),
     Variant("kick", "EVENT"),
     Variant("kick", "PACKED"),

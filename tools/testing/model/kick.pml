@@ -24,16 +24,19 @@
  *
  * What must hold: whatever is submitted completes.  Now and then the submitter waits
  * for all that it has sent.  A lost kick or interrupt leaves it there, which Spin
- * reports as an invalid end state.  A run has no end, so that indexes and wrap
- * counters take all their values.
+ * reports as an invalid end state.  With REQUESTS of them each wrap counter takes
+ * both its values.
  *
- * Variants leave out what looks superfluous; the table in check.py has them.
+ * Variants leave out what looks superfluous; check.py has them.
  */
 
 #define RING	2		/* descriptors: one for each request */
 #define SPAN	8		/* indexes are modulo this, instead of 65536 */
 #ifndef REQUESTS
 #define REQUESTS 4
+#endif
+#ifndef TIMES_OUT
+#define TIMES_OUT 0
 #endif
 
 #define plus(a, b)	(((a) + (b)) % SPAN)
@@ -80,7 +83,7 @@ inline drain(which)
 	}
 }
 
-active proctype memory()
+proctype memory()
 {
 	byte where, what;
 end:	do
@@ -134,7 +137,7 @@ byte num_added, num_free = RING;
 bool cb_disabled;		/* the shadow of the driver's flags */
 bool event_triggered;		/* written without a lock, as in the kernel */
 bool work_queued;		/* struct virtblk_queue: work */
-bool may_time_out = true;
+bool may_time_out = TIMES_OUT;
 
 #define in_flight	(num_free < RING)
 
@@ -178,7 +181,7 @@ inline kick_and_unlock()
 
 /* The driver: submit */
 
-active proctype submit()
+proctype submit()
 {
 	bool kick, refused;
 	bool last = true;	/* bd->last: no other request follows at once */
@@ -199,14 +202,12 @@ active proctype submit()
 			if
 			:: last = true
 			/* A list has no more requests than there are tags. */
-			:: num_added < RING -> last = false
+			:: num_added <= RING -> last = false
 			fi
 		:: num_free == 0 ->
 			/* virtblk_refuse() */
 			refused = true;
-#ifndef NO_KICK_FULL
 			last = true
-#endif
 		fi
 	   };
 		if
@@ -318,7 +319,7 @@ inline complete_queue()
 }
 
 /* vring_interrupt(), virtblk_interrupt() */
-active proctype interrupt()
+proctype interrupt()
 {
 	bool armed;
 	byte cpu = 1;
@@ -338,7 +339,7 @@ end:	do
 }
 
 #ifdef WORK
-active proctype work()
+proctype work()
 {
 	bool armed;
 	byte cpu = 2;
@@ -431,7 +432,7 @@ inline interrupt_or_not()
 	irq = false
 }
 
-active proctype device()
+proctype device()
 {
 	byte flags;
 	bool irq, asleep;
@@ -452,4 +453,20 @@ end:	do
 		disable_notification()
 	   }
 	od
+}
+
+init {
+	atomic {
+		mem[AVAIL] = START;
+		mem[USED] = START;
+		mem[OFF_DRIVER] = START;
+		mem[OFF_DEVICE] = START;
+		run memory();
+		run submit();
+		run interrupt();
+#ifdef WORK
+		run work();
+#endif
+		run device()
+	}
 }
