@@ -97,7 +97,8 @@ class Loop:
 
     met: the begin and end of each run that did what it is there for, by the guest's
     clock; missed: how many others there were.  lines: how many it has printed, which
-    grows as long as it gets on.
+    grows as long as it gets on.  silent: the guest goes to sleep or sleeps, and must
+    not be told anything.
     """
 
     def __init__(self, guest: Guest, event: Event, id: str, partner: Event,
@@ -105,10 +106,10 @@ class Loop:
         self.guest = guest
         self.event = event
         self.id = id
-        self.log_start = guest.log_size()
         self.met: list[tuple[float, float]] = []
         self.missed = 0
         self.lines = 0
+        self.silent = False
         self._begin = 0.0
         self._asked: Iterator[None] = iter(())
         self._job = guest.start(
@@ -131,9 +132,12 @@ class Loop:
     def _take(self, kind: str, *words: str) -> None:
         if kind == "begin":
             self._begin = float(words[0])
-        elif kind == "ask":
+            return
+        if kind == "ask":
             self._asked = HOST[words[0]](self, *words[1:])
-        elif words[1] == "0":
+            return
+        self.silent = False
+        if words[1] == "0":
             self.met.append((self._begin, float(words[0])))
         else:
             self.missed += 1
@@ -168,12 +172,15 @@ def _unplug(loop: Loop) -> Iterator[None]:
             yield
 
 
-def _wake(loop: Loop) -> Iterator[None]:
-    """Press the power button while the guest sleeps."""
+def _suspend(loop: Loop) -> Iterator[None]:
+    """Let the guest sleep, and press the power button until it has woken up."""
+    start = loop.guest.log_size()
+    loop.guest.start(f"touch {PLACE}/sleep")
+    loop.silent = True
     clock = loop.guest.clock()
     pressed = None
     while True:
-        said = loop.guest.log_since(loop.log_start)
+        said = loop.guest.log_since(start)
         if said.count("PM: suspend entry") == said.count("PM: suspend exit"):
             pressed = None
         elif pressed is None:
@@ -185,7 +192,7 @@ def _wake(loop: Loop) -> Iterator[None]:
 
 
 HOST: dict[str, Callable[..., Iterator[None]]] = {
-    "resize": _resize, "unplug": _unplug, "suspend": _wake}
+    "resize": _resize, "unplug": _unplug, "suspend": _suspend}
 
 
 def meetings(first: list[tuple[float, float]],

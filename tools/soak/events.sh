@@ -126,8 +126,11 @@ event_cpus() {
 	until echo 1 > "$cpu"; do sleep 0.05; done
 }
 
+# What the host says while devices go to sleep may get lost, so it says this last.
 event_suspend() {
+	rm -f $place/sleep
 	ask suspend
+	until [ -e $place/sleep ]; do sleep 0.02; done
 	echo freeze > /sys/power/state
 }
 

@@ -12,7 +12,7 @@ look for them when the disk is back.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -86,20 +86,26 @@ class _Meeting:
         """Return how often they have met on each disk."""
         return min(map(self._met, DISKS))
 
-    def until(self, done) -> None:
+    def until(self, done: Callable[[], bool]) -> None:
         """Attend to all that goes on until done() or there has been enough time."""
         limit = self._watchdog.clock() + _PAIR_SECONDS
         while not done() and self._watchdog.clock() < limit:
             self._guest.pump()
             for loop in self._loops.values():
                 loop.attend()
-            for load in self._loads:
-                load.attend()
+            if not self._silent():
+                for load in self._loads:
+                    load.attend()
             self._watchdog.look()
             time.sleep(_POLL_SECONDS)
 
+    def _silent(self) -> bool:
+        """Tell whether the guest sleeps, so that nothing must be said to it."""
+        return any(loop.silent for loop in self._loops.values())
+
     def end(self) -> None:
         """Have the loops end, and wait until they have."""
+        self.until(lambda: not self._silent())
         self._guest.start(f"touch {PLACE}/stop")
         self.until(lambda: not any(loop.running for loop in self._loops.values()))
         if "unplug" in (event.name for event in self._pair):

@@ -17,8 +17,7 @@ EVENTS = {event.name: event for event in events.EVENTS}
 # Of each kernel what has hung, or may, where the block layer, CPU hotplug, suspend or
 # the memory of the kernel wait for requests that the driver holds back.
 DANGEROUS = {
-    "7.3-debug": ("function reset + cpus", "confuse + suspend", "timeout + nr requests",
-                  "reset + allocations", "reset + unbind"),
+    "7.3-debug": ("function reset + cpus", "reset + allocations", "reset + unbind"),
     "6.12": ("reset + cpus", "reset + scheduler", "reset + suspend", "reset + memory",
              "resize + unplug"),
 }

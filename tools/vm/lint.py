@@ -41,9 +41,9 @@ def shell(files):
     problems = []
     for path in files:
         with path.open("rb") as file:
-            script = file.readline().startswith(b"#!/bin/sh")
-        if script:
-            said = _run(["sh", "-n", path.relative_to(_TOP)]).stdout
+            found = re.match(rb"#!/bin/(sh|bash)\b", file.readline())
+        if found:
+            said = _run([found[1].decode(), "-n", path.relative_to(_TOP)]).stdout
             problems += said.splitlines()
     return problems
 
