@@ -52,11 +52,11 @@ def features(guest: Guest, disk: str) -> str:
 
 def verify(guest: Guest, disk: str, **options) -> None:
     """Write, read and compare from all CPUs."""
-    report = fio.run(guest, f"/dev/{disk}", rw="randrw", bs="4k", size="1m",
+    report = fio.run(guest, f"/dev/{disk}", rw="randrw", bs="4k", size="512k",
                      numjobs=4, offset_increment="4m", verify="crc32c",
                      cpus_allowed="0-3", cpus_allowed_policy="split",
                      timeout=120, **options)
-    assert fio.ios(report) > 1000
+    assert fio.ios(report) > 500
 
 
 # Descriptors
@@ -118,7 +118,6 @@ def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
 
 # Callbacks
 
-@on_debug_kernel
 @pytest.mark.parametrize("ring", RINGS)
 def test_callbacks_may_be_late_or_for_nothing(sims: Guest, ring: str) -> None:
     """A callback may come when there is nothing, or long after there was something."""
@@ -182,8 +181,8 @@ def test_in_order_device_of_qemu(kernel: Kernel) -> None:
             name = guest.dev(disk.id)
             assert features(guest, name)[IN_ORDER] == "0"
             report = fio.run(guest, f"/dev/{name}", rw="randread", bs="4k",
-                             iodepth=32, numjobs=2, number_ios=1500, timeout=60)
-            assert fio.ios(report, "read") == 3000
+                             iodepth=32, numjobs=2, number_ios=1000, timeout=60)
+            assert fio.ios(report, "read") == 2000
 
 
 # Interrupts
@@ -195,7 +194,6 @@ BUDGET, BATCH = 256, 32
 FULL = 341
 
 
-@on_debug_kernel
 def test_hard_interrupt_is_bounded(kernel: Kernel) -> None:
     """One hard interrupt completes so many requests at most, and none is lost.
 
@@ -238,3 +236,40 @@ def completed_in_interrupts(trace: str, disk: str) -> list[int]:
                 and match[1] in inside:
             inside[match[1]] += 1
     return [count for count in found if count]
+
+
+# Flags that change: last, because what VDUSE warns of is passed over from here on
+
+@on_debug_kernel
+@pytest.mark.parametrize("what", ("cut", "cut_done"))
+def test_reset_after_device_changed_flags(sims: Guest, what: str) -> None:
+    """A device that clears NEXT in chains that it has does not panic the guest.
+
+    virtio_ring follows NEXT in memory that the device can write to, and panics when
+    all buffers are back and the free descriptors are not as many as the ring has.
+    After a reset they are.  The mappings of the descriptors that are cut off stay: for
+    VDUSE that is a status that was never copied, and a warning when the device goes.
+    """
+    sims.tolerate("WARNING: .* vduse_domain_")
+    with Sim(sims, features=RINGS["split-direct"], queues=1, ring_size=RING,
+             capacity="32M", tolerate="KICK_UNWANTED",
+             script=[f"on type=in sector=8192-16383 count=3: {what}"]) as sim:
+        disk = sim.disk()
+
+        def queue() -> dict:
+            return counters.of_disk_queue(sims, disk)
+
+        running = fio.start(sims, f"/dev/{disk}", rw="randread", bs="4k",
+                            offset="4m", size="4m", iodepth=3, number_ios=3)
+        if what == "cut":
+            assert process.wait_for(lambda: queue()["in_flight"] == 3, 30)
+        else:
+            with pytest.raises(FioError):
+                running.wait()
+            assert queue()["free"] == RING - 3 * 2
+        sims.run(f"echo 1 > /sys/block/{disk}/recovery/reset", timeout=30)
+        if what == "cut":
+            assert fio.ios(running.wait()) == 3
+        assert queue()["free"] == RING
+        verify(sims, disk)
+        assert sims.sysfs(f"/sys/block/{disk}/state") == "live"

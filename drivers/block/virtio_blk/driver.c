@@ -262,7 +262,7 @@ virtblk_find_gone_ops(const struct virtio_config_ops *real)
 	list_for_each_entry(gone, &virtblk_gone_ops, list)
 		if (gone->real == real)
 			goto out;
-	gone = kzalloc(sizeof(*gone), GFP_KERNEL);
+	gone = kzalloc_obj(*gone, GFP_KERNEL);
 	if (gone) {
 		gone->real = real;
 		gone->ops = *real;

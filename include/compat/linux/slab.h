@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What linux/slab.h of older kernels lacks. */
+#ifndef VIRTBLK_COMPAT_LINUX_SLAB_H
+#define VIRTBLK_COMPAT_LINUX_SLAB_H
+
+#include_next <linux/slab.h>
+
+/* 7.0 */
+#ifndef kzalloc_obj
+#define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
+#endif
+
+#endif /* VIRTBLK_COMPAT_LINUX_SLAB_H */

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Devices that return from a reset or a suspend with less than they had, or more.
+
+What requests rely on has to be there again.  What they do not rely on may be missing,
+and was never there on devices that lack a feature.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fio
+import vblksim
+from vblksim import Sim
+from vm.disk import Disk
+from vm.guest import Guest
+from vm.kernels import Kernel
+
+pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
+
+MIB = 1 << 20
+PAGE = 4096
+FEATURES = ("size_max", "seg_max", "geometry", "blk_size", "flush", "topology", "mq",
+            "discard", "write_zeroes", "lifetime", "secure_erase", "event_idx")
+
+
+@pytest.fixture(scope="module")
+def sims(kernel: Kernel) -> Iterator[Guest]:
+    """A guest in which vblksim can run."""
+    with Guest(kernel, parallel=False) as guest:
+        vblksim.prepare(guest)
+        yield guest
+
+
+def reset(guest: Guest, disk: str) -> None:
+    """Reset a disk's device; the disk is live afterwards."""
+    guest.run(f"/bin/echo 1 > /sys/block/{disk}/recovery/reset", timeout=30)
+    assert guest.sysfs(f"/sys/block/{disk}/state") == "live"
+
+
+def works(guest: Guest, disk: str) -> None:
+    """Write, read and compare."""
+    report = fio.run(guest, f"/dev/{disk}", rw="randrw", bs="4k", size="1m",
+                     offset="8m", verify="crc32c", timeout=60)
+    assert fio.ios(report) > 200
+
+
+@pytest.mark.parametrize("missing", ("discard", "write_zeroes", "flush", *[FEATURES]),
+                         ids=lambda missing: missing if isinstance(missing, str)
+                         else "all")
+def test_device_without_feature_returns(sims: Guest, missing: str | tuple) -> None:
+    """A device that never had a feature does not lack it when it returns."""
+    names = [missing] if isinstance(missing, str) else missing
+    with Sim(sims, features=",".join(["default", *[f"-{name}" for name in names]]),
+             capacity="32M", tolerate="KICK_UNWANTED") as sim:
+        disk = sim.disk()
+        reset(sims, disk)
+        works(sims, disk)
+
+
+def blocks(guest: Guest, path: str) -> int:
+    """Return how many bytes a file takes up."""
+    return int(guest.run(f"stat -c '%b %B' {path} | awk '{{ print $1 * $2 }}'").output)
+
+
+def test_device_that_may_no_longer_unmap(sims: Guest) -> None:
+    """A device that has lost only write_zeroes_may_unmap is not asked to unmap.
+
+    Its disk is live, and write zeroes does what it has to.
+    """
+    sims.run("rm -f /tmp/backing")
+    with Sim(sims, capacity="32M", file="/tmp/backing",
+             tolerate="KICK_UNWANTED") as sim:
+        disk = sim.disk()
+
+        def zeroed(at: int) -> int:
+            """Write zeroes to a MiB that has data; return how much was unmapped."""
+            sims.run(f"dd if=/dev/urandom of=/dev/{disk} bs=1M seek={at} count=1 "
+                     "oflag=direct status=none; sync /tmp/backing")
+            before = blocks(sims, "/tmp/backing")
+            sims.run(f"fallocate -p -o {at}M -l 1M /dev/{disk}; sync /tmp/backing; "
+                     f"cmp -n {MIB} -i {at * MIB}:0 /dev/{disk} /dev/zero")
+            return before - blocks(sims, "/tmp/backing")
+
+        assert zeroed(1) == MIB
+        sim.ctl("set write_zeroes_may_unmap 0")
+        reset(sims, disk)
+        assert zeroed(2) == 0
+        works(sims, disk)
+
+
+# The cache
+
+def build_module(kernel: Kernel, name: str, directory: Path) -> Path:
+    """Build a module of this directory for a kernel; return its path."""
+    source = Path(__file__).with_name(f"{name}.c")
+    (directory / source.name).write_bytes(source.read_bytes())
+    (directory / "Makefile").write_text(f"obj-m := {name}.o\n")
+    subprocess.run(["make", "-s", "-C", kernel.build, f"M={directory}", "modules"],
+                   check=True)
+    return directory / f"{name}.ko"
+
+
+# What the device has completed, and what a program has been told is safe.
+_DONE = re.compile(r"virtblk_complete: \w+ queue=\d+ tag=\d+ (write|flush) |"
+                   r"tracing_mark_write: (told \d)")
+_STAYS_ON = "the write cache stays on"
+_WRITE = """
+use Fcntl;
+sysopen my $disk, $ARGV[0], O_WRONLY | 010000 or die $!;    # O_DSYNC
+open my $marker, ">", "/sys/kernel/tracing/trace_marker" or die $!;
+for (my $page = 0; ; $page = ($page + 1) % 64) {
+    sysseek $disk, ($ARGV[1] * 64 + $page) * 4096, 0;
+    die $! unless syswrite $disk, chr($page) x 4096;
+    syswrite $marker, "told $ARGV[1]\\n";
+}
+"""
+
+
+@pytest.fixture
+def stuck(kernel: Kernel, tmp_path: Path) -> Iterator[Guest]:
+    """A guest with a disk that has no cache now, and cannot do without after a reset.
+
+    Programs write to it synchronously all the time.
+    """
+    disk = Disk("cached", "ram", 64 * MIB, queues=2)
+    with Guest(kernel, disks=[disk], parallel=False) as guest:
+        name = guest.dev("cached")
+        guest.put(build_module(kernel, "stuck_cache", tmp_path), "/tmp/stuck_cache.ko")
+        guest.run(f"""echo write through > /sys/block/{name}/cache_type
+            insmod /tmp/stuck_cache.ko disk=/dev/{name}
+            cd /sys/kernel/tracing
+            echo 1 > events/virtio_blk/virtblk_complete/enable
+            echo 1 > events/printk/console/enable""")
+        guest.put(_WRITE.encode(), "/tmp/write")
+        writers = [guest.start(f"exec perl /tmp/write /dev/{name} {number}",
+                               timeout=600) for number in range(4)]
+        guest.run("sleep 2")
+        yield guest
+        for writer in writers:
+            writer.kill()
+
+
+def done_since(guest: Guest) -> list[str]:
+    """Return what was done since the device said that its cache stays on.
+
+    "write" and "flush" are completed by the device, "told 3" is a write that is safe
+    as program 3 was told: its first one may be of a write from before.
+    """
+    def words(text: str) -> list[str]:
+        return [found[1] or found[2] for found in _DONE.finditer(text)]
+
+    trace = guest.run("cat /sys/kernel/tracing/trace").output
+    before, found, after = trace.rpartition(_STAYS_ON)
+    assert found and "told 0" in words(before) and "flush" not in words(before)
+    done = words(after)
+    for number in range(4):
+        if f"told {number}" in done:
+            done.remove(f"told {number}")
+    return done
+
+
+def go_away(guest: Guest, name: str) -> None:
+    """Suspend the guest; or reset the PCI function, which 6.12 does not tell of."""
+    if guest.kernel.name == "6.12":
+        guest.suspend()
+    else:
+        guest.run(f"echo 1 > $(readlink -f /sys/block/{name}/device/..)/reset",
+                  timeout=30)
+
+
+@pytest.mark.kernels("6.12", "7.3-debug")
+def test_cache_that_stays_on_is_flushed(stuck: Guest) -> None:
+    """The block layer flushes the cache of a device that returns with one for good.
+
+    From the first write on that the device completes then, no program is told that
+    one is safe before there was a flush.
+    """
+    name = stuck.dev("cached")
+    go_away(stuck, name)
+    stuck.run("sleep 1")
+    assert stuck.sysfs(f"/sys/block/{name}/cache_type") == "write back"
+    assert stuck.sysfs(f"/sys/block/{name}/queue/write_cache") == "write back"
+    done = done_since(stuck)
+    told = [place for place, what in enumerate(done) if what.startswith("told")]
+    assert told and told[0] > done.index("flush") > done.index("write"), done[:20]
+
+
+@pytest.mark.kernels("6.12")
+def test_cache_that_stays_on_under_requests_that_wait(stuck: Guest) -> None:
+    """If requests wait that rely on having no cache, the disk is dead instead."""
+    stuck.tolerate("I/O error, dev vd|Buffer I/O error")
+    name = stuck.dev("cached")
+    stuck.run(f"echo 1 > /sys/block/{name}/recovery/reset", timeout=30, check=False)
+    assert stuck.sysfs(f"/sys/block/{name}/state") == "dead"
+    assert "volatile write cache that cannot be turned off" in stuck.log()
+    assert "write" not in done_since(stuck)
