@@ -13,9 +13,11 @@ import pytest
 
 import counters
 import fio
+import full_ring
 import throttle
 import vblksim
 from fio import FioError
+from soak import faults
 from vblksim import Sim
 from vm import process
 from vm.disk import Disk
@@ -183,6 +185,37 @@ def test_in_order_device_of_qemu(kernel: Kernel) -> None:
             report = fio.run(guest, f"/dev/{name}", rw="randread", bs="4k",
                              iodepth=32, numjobs=2, number_ios=1000, timeout=60)
             assert fio.ios(report, "read") == 2000
+
+
+# Full rings
+
+@pytest.mark.kernels(full=("7.3-debug",))
+def test_full_ring_with_delays(kernel: Kernel) -> None:
+    """No request is left over when rings fill up and each step takes its time.
+
+    Between the refusal of a request and its place on blk-mq's list there may be
+    interrupts, other dispatchers and ends of batches.  Each job waits for all of its
+    requests before it sends the next ones, so that a lost one stops it.
+    """
+    depth, block = 16, 64 << 10
+    disk = Disk("narrow", "ram", 64 * MIB, queues=1, queue_size=64,
+                indirect_desc=False)
+    with Guest(kernel, disks=[disk]) as guest:
+        name = guest.dev("narrow")
+        guest.run(f"cd /sys/block/{name}/queue; echo none > scheduler; "
+                  "echo 2 > nomerges")
+        faults.set_fault(guest, "narrow", "delay", 10)
+        guest.run(f"echo 2000 > {faults.faults(guest, 'narrow')}/delay_us")
+        with full_ring.expected(guest, "narrow"):
+            runs = [fio.start(guest, f"/dev/{name}", rw="randread", bs=block,
+                              iodepth=depth, iodepth_batch_submit=depth,
+                              iodepth_batch_complete_min=depth, iodepth_low=1,
+                              cpus_allowed=cpu, time_based=1, runtime=20, timeout=120,
+                              iomem=full_ring.memory(guest, depth * block))
+                    for cpu in range(4)]
+            for run in runs:
+                assert fio.ios(run.wait()) > depth
+        assert counters.of_queue(guest, "narrow")["in_flight"] == 0
 
 
 # Interrupts
