@@ -215,7 +215,7 @@ def _load(disk: Slow, pace: Pace, round: Round) -> Iterator[None]:
 
 
 def _run_slow(disk: Slow, pace: Pace, script: str) -> None:
-    """Run a script whose own I/O waits for the device, on the CPU of the first queue."""
+    """Run a script whose I/O waits for the device, on the CPU of the first queue."""
     disk.slow_down(pace)
     disk.guest.run(f"taskset -cp 0 $$ > /dev/null; {script}", _LIMIT)
     disk.speed_up()
@@ -314,8 +314,8 @@ def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
         OPERATIONS[name](disk, pace, round)
         if not process.wait_for(lambda: guest.sysfs(
                 f"/sys/block/{disk.name}/state") == "live", 60):
-            raise GuestError(f"the disk is {guest.sysfs(f'/sys/block/{disk.name}/state')} "
-                             f"after {name}, {pace.name}")
+            raise GuestError(f"the disk is not live after {name}, {pace.name}; the "
+                             f"log:\n{guest.log_since(start)[-3000:]}")
     said = re.findall(r"I/O error,? (?:on )?dev vd", guest.log_since(start))
     round.add("I/O errors", len(said))
     round.add("operations")
