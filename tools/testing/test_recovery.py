@@ -192,7 +192,7 @@ def test_smaller_device(guest):
     name, function = guest.dev("direct"), function_of(guest, "direct")
     guest.suspend(2, lambda: guest.resize_disk("direct", 32 * MIB))
     try:
-        assert "capacity shrank from 131072 to 65536 sectors during a reset" in \
+        assert "capacity shrank from 131072 to 65536 sectors while suspended" in \
             guest.run("dmesg | tail -n 20").output
         assert guest.sysfs(f"/sys/block/{name}/state") == "dead"
         with pytest.raises(FioError):

@@ -427,6 +427,8 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_forget_cpus;
 	virtblk_create_debugfs(vblk);
+	/* Until virtblk_probed(). */
+	virtblk_hold_recovery(vblk, true);
 	return 0;
 
 out_forget_cpus:
@@ -446,6 +448,16 @@ out_free_vblk:
 	kfree(vblk->vq_names);
 	kfree(vblk);
 	return err;
+}
+
+/*
+ * The virtio core's scan, called after probe.  In between the core looks whether
+ * DRIVER_OK is set and sets it: recovery, which sysfs can start as soon as there is a
+ * disk, must not have reset the device at that moment.
+ */
+static void virtblk_probed(struct virtio_device *vdev)
+{
+	virtblk_hold_recovery(vdev->priv, false);
 }
 
 static void virtblk_remove(struct virtio_device *vdev)
@@ -558,6 +570,7 @@ static struct virtio_driver virtblk_driver = {
 	.id_table		= virtblk_id_table,
 	.validate		= virtblk_validate,
 	.probe			= virtblk_probe,
+	.scan			= virtblk_probed,
 	.remove			= virtblk_remove,
 	.config_changed		= virtblk_config_changed,
 #ifdef CONFIG_PM_SLEEP

@@ -264,9 +264,11 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 	u64 capacity;
 	int err;
 
+	/* A disk that shrinks during a reset is followed, as one that is live. */
 	capacity = virtblk_read_capacity(vdev);
-	if (capacity < get_capacity(vblk->disk)) {
-		dev_err(&vdev->dev, "[%s] capacity shrank from %llu to %llu sectors during a reset or suspend\n",
+	if (vblk->recovery.state == VIRTBLK_SUSPENDED &&
+	    capacity < get_capacity(vblk->disk)) {
+		dev_err(&vdev->dev, "[%s] capacity shrank from %llu to %llu sectors while suspended\n",
 			vblk->disk->disk_name, get_capacity(vblk->disk),
 			capacity);
 		return -EINVAL;
@@ -308,17 +310,7 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 	return virtblk_find_vqs_unmanaged(vblk);
 }
 
-/**
- * virtblk_restart_vqs() - set up a device that was reset and has its features
- * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
- *	held
- *
- * Context: may sleep, under memalloc_noio_save().
- *
- * Return: 0, and the disk is live and its queue runs; or an error, and the device
- * is reset again and has no virtqueues.
- */
-int virtblk_restart_vqs(struct virtio_blk *vblk)
+static int virtblk_try_restart(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
 	struct request_queue *rq_queue = vblk->disk->queue;
@@ -360,6 +352,29 @@ out_del_vqs:
 
 out_reset:
 	virtblk_reset_device(vdev);
+	return err;
+}
+
+/**
+ * virtblk_restart_vqs() - set up a device that was reset and has its features
+ * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
+ *	held
+ *
+ * Takes no more memory than virtblk_reclaim() has freed, and takes it from the
+ * reserves if need be: when this disk has swap on it, all other memory may wait for
+ * the requests that are held back.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, and the disk is live and its queue runs; or an error, and the device
+ * is reset again and has no virtqueues.
+ */
+int virtblk_restart_vqs(struct virtio_blk *vblk)
+{
+	unsigned int noreclaim = memalloc_noreclaim_save();
+	int err = virtblk_try_restart(vblk);
+
+	memalloc_noreclaim_restore(noreclaim);
 	return err;
 }
 
@@ -553,14 +568,33 @@ void virtblk_recovery_work(struct work_struct *work)
 	bool died = false;
 
 	mutex_lock(&recovery->lock);
-	wanted = xchg(&recovery->wanted, VIRTBLK_RESET_NONE);
-	if (recovery->state == VIRTBLK_LIVE && !virtblk_shutting_down())
+	if (recovery->state == VIRTBLK_LIVE && !recovery->held &&
+	    !virtblk_shutting_down()) {
+		wanted = xchg(&recovery->wanted, VIRTBLK_RESET_NONE);
 		died = virtblk_recover(vblk, wanted);
+	}
 	mutex_unlock(&recovery->lock);
 	memalloc_noio_restore(noio);
 
 	if (died)
 		blk_mark_disk_dead(vblk->disk);
+}
+
+/**
+ * virtblk_hold_recovery() - keep recovery from starting, or let it start
+ * @vblk: the disk
+ * @hold: true to wait for one that runs and keep others from starting; nothing may
+ *	wait for the device's answer until it is called again with false
+ *
+ * Context: may sleep.
+ */
+void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold)
+{
+	mutex_lock(&vblk->recovery.lock);
+	vblk->recovery.held = hold;
+	mutex_unlock(&vblk->recovery.lock);
+	if (!hold)
+		queue_work(virtblk_wq, &vblk->recovery.work);
 }
 
 /**

@@ -283,6 +283,7 @@ struct virtblk_stall {
  * @work: resets the device if it asks for it, declares the disk dead if it is gone
  * @watch: looks once a second for requests that have timed out
  * @deadline: declares a suspended disk dead whose device does not return
+ * @held: @work leaves the device alone for now
  * @wanted: why @work has to reset a device that does not ask for it
  * @last_reset: when the device returned from its last reset
  * @zone_writes: writes to sequential zones that @work has taken back
@@ -301,6 +302,7 @@ struct virtblk_recovery {
 	struct work_struct work;
 	struct delayed_work watch;
 	struct delayed_work deadline;
+	bool held;
 	enum virtblk_reset wanted;
 	ktime_t last_reset;
 	struct list_head zone_writes;
@@ -544,6 +546,7 @@ int virtblk_restart_vqs(struct virtio_blk *vblk);
 void virtblk_fail_waiting(struct virtio_blk *vblk);
 void virtblk_log_offline(struct virtio_blk *vblk);
 void virtblk_recovery_work(struct work_struct *work);
+void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold);
 void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why);
 int virtblk_reset_now(struct virtio_blk *vblk);
 
