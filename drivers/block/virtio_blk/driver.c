@@ -322,8 +322,8 @@ static void virtblk_begin_removal(struct virtio_blk *vblk)
 }
 
 /*
- * End all that is done with the device, and take its virtqueues down.  Nobody uses
- * the disk any more, or it never came to be.
+ * End all that is done with the device, and take its virtqueues down.  The disk
+ * has no users any more, or it never came to be.
  */
 static void virtblk_teardown(struct virtio_blk *vblk)
 {

@@ -180,7 +180,7 @@ static bool virtblk_requeue_one(struct request *req, void *data)
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	struct virtio_blk *vblk = data;
 
-	/* Whoever took it off the ring completes it. */
+	/* The task that took it off the ring completes it. */
 	if (virtblk_rq_done(req))
 		return true;
 
