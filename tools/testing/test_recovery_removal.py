@@ -222,7 +222,6 @@ def test_removal_of_pulled_disk_is_immediate(guest: Guest) -> None:
     assert seconds < REMOVAL_SECONDS
 
 
-@pytest.mark.kernels("6.12", "7.3-debug", full=("6.1",))
 def test_removal_of_disk_that_reads_all_ones(guest: Guest) -> None:
     """A device whose status is 0xff is gone: removed at once, without a WARN.
 

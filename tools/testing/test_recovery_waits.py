@@ -84,7 +84,7 @@ def guest(kernel: Kernel) -> Iterator[Guest]:
     """
     disks = [Disk("throttled", "ram", 64 * MIB, queues=4),
              Disk("remote", "vhost-user", 64 * MIB, queues=4),
-             Disk("other", "ram", 64 * MIB, queues=4)]
+             Disk("other", "ram", 512 * MIB, queues=4)]
     with Guest(kernel, disks=disks, parallel=False) as guest:
         for id in ("throttled", "remote"):
             faults.hasten(guest, id)
@@ -182,7 +182,7 @@ def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
         echo 10 > /proc/sys/vm/dirty_writeback_centisecs
         echo 1 > /proc/sys/vm/dirty_expire_centisecs""")
     with throttle.slow(guest, "other", iops=200):
-        writer = dirty_pages(guest, name, 1000)
+        writer = dirty_pages(guest, name, 4000)
         # The disk takes 200 pages a second, so there are some to come for a while.
         left = guest.run("until [ $(awk '/^Writeback:/ { print $2 }' /proc/meminfo) "
                          "-gt 100 ]; do sleep 0.1; done; "
@@ -194,4 +194,4 @@ def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
     writer.kill()
     assert "CPU 3 is now offline" in guest.log() or "smpboot: CPU" in guest.log()
     assert int(left) > 1000
-    assert not missing_pages(guest, "other", 1000)
+    assert not missing_pages(guest, "other", 4000)

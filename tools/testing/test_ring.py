@@ -64,8 +64,7 @@ def verify(guest: Guest, disk: str, **options) -> None:
 # Descriptors
 
 # Requests, and the segments that each has where a segment is a page.
-REQUESTS = (({"rw": "randread", "bs": "4k"}, 1), ({"rw": "randwrite", "bs": "4k"}, 1),
-            ({"rw": "randread", "bs": "16k"}, 4),
+REQUESTS = (({"rw": "randread", "bs": "4k"}, 1),
             ({"rw": "randwrite", "bs": "16k"}, 4))
 DEPTH = 5
 
@@ -143,7 +142,6 @@ def test_callbacks_may_be_late_or_for_nothing(sims: Guest, ring: str) -> None:
 
 # Ids
 
-@on_debug_kernel
 @pytest.mark.parametrize("id", (RING - 1, 60000), ids=("unused", "out-of-range"))
 @pytest.mark.parametrize("ring", RINGS)
 def test_unknown_id_breaks_virtqueue(sims: Guest, ring: str, id: int) -> None:
@@ -183,8 +181,8 @@ def test_in_order_device_of_qemu(kernel: Kernel) -> None:
             name = guest.dev(disk.id)
             assert features(guest, name)[IN_ORDER] == "0"
             report = fio.run(guest, f"/dev/{name}", rw="randread", bs="4k",
-                             iodepth=32, numjobs=2, number_ios=1000, timeout=60)
-            assert fio.ios(report, "read") == 2000
+                             iodepth=32, numjobs=2, number_ios=500, timeout=60)
+            assert fio.ios(report, "read") == 1000
 
 
 # Full rings

@@ -18,7 +18,7 @@ from vm import process
 from vm.guest import Guest
 from vm.kernels import Kernel
 
-pytestmark = pytest.mark.kernels("6.12", "7.3-debug")
+pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
 
 SECTOR = 512
 # What is in the zone when the write comes, and the write itself, in bytes.
@@ -64,6 +64,7 @@ def interrupted_write(guest: Guest, sim: Sim, zone: int, offset: int,
 
 # What the device has done of the write, and how often it gets one for that: a write
 # that was executed is not sent again, and of another one only the rest.
+@pytest.mark.kernels("6.12", "7.3-debug")
 @pytest.mark.parametrize("what,times", (
     ("lose", 1), ("part 8", 2), ("part 120", 2), ("drop", 2)))
 def test_interrupted_zone_write(guest: Guest, what: str, times: int) -> None:
