@@ -145,6 +145,19 @@ static inline void virtblk_compat_unquiesce_queue(struct request_queue *q)
 }
 
 #define blk_mq_unquiesce_queue(q)	virtblk_compat_unquiesce_queue(q)
+
+/*
+ * Older kernels freeze the queue of a dead disk and end the wait of those that
+ * enter it only when the disk is deleted.  A request of config_work would wait there,
+ * and remove for config_work.
+ */
+static inline void virtblk_compat_mark_disk_dead(struct gendisk *disk)
+{
+	blk_queue_flag_set(QUEUE_FLAG_DYING, disk->queue);
+	blk_mark_disk_dead(disk);
+}
+
+#define blk_mark_disk_dead(disk)	virtblk_compat_mark_disk_dead(disk)
 #endif
 
 /* 6.15 */
