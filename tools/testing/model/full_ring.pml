@@ -26,6 +26,13 @@
  * which some have not ended is a hang, and Spin reports it as an invalid end
  * state.  ltl all_end says the same of states that repeat for ever.
  *
+ *	ROOM=n		requests that fit the ring
+ *	PLUGGED=n	requests of a plug, for virtblk_queue_rqs()
+ *	DIRECT=n	requests that a task issues one by one
+ *	ASYNC=n		requests of a plug that is flushed because its task sleeps
+ *	ALONE		requests may end alone: they failed, or end on another CPU
+ *	LIVENESS	ltl all_end, with weak fairness
+ *
  * Variants put a known bug back, or another remedy in its place:
  *
  *	OLD_UNSTOP	BLK_STS_DEV_RESOURCE for a full ring, and requests end
@@ -396,6 +403,11 @@ end:	do
 		if
 		:: bit_restart -> end_singly()
 		:: else -> end_batch()
+		fi;
+#elif defined(ALONE)
+		if
+		:: true -> end_singly()
+		:: true -> end_batch()
 		fi;
 #else
 		end_batch();

@@ -220,13 +220,13 @@ proctype submit()
 			num_free > 0
 		:: else
 		fi
-	:: atomic {
-		/* virtblk_commit_rqs() */
-		!last;
-		spin_lock();
-		last = true
-	   };
+	/* virtblk_commit_rqs() */
+	:: atomic { !last; spin_lock(); last = true };
+#ifdef NO_COMMIT
+		spin_unlock()
+#else
 		kick_and_unlock()
+#endif
 	:: last && in_flight -> !in_flight
 	:: left == 0 && last && !in_flight -> break
 	od

@@ -148,6 +148,7 @@ bool cpus_writer;		/* a writer holds it, or waits for its readers */
 byte cpus_readers;
 bool inactive;
 bool tasks_frozen, hotplugging;
+byte finished;			/* tasks of the model */
 #ifdef BY_AGE
 byte age[REQUESTS];
 #endif
@@ -364,7 +365,11 @@ inline bring_back()
 	:: else ->
 		vq_bound = true;	/* virtblk_bind_vqs() */
 		atomic { reset_since = true; set_state(LIVE) };
+#ifdef NO_REQUEUE
+		quiesced--
+#else
 		unquiesce_and_kick()
+#endif
 	fi
 }
 
@@ -459,7 +464,7 @@ proctype io(byte id)
 		fi
 	   };
 		atomic { rq[id] == ENDED || rq[id] == FREE -> rq[id] = FREE }
-	:: left == 0 -> break
+	:: atomic { left == 0 -> finished++; break }
 	od
 }
 
@@ -650,28 +655,38 @@ active proctype administrator()
 
 #ifdef CONFIG
 /*
- * virtblk_config_work(): has requests of its own (virtblk_ask()), and freezes the
- * queue (virtblk_set_write_cache()).
+ * virtblk_config_work(): reads the configuration space, which a device that is being
+ * reset has not restored, and then has requests of its own (virtblk_ask()), or
+ * freezes the queue (virtblk_set_write_cache()).
  */
 active proctype config_work()
 {
+	bool live;
 end:	atomic { config_queued -> config_queued = false; config_running = true };
+#ifndef CONFIG_UNLOCKED
+	mutex_lock();
+#endif
+	live = (state == LIVE);
 	if
-	:: state != LIVE
-	:: else ->
-		if
-		:: true ->
-			atomic {
-				/* blk_queue_enter() */
-				frozen == 0 || dying;
-				if
-				:: dying
-				:: else -> q_usage++; rq[2] = LISTED
-				fi
-			};
-			atomic { rq[2] == ENDED || rq[2] == FREE -> rq[2] = FREE }
-		:: true -> set_write_cache()
-		fi
+	:: live -> assert(state == LIVE)	/* virtblk_read_changes() */
+	:: else
+	fi;
+#ifndef CONFIG_UNLOCKED
+	mutex_unlock();
+#endif
+	if
+	:: live ->
+		atomic {
+			/* blk_queue_enter() */
+			frozen == 0 || dying;
+			if
+			:: dying
+			:: else -> q_usage++; rq[2] = LISTED
+			fi
+		};
+		atomic { rq[2] == ENDED || rq[2] == FREE -> rq[2] = FREE }
+	:: live -> set_write_cache()
+	:: !live
 	fi;
 	config_running = false
 }
@@ -917,6 +932,15 @@ inline remove()
 	!work_running
 }
 
+/* What is left once nothing happens any more */
+active proctype at_rest()
+{
+end:	timeout && finished == 3 ->
+	assert(lock == 0 && quiesced == 0 && q_usage == 0 && !limits_lock);
+	assert(frozen == (gd_dead -> 1 : 0));
+	assert(!any_owned && !any(REQUEUED) && !any(LISTED))
+}
+
 /*
  * The task that holds the device's device_lock: suspend, a reset of the function,
  * and a removal exclude each other.
@@ -977,6 +1001,7 @@ active proctype device_task()
 #endif
 
 #ifdef REMOVE
-	remove()
+	remove();
 #endif
+	finished++
 }
