@@ -14,9 +14,16 @@ def test_model(variant: Variant) -> None:
     assert check.verdict(variant, check.check(variant)) is None
 
 
+@pytest.mark.parametrize("model", sorted({item.model for item in check.VARIANTS}))
+def test_model_has_no_dead_code(model: str) -> None:
+    """Each statement of a model runs in one of the variants that must hold."""
+    assert check.unreached(model, map(check.check, check.holding(model))) == []
+
+
 @pytest.mark.parametrize("bug,complaint,wrong", (
     (None, None, False), (None, "assertion violated", True),
-    ("a bug", "invalid end state", False), ("a bug", None, True)))
+    ("a bug", "invalid end state", False), ("a bug", None, True),
+    ("a bug", "assertion violated", True)))
 def test_verdict_of_model(bug: str | None, complaint: str | None, wrong: bool) -> None:
     """A model that fails is wrong, and so is a known bug that it does not find."""
     variant = Variant("full_ring", "", bug)
