@@ -57,6 +57,9 @@
  * its indexes without the lock to notify.  virtblk_validate() accepts neither.
  */
 
+/* How many requests one hard interrupt of a queue completes at most. */
+#define VIRTBLK_IRQ_BUDGET	256
+
 DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
 
 /* Whether the device has requests.  Called with the queue's lock held. */

@@ -86,27 +86,26 @@ void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall)
 }
 
 /**
- * virtblk_silence() - tell for how long the whole disk has completed nothing
- * @vblk: the disk
- * @progress: what the caller last saw, initialized before the first call
+ * virtblk_silence() - measure for how long the whole disk has completed nothing
+ * @vblk: the disk, its recovery.lock held
  * @stall: what is in flight, from virtblk_scan()
  *
  * Return: the time in jiffies, 0 if nothing is in flight.
  */
 unsigned long virtblk_silence(struct virtio_blk *vblk,
-			      struct virtblk_progress *progress,
 			      const struct virtblk_stall *stall)
 {
+	struct virtblk_recovery *recovery = &vblk->recovery;
 	u64 completed = virtblk_count_completions(vblk);
 
-	if (completed != progress->completed || !stall->in_flight) {
-		progress->completed = completed;
-		progress->since = jiffies;
+	if (completed != recovery->completed || !stall->in_flight) {
+		recovery->completed = completed;
+		recovery->progress = jiffies;
 	}
 	/* Nothing was to be answered before the oldest request was sent. */
-	if (stall->in_flight && time_after(stall->oldest, progress->since))
-		progress->since = stall->oldest;
-	return jiffies - progress->since;
+	if (stall->in_flight && time_after(stall->oldest, recovery->progress))
+		recovery->progress = stall->oldest;
+	return jiffies - recovery->progress;
 }
 
 /**
@@ -135,8 +134,7 @@ bool virtblk_removal_timed_out(struct virtio_blk *vblk)
 	if (!READ_ONCE(vblk->recovery.removing) || !timeout)
 		return false;
 	virtblk_scan(vblk, &stall);
-	return virtblk_silence(vblk, &vblk->recovery.progress, &stall) >=
-	       timeout;
+	return virtblk_silence(vblk, &stall) >= timeout;
 }
 
 /**

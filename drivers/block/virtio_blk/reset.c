@@ -316,10 +316,7 @@ static int virtblk_try_restart(struct virtio_blk *vblk)
 	struct request_queue *rq_queue = vblk->disk->queue;
 	int err;
 
-	err = virtblk_find_vqs_again(vblk);
-	if (err)
-		goto out_reset;
-	err = virtblk_check_return(vblk);
+	err = virtblk_find_vqs_again(vblk) ?: virtblk_check_return(vblk);
 	if (err)
 		goto out_del_vqs;
 
@@ -334,7 +331,7 @@ static int virtblk_try_restart(struct virtio_blk *vblk)
 		goto out_del_vqs;
 	virtblk_bind_vqs(vblk);
 	WRITE_ONCE(vblk->recovery.last_reset, ktime_get());
-	vblk->recovery.progress.since = jiffies;
+	vblk->recovery.progress = jiffies;
 	virtblk_set_state(vblk, VIRTBLK_LIVE);
 
 	virtblk_delay(vblk);
@@ -348,10 +345,6 @@ static int virtblk_try_restart(struct virtio_blk *vblk)
 out_del_vqs:
 	virtblk_reset_device(vdev);
 	virtblk_del_vqs(vblk);
-	return err;
-
-out_reset:
-	virtblk_reset_device(vdev);
 	return err;
 }
 

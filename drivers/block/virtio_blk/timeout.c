@@ -141,7 +141,7 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 	virtblk_log_stall(vblk, &stall);
 	bitmap_free(stall.queues);
 
-	silence = virtblk_silence(vblk, &recovery->progress, &stall);
+	silence = virtblk_silence(vblk, &stall);
 	if (removing && silence >= HZ) {
 		virtblk_nudge(vblk);
 		/* It finds out whether the removal has waited long enough. */

@@ -61,9 +61,6 @@ struct virtio_blk;
 /* How many requests one hold of the lock takes off the ring. */
 #define VIRTBLK_REAP_BATCH	32
 
-/* How many requests one hard interrupt of a queue completes at most. */
-#define VIRTBLK_IRQ_BUDGET	256
-
 /**
  * struct virtblk_stats - what a queue has done since its disk was probed
  * @longest_wait: the longest time from sending to completion, in jiffies
@@ -249,16 +246,6 @@ enum virtblk_reset {
 };
 
 /**
- * struct virtblk_progress - the last completion of a disk that somebody saw
- * @completed: virtblk_count_completions() at that time
- * @since: when that was, in jiffies
- */
-struct virtblk_progress {
-	u64 completed;
-	unsigned long since;
-};
-
-/**
  * struct virtblk_stall - what is in flight on a disk
  * @in_flight: requests that the device has
  * @timed_out: those of them that have taken longer than io_timeout
@@ -292,7 +279,8 @@ struct virtblk_stall {
  * @fruitless: resets for a stall since a request last completed
  * @completed_at_reset: virtblk_count_completions() at the last of them
  * @resets: how often @work has reset the device
- * @progress: the last completion that @watch saw, or the last reset
+ * @completed: virtblk_count_completions() when @watch last looked
+ * @progress: when it last changed, or the device last returned, in jiffies
  * @removing: the disk is being removed
  * @stalled: requests have timed out, and the log says so
  */
@@ -311,7 +299,8 @@ struct virtblk_recovery {
 	unsigned int fruitless;
 	u64 completed_at_reset;
 	atomic_long_t resets;
-	struct virtblk_progress progress;
+	u64 completed;
+	unsigned long progress;
 	bool removing;
 	bool stalled;
 };
@@ -531,7 +520,6 @@ bool virtblk_rq_done(struct request *req);
 u64 virtblk_count_completions(struct virtio_blk *vblk);
 void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall);
 unsigned long virtblk_silence(struct virtio_blk *vblk,
-			      struct virtblk_progress *progress,
 			      const struct virtblk_stall *stall);
 unsigned long virtblk_seconds(unsigned int *parameter);
 bool virtblk_removal_timed_out(struct virtio_blk *vblk);
