@@ -50,8 +50,8 @@ find_disk() {
 }
 
 # Makes a device file of the disk, or of its partition $1, and sets node to its name.
-# Who opens the kernel's own for writing may create a file once the disk has gone, and
-# that is in the way of the next disk's.
+# A program that opens devtmpfs' file for writing may create a plain file once the disk
+# has gone, and that is in the way of the next disk's.
 make_node() {
 	local number
 

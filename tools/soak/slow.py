@@ -6,7 +6,7 @@ one of its queues takes three seconds for each.  Meanwhile the disk is removed w
 dirty pages in memory, the guest sleeps, the device is reset, gets another size,
 is flushed and is probed.  Nothing that the device would have completed may fail.
 
-- A disk of QEMU's has a throttle group (vm.disk.Disk).
+- A disk of QEMU's is limited (throttle.py).
 - For a stall the server of a vhost-user disk is stopped, and goes on half a minute
   later.  QEMU itself is no device that stalls: it lets all requests of all disks
   through when any device is reset.  Such a disk cannot be resized.
@@ -22,21 +22,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import fio
+import throttle
 import vblksim
+from dirty import PAGE, Pages
 from vblksim import Sim
 from vm import process
 from vm.disk import Disk
 from vm.errors import GuestError
-from vm.guest import Guest, Job
+from vm.guest import Guest
 
-from . import faults
 from .events import MIB
 from .scenario import Round, Scenario
 from .watchdog import watched
 
 _SIZE_MIB = 64
 _QUEUES = 4
-_BLOCK = 4096
 _STALL_SECONDS = 30
 _DELAY_MS = 3000
 # Until all that uses the device waits for it.
@@ -47,29 +47,6 @@ _LIMIT = 400
 _DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
 # Pages are written here, every other one, so that each is a request.
 _PAGES_MIB = 16
-_PLACE = "/run/slow"
-
-# Leaves dirty pages in memory: the last one to close a disk would write them back.
-_DIRTY = r"""
-open my $disk, "+<", $ARGV[0] or die $!;
-for my $page (0 .. $ARGV[1] - 1) {
-    sysseek $disk, $ARGV[2] + 8192 * $page, 0;
-    syswrite $disk, sprintf("%-4096s", "$ARGV[3] $page") or die $!;
-}
-$| = 1;
-print "dirty\n";
-sleep;
-"""
-_COUNT = r"""
-open my $disk, "<", $ARGV[0] or die $!;
-my $lost = 0;
-for my $page (0 .. $ARGV[1] - 1) {
-    sysseek $disk, $ARGV[2] + 8192 * $page, 0;
-    sysread $disk, my $found, 4096;
-    $lost++ if $found ne sprintf("%-4096s", "$ARGV[3] $page");
-}
-print "$lost\n";
-"""
 
 
 @dataclass(frozen=True)
@@ -132,10 +109,10 @@ class Throttled(Slow):
         return self.guest.dev(self._id)
 
     def slow_down(self, pace: Pace) -> None:
-        self.guest.limit_disk(self._id, iops=pace.iops)
+        throttle.limit(self.guest, self._id, iops=pace.iops)
 
     def speed_up(self) -> None:
-        self.guest.limit_disk(self._id)
+        throttle.limit(self.guest, self._id)
 
     def resize(self, mib: int) -> None:
         self.guest.resize_disk(self._id, mib * MIB)
@@ -198,7 +175,7 @@ def _load(disk: Slow, pace: Pace, round: Round) -> Iterator[None]:
     that they can be frozen.
     """
     run = fio.start(disk.guest, f"/dev/{disk.name}", timeout=_LIMIT, rw="randrw",
-                    bs=_BLOCK, numjobs=4, iodepth=2, size="256k",
+                    bs=PAGE, numjobs=4, iodepth=2, size="256k",
                     offset_increment="1m", verify="crc32c", time_based=1,
                     runtime=_LOAD_SECONDS, cpus_allowed="0-3",
                     cpus_allowed_policy="split")
@@ -221,29 +198,18 @@ def _run_slow(disk: Slow, pace: Pace, script: str) -> None:
     disk.speed_up()
 
 
-def _dirty(disk: Slow, pages: int, seed: int) -> Job:
-    """Return a job that has written pages, which are in memory alone."""
-    guest = disk.guest
-    guest.run(f"echo 0 > /sys/block/{disk.name}/queue/wbt_lat_usec; true")
-    job = guest.start(f"exec perl {_PLACE}/dirty /dev/{disk.name} {pages} "
-                      f"{_PAGES_MIB * MIB} {seed}", timeout=None)
-    if not process.wait_for(lambda: "dirty" in job.output or not job.running, 60):
-        raise GuestError("the pages were not written within 60 s")
-    return job
-
-
 def _remove(disk: Slow, pace: Pace, round: Round) -> None:
     """Remove a disk with dirty pages; all of them have to reach the device."""
     guest, device = disk.guest, disk.device
-    seed = round.random.randrange(1 << 30)
-    job = _dirty(disk, pace.pages, seed)
+    pages = Pages(pace.pages, _PAGES_MIB * MIB, 2 * PAGE,
+                  round.random.randrange(1 << 30))
+    guest.run(f"echo 0 > /sys/block/{disk.name}/queue/wbt_lat_usec; true")
+    job = pages.write(guest, disk.name)
     _run_slow(disk, pace, f"echo {device} > {_DRIVER}/unbind")
     job.kill()
     guest.run(f"echo {device} > {_DRIVER}/bind", timeout=120)
-    lost = guest.run(f"perl {_PLACE}/count /dev/{disk.name} {pace.pages} "
-                     f"{_PAGES_MIB * MIB} {seed}").output
     round.add("pages", pace.pages)
-    round.add("pages lost", int(lost))
+    round.add("pages lost", pages.count_missing(guest, disk.name))
 
 
 def _probe(disk: Slow, pace: Pace, _round: Round) -> None:
@@ -256,8 +222,8 @@ def _probe(disk: Slow, pace: Pace, _round: Round) -> None:
 def _flush(disk: Slow, pace: Pace, _round: Round) -> None:
     """Write pages and wait until they are safe."""
     _run_slow(disk, pace, "for n in 0 2 4 6 8; do "
-              f"dd if=/dev/urandom of=/dev/{disk.name} bs={_BLOCK} count=1 "
-              f"seek=$(({48 * MIB // _BLOCK} + n)) conv=notrunc,fsync status=none "
+              f"dd if=/dev/urandom of=/dev/{disk.name} bs={PAGE} count=1 "
+              f"seek=$(({48 * MIB // PAGE} + n)) conv=notrunc,fsync status=none "
               "|| exit; done")
 
 
@@ -326,12 +292,6 @@ def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
                          f"log:\n{guest.log_since(start)[-3000:]}")
 
 
-def _prepare(guest: Guest) -> None:
-    guest.run(f"mkdir -p {_PLACE}")
-    guest.put(_DIRTY.encode(), f"{_PLACE}/dirty")
-    guest.put(_COUNT.encode(), f"{_PLACE}/count")
-
-
 def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
          disk: Disk) -> None:
     """Do things to a disk at several paces, in an order left to chance.
@@ -340,7 +300,6 @@ def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
     """
     with Guest(round.kernel, driver=round.driver, disks=[disk], memory=512,
                parallel=False) as guest:
-        _prepare(guest)
         for pace, name in round.random.sample(cases, len(cases)):
             _do(slow(guest, disk.id), pace, name, round)
 
@@ -348,7 +307,7 @@ def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
 def throttled(round: Round, names: list[str], rates: tuple = RATES) -> None:
     """Do things to a disk that is limited, at several rates."""
     play(round, [(pace, name) for pace in rates for name in names], Throttled,
-         Disk("slow", "ram", _SIZE_MIB * MIB, queues=_QUEUES, iops=1000))
+         Disk("slow", "ram", _SIZE_MIB * MIB, queues=_QUEUES))
 
 
 def stalled(round: Round, names: list[str]) -> None:
@@ -362,7 +321,6 @@ def one_queue(round: Round, names: list[str]) -> None:
     names = [name for name in names if name not in ("suspend", "function reset")]
     with Guest(round.kernel, driver=round.driver, memory=512,
                parallel=False) as guest:
-        _prepare(guest)
         vblksim.prepare(guest)
         with Sim(guest, "slow", ours=round.driver == "ours", queues=_QUEUES,
                  capacity=f"{_SIZE_MIB}M") as sim:

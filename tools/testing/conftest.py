@@ -233,6 +233,18 @@ def pytest_xdist_make_scheduler(config, log):
     return Groups(config, log)
 
 
+@pytest.fixture(scope="module")
+def sims(kernel):
+    """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's.
+
+    A file whose devices fail requests has a fixture of this name around it, which
+    takes the kernel as well: pytest does not see what the one below it takes.
+    """
+    with Guest(kernel, parallel=False) as guest:
+        vblksim.prepare(guest)
+        yield guest
+
+
 @pytest.fixture(scope="session")
 def kernel(request):
     """The vm.kernels.Kernel to boot, downloaded or built first if need be."""

@@ -5,26 +5,79 @@ The kernel writes them by itself: they are there when a disk is removed, or when
 processes are frozen for a suspend.
 """
 
+from dataclasses import dataclass
+
 from backend import Backend
 from vm import process
+from vm.errors import GuestError
 from vm.guest import Guest, Job
 
 PAGE = 4096
-# The block layer merges writes of neighbours; these are none.
-STRIDE = 16 * PAGE
 
 # As long as the program runs the disk is open: closing it waits for the pages.
 _WRITE = """
 $| = 1;
 open my $disk, "+<", $ARGV[0] or die "$ARGV[0]: $!";
 for my $page (1 .. $ARGV[1]) {
-    sysseek $disk, ($page - 1) * $ARGV[2], 0;
-    my $size = syswrite $disk, pack("Q<", $page) x 512;
+    sysseek $disk, $ARGV[2] + ($page - 1) * $ARGV[3], 0;
+    my $size = syswrite $disk, pack("Q<", $ARGV[4] + $page) x 512;
     die "page $page: $!" unless $size == 4096;
 }
 print "dirty\\n";
-sleep 1000;
+sleep;
 """
+_COUNT = """
+open my $disk, "<", $ARGV[0] or die "$ARGV[0]: $!";
+my $missing = 0;
+for my $page (1 .. $ARGV[1]) {
+    sysseek $disk, $ARGV[2] + ($page - 1) * $ARGV[3], 0;
+    sysread $disk, my $found, 4096;
+    $missing++ if $found ne pack("Q<", $ARGV[4] + $page) x 512;
+}
+print "$missing\\n";
+"""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Pages of a disk.
+
+    count: how many; start: of the first, in bytes; stride: from one to the next, in
+    bytes, more than a page, because the block layer merges writes of neighbours;
+    seed: each page has its number, from 1 on, and this added.
+    """
+    count: int
+    start: int = 0
+    stride: int = 16 * PAGE
+    seed: int = 0
+
+    def _run(self, guest: Guest, program: str, name: str) -> Job:
+        path = f"/run/pages-{'write' if program == _WRITE else 'count'}"
+        guest.put(program.encode(), path)
+        return guest.start(f"exec perl {path} /dev/{name} {self.count} {self.start} "
+                           f"{self.stride} {self.seed}", timeout=None)
+
+    def write(self, guest: Guest, name: str) -> Job:
+        """Write them to the page cache; kill the job that is returned.
+
+        name: the disk's in the guest.  Raises GuestError if that fails.
+        """
+        job = self._run(guest, _WRITE, name)
+        process.wait_for(lambda: "dirty" in job.output or not job.running, 60)
+        if "dirty" not in job.output or not job.running:
+            raise GuestError(f"{self} were not written within 60 s: {job.output}")
+        return job
+
+    def missing(self, guest: Guest, id: str) -> list[int]:
+        """Return which of them are not on a disk, by QEMU's id, as the host sees it."""
+        backend = Backend(guest, id)
+        return [page for page in range(1, self.count + 1)
+                if backend.read(self.start + (page - 1) * self.stride, PAGE)
+                != (self.seed + page).to_bytes(8, "little") * (PAGE // 8)]
+
+    def count_missing(self, guest: Guest, name: str) -> int:
+        """Return how many of them are not on a disk, by its name, as the guest sees it."""
+        return int(self._run(guest, _COUNT, name).wait().output)
 
 
 def unthrottled(guest: Guest, id: str) -> str:
@@ -33,21 +86,3 @@ def unthrottled(guest: Guest, id: str) -> str:
     guest.run(f"cd /sys/block/{name}/queue; echo none > scheduler; "
               "if [ -e wbt_lat_usec ]; then echo 0 > wbt_lat_usec; fi")
     return name
-
-
-def dirty_pages(guest: Guest, name: str, count: int) -> Job:
-    """Write pages of a disk to the page cache; kill the job that is returned."""
-    guest.put(_WRITE.encode(), "/tmp/dirty")
-    job = guest.start(f"exec perl /tmp/dirty /dev/{name} {count} {STRIDE}",
-                      timeout=600)
-    assert process.wait_for(lambda: "dirty" in job.output or not job.running, 60)
-    assert job.running, job.output
-    return job
-
-
-def missing_pages(guest: Guest, id: str, count: int) -> list[int]:
-    """Return which of the pages are not on the disk, as the host sees it."""
-    backend = Backend(guest, id)
-    return [page for page in range(1, count + 1)
-            if backend.read((page - 1) * STRIDE, PAGE)
-            != page.to_bytes(8, "little") * (PAGE // 8)]

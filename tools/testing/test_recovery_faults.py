@@ -12,7 +12,6 @@ import re
 import pytest
 
 import fio
-import vblksim
 from fio import FioError
 from soak import faults
 from soak.scenario import Round
@@ -36,14 +35,6 @@ def guest(kernel):
     with Guest(kernel, disks=disks, parallel=False) as guest:
         for disk in disks:
             faults.hasten(guest, disk.id)
-        yield guest
-
-
-@pytest.fixture(scope="module")
-def sims(kernel):
-    """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's."""
-    with Guest(kernel) as guest:
-        vblksim.prepare(guest)
         yield guest
 
 

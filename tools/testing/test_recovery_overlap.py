@@ -46,7 +46,7 @@ def test_overlap(kernel):
 
 @pytest.mark.parametrize("release", ("6.1", "6.12", "7.3-debug"))
 def test_each_pair_meets_or_has_a_reason(release):
-    """All pairs of events that a kernel has are played, but for those in APART."""
+    """All pairs of events that a kernel has are played, except those in APART."""
     possible = [event for event in events.EVENTS if event.possible(release)]
     played = {frozenset(event.name for event in pair)
               for pair in events.pairs(release)}

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import fio
-import vblksim
 from vblksim import Sim
 from vm.disk import Disk
 from vm.guest import Guest
@@ -25,14 +24,6 @@ MIB = 1 << 20
 PAGE = 4096
 FEATURES = ("size_max", "seg_max", "geometry", "blk_size", "flush", "topology", "mq",
             "discard", "write_zeroes", "lifetime", "secure_erase", "event_idx")
-
-
-@pytest.fixture(scope="module")
-def sims(kernel: Kernel) -> Iterator[Guest]:
-    """A guest in which vblksim can run."""
-    with Guest(kernel, parallel=False) as guest:
-        vblksim.prepare(guest)
-        yield guest
 
 
 def reset(guest: Guest, disk: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import fio
 import throttle
-from dirty import dirty_pages, missing_pages, unthrottled
+from dirty import Pages, unthrottled
 from soak import faults
 from vm import process
 from vm.disk import Disk
@@ -182,7 +182,7 @@ def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
         echo 10 > /proc/sys/vm/dirty_writeback_centisecs
         echo 1 > /proc/sys/vm/dirty_expire_centisecs""")
     with throttle.slow(guest, "other", iops=200):
-        writer = dirty_pages(guest, name, 4000)
+        writer = Pages(4000).write(guest, name)
         # The disk takes 200 pages a second, so there are some to come for a while.
         left = guest.run("until [ $(awk '/^Writeback:/ { print $2 }' /proc/meminfo) "
                          "-gt 100 ]; do sleep 0.1; done; "
@@ -194,4 +194,4 @@ def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
     writer.kill()
     assert "CPU 3 is now offline" in guest.log() or "smpboot: CPU" in guest.log()
     assert int(left) > 1000
-    assert not missing_pages(guest, "other", 4000)
+    assert not Pages(4000).missing(guest, "other")

@@ -44,8 +44,8 @@ class Disk:
     latency_ns, read_zeroes: of the null backend.
     reconnect: have QEMU (9.2 or newer) look for a "vhost-user" server that has
         gone until it is back.
-    iops: how many requests it completes in a second at most; None is no limit, and
-        Guest.limit_disk() is for a disk that has one.
+    iops: how many requests it completes in a second at most, also after it was
+        unplugged and plugged in again; None: no limit.
     filters: block nodes, as for -blockdev, that stand between device and
         backend, the nearest to the backend first.
     properties: any property of QEMU's virtio-blk device, with underscores:

@@ -546,11 +546,6 @@ class Guest:
                             f"{self.disks[id].backend}")
         self.qmp("block_resize", **{"node-name": id, "size": size})
 
-    def limit_disk(self, id, iops=0, bytes=0):
-        """Limit how much a disk that has iops does in a second; 0: not at all."""
-        self.qmp("qom-set", path=f"/objects/{self.disks[id].limit_id}",
-                 property="limits", value={"iops-total": iops, "bps-total": bytes})
-
     # Time
 
     def kept_waiting(self):

@@ -24,7 +24,7 @@
  *
  * What must hold: all requests end.  A state that the model cannot leave and in
  * which some have not ended is a hang, and Spin reports it as an invalid end
- * state.  ltl all_end says the same of states that repeat for ever.
+ * state.  ltl all_end says the same of states that repeat without end.
  *
  *	ROOM=n		requests that fit the ring
  *	PLUGGED=n	requests of a plug, for virtblk_queue_rqs()
