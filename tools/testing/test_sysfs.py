@@ -424,7 +424,8 @@ def test_parameters_in_sysfs(bare):
         assert said.splitlines() == ["harden 444", "io_timeout 644",
                                      "num_request_queues 644",
                                      "poll_queues 644", "queue_depth 444",
-                                     "read_queues 644", "reset_after 644",
+                                     "read_queues 644",
+                                     "removal_timeout 644", "reset_after 644",
                                      "reset_attempts 644"]
         assert bare.sysfs(f"{base}/harden") == "0"
         assert bare.sysfs(f"{base}/queue_depth") == "32"
