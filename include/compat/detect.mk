@@ -34,3 +34,5 @@ virtblk-have := \
 ccflags-y += $(virtblk-have)
 # In front of the kernel's own headers, which they include and add to.
 LINUXINCLUDE := -I$(virtblk-compat) $(LINUXINCLUDE)
+# The tables of operations have the types of this kernel.
+CFLAGS_main.o += -include $(virtblk-compat)/ops.h

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Interrupts and notifications that get lost, devices that ask to be reset.
 
-The faults are the driver's own, in debugfs (see fault.c), so the kernel's own
+The faults are the driver's own, in debugfs (see fault_inject.c), so the kernel's own
 driver has no part in this.
 """
 

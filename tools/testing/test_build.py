@@ -520,13 +520,13 @@ def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
     assert own != tree
     assert contents(own) == before
     # What is grafted later does not reach it, and neither does the undoing.
-    (tree / kernels._DRIVER / "driver.c").write_text("changed")
+    (tree / kernels._DRIVER / "main.c").write_text("changed")
     assert kernels.source() == tree
     assert graft("--undo", tree).returncode == 0
     assert graft(tree).returncode == 0
     assert contents(own) == before
     assert kernels.own_source() == own
-    assert (tree / "drivers/block/virtio_blk/driver.c").exists()
+    assert (tree / "drivers/block/virtio_blk/main.c").exists()
 
 
 def running_in_group(group):

@@ -63,7 +63,7 @@ def functions(top):
 def driver_features(top):
     """Return the names in the driver's table of features, without prefix."""
     (table,) = re.findall(r"virtblk_features\[\] = \{(.*?)\};",
-                          (top / DRIVER / "driver.c").read_text(), re.DOTALL)
+                          (top / DRIVER / "main.c").read_text(), re.DOTALL)
     return set(re.findall(r"_F_(\w+)", table))
 
 
@@ -90,9 +90,9 @@ def known_tests(top):
 
 
 def config_rows(top):
-    """Return the names of the rows in config_test.c."""
+    """Return the names of the rows in config_kunit.c."""
     return set(re.findall(r'"([^"\n]+)"',
-                          (top / DRIVER / "config_test.c").read_text()))
+                          (top / DRIVER / "config_kunit.c").read_text()))
 
 
 def rules(top, kind):
@@ -109,7 +109,7 @@ class Checker:
     def __init__(self, top):
         self.errors = []
         self._functions = functions(top)
-        self._tests = known_tests(top) | {f"config_test: {name}"
+        self._tests = known_tests(top) | {f"config_kunit: {name}"
                                     for name in config_rows(top)}
         self._block_rules = rules(top, "block")
         self._rules = self._block_rules | rules(top, "ring")
@@ -231,19 +231,19 @@ WRONG = {
              "no test test_spec::test_livetime"),
     "suite": (PAGE, "``test_spec::test_lifetime``", "``test_sysfs::test_lifetime``",
               "no test test_sysfs::test_lifetime"),
-    "config-row": (PAGE, "``config_test: 257 ranges``", "``config_test: 258 r``",
-                   "no test config_test: 258 r"),
+    "config-row": (PAGE, "``config_kunit: 257 ranges``", "``config_kunit: 258 r``",
+                   "no test config_kunit: 258 r"),
     "renamed-test": (f"{TESTS}/test_spec.py", "def test_lifetime(",
                      "def test_wear(", "no test test_spec::test_lifetime"),
     "file": (PAGE, "``zoned.c``", "``zones.c``", "no file zones.c"),
-    "function": (PAGE, "``virtblk_take_zone()``", "``virtblk_get_zone()``",
+    "function": (PAGE, "``virtblk_parse_zone()``", "``virtblk_get_zone()``",
                  "zoned.c has no function virtblk_get_zone()"),
     "function-elsewhere": (PAGE, "``queue.c``: ``virtblk_device_queues()``",
                            "``io.c``: ``virtblk_device_queues()``",
                            "io.c has no function virtblk_device_queues()"),
-    "renamed-function": (f"{DRIVER}/zoned.c", "virtblk_take_zone(",
+    "renamed-function": (f"{DRIVER}/zoned.c", "virtblk_parse_zone(",
                          "virtblk_believe_zone(",
-                         "zoned.c has no function virtblk_take_zone()"),
+                         "zoned.c has no function virtblk_parse_zone()"),
     "rule": (PAGE, "``ZONE_NO_DATA``", "``ZONE_SOME_DATA``",
              "no rule ZONE_SOME_DATA"),
     "rule-without-row": (f"{TESTS}/vblksim/rules_block.h", "X(FLUSH_DATA,",
@@ -262,12 +262,12 @@ WRONG = {
                 "not those of this page"),
     "section": (PAGE, "* - 5.2.6.1\n", "* - chapter 5\n",
                 "'chapter 5' is no section"),
-    "feature-dropped": (f"{DRIVER}/driver.c", "\tVIRTBLK_F_LIFETIME,\n", "",
+    "feature-dropped": (f"{DRIVER}/main.c", "\tVIRTBLK_F_LIFETIME,\n", "",
                         "the driver's table has no LIFETIME"),
-    "feature-added": (f"{DRIVER}/driver.c", "\tVIRTBLK_F_LIFETIME,\n",
+    "feature-added": (f"{DRIVER}/main.c", "\tVIRTBLK_F_LIFETIME,\n",
                       "\tVIRTBLK_F_LIFETIME,\n\tVIRTIO_BLK_F_COPY,\n",
                       "VIRTIO_BLK_F_COPY has no row"),
-    "feature-denied": (f"{DRIVER}/driver.c", "\tVIRTBLK_F_LIFETIME,\n",
+    "feature-denied": (f"{DRIVER}/main.c", "\tVIRTBLK_F_LIFETIME,\n",
                        "\tVIRTBLK_F_LIFETIME,\n\tVIRTIO_BLK_F_SCSI,\n",
                        "the driver's table has SCSI"),
     "claim": (PAGE, "``VIRTIO_BLK_F_LIFETIME`` (15)\n     - yes",

@@ -2,7 +2,7 @@
 """Devices that lie: what they answer, what they say of themselves, and when.
 
 Values of the configuration space are tried one by one in the driver's own unit
-tests (config_test.c), zone reports in test_zoned.py; here is what takes a running
+tests (config_kunit.c), zone reports in test_zoned.py; here is what takes a running
 device, and the fuzzer in its short form.
 """
 

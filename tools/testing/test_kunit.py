@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What runs inside the kernel: config_test.c, in the debug kernel.
+"""What runs inside the kernel: config_kunit.c, in the debug kernel.
 
 It needs no disk.  Here it is started, and what it reports is read.
 """

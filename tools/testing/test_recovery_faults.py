@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What gets lost between driver and device, and devices that cannot go on.
 
-The faults are the driver's own, in debugfs (see fault.c), but for a disk that
+The faults are the driver's own, in debugfs (see fault_inject.c), but for a disk that
 is merely slow.  The block layer looks for requests that have timed out once a
 second.
 """

@@ -29,9 +29,9 @@ const char *const counter_names[NR_COUNTERS] = {
 	[C_ZONE_APPENDS] = "zone_appends",
 	[C_ZONE_APPEND_BYTES] = "zone_append_bytes",
 	[C_ZONE_OPS] = "zone_ops",
-	[C_OTHERS] = "others",
+	[C_QUERIES] = "queries",
 	[C_KICKS] = "kicks",
-	[C_KICKS_SPARED] = "kicks_spared",
+	[C_KICKS_SUPPRESSED] = "kicks_suppressed",
 	[C_INTERRUPTS] = "interrupts",
 	[C_RING_FULL] = "ring_full",
 	[C_REQUEUES] = "requeues",
@@ -145,7 +145,7 @@ uint64_t counters_requests(const struct queue *queue)
 {
 	static const enum counter kinds[] = {
 		C_READS, C_WRITES, C_FLUSHES, C_DISCARDS, C_WRITE_ZEROES,
-		C_SECURE_ERASES, C_ZONE_APPENDS, C_ZONE_OPS, C_OTHERS,
+		C_SECURE_ERASES, C_ZONE_APPENDS, C_ZONE_OPS, C_QUERIES,
 	};
 
 	return sum(queue, kinds, ARRAY_SIZE(kinds));

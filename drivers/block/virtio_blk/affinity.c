@@ -309,24 +309,24 @@ void virtblk_exit_cpuhp(void)
 }
 
 /**
- * virtblk_follow_cpus() - keep the affinity of a disk's vectors from now on
+ * virtblk_add_cpuhp() - keep the affinity of a disk's vectors from now on
  * @vblk: the disk, live
  *
  * Takes cpus_read_lock, so nothing may be in flight that is held back.
  *
  * Return: 0 or an error.
  */
-int virtblk_follow_cpus(struct virtio_blk *vblk)
+int virtblk_add_cpuhp(struct virtio_blk *vblk)
 {
 	return cpuhp_state_add_instance_nocalls(virtblk_cpuhp_state,
 						&vblk->cpuhp_node);
 }
 
 /**
- * virtblk_forget_cpus() - undo virtblk_follow_cpus()
+ * virtblk_remove_cpuhp() - undo virtblk_add_cpuhp()
  * @vblk: the disk, which has no requests any more
  */
-void virtblk_forget_cpus(struct virtio_blk *vblk)
+void virtblk_remove_cpuhp(struct virtio_blk *vblk)
 {
 	cpuhp_state_remove_instance_nocalls(virtblk_cpuhp_state,
 					    &vblk->cpuhp_node);

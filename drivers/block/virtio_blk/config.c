@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * From the device's configuration space to checked limits.
- *
- * No value is believed: each is held against what the block layer can take
- * before it becomes a limit.  A value that the disk cannot do without stops
- * the probe, one that only advises is left out with a line in the log.
+ * The features that the driver declines, and what the device may change while the disk
+ * is in use: its capacity and its cache mode.
  */
 
 #include <linux/blk-mq.h>
@@ -15,16 +12,10 @@
 
 #include "trace.h"
 #include "virtio_blk.h"
-
-/* The payload of a discard is one segment: its ranges fit in 4 KiB. */
-#define VIRTBLK_MAX_DISCARD_RANGES \
-	(4096 / sizeof(struct virtio_blk_discard_write_zeroes))
+#include "zoned.h"
 
 /* The largest disk whose size in bytes fits a loff_t. */
 #define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
-
-/* Of zones open or active at a time; more than any disk is known to have. */
-#define VIRTBLK_MAX_OPEN_ZONES	4096U
 
 /* Use none of the commands whose data says where they apply. */
 static void virtblk_clear_range_commands(struct virtio_device *vdev)
@@ -207,478 +198,6 @@ static void virtblk_follow_writeback(struct virtio_blk *vblk, bool writeback)
 		blkdev_issue_flush(vblk->disk->part0);
 }
 
-/*
- * From here to virtblk_check_config() nothing but the raw values is looked at,
- * so that config_test.c can try out what no device at hand says.
- */
-static bool virtblk_offers(const struct virtblk_raw_config *raw,
-			   unsigned int feature)
-{
-	return raw->features & BIT_ULL(feature);
-}
-
-static int virtblk_check_block_size(struct device *dev,
-				    const struct virtblk_raw_config *raw,
-				    struct queue_limits *lim)
-{
-	lim->logical_block_size = SECTOR_SIZE;
-	if (!virtblk_offers(raw, VIRTIO_BLK_F_BLK_SIZE))
-		return 0;
-
-	if (blk_validate_block_size(raw->blk_size)) {
-		dev_err(dev, "block size %u is not a power of two from %u to %lu; give the device one that is\n",
-			raw->blk_size, SECTOR_SIZE,
-			(unsigned long)BLK_MAX_BLOCK_SIZE);
-		return -EINVAL;
-	}
-	lim->logical_block_size = raw->blk_size;
-	return 0;
-}
-
-static int virtblk_check_segments(struct device *dev,
-				  const struct virtblk_raw_config *raw,
-				  struct queue_limits *lim)
-{
-	size_t size_max = min_t(size_t, raw->max_dma_size, UINT_MAX);
-	u32 seg_max = 1;
-
-	/*
-	 * A chain is never longer than the ring, be it in the ring or in an
-	 * indirect table (VIRTIO 1.3, 2.7.5.3.1).
-	 */
-	if (raw->max_chain <= VIRTBLK_EXTRA_DESCS) {
-		dev_err(dev, "a ring of %u has no room for a request with data; give the device a queue size of 4 or more\n",
-			raw->max_chain);
-		return -EINVAL;
-	}
-
-	if (virtblk_offers(raw, VIRTIO_BLK_F_SEG_MAX)) {
-		if (!raw->seg_max)
-			dev_warn(dev, "seg_max is 0; taking it for 1\n");
-		seg_max = max(raw->seg_max, 1U);
-	}
-	lim->max_segments = min3(seg_max, raw->max_chain - VIRTBLK_EXTRA_DESCS,
-				 (u32)USHRT_MAX);
-
-	/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
-	if (virtblk_offers(raw, VIRTIO_BLK_F_SIZE_MAX) && raw->size_max)
-		size_max = min_t(size_t, size_max, raw->size_max);
-	if (round_down(size_max, lim->logical_block_size) < PAGE_SIZE) {
-		dev_err(dev, "segments of %zu bytes are too small; size_max and the DMA layer have to allow %lu or more\n",
-			size_max,
-			max_t(unsigned long, lim->logical_block_size, PAGE_SIZE));
-		return -EINVAL;
-	}
-	lim->max_segment_size = round_down(size_max, lim->logical_block_size);
-	lim->max_hw_sectors = UINT_MAX;
-	return 0;
-}
-
-/* All of it only advises, so what makes no sense is left out. */
-static void virtblk_check_topology(struct device *dev,
-				   const struct virtblk_raw_config *raw,
-				   struct queue_limits *lim)
-{
-	unsigned int block = lim->logical_block_size;
-
-	lim->physical_block_size = block;
-	if (!virtblk_offers(raw, VIRTIO_BLK_F_TOPOLOGY))
-		return;
-
-	if (raw->physical_block_exp > 31 - ilog2(block))
-		dev_warn(dev, "ignoring a physical block of 2^%u logical blocks\n",
-			 raw->physical_block_exp);
-	else
-		lim->physical_block_size = block << raw->physical_block_exp;
-
-	if ((u64)raw->alignment_offset * block >= lim->physical_block_size &&
-	    raw->alignment_offset)
-		dev_warn(dev, "ignoring an alignment offset of %u blocks, it exceeds the physical block\n",
-			 raw->alignment_offset);
-	else
-		lim->alignment_offset = raw->alignment_offset * block;
-
-	if ((u64)raw->min_io_size * block > UINT_MAX)
-		dev_warn(dev, "ignoring a minimum I/O size of %u blocks\n",
-			 raw->min_io_size);
-	else
-		lim->io_min = raw->min_io_size * block;
-
-	if ((u64)raw->opt_io_size * block > UINT_MAX)
-		dev_warn(dev, "ignoring an optimal I/O size of %u blocks\n",
-			 raw->opt_io_size);
-	else
-		lim->io_opt = raw->opt_io_size * block;
-}
-
-/*
- * What a limit of sectors means: 0 is how devices say that they have none, and
- * a request is made of whole logical blocks.  A bio counts its bytes in 32
- * bits, and before 6.9 write zeroes relies on a limit that heeds that.
- */
-static unsigned int virtblk_sector_limit(const struct queue_limits *lim, u32 v)
-{
-	return round_down(min_not_zero(v, UINT_MAX >> SECTOR_SHIFT),
-			  lim->logical_block_size >> SECTOR_SHIFT);
-}
-
-/*
- * The block layer splits discards and secure erases at multiples of one
- * granularity: it has to be whole blocks, and one has to fit into a request.
- */
-static bool virtblk_alignment_fits(const struct queue_limits *lim,
-				   u32 alignment, unsigned int max_sectors)
-{
-	u64 bytes = (u64)alignment << SECTOR_SHIFT;
-
-	return bytes <= UINT_MAX && alignment <= max_sectors &&
-	       !(bytes & (lim->logical_block_size - 1));
-}
-
-static void virtblk_check_discard(struct device *dev,
-				  const struct virtblk_raw_config *raw,
-				  struct queue_limits *lim)
-{
-	u32 alignment = raw->discard_sector_alignment;
-	unsigned int sectors;
-
-	if (!virtblk_offers(raw, VIRTIO_BLK_F_DISCARD))
-		return;
-
-	sectors = virtblk_sector_limit(lim, raw->max_discard_sectors);
-	/* The granularity is at least a physical block, and has to fit. */
-	if (sectors < lim->physical_block_size >> SECTOR_SHIFT) {
-		dev_warn(dev, "no discard: %u sectors are less than a block of %u bytes\n",
-			 raw->max_discard_sectors, lim->physical_block_size);
-		return;
-	}
-	lim->max_hw_discard_sectors = sectors;
-	/* Such devices exist, and the block layer sends one range or more. */
-	if (!raw->max_discard_seg)
-		dev_warn(dev, "max_discard_seg is 0; taking it for 1\n");
-	lim->max_discard_segments = clamp_t(u32, raw->max_discard_seg, 1,
-					    VIRTBLK_MAX_DISCARD_RANGES);
-
-	if (!virtblk_alignment_fits(lim, alignment, sectors)) {
-		dev_warn(dev, "ignoring a discard alignment of %u sectors\n",
-			 alignment);
-		alignment = 0;
-	}
-	lim->discard_granularity = max(alignment << SECTOR_SHIFT,
-				       lim->physical_block_size);
-}
-
-static void virtblk_check_secure_erase(struct device *dev,
-				       const struct virtblk_raw_config *raw,
-				       struct queue_limits *lim)
-{
-	u32 alignment = raw->secure_erase_sector_alignment;
-	unsigned int sectors, granularity;
-
-	if (!virtblk_offers(raw, VIRTIO_BLK_F_SECURE_ERASE))
-		return;
-
-	/* The block layer sends one range a request, so one is enough. */
-	if (!raw->max_secure_erase_seg) {
-		dev_warn(dev, "no secure erase: max_secure_erase_seg is 0\n");
-		return;
-	}
-
-	sectors = virtblk_sector_limit(lim, raw->max_secure_erase_sectors);
-	if (sectors < max(lim->discard_granularity, lim->physical_block_size) >>
-		      SECTOR_SHIFT) {
-		dev_warn(dev, "no secure erase: %u sectors are less than can be asked for at a time\n",
-			 raw->max_secure_erase_sectors);
-		return;
-	}
-	lim->max_secure_erase_sectors = sectors;
-
-	/* With discards there is a granularity already; both have to fit it. */
-	granularity = lim->discard_granularity >> SECTOR_SHIFT;
-	if (!virtblk_alignment_fits(lim, alignment, sectors) ||
-	    (granularity && alignment && granularity % alignment &&
-	     (alignment % granularity ||
-	      alignment > lim->max_hw_discard_sectors))) {
-		dev_warn(dev, "ignoring a secure erase alignment of %u sectors\n",
-			 alignment);
-		alignment = 0;
-	}
-	lim->discard_granularity = max3(lim->discard_granularity,
-					alignment << SECTOR_SHIFT,
-					lim->physical_block_size);
-	/* Up to 7.2 erases are merged, and split, to the limit of discards. */
-	if (lim->max_hw_discard_sectors)
-		lim->max_hw_discard_sectors =
-			min(lim->max_hw_discard_sectors, sectors);
-}
-
-static void virtblk_check_write_zeroes(struct device *dev,
-				       const struct virtblk_raw_config *raw,
-				       struct virtblk_config *config)
-{
-	struct queue_limits *lim = &config->lim;
-	unsigned int sectors;
-
-	if (!virtblk_offers(raw, VIRTIO_BLK_F_WRITE_ZEROES))
-		return;
-
-	/* The block layer sends one range a request, so one is enough. */
-	if (!raw->max_write_zeroes_seg) {
-		dev_warn(dev, "no write zeroes: max_write_zeroes_seg is 0\n");
-		return;
-	}
-
-	sectors = virtblk_sector_limit(lim, raw->max_write_zeroes_sectors);
-	if (!sectors) {
-		dev_warn(dev, "no write zeroes: %u sectors are less than a block of %u bytes\n",
-			 raw->max_write_zeroes_sectors,
-			 lim->logical_block_size);
-		return;
-	}
-	lim->max_write_zeroes_sectors = sectors;
-	config->write_zeroes_may_unmap = raw->write_zeroes_may_unmap;
-	if (raw->write_zeroes_may_unmap)
-		lim->max_hw_wzeroes_unmap_sectors = sectors;
-}
-
-static bool virtblk_zone_append_fits(const struct virtblk_raw_config *raw,
-				     const struct queue_limits *lim)
-{
-	return raw->max_append_sectors >=
-	       lim->zone_write_granularity >> SECTOR_SHIFT;
-}
-
-/* The block layer sets memory aside for each zone that may be open, or active. */
-static u32 virtblk_clamp_zones(struct device *dev, const char *name, u32 zones)
-{
-	if (zones <= VIRTBLK_MAX_OPEN_ZONES)
-		return zones;
-	dev_warn(dev, "%s is %u, using %u\n", name, zones,
-		 VIRTBLK_MAX_OPEN_ZONES);
-	return VIRTBLK_MAX_OPEN_ZONES;
-}
-
-/*
- * Of the models only the host-managed one differs from an ordinary disk
- * (VIRTIO 1.3, 5.2.5).  What Linux asks of its zones is refused here with a
- * reason, not later with a number.
- */
-static int virtblk_check_zones(struct device *dev,
-			       const struct virtblk_raw_config *raw,
-			       struct queue_limits *lim)
-{
-	u32 zone = raw->zone_sectors, granularity = raw->write_granularity;
-
-	if (!virtblk_offers(raw, VIRTIO_BLK_F_ZONED) ||
-	    raw->zone_model != VIRTIO_BLK_Z_HM)
-		return 0;
-
-	if (!is_power_of_2(zone) ||
-	    zone < lim->physical_block_size >> SECTOR_SHIFT) {
-		dev_err(dev, "zones of %u sectors: Linux needs a power of two, and %u or more; give the device zones of such a size\n",
-			zone, lim->physical_block_size >> SECTOR_SHIFT);
-		return -EINVAL;
-	}
-	if (!is_power_of_2(granularity) || granularity < SECTOR_SIZE ||
-	    granularity >> SECTOR_SHIFT > zone) {
-		dev_err(dev, "a write granularity of %u bytes: Linux needs a power of two, from %u to the size of a zone\n",
-			granularity, SECTOR_SIZE);
-		return -EINVAL;
-	}
-
-	lim->features |= BLK_FEAT_ZONED;
-	lim->chunk_sectors = zone;
-	lim->zone_write_granularity = max(granularity, lim->logical_block_size);
-	lim->max_active_zones = virtblk_clamp_zones(dev, "max_active_zones",
-						    raw->max_active_zones);
-	if (raw->max_active_zones && raw->max_open_zones >= raw->max_active_zones) {
-		if (raw->max_open_zones > raw->max_active_zones)
-			dev_warn(dev, "max_open_zones is %u, of which only max_active_zones=%u can be active\n",
-				 raw->max_open_zones, raw->max_active_zones);
-		lim->max_open_zones = lim->max_active_zones;
-	} else {
-		lim->max_open_zones = virtblk_clamp_zones(dev, "max_open_zones",
-							  raw->max_open_zones);
-	}
-
-	/*
-	 * The block layer takes the smallest of three limits for an append and
-	 * has it in bytes, in 32 bits: in zones of 4 GiB and more each would
-	 * fail if none of them heeded that.
-	 */
-	lim->max_hw_sectors =
-		round_down(UINT_MAX >> SECTOR_SHIFT,
-			   lim->zone_write_granularity >> SECTOR_SHIFT);
-	/* 0: the block layer appends by writing, if it can (from 6.11 on). */
-	if (virtblk_zone_append_fits(raw, lim))
-		lim->max_hw_zone_append_sectors =
-			round_down(min3(raw->max_append_sectors, zone,
-					lim->max_hw_sectors),
-				   lim->zone_write_granularity >> SECTOR_SHIFT);
-	else if (raw->max_append_sectors)
-		dev_warn(dev, "no zone append: %u sectors are less than the write granularity\n",
-			 raw->max_append_sectors);
-	return 0;
-}
-
-/**
- * virtblk_check_config() - turn what the device says into limits
- * @dev: whose log the messages go to
- * @raw: what the device says
- * @config: filled in
- *
- * Depends on nothing but @raw.
- *
- * Return: 0, or -EINVAL, with a line in the log, if the block layer cannot
- * serve a device with these values.
- */
-int virtblk_check_config(struct device *dev,
-			 const struct virtblk_raw_config *raw,
-			 struct virtblk_config *config)
-{
-	struct queue_limits *lim = &config->lim;
-	int err;
-
-	memset(config, 0, sizeof(*config));
-
-	/* As the kernel's own driver reports it, though nothing rotates. */
-	lim->features |= BLK_FEAT_ROTATIONAL;
-	if (raw->writeback > 1)
-		dev_warn(dev, "cache mode %u is neither 0 nor 1; taking it for writeback\n",
-			 raw->writeback);
-	if (virtblk_offers(raw, VIRTIO_BLK_F_CONFIG_WCE) ? raw->writeback :
-	    virtblk_offers(raw, VIRTIO_BLK_F_FLUSH))
-		lim->features |= BLK_FEAT_WRITE_CACHE;
-
-	err = virtblk_check_block_size(dev, raw, lim);
-	if (err)
-		return err;
-	err = virtblk_check_segments(dev, raw, lim);
-	if (err)
-		return err;
-	virtblk_check_topology(dev, raw, lim);
-	err = virtblk_check_zones(dev, raw, lim);
-	if (err)
-		return err;
-	virtblk_check_discard(dev, raw, lim);
-	virtblk_check_secure_erase(dev, raw, lim);
-	virtblk_check_write_zeroes(dev, raw, config);
-
-	config->geometry.cylinders = raw->cylinders;
-	config->geometry.heads = raw->heads;
-	config->geometry.sectors = raw->sectors;
-	return 0;
-}
-
-/* A field stays as it is, 0, if its feature was not negotiated. */
-#define virtblk_read_field(vdev, feature, field, to)			\
-	virtio_cread_feature(vdev, VIRTIO_BLK_F_##feature,		\
-			     struct virtio_blk_config, field, to)
-
-/**
- * virtblk_read_config() - read the configuration space
- * @vdev: the device, its features negotiated
- * @max_chain: descriptors that a request may have at most
- * @raw: filled in
- *
- * The capacity, which may change at any time, is virtblk_read_capacity()'s.
- * Context: may sleep.
- */
-void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
-			 struct virtblk_raw_config *raw)
-{
-	memset(raw, 0, sizeof(*raw));
-	/* The feature bits from 24 on are not the block device's. */
-	raw->features = vdev->features & GENMASK_ULL(23, 0);
-	raw->max_chain = max_chain;
-	raw->max_dma_size = virtio_max_dma_size(vdev);
-
-	virtblk_read_field(vdev, SIZE_MAX, size_max, &raw->size_max);
-	virtblk_read_field(vdev, SEG_MAX, seg_max, &raw->seg_max);
-	virtblk_read_field(vdev, GEOMETRY, geometry.cylinders, &raw->cylinders);
-	virtblk_read_field(vdev, GEOMETRY, geometry.heads, &raw->heads);
-	virtblk_read_field(vdev, GEOMETRY, geometry.sectors, &raw->sectors);
-	virtblk_read_field(vdev, BLK_SIZE, blk_size, &raw->blk_size);
-	virtblk_read_field(vdev, TOPOLOGY, physical_block_exp,
-			   &raw->physical_block_exp);
-	virtblk_read_field(vdev, TOPOLOGY, alignment_offset,
-			   &raw->alignment_offset);
-	virtblk_read_field(vdev, TOPOLOGY, min_io_size, &raw->min_io_size);
-	virtblk_read_field(vdev, TOPOLOGY, opt_io_size, &raw->opt_io_size);
-	virtblk_read_field(vdev, CONFIG_WCE, wce, &raw->writeback);
-	virtblk_read_field(vdev, DISCARD, max_discard_sectors,
-			   &raw->max_discard_sectors);
-	virtblk_read_field(vdev, DISCARD, max_discard_seg,
-			   &raw->max_discard_seg);
-	virtblk_read_field(vdev, DISCARD, discard_sector_alignment,
-			   &raw->discard_sector_alignment);
-	virtblk_read_field(vdev, WRITE_ZEROES, max_write_zeroes_sectors,
-			   &raw->max_write_zeroes_sectors);
-	virtblk_read_field(vdev, WRITE_ZEROES, max_write_zeroes_seg,
-			   &raw->max_write_zeroes_seg);
-	virtblk_read_field(vdev, WRITE_ZEROES, write_zeroes_may_unmap,
-			   &raw->write_zeroes_may_unmap);
-	virtblk_read_field(vdev, SECURE_ERASE, max_secure_erase_sectors,
-			   &raw->max_secure_erase_sectors);
-	virtblk_read_field(vdev, SECURE_ERASE, max_secure_erase_seg,
-			   &raw->max_secure_erase_seg);
-	virtblk_read_field(vdev, SECURE_ERASE, secure_erase_sector_alignment,
-			   &raw->secure_erase_sector_alignment);
-	virtblk_read_field(vdev, ZONED, zoned.model, &raw->zone_model);
-	virtblk_read_field(vdev, ZONED, zoned.zone_sectors, &raw->zone_sectors);
-	virtblk_read_field(vdev, ZONED, zoned.max_open_zones,
-			   &raw->max_open_zones);
-	virtblk_read_field(vdev, ZONED, zoned.max_active_zones,
-			   &raw->max_active_zones);
-	virtblk_read_field(vdev, ZONED, zoned.max_append_sectors,
-			   &raw->max_append_sectors);
-	virtblk_read_field(vdev, ZONED, zoned.write_granularity,
-			   &raw->write_granularity);
-}
-
-/* 0 is no limit to how many zones are open or active. */
-static bool virtblk_fewer_zones(unsigned int was, unsigned int now)
-{
-	return now && (!was || now < was);
-}
-
-/**
- * virtblk_config_shrunk() - does the device allow less than it did?
- * @was: its limits when the disk was probed
- * @now: its limits now
- *
- * Requests that wait were made to fit @was.
- *
- * Return: NULL if they still fit, or the name of what has become less.
- */
-const char *virtblk_config_shrunk(const struct virtblk_config *was,
-				  const struct virtblk_config *now)
-{
-	const struct queue_limits *old = &was->lim, *new = &now->lim;
-
-	if (new->logical_block_size != old->logical_block_size)
-		return "block size";
-	if (new->max_segments < old->max_segments)
-		return "number of segments";
-	if (new->max_segment_size < old->max_segment_size)
-		return "segment size";
-	if (new->max_hw_discard_sectors < old->max_hw_discard_sectors ||
-	    new->max_discard_segments < old->max_discard_segments)
-		return "discard limit";
-	if (new->max_secure_erase_sectors < old->max_secure_erase_sectors)
-		return "secure erase limit";
-	if (new->max_write_zeroes_sectors < old->max_write_zeroes_sectors)
-		return "write zeroes limit";
-	if ((new->features ^ old->features) & BLK_FEAT_ZONED ||
-	    new->chunk_sectors != old->chunk_sectors ||
-	    new->zone_write_granularity != old->zone_write_granularity ||
-	    new->max_hw_zone_append_sectors < old->max_hw_zone_append_sectors ||
-	    virtblk_fewer_zones(old->max_open_zones, new->max_open_zones) ||
-	    virtblk_fewer_zones(old->max_active_zones, new->max_active_zones))
-		return "zones";
-	return NULL;
-}
-
 static u32 virtblk_config_generation(struct virtio_device *vdev)
 {
 	return vdev->config->generation ? vdev->config->generation(vdev) : 0;
@@ -721,7 +240,7 @@ u64 virtblk_read_capacity(struct virtio_device *vdev)
 	return VIRTBLK_MAX_CAPACITY;
 }
 
-static void virtblk_tell_capacity(struct virtio_blk *vblk, u64 capacity,
+static void virtblk_log_capacity(struct virtio_blk *vblk, u64 capacity,
 				  const char *what)
 {
 	unsigned int block = queue_logical_block_size(vblk->disk->queue);
@@ -749,7 +268,7 @@ void virtblk_init_capacity(struct virtio_blk *vblk)
 {
 	u64 capacity = virtblk_read_capacity(vblk->vdev);
 
-	virtblk_tell_capacity(vblk, capacity, "");
+	virtblk_log_capacity(vblk, capacity, "");
 	set_capacity(vblk->disk, capacity);
 }
 
@@ -765,7 +284,7 @@ static void virtblk_follow_capacity(struct virtio_blk *vblk, u64 capacity)
 	if (virtblk_check_nr_zones(vblk, capacity))
 		return;
 	if (__ratelimit(&changes))
-		virtblk_tell_capacity(vblk, capacity, "new size: ");
+		virtblk_log_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);
 	if (virtblk_revalidate_zones(vblk))
 		dev_err_ratelimited(&vblk->vdev->dev, "[%s] its zones cannot be read after the change of size\n",
@@ -812,7 +331,7 @@ void virtblk_config_work(struct work_struct *work)
 }
 
 /**
- * virtblk_follow_config() - have changes of the configuration space followed
+ * virtblk_schedule_config_work() - have changes of the configuration space followed
  * @vblk: the disk
  *
  * At once, but ten times a second at most: a device may change it, and have
@@ -820,7 +339,7 @@ void virtblk_config_work(struct work_struct *work)
  *
  * Context: any.
  */
-void virtblk_follow_config(struct virtio_blk *vblk)
+void virtblk_schedule_config_work(struct virtio_blk *vblk)
 {
 	unsigned long pause = HZ / 10;
 	bool soon = time_before(jiffies, READ_ONCE(vblk->followed) + pause);

@@ -45,7 +45,7 @@
  *    an id that is not in flight (virtblk_reap()).
  *  - virtqueue_enable_cb() returns false if a request was returned meanwhile; if it
  *    returns true, a callback comes for the next one.  Callbacks may come at other
- *    times as well, with interrupts disabled too (virtblk_rearm()).
+ *    times as well, with interrupts disabled too (virtblk_unmask()).
  *  - virtqueue_add_sgs() notifies the device by itself when the ring has no room;
  *    the driver never calls it then (virtblk_add()).
  *  - virtqueue_notify() and virtqueue_is_broken() need no lock.
@@ -66,129 +66,6 @@ DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
 static bool virtblk_in_flight(struct virtblk_queue *q)
 {
 	return q->vq->num_free != q->ring_size;
-}
-
-/* Build */
-
-/* Out of line: the way of a single segment needs no stack. */
-static noinline blk_status_t virtblk_map_segments(struct virtblk_req *vbr,
-						  struct request *req)
-{
-	if (blk_rq_nr_phys_segments(req) > VIRTBLK_INLINE_SGS)
-		return virtblk_map_table(vbr, req);
-
-	vbr->data = vbr->inline_sg;
-	if (unlikely(blk_rq_map_sg(req, vbr->data) <= 0))
-		return BLK_STS_IOERR;
-	return BLK_STS_OK;
-}
-
-static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
-				     struct request *req)
-{
-	unsigned short segments = blk_rq_nr_phys_segments(req);
-	struct bio_vec bv;
-
-	if (!segments) {
-		vbr->data = NULL;
-		return BLK_STS_OK;
-	}
-	if (segments > 1)
-		return virtblk_map_segments(vbr, req);
-
-	/* Blocks that are next to each other make one segment of several. */
-	bv = req_bvec(req);
-	if (bv.bv_len != blk_rq_payload_bytes(req))
-		return virtblk_map_segments(vbr, req);
-
-	vbr->data = vbr->inline_sg;
-	sg_set_page(vbr->data, bv.bv_page, bv.bv_len, bv.bv_offset);
-	sg_mark_end(vbr->data);
-	return BLK_STS_OK;
-}
-
-/**
- * virtblk_unmap_data() - give back what names a request's data
- * @vbr: the request
- * @req: the same
- */
-void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
-{
-	if (vbr->sg_table.sgl) {
-		sg_free_table_chained(&vbr->sg_table, 0);
-		vbr->sg_table.sgl = NULL;
-	}
-	if (req->rq_flags & RQF_SPECIAL_PAYLOAD)
-		virtblk_free_ranges(req);
-}
-
-static blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
-{
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-	blk_status_t status;
-	int type;
-
-	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
-	/* What the driver remembers of a request stays when it is sent again. */
-	if (!(req->rq_flags & RQF_DONTPREP)) {
-		vbr->timed_out = false;
-		vbr->resent = 0;
-		req->rq_flags |= RQF_DONTPREP;
-	}
-	if (!vbr->timed_out)
-		vbr->sent = jiffies;
-
-	switch (req_op(req)) {
-	case REQ_OP_READ:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_IN,
-				   blk_rq_pos(req));
-		break;
-	case REQ_OP_WRITE:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_OUT,
-				   blk_rq_pos(req));
-		break;
-	case REQ_OP_FLUSH:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_FLUSH, 0);
-		break;
-	case REQ_OP_DISCARD:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_DISCARD, 0);
-		status = virtblk_add_ranges(vblk, req);
-		if (status)
-			return status;
-		break;
-	case REQ_OP_WRITE_ZEROES:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_WRITE_ZEROES, 0);
-		status = virtblk_add_ranges(vblk, req);
-		if (status)
-			return status;
-		break;
-	case REQ_OP_SECURE_ERASE:
-		virtblk_set_header(vblk, req, VIRTIO_BLK_T_SECURE_ERASE, 0);
-		status = virtblk_add_ranges(vblk, req);
-		if (status)
-			return status;
-		break;
-	case REQ_OP_DRV_IN:
-		/* virtblk_ask() has filled in the header. */
-		break;
-	default:
-		type = virtblk_zone_type(req);
-		if (type < 0)
-			return BLK_STS_NOTSUPP;
-		/* To reset all zones has no place (VIRTIO 1.3, 5.2.6.1). */
-		virtblk_set_header(vblk, req, type,
-				   req_op(req) == REQ_OP_ZONE_RESET_ALL ?
-				   0 : blk_rq_pos(req));
-	}
-
-	status = virtblk_map_data(vbr, req);
-	if (unlikely(status)) {
-		virtblk_unmap_data(vbr, req);
-		return status;
-	}
-
-	blk_mq_start_request(req);
-	return BLK_STS_OK;
 }
 
 /* Submit */
@@ -283,7 +160,7 @@ static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
 	if (unlikely(!q->vq))
 		return false;
 	if (!virtqueue_kick_prepare(q->vq)) {
-		q->stats.kicks_spared++;
+		q->stats.kicks_suppressed++;
 		trace_virtblk_kick(q, false);
 		return false;
 	}
@@ -507,7 +384,7 @@ static bool virtblk_may_batch(struct request *req)
  * End requests that were taken off a ring, on the CPU that each belongs to.
  * Without @iob each is ended alone.
  */
-static void virtblk_end(struct rq_list *done, struct io_comp_batch *iob)
+static void virtblk_complete_list(struct rq_list *done, struct io_comp_batch *iob)
 {
 	struct request *req;
 
@@ -568,12 +445,12 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 		blk_mq_set_request_complete(req);
 		rq_list_add_tail(done, req);
 	} while (++n < VIRTBLK_REAP_BATCH && virtblk_in_flight(q));
-	q->stats.taken[n]++;
+	q->stats.polls[n]++;
 	return n;
 }
 
 /* Whether the hctx waits for the room that there is now.  Needs the queue's lock. */
-static bool virtblk_unstop(struct virtblk_queue *q)
+static bool virtblk_clear_stopped(struct virtblk_queue *q)
 {
 	bool stopped = q->stopped;
 
@@ -585,7 +462,7 @@ static bool virtblk_unstop(struct virtblk_queue *q)
  * Have the device interrupt for the next request.  Called with the queue's
  * lock held; returns false if there are finished ones to be taken first.
  */
-static bool virtblk_rearm(struct virtblk_queue *q)
+static bool virtblk_unmask(struct virtblk_queue *q)
 {
 	if (virtblk_in_flight(q))
 		return virtqueue_enable_cb(q->vq);
@@ -625,13 +502,13 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 			 * interrupt is needed until a poll has found none.
 			 */
 			armed = (!n || !virtblk_in_flight(q)) &&
-				virtblk_rearm(q);
-			restart = n && virtblk_unstop(q);
+				virtblk_unmask(q);
+			restart = n && virtblk_clear_stopped(q);
 		}
 		spin_unlock_irqrestore(&q->lock, flags);
 		virtblk_delay_atomic(q->vblk);
 
-		virtblk_end(&done, &iob);
+		virtblk_complete_list(&done, &iob);
 		if (!rq_list_empty(&iob.req_list))
 			virtblk_complete_batch(&iob);
 		if (unlikely(restart))
@@ -728,12 +605,12 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 	/* The device may be away. */
 	if (likely(q->vq)) {
 		n = virtblk_reap(q, &done);
-		restart = n && virtblk_unstop(q);
+		restart = n && virtblk_clear_stopped(q);
 		broken = !n && virtqueue_is_broken(q->vq);
 	}
 	spin_unlock_irqrestore(&q->lock, flags);
 
-	virtblk_end(&done, iob);
+	virtblk_complete_list(&done, iob);
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(q->hctx, true);

@@ -84,7 +84,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 		blk_mq_quiesce_queue(rq_queue);
 		virtblk_set_state(vblk, VIRTBLK_SUSPENDED);
 		recovery->drained = drained;
-		virtblk_reclaim(vblk);
+		virtblk_requeue_inflight(vblk);
 		/*
 		 * The virtio core does not report that a device refuses to return.
 		 * This work is frozen during a suspend, and until the image of a
@@ -101,7 +101,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 }
 
 /* Called with recovery.lock held, which the caller releases for what is next. */
-static void virtblk_lose_suspended(struct virtio_blk *vblk)
+static void virtblk_fail_suspended(struct virtio_blk *vblk)
 {
 	virtblk_set_state(vblk, VIRTBLK_DEAD);
 	virtblk_fail_waiting(vblk);
@@ -130,12 +130,12 @@ int virtblk_start_device(struct virtio_blk *vblk)
 		died = err;
 		recovery->drained = false;
 		if (died)
-			virtblk_lose_suspended(vblk);
+			virtblk_fail_suspended(vblk);
 		else
 			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
 	} else if (recovery->state == VIRTBLK_LIVE) {
 		/* It was not suspended, and the virtio core has reset its device. */
-		virtblk_want_reset(vblk, VIRTBLK_RESET_TOLD);
+		virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
 		err = 0;
 	}
 	mutex_unlock(&recovery->lock);
@@ -164,7 +164,7 @@ bool virtblk_abandon_suspended(struct virtio_blk *vblk)
 	mutex_lock(&recovery->lock);
 	suspended = recovery->state == VIRTBLK_SUSPENDED;
 	if (suspended)
-		virtblk_lose_suspended(vblk);
+		virtblk_fail_suspended(vblk);
 	mutex_unlock(&recovery->lock);
 
 	if (suspended)

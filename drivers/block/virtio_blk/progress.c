@@ -43,14 +43,14 @@ bool virtblk_rq_done(struct request *req)
  */
 u64 virtblk_count_completions(struct virtio_blk *vblk)
 {
-	u64 polls = 0, *taken;
+	u64 polls = 0, *counts;
 	unsigned int i, n;
 
 	for (i = 0; i < vblk->nr_vqs; i++) {
-		taken = vblk->queues[i]->stats.taken;
+		counts = vblk->queues[i]->stats.polls;
 		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++) {
 			/* Read without the queue's lock: any difference will do. */
-			polls += data_race(taken[n]);
+			polls += data_race(counts[n]);
 		}
 	}
 	return polls;
@@ -76,11 +76,11 @@ static bool virtblk_scan_one(struct request *req, void *data)
 }
 
 /**
- * virtblk_scan() - look through the requests in flight
+ * virtblk_scan_inflight() - look through the requests in flight
  * @vblk: the disk
  * @stall: filled in; zeroed by the caller, who may provide memory for @queues
  */
-void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall)
+void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall)
 {
 	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_scan_one, stall);
 }
@@ -88,7 +88,7 @@ void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall)
 /**
  * virtblk_silence() - measure for how long the whole disk has completed nothing
  * @vblk: the disk, its recovery.lock held
- * @stall: what is in flight, from virtblk_scan()
+ * @stall: what is in flight, from virtblk_scan_inflight()
  *
  * Return: the time in jiffies, 0 if nothing is in flight.
  */
@@ -133,7 +133,7 @@ bool virtblk_removal_timed_out(struct virtio_blk *vblk)
 
 	if (!READ_ONCE(vblk->recovery.removing) || !timeout)
 		return false;
-	virtblk_scan(vblk, &stall);
+	virtblk_scan_inflight(vblk, &stall);
 	return virtblk_silence(vblk, &stall) >= timeout;
 }
 

@@ -22,22 +22,22 @@
 #define VIRTBLK_MIN_DIRECT_RING	256
 #define VIRTBLK_DIRECT_SHARE	8
 
-unsigned int virtblk_num_request_queues;
+static unsigned int virtblk_num_request_queues;
 module_param_named(num_request_queues, virtblk_num_request_queues, uint, 0644);
 MODULE_PARM_DESC(num_request_queues,
 		 "Use at most this many queues for each disk (0: as many as the device and the CPUs allow). Read when a disk is probed.");
 
-unsigned int virtblk_poll_queues;
+static unsigned int virtblk_poll_queues;
 module_param_named(poll_queues, virtblk_poll_queues, uint, 0644);
 MODULE_PARM_DESC(poll_queues,
 		 "How many of a disk's queues are polled, not interrupt driven. Read when a disk is probed.");
 
-unsigned int virtblk_read_queues;
+static unsigned int virtblk_read_queues;
 module_param_named(read_queues, virtblk_read_queues, uint, 0644);
 MODULE_PARM_DESC(read_queues,
 		 "How many of a disk's queues are for reads alone; the others then have none. Read when a disk is probed.");
 
-unsigned int virtblk_queue_depth;
+static unsigned int virtblk_queue_depth;
 module_param_named(queue_depth, virtblk_queue_depth, uint, 0444);
 MODULE_PARM_DESC(queue_depth,
 		 "Requests in flight on each queue (0: as many as fill the ring)");
@@ -177,6 +177,12 @@ void virtblk_del_vqs(struct virtio_blk *vblk)
 	vblk->vdev->config->del_vqs(vblk->vdev);
 }
 
+/* VIRTIO 1.3, 2.7.5.3: a request takes one descriptor of the ring. */
+static bool virtblk_has_indirect(struct virtio_device *vdev)
+{
+	return virtio_has_feature(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+}
+
 /* The reads and writes of one segment that a ring of direct descriptors holds. */
 static unsigned int virtblk_direct_depth(struct virtio_blk *vblk)
 {
@@ -195,80 +201,6 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 	return virtblk_has_indirect(vblk->vdev) &&
 	       vblk->ring_size >= VIRTBLK_MIN_DIRECT_RING &&
 	       virtblk_direct_depth(vblk) >= depth;
-}
-
-/**
- * virtblk_is_gone() - is the device no longer there?
- * @vdev: the device
- *
- * Return: true if its status reads as all ones, as that of a PCI device that is gone;
- * a real status never does.
- */
-bool virtblk_is_gone(struct virtio_device *vdev)
-{
-	return vdev->config->get_status(vdev) == 0xff;
-}
-
-/**
- * virtblk_reset_device() - reset the device, if there is one
- * @vdev: the device
- *
- * A device that is gone never reports that it is reset, and the virtio core would
- * wait for that without a bound.  Context: may sleep.
- */
-void virtblk_reset_device(struct virtio_device *vdev)
-{
-	if (!virtblk_is_gone(vdev))
-		virtio_reset_device(vdev);
-}
-
-/**
- * virtblk_needs_reset() - does the device ask for a reset?
- * @vdev: the device
- *
- * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
- */
-bool virtblk_needs_reset(struct virtio_device *vdev)
-{
-	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
-}
-
-/**
- * virtblk_was_reset() - has somebody else reset a device that is live?
- * @vdev: the device
- *
- * Before 6.14 the virtio core does not report a reset of the PCI function.
- *
- * Return: true if it has lost DRIVER_OK.
- */
-bool virtblk_was_reset(struct virtio_device *vdev)
-{
-	return !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK);
-}
-
-/**
- * virtblk_negotiate() - negotiate features as the virtio core does
- * @vdev: the device, which was reset, with the features that are wanted
- *
- * Context: may sleep.
- *
- * Return: 0, -ENODEV if the device does not take the features, or the
- * transport's error.
- */
-int virtblk_negotiate(struct virtio_device *vdev)
-{
-	int err;
-
-	virtio_add_status(vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
-	virtio_add_status(vdev, VIRTIO_CONFIG_S_DRIVER);
-	err = vdev->config->finalize_features(vdev);
-	if (err || !virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
-		return err;
-
-	virtio_add_status(vdev, VIRTIO_CONFIG_S_FEATURES_OK);
-	if (!(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_FEATURES_OK))
-		return -ENODEV;
-	return 0;
 }
 
 /**
@@ -295,7 +227,7 @@ int virtblk_find_vqs_unmanaged(struct virtio_blk *vblk)
 }
 
 /* Features can only be changed by starting over, and without virtqueues. */
-static int virtblk_give_up_indirect(struct virtio_blk *vblk)
+static int virtblk_drop_indirect(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
 
@@ -314,7 +246,7 @@ static int virtblk_give_up_indirect(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_set_up_vqs() - set the virtqueues up for the first time
+ * virtblk_init_vqs() - set the virtqueues up for the first time
  * @vblk: the disk, its numbers of queues decided
  *
  * How large the rings are, and so whether indirect descriptors are wanted, is
@@ -325,7 +257,7 @@ static int virtblk_give_up_indirect(struct virtio_blk *vblk)
  *
  * Return: 0, -ENOMEM, or the transport's error; there are no virtqueues then.
  */
-int virtblk_set_up_vqs(struct virtio_blk *vblk)
+int virtblk_init_vqs(struct virtio_blk *vblk)
 {
 	int err;
 
@@ -333,7 +265,7 @@ int virtblk_set_up_vqs(struct virtio_blk *vblk)
 	if (err)
 		return err;
 	if (virtblk_prefers_direct(vblk)) {
-		err = virtblk_give_up_indirect(vblk);
+		err = virtblk_drop_indirect(vblk);
 		if (!err)
 			err = virtblk_find_vqs(vblk, true);
 		if (err)
@@ -343,14 +275,14 @@ int virtblk_set_up_vqs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_longest_chain() - how many descriptors a request may have
+ * virtblk_max_chain() - how many descriptors a request may have
  * @vblk: the disk, its virtqueues set up
  *
  * Where indirect descriptors were given up, many requests are to fit still.
  *
  * Return: the number, of those that device and driver add included.
  */
-unsigned int virtblk_longest_chain(const struct virtio_blk *vblk)
+unsigned int virtblk_max_chain(const struct virtio_blk *vblk)
 {
 	return vblk->direct ? vblk->ring_size / VIRTBLK_DIRECT_SHARE :
 			      vblk->ring_size;

@@ -32,28 +32,6 @@ int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
 	return 0;
 }
 
-/**
- * virtblk_map_table() - map a request's data into a borrowed scatterlist
- * @vbr: the driver's part of the request
- * @req: the request, with more segments than VIRTBLK_INLINE_SGS
- *
- * Return: BLK_STS_OK, with @vbr->data set; BLK_STS_RESOURCE if memory is
- * short.
- */
-blk_status_t virtblk_map_table(struct virtblk_req *vbr, struct request *req)
-{
-	if (sg_alloc_table_chained(&vbr->sg_table, blk_rq_nr_phys_segments(req),
-				   NULL, 0)) {
-		vbr->sg_table.sgl = NULL;
-		return BLK_STS_RESOURCE;
-	}
-
-	vbr->data = vbr->sg_table.sgl;
-	if (blk_rq_map_sg(req, vbr->data) <= 0)
-		return BLK_STS_IOERR;
-	return BLK_STS_OK;
-}
-
 static void virtblk_set_range(struct virtio_blk_discard_write_zeroes *range,
 			      sector_t sector, unsigned int sectors, u32 flags)
 {
@@ -88,19 +66,11 @@ static bool virtblk_fill_ranges(struct virtio_blk_discard_write_zeroes *ranges,
 	return n == count;
 }
 
-/**
- * virtblk_add_ranges() - give a request that erases or zeroes its payload
- * @vblk: the disk
- * @req: the request
- *
- * The ranges become the request's special payload; virtblk_free_ranges()
- * frees them.  VIRTIO 1.3, 5.2.6: unmap is set in write zeroes requests only,
- * and here only where the device said that it may unmap.
- *
- * Return: BLK_STS_OK, BLK_STS_RESOURCE if memory is short, BLK_STS_IOERR if
- * the request is not what its segment count says.
+/*
+ * The ranges become the request's special payload.  VIRTIO 1.3, 5.2.6: unmap is set in
+ * write zeroes requests only, and here only if the device said that it may unmap.
  */
-blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req)
+static blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req)
 {
 	struct virtio_blk_discard_write_zeroes *ranges;
 	unsigned int count = 1;
@@ -132,14 +102,266 @@ blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req)
 	return BLK_STS_OK;
 }
 
-/**
- * virtblk_free_ranges() - free what virtblk_add_ranges() allocated
- * @req: the request
- */
-void virtblk_free_ranges(struct request *req)
+static void virtblk_free_ranges(struct request *req)
 {
 	kfree(bvec_virt(&req->special_vec));
 	req->rq_flags &= ~RQF_SPECIAL_PAYLOAD;
+}
+
+/* Borrow a scatterlist: there are more segments than VIRTBLK_INLINE_SGS. */
+static blk_status_t virtblk_map_table(struct virtblk_req *vbr,
+				      struct request *req)
+{
+	if (sg_alloc_table_chained(&vbr->sg_table, blk_rq_nr_phys_segments(req),
+				   NULL, 0)) {
+		vbr->sg_table.sgl = NULL;
+		return BLK_STS_RESOURCE;
+	}
+
+	vbr->data = vbr->sg_table.sgl;
+	if (blk_rq_map_sg(req, vbr->data) <= 0)
+		return BLK_STS_IOERR;
+	return BLK_STS_OK;
+}
+
+/* Out of line: the way of a single segment needs no stack. */
+static noinline blk_status_t virtblk_map_segments(struct virtblk_req *vbr,
+						  struct request *req)
+{
+	if (blk_rq_nr_phys_segments(req) > VIRTBLK_INLINE_SGS)
+		return virtblk_map_table(vbr, req);
+
+	vbr->data = vbr->inline_sg;
+	if (unlikely(blk_rq_map_sg(req, vbr->data) <= 0))
+		return BLK_STS_IOERR;
+	return BLK_STS_OK;
+}
+
+static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
+				     struct request *req)
+{
+	unsigned short segments = blk_rq_nr_phys_segments(req);
+	struct bio_vec bv;
+
+	if (!segments) {
+		vbr->data = NULL;
+		return BLK_STS_OK;
+	}
+	if (segments > 1)
+		return virtblk_map_segments(vbr, req);
+
+	/* Blocks that are next to each other make one segment of several. */
+	bv = req_bvec(req);
+	if (bv.bv_len != blk_rq_payload_bytes(req))
+		return virtblk_map_segments(vbr, req);
+
+	vbr->data = vbr->inline_sg;
+	sg_set_page(vbr->data, bv.bv_page, bv.bv_len, bv.bv_offset);
+	sg_mark_end(vbr->data);
+	return BLK_STS_OK;
+}
+
+/**
+ * virtblk_unmap_data() - give back what names a request's data
+ * @vbr: the request
+ * @req: the same
+ */
+void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
+{
+	if (vbr->sg_table.sgl) {
+		sg_free_table_chained(&vbr->sg_table, 0);
+		vbr->sg_table.sgl = NULL;
+	}
+	if (req->rq_flags & RQF_SPECIAL_PAYLOAD)
+		virtblk_free_ranges(req);
+}
+
+/* VIRTIO 1.3, 5.2.6: the type of an operation on zones; -EOPNOTSUPP for any other. */
+static int virtblk_zone_type(struct request *req)
+{
+	switch (req_op(req)) {
+	case REQ_OP_ZONE_APPEND:
+		return VIRTIO_BLK_T_ZONE_APPEND;
+	case REQ_OP_ZONE_OPEN:
+		return VIRTIO_BLK_T_ZONE_OPEN;
+	case REQ_OP_ZONE_CLOSE:
+		return VIRTIO_BLK_T_ZONE_CLOSE;
+	case REQ_OP_ZONE_FINISH:
+		return VIRTIO_BLK_T_ZONE_FINISH;
+	case REQ_OP_ZONE_RESET:
+		return VIRTIO_BLK_T_ZONE_RESET;
+	case REQ_OP_ZONE_RESET_ALL:
+		return VIRTIO_BLK_T_ZONE_RESET_ALL;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/*
+ * Fill in what the device reads first of a request.  @sector is 0 for a type that has
+ * no place (VIRTIO 1.3, 5.2.6).
+ */
+static void virtblk_set_header(struct virtio_blk *vblk,
+				      struct request *req, u32 type, u64 sector)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	vbr->out_hdr.type = cpu_to_virtio32(vblk->vdev, type);
+	vbr->out_hdr.sector = cpu_to_virtio64(vblk->vdev, sector);
+	/* Legacy devices take a priority here; later the field is reserved. */
+	vbr->out_hdr.ioprio = vblk->legacy ?
+		cpu_to_virtio32(vblk->vdev, req_get_ioprio(req)) : 0;
+}
+
+/**
+ * virtblk_build() - turn a request into what the device reads
+ * @vblk: the disk
+ * @req: the request, which has to be sent to it
+ *
+ * Return: BLK_STS_OK, and the request is started; BLK_STS_RESOURCE if memory is
+ * short; BLK_STS_NOTSUPP for an operation that the driver does not know;
+ * BLK_STS_IOERR for a request that is not what its segment count says.
+ */
+blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	blk_status_t status;
+	int type;
+
+	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
+	/* What the driver remembers of a request stays when it is sent again. */
+	if (!(req->rq_flags & RQF_DONTPREP)) {
+		vbr->timed_out = false;
+		vbr->resent = 0;
+		req->rq_flags |= RQF_DONTPREP;
+	}
+	if (!vbr->timed_out)
+		vbr->sent = jiffies;
+
+	switch (req_op(req)) {
+	case REQ_OP_READ:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_IN,
+				   blk_rq_pos(req));
+		break;
+	case REQ_OP_WRITE:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_OUT,
+				   blk_rq_pos(req));
+		break;
+	case REQ_OP_FLUSH:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_FLUSH, 0);
+		break;
+	case REQ_OP_DISCARD:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_DISCARD, 0);
+		status = virtblk_add_ranges(vblk, req);
+		if (status)
+			return status;
+		break;
+	case REQ_OP_WRITE_ZEROES:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_WRITE_ZEROES, 0);
+		status = virtblk_add_ranges(vblk, req);
+		if (status)
+			return status;
+		break;
+	case REQ_OP_SECURE_ERASE:
+		virtblk_set_header(vblk, req, VIRTIO_BLK_T_SECURE_ERASE, 0);
+		status = virtblk_add_ranges(vblk, req);
+		if (status)
+			return status;
+		break;
+	case REQ_OP_DRV_IN:
+		/* virtblk_query() has filled in the header. */
+		break;
+	default:
+		type = virtblk_zone_type(req);
+		if (type < 0)
+			return BLK_STS_NOTSUPP;
+		/* To reset all zones has no place (VIRTIO 1.3, 5.2.6.1). */
+		virtblk_set_header(vblk, req, type,
+				   req_op(req) == REQ_OP_ZONE_RESET_ALL ?
+				   0 : blk_rq_pos(req));
+	}
+
+	status = virtblk_map_data(vbr, req);
+	if (unlikely(status)) {
+		virtblk_unmap_data(vbr, req);
+		return status;
+	}
+
+	blk_mq_start_request(req);
+	return BLK_STS_OK;
+}
+
+/**
+ * virtblk_add_append() - add a zone append to the ring
+ * @q: its queue, which is locked and has room
+ * @req: the request
+ *
+ * Of all requests only this one returns a sector, in front of the status.
+ *
+ * Return: 0 or the error of virtqueue_add_sgs().
+ */
+int virtblk_add_append(struct virtblk_queue *q, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct scatterlist *sgs[3], in_hdr;
+
+	BUILD_BUG_ON(offsetofend(struct virtblk_req, append_sector) !=
+		     offsetof(struct virtblk_req, status));
+	sg_init_one(&in_hdr, &vbr->append_sector,
+		    sizeof(vbr->append_sector) + sizeof(vbr->status));
+
+	sgs[0] = &vbr->hdr_sg;
+	sgs[1] = vbr->data;
+	sgs[2] = &in_hdr;
+	return virtqueue_add_sgs(q->vq, sgs, 2, 1, vbr, GFP_ATOMIC);
+}
+
+/*
+ * The block layer takes the sector of a zone append for true, so it has to lie
+ * where the request went: in the zone that starts at blk_rq_pos().
+ */
+static blk_status_t virtblk_set_append_sector(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct virtio_blk *vblk = req->q->disk->private_data;
+	u64 sector = virtio64_to_cpu(vblk->vdev, vbr->append_sector);
+	u64 start = blk_rq_pos(req);
+
+	if (sector < start ||
+	    sector - start > vblk->config.lim.chunk_sectors -
+			     blk_rq_sectors(req)) {
+		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device says that it appended at sector %llu to the zone at %llu\n",
+				    vblk->disk->disk_name, sector, start);
+		return BLK_STS_IOERR;
+	}
+	req->__sector = sector;
+	return BLK_STS_OK;
+}
+
+/**
+ * virtblk_zone_result() - what became of a request to a disk with zones
+ * @req: the request, done
+ *
+ * Return: its status; for a zone append that went well, @req tells where to.
+ */
+blk_status_t virtblk_zone_result(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	switch (vbr->status) {
+	case VIRTIO_BLK_S_OK:
+		if (req_op(req) == REQ_OP_ZONE_APPEND)
+			return virtblk_set_append_sector(req);
+		return BLK_STS_OK;
+	case VIRTIO_BLK_S_UNSUPP:
+		return BLK_STS_NOTSUPP;
+	case VIRTIO_BLK_S_ZONE_OPEN_RESOURCE:
+		return BLK_STS_ZONE_OPEN_RESOURCE;
+	case VIRTIO_BLK_S_ZONE_ACTIVE_RESOURCE:
+		return BLK_STS_ZONE_ACTIVE_RESOURCE;
+	default:
+		return BLK_STS_IOERR;
+	}
 }
 
 /**
@@ -156,7 +378,7 @@ void virtblk_end_request(struct request *req, blk_status_t status)
 }
 
 /**
- * virtblk_ask() - have the device fill in a buffer
+ * virtblk_query() - have the device fill in a buffer
  * @disk: the disk
  * @type: what to ask for, VIRTIO_BLK_T_...
  * @sector: where, 0 for a type that has no place
@@ -168,7 +390,7 @@ void virtblk_end_request(struct request *req, blk_status_t status)
  * Return: 0, -ENOMEM, -ENODEV if the disk is gone, or what became of the
  * request (-EOPNOTSUPP, -EIO).
  */
-int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
+int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		unsigned int len)
 {
 	struct virtio_blk *vblk = disk->private_data;
@@ -196,7 +418,7 @@ int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
  * VIRTIO 1.3, 5.2.6: up to 20 bytes, without a NUL if it has all 20.
  * Context: may sleep.
  *
- * Return: 0 or the error of virtblk_ask().
+ * Return: 0 or the error of virtblk_query().
  */
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1])
 {
@@ -207,7 +429,7 @@ int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1])
 	if (!buf)
 		return -ENOMEM;
 
-	err = virtblk_ask(disk, VIRTIO_BLK_T_GET_ID, 0, buf,
+	err = virtblk_query(disk, VIRTIO_BLK_T_GET_ID, 0, buf,
 			  VIRTIO_BLK_ID_BYTES);
 	if (!err) {
 		memcpy(id, buf, VIRTIO_BLK_ID_BYTES);

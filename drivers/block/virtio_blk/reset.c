@@ -49,6 +49,7 @@
 
 #include "trace.h"
 #include "virtio_blk.h"
+#include "zoned.h"
 
 /* The least time between two resets. */
 #define VIRTBLK_RESET_PAUSE_MS	500
@@ -203,7 +204,7 @@ static bool virtblk_requeue_one(struct request *req, void *data)
 }
 
 /**
- * virtblk_reclaim() - take the virtqueues down and take back what is in flight
+ * virtblk_requeue_inflight() - take the virtqueues down and take back what is in flight
  * @vblk: the disk, its queue quiesced, its state no longer live, its
  *	recovery.lock held
  *
@@ -212,7 +213,7 @@ static bool virtblk_requeue_one(struct request *req, void *data)
  *
  * Context: may sleep.
  */
-void virtblk_reclaim(struct virtio_blk *vblk)
+void virtblk_requeue_inflight(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
 	unsigned int i;
@@ -273,7 +274,7 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 			capacity);
 		return -EINVAL;
 	}
-	virtblk_read_config(vdev, virtblk_longest_chain(vblk), &raw);
+	virtblk_read_config(vdev, virtblk_max_chain(vblk), &raw);
 	err = virtblk_check_config(&vdev->dev, &raw, &config);
 	if (err)
 		return err;
@@ -339,7 +340,7 @@ static int virtblk_try_restart(struct virtio_blk *vblk)
 	blk_mq_kick_requeue_list(rq_queue);
 	/* The configuration may have changed while no interrupt reported it. */
 	if (!READ_ONCE(vblk->recovery.removing))
-		virtblk_follow_config(vblk);
+		virtblk_schedule_config_work(vblk);
 	return 0;
 
 out_del_vqs:
@@ -353,7 +354,7 @@ out_del_vqs:
  * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
  *	held
  *
- * Takes no more memory than virtblk_reclaim() has freed, and takes it from the
+ * Takes no more memory than virtblk_requeue_inflight() has freed, and takes it from the
  * reserves if need be: when this disk has swap on it, all other memory may wait for
  * the requests that are held back.
  *
@@ -383,7 +384,7 @@ int virtblk_restart_vqs(struct virtio_blk *vblk)
  */
 void virtblk_fail_waiting(struct virtio_blk *vblk)
 {
-	trace_virtblk_recover(vblk, VIRTBLK_GIVE_UP, 0);
+	trace_virtblk_recover(vblk, VIRTBLK_STEP_DEAD, 0);
 	virtblk_fail_zone_writes(vblk);
 	blk_mq_unquiesce_queue(vblk->disk->queue);
 	blk_mq_kick_requeue_list(vblk->disk->queue);
@@ -469,12 +470,12 @@ static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
 		vblk->disk->disk_name, why);
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	virtblk_set_state(vblk, VIRTBLK_DEAD);
-	virtblk_reclaim(vblk);
+	virtblk_requeue_inflight(vblk);
 	virtblk_fail_waiting(vblk);
 }
 
 /* Whether the device was reset often enough without completing anything since. */
-static bool virtblk_is_hopeless(struct virtio_blk *vblk)
+static bool virtblk_resets_exhausted(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	u64 completed = virtblk_count_completions(vblk);
@@ -496,12 +497,12 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	virtblk_set_state(vblk, VIRTBLK_RESETTING);
-	virtblk_reclaim(vblk);
-	trace_virtblk_recover(vblk, VIRTBLK_RESET, vblk->recovery.requeued);
+	virtblk_requeue_inflight(vblk);
+	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESET, vblk->recovery.requeued);
 	/* This reset serves those who asked for one meanwhile. */
 	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
 
-	if (stalled && virtblk_is_hopeless(vblk))
+	if (stalled && virtblk_resets_exhausted(vblk))
 		attempts = 0;
 	while (err && attempts-- && !virtblk_is_gone(vblk->vdev))
 		err = virtblk_reset_once(vblk);
@@ -532,7 +533,7 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 		return true;
 	}
 	atomic_long_inc(&recovery->resets);
-	trace_virtblk_recover(vblk, VIRTBLK_RESEND, recovery->requeued);
+	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESEND, recovery->requeued);
 	dev_notice_ratelimited(dev, "[%s] was reset, %u requests were sent again\n",
 			       vblk->disk->disk_name, recovery->requeued);
 	return false;
@@ -591,13 +592,13 @@ void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold)
 }
 
 /**
- * virtblk_want_reset() - have a device reset that does not ask for it
+ * virtblk_request_reset() - have a device reset that does not ask for it
  * @vblk: the disk
  * @why: the reason
  *
  * Context: any.
  */
-void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why)
+void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why)
 {
 	WRITE_ONCE(vblk->recovery.wanted, why);
 	queue_work(virtblk_wq, &vblk->recovery.work);
@@ -613,7 +614,7 @@ void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why)
  */
 int virtblk_reset_now(struct virtio_blk *vblk)
 {
-	virtblk_want_reset(vblk, VIRTBLK_RESET_TOLD);
+	virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
 	flush_work(&vblk->recovery.work);
 	return READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE ? 0 : -ENODEV;
 }

@@ -227,6 +227,15 @@ static const struct attribute_group virtblk_recovery_group = {
 	.attrs	= virtblk_recovery_attrs,
 };
 
+/* VIRTIO 1.2 and later; the kernel's headers have no names for them. */
+#define VIRTBLK_T_GET_LIFETIME	10
+
+struct virtblk_lifetime {
+	__le16 pre_eol_info;
+	__le16 device_lifetime_est_typ_a;
+	__le16 device_lifetime_est_typ_b;
+};
+
 /*
  * Lifetime: each value as the MMC driver shows it, as a number, and after it in
  * words (VIRTIO 1.3, 5.2.6).
@@ -241,7 +250,7 @@ static int virtblk_get_lifetime(struct device *dev,
 	if (!buf)
 		return -ENOMEM;
 
-	err = virtblk_ask(dev_to_disk(dev), VIRTBLK_T_GET_LIFETIME, 0, buf,
+	err = virtblk_query(dev_to_disk(dev), VIRTBLK_T_GET_LIFETIME, 0, buf,
 			  sizeof(*lifetime));
 	memcpy(lifetime, buf, sizeof(*lifetime));
 	kfree(buf);

@@ -75,7 +75,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 		return BLK_EH_RESET_TIMER;
 
 	atomic64_inc(&q->stats.timeouts);
-	trace_virtblk_recover(vblk, VIRTBLK_LOOK, 1);
+	trace_virtblk_recover(vblk, VIRTBLK_STEP_POLL, 1);
 	virtblk_poll_ring(q);
 	if (virtblk_rq_done(req)) {
 		atomic64_inc(&q->stats.lost_interrupts);
@@ -87,7 +87,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 
 	vq = READ_ONCE(q->vq);
 	if (vq) {
-		trace_virtblk_recover(vblk, VIRTBLK_NOTIFY, 1);
+		trace_virtblk_recover(vblk, VIRTBLK_STEP_KICK, 1);
 		virtqueue_notify(vq);
 	}
 	/* The device may be gone, or its wish for a reset was lost. */
@@ -116,7 +116,7 @@ static void virtblk_log_stall(struct virtio_blk *vblk,
 }
 
 /* Poll all rings and notify the device of all, in case one or the other was lost. */
-static void virtblk_nudge(struct virtio_blk *vblk)
+static void virtblk_poll_and_kick(struct virtio_blk *vblk)
 {
 	unsigned int i;
 
@@ -137,18 +137,18 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 
 	/* Without memory the log does not name the queues. */
 	stall.queues = bitmap_zalloc(vblk->nr_vqs, GFP_NOIO);
-	virtblk_scan(vblk, &stall);
+	virtblk_scan_inflight(vblk, &stall);
 	virtblk_log_stall(vblk, &stall);
 	bitmap_free(stall.queues);
 
 	silence = virtblk_silence(vblk, &stall);
 	if (removing && silence >= HZ) {
-		virtblk_nudge(vblk);
+		virtblk_poll_and_kick(vblk);
 		/* It finds out whether the removal has waited long enough. */
 		queue_work(virtblk_wq, &recovery->work);
 	}
 	if (reset && silence >= reset)
-		virtblk_want_reset(vblk, VIRTBLK_RESET_STALLED);
+		virtblk_request_reset(vblk, VIRTBLK_RESET_STALLED);
 	return stall.timed_out || removing;
 }
 

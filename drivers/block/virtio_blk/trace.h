@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Trace points: a request's way to the device and back, and what the driver has
- * to do besides.  Documentation/abi.rst lists them; names and fields are kept.
+ * Trace points: a request's way to the device and back, and recovery.
+ * Documentation/abi.rst lists them; their names and fields are stable.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM virtio_blk
@@ -17,22 +17,23 @@
 #define VIRTBLK_STEPS
 
 /**
- * enum virtblk_step - what is done about a device that does not answer
- * @VIRTBLK_LOOK: a request has timed out, the driver polls the ring
- * @VIRTBLK_NOTIFY: the device is notified once more
- * @VIRTBLK_RESET: it was reset, what it had not answered was taken back
- * @VIRTBLK_RESEND: it is back, what was taken back is sent again
- * @VIRTBLK_GIVE_UP: it is not to be used any more
+ * enum virtblk_step - what the driver does about a device that does not answer
+ * @VIRTBLK_STEP_POLL: a request has timed out, the driver polls the ring
+ * @VIRTBLK_STEP_KICK: the driver notifies the device again
+ * @VIRTBLK_STEP_RESET: the driver has reset the device and requeued what it had not
+ *	answered
+ * @VIRTBLK_STEP_RESEND: the device has returned, the requeued requests are sent again
+ * @VIRTBLK_STEP_DEAD: the disk is dead
  */
 enum virtblk_step {
-	VIRTBLK_LOOK,
-	VIRTBLK_NOTIFY,
-	VIRTBLK_RESET,
-	VIRTBLK_RESEND,
-	VIRTBLK_GIVE_UP,
+	VIRTBLK_STEP_POLL,
+	VIRTBLK_STEP_KICK,
+	VIRTBLK_STEP_RESET,
+	VIRTBLK_STEP_RESEND,
+	VIRTBLK_STEP_DEAD,
 };
 
-/* Operations as perf and trace-cmd can be told of them: numbers. */
+/* The operations as numbers: perf and trace-cmd read them from the event's format. */
 enum virtblk_op {
 	VIRTBLK_OP_READ = (__force u8)REQ_OP_READ,
 	VIRTBLK_OP_WRITE = (__force u8)REQ_OP_WRITE,
@@ -46,10 +47,10 @@ enum virtblk_op {
 	VIRTBLK_OP_ZONE_FINISH = (__force u8)REQ_OP_ZONE_FINISH,
 	VIRTBLK_OP_ZONE_RESET = (__force u8)REQ_OP_ZONE_RESET,
 	VIRTBLK_OP_ZONE_RESET_ALL = (__force u8)REQ_OP_ZONE_RESET_ALL,
-	VIRTBLK_OP_ASK = (__force u8)REQ_OP_DRV_IN,
+	VIRTBLK_OP_QUERY = (__force u8)REQ_OP_DRV_IN,
 };
 
-/* A device may interrupt before there is a disk. */
+/* A device may interrupt before the disk exists. */
 static inline const char *virtblk_trace_name(struct virtio_blk *vblk)
 {
 	return vblk->disk ? vblk->disk->disk_name : "";
@@ -57,11 +58,11 @@ static inline const char *virtblk_trace_name(struct virtio_blk *vblk)
 
 #endif
 
-TRACE_DEFINE_ENUM(VIRTBLK_LOOK);
-TRACE_DEFINE_ENUM(VIRTBLK_NOTIFY);
-TRACE_DEFINE_ENUM(VIRTBLK_RESET);
-TRACE_DEFINE_ENUM(VIRTBLK_RESEND);
-TRACE_DEFINE_ENUM(VIRTBLK_GIVE_UP);
+TRACE_DEFINE_ENUM(VIRTBLK_STEP_POLL);
+TRACE_DEFINE_ENUM(VIRTBLK_STEP_KICK);
+TRACE_DEFINE_ENUM(VIRTBLK_STEP_RESET);
+TRACE_DEFINE_ENUM(VIRTBLK_STEP_RESEND);
+TRACE_DEFINE_ENUM(VIRTBLK_STEP_DEAD);
 
 TRACE_DEFINE_ENUM(VIRTBLK_OP_READ);
 TRACE_DEFINE_ENUM(VIRTBLK_OP_WRITE);
@@ -75,7 +76,7 @@ TRACE_DEFINE_ENUM(VIRTBLK_OP_ZONE_CLOSE);
 TRACE_DEFINE_ENUM(VIRTBLK_OP_ZONE_FINISH);
 TRACE_DEFINE_ENUM(VIRTBLK_OP_ZONE_RESET);
 TRACE_DEFINE_ENUM(VIRTBLK_OP_ZONE_RESET_ALL);
-TRACE_DEFINE_ENUM(VIRTBLK_OP_ASK);
+TRACE_DEFINE_ENUM(VIRTBLK_OP_QUERY);
 
 #define virtblk_show_op(op) __print_symbolic(op, \
 	{ VIRTBLK_OP_READ, "read" }, \
@@ -90,9 +91,9 @@ TRACE_DEFINE_ENUM(VIRTBLK_OP_ASK);
 	{ VIRTBLK_OP_ZONE_FINISH, "zone_finish" }, \
 	{ VIRTBLK_OP_ZONE_RESET, "zone_reset" }, \
 	{ VIRTBLK_OP_ZONE_RESET_ALL, "zone_reset_all" }, \
-	{ VIRTBLK_OP_ASK, "ask" })
+	{ VIRTBLK_OP_QUERY, "query" })
 
-/* The ring has taken a request; the queue's lock is held. */
+/* The ring has accepted a request; the queue's lock is held. */
 TRACE_EVENT(virtblk_submit,
 	TP_PROTO(struct virtblk_queue *q, struct request *req),
 	TP_ARGS(q, req),
@@ -120,7 +121,7 @@ TRACE_EVENT(virtblk_submit,
 		  __entry->sector, __entry->bytes)
 );
 
-/* The device has ended a request, and its reply was taken off the ring. */
+/* The driver has taken a completed request off the ring. */
 TRACE_EVENT(virtblk_complete,
 	TP_PROTO(struct virtblk_queue *q, struct request *req,
 		 unsigned int written),
@@ -156,7 +157,7 @@ TRACE_EVENT(virtblk_complete,
 		  __entry->written)
 );
 
-/* What is in the ring is to be known to the device. */
+/* The driver has decided whether to notify the device of requests in the ring. */
 TRACE_EVENT(virtblk_kick,
 	TP_PROTO(struct virtblk_queue *q, bool sent),
 	TP_ARGS(q, sent),
@@ -171,7 +172,7 @@ TRACE_EVENT(virtblk_kick,
 		__entry->sent = sent;
 	),
 	TP_printk("%s queue=%u %s", __entry->disk, __entry->queue,
-		  __entry->sent ? "sent" : "spared")
+		  __entry->sent ? "sent" : "suppressed")
 );
 
 DECLARE_EVENT_CLASS(virtblk_queue,
@@ -189,19 +190,19 @@ DECLARE_EVENT_CLASS(virtblk_queue,
 	TP_printk("%s queue=%u", __entry->disk, __entry->queue)
 );
 
-/* The queue's interrupt has come. */
+/* The queue's interrupt has arrived. */
 DEFINE_EVENT(virtblk_queue, virtblk_interrupt,
 	TP_PROTO(struct virtblk_queue *q),
 	TP_ARGS(q)
 );
 
-/* The ring is full; no request comes until one has ended. */
+/* The ring is full; the hctx is stopped until a request completes. */
 DEFINE_EVENT(virtblk_queue, virtblk_stop,
 	TP_PROTO(struct virtblk_queue *q),
 	TP_ARGS(q)
 );
 
-/* Something is done about a device that does not answer, or cannot go on. */
+/* The driver recovers a device that does not answer or asks for a reset. */
 TRACE_EVENT(virtblk_recover,
 	TP_PROTO(struct virtio_blk *vblk, enum virtblk_step step,
 		 unsigned int requests),
@@ -218,15 +219,15 @@ TRACE_EVENT(virtblk_recover,
 	),
 	TP_printk("%s %s requests=%u", __entry->disk,
 		  __print_symbolic(__entry->step,
-				   { VIRTBLK_LOOK, "look" },
-				   { VIRTBLK_NOTIFY, "notify" },
-				   { VIRTBLK_RESET, "reset" },
-				   { VIRTBLK_RESEND, "resend" },
-				   { VIRTBLK_GIVE_UP, "give_up" }),
+				   { VIRTBLK_STEP_POLL, "poll" },
+				   { VIRTBLK_STEP_KICK, "kick" },
+				   { VIRTBLK_STEP_RESET, "reset" },
+				   { VIRTBLK_STEP_RESEND, "resend" },
+				   { VIRTBLK_STEP_DEAD, "dead" }),
 		  __entry->requests)
 );
 
-/* The device has another capacity, in sectors of 512 bytes. */
+/* The device reports another capacity, in sectors of 512 bytes. */
 TRACE_EVENT(virtblk_config,
 	TP_PROTO(struct virtio_blk *vblk, u64 capacity),
 	TP_ARGS(vblk, capacity),

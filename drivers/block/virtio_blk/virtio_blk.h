@@ -12,7 +12,6 @@
 #include <linux/atomic.h>
 #include <linux/blk-mq.h>
 #include <linux/cache.h>
-#include <linux/fault-inject.h>
 #include <linux/hdreg.h>
 #include <linux/jump_label.h>
 #include <linux/ktime.h>
@@ -25,8 +24,8 @@
 #include <linux/virtio_ring.h>
 #include <linux/workqueue.h>
 
-/* Each disk has as many minors as it always had: the disk and 15 partitions. */
-#define VIRTBLK_PART_BITS	4
+#include "fault_inject.h"
+#include "limits.h"
 
 /*
  * A request with up to this many segments carries its scatterlist with it;
@@ -44,15 +43,8 @@
  */
 #define VIRTBLK_STATUS_UNWRITTEN	0xff
 
-/* VIRTIO 1.2 and later; the kernel's headers have no name for them. */
+/* VIRTIO 1.2 and later; the kernel's headers have no name for it. */
 #define VIRTBLK_F_LIFETIME	15
-#define VIRTBLK_T_GET_LIFETIME	10
-
-struct virtblk_lifetime {
-	__le16 pre_eol_info;
-	__le16 device_lifetime_est_typ_a;
-	__le16 device_lifetime_est_typ_b;
-};
 
 struct virtio_blk;
 
@@ -63,33 +55,34 @@ struct virtio_blk;
 
 /**
  * struct virtblk_stats - what a queue has done since its disk was probed
- * @longest_wait: the longest time from sending to completion, in jiffies
+ * @longest_wait: the longest time from submission to completion, in jiffies
  * @kicks: notifications of the device
- * @kicks_spared: decisions to notify it that it wanted none for
- * @requests: what went into the ring, by enum req_op
- * @bytes: the same in bytes
- * @taken: looks at the ring, by how many ended requests were taken off it
+ * @kicks_suppressed: notifications that the device had suppressed
+ * @requests: requests added to the ring, by enum req_op
+ * @bytes: their bytes
+ * @polls: polls of the ring, by the number of completed requests found
  * @ring_full: how often the ring had no room
- * @requeues: requests given back to blk-mq for want of room or memory
- * @ioerr: requests that ended with VIRTIO_BLK_S_IOERR
+ * @requeues: requests that blk-mq has to dispatch again because room or memory was
+ *	short
+ * @ioerr: requests that the device completed with VIRTIO_BLK_S_IOERR
  * @unsupp: with VIRTIO_BLK_S_UNSUPP
- * @other_errors: with any other status but VIRTIO_BLK_S_OK
- * @timeouts: how often a request took longer than it may
- * @lost_interrupts: how often that was for want of an interrupt
+ * @other_errors: with any other status except VIRTIO_BLK_S_OK
+ * @timeouts: how often a request timed out
+ * @lost_interrupts: how often it had completed by then without an interrupt
  * @resent: requests sent again after a reset
  *
- * The queue's lock protects them, but for those that are atomic: these are rare,
- * and counted where the lock is not held.  Completion, which may run in a softirq,
- * must not take it there: a transport may map memory under locks of its own that
- * leave interrupts on, as VDUSE does below virtqueue_add_sgs().
+ * The queue's lock protects them, except the atomic ones: these are rare, and counted
+ * where the lock is not held.  Completion, which may run in a softirq, must not take
+ * the lock there: a transport may map memory under locks of its own that leave
+ * interrupts on, as VDUSE does below virtqueue_add_sgs().
  */
 struct virtblk_stats {
 	unsigned long longest_wait;
 	u64 kicks;
-	u64 kicks_spared;
+	u64 kicks_suppressed;
 	u64 requests[VIRTBLK_OPS];
 	u64 bytes[VIRTBLK_OPS];
-	u64 taken[VIRTBLK_REAP_BATCH + 1];
+	u64 polls[VIRTBLK_REAP_BATCH + 1];
 	u64 ring_full;
 	atomic64_t requeues;
 	atomic64_t ioerr;
@@ -163,59 +156,6 @@ struct virtblk_req {
 };
 
 /**
- * struct virtblk_raw_config - what the device says of itself, none of it checked
- * @features: its negotiated features; a field whose feature is missing is 0
- * @max_chain: descriptors that a request may have at most
- * @max_dma_size: the longest segment that the DMA layer maps, in bytes
- *
- * The other fields are those of the configuration space (VIRTIO 1.3, 5.2.4).
- */
-struct virtblk_raw_config {
-	u64 features;
-	unsigned int max_chain;
-	size_t max_dma_size;
-
-	u32 size_max;
-	u32 seg_max;
-	u16 cylinders;
-	u8 heads;
-	u8 sectors;
-	u32 blk_size;
-	u8 physical_block_exp;
-	u8 alignment_offset;
-	u16 min_io_size;
-	u32 opt_io_size;
-	u8 writeback;
-	u32 max_discard_sectors;
-	u32 max_discard_seg;
-	u32 discard_sector_alignment;
-	u32 max_write_zeroes_sectors;
-	u32 max_write_zeroes_seg;
-	u8 write_zeroes_may_unmap;
-	u32 max_secure_erase_sectors;
-	u32 max_secure_erase_seg;
-	u32 secure_erase_sector_alignment;
-	u8 zone_model;
-	u32 zone_sectors;
-	u32 max_open_zones;
-	u32 max_active_zones;
-	u32 max_append_sectors;
-	u32 write_granularity;
-};
-
-/**
- * struct virtblk_config - the device's configuration space, once checked
- * @lim: what the block layer has to keep to
- * @geometry: geometry to report; zero cylinders mean: derive it from the size
- * @write_zeroes_may_unmap: a write zeroes request may ask for unmapping
- */
-struct virtblk_config {
-	struct queue_limits lim;
-	struct hd_geometry geometry;
-	bool write_zeroes_may_unmap;
-};
-
-/**
  * enum virtblk_state - whether the device is usable; see reset.c
  * @VIRTBLK_NEW: the disk is being probed
  * @VIRTBLK_LIVE: the device serves requests
@@ -237,12 +177,12 @@ enum virtblk_state {
  * enum virtblk_reset - why the driver resets a device that does not ask for it
  * @VIRTBLK_RESET_NONE: it does not
  * @VIRTBLK_RESET_STALLED: the whole disk has completed nothing for reset_after
- * @VIRTBLK_RESET_TOLD: the administrator asked for it
+ * @VIRTBLK_RESET_REQUESTED: the administrator asked for it
  */
 enum virtblk_reset {
 	VIRTBLK_RESET_NONE,
 	VIRTBLK_RESET_STALLED,
-	VIRTBLK_RESET_TOLD,
+	VIRTBLK_RESET_REQUESTED,
 };
 
 /**
@@ -305,24 +245,6 @@ struct virtblk_recovery {
 	bool stalled;
 };
 
-#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
-/**
- * struct virtblk_faults - what goes wrong on purpose
- * @drop_interrupt: interrupts of virtqueues that the driver ignores
- * @drop_kick: notifications of the device that the driver does not send
- * @fail_add: requests for which the ring has no memory
- * @delay: delays between two steps that another event may come between
- * @delay_us: how long each is, in microseconds
- */
-struct virtblk_faults {
-	struct fault_attr drop_interrupt;
-	struct fault_attr drop_kick;
-	struct fault_attr fail_add;
-	struct fault_attr delay;
-	u32 delay_us;
-};
-#endif
-
 /**
  * struct virtio_blk - a disk
  * @vdev: the virtio device
@@ -382,17 +304,6 @@ struct virtio_blk {
 };
 
 /**
- * virtblk_has_indirect() - may a request take one descriptor of the ring?
- * @vdev: the device, its features negotiated
- *
- * Return: true if the device takes indirect descriptors (VIRTIO 1.3, 2.7.5.3).
- */
-static inline bool virtblk_has_indirect(struct virtio_device *vdev)
-{
-	return virtio_has_feature(vdev, VIRTIO_RING_F_INDIRECT_DESC);
-}
-
-/**
  * virtblk_first_polled() - where the polled queues begin
  * @vblk: the disk
  *
@@ -403,40 +314,15 @@ static inline unsigned int virtblk_first_polled(const struct virtio_blk *vblk)
 	return vblk->nr_vqs - vblk->nr_queues[HCTX_TYPE_POLL];
 }
 
-/**
- * virtblk_set_header() - fill in what the device reads first of a request
- * @vblk: the disk
- * @req: the request
- * @type: what to do, VIRTIO_BLK_T_...
- * @sector: where, 0 for a type that has no place (VIRTIO 1.3, 5.2.6)
- */
-static inline void virtblk_set_header(struct virtio_blk *vblk,
-				      struct request *req, u32 type, u64 sector)
-{
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-
-	vbr->out_hdr.type = cpu_to_virtio32(vblk->vdev, type);
-	vbr->out_hdr.sector = cpu_to_virtio64(vblk->vdev, sector);
-	/* Legacy devices take a priority here; later the field is reserved. */
-	vbr->out_hdr.ioprio = vblk->legacy ?
-		cpu_to_virtio32(vblk->vdev, req_get_ioprio(req)) : 0;
-}
-
-/* driver.c: for what I/O, and so the freeing of memory, may wait for */
+/* work.c: for work that I/O may wait for, and with it the freeing of memory */
 extern struct workqueue_struct *virtblk_wq;
-/* For completions: nothing on it sleeps, so that recovery of a disk cannot delay it. */
+/* For completions: no work on it sleeps, so that the recovery of a disk delays none. */
 extern struct workqueue_struct *virtblk_complete_wq;
-/* A device that may lie is held to what it says; see virtblk_check_length(). */
-DECLARE_STATIC_KEY_FALSE(virtblk_hardened);
+
+int virtblk_init_workqueues(void);
+void virtblk_exit_workqueues(void);
 
 /* config.c */
-void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
-			 struct virtblk_raw_config *raw);
-int virtblk_check_config(struct device *dev,
-			 const struct virtblk_raw_config *raw,
-			 struct virtblk_config *config);
-const char *virtblk_config_shrunk(const struct virtblk_config *was,
-				  const struct virtblk_config *now);
 int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
@@ -444,28 +330,27 @@ int virtblk_restore_writeback(struct virtio_blk *vblk);
 u64 virtblk_read_capacity(struct virtio_device *vdev);
 void virtblk_init_capacity(struct virtio_blk *vblk);
 void virtblk_config_work(struct work_struct *work);
-void virtblk_follow_config(struct virtio_blk *vblk);
+void virtblk_schedule_config_work(struct virtio_blk *vblk);
 int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo);
 
-/* queue.c */
-extern unsigned int virtblk_num_request_queues;
-extern unsigned int virtblk_poll_queues;
-extern unsigned int virtblk_read_queues;
-extern unsigned int virtblk_queue_depth;
+/* device.c */
+bool virtblk_is_gone(struct virtio_device *vdev);
+void virtblk_reset_device(struct virtio_device *vdev);
+bool virtblk_needs_reset(struct virtio_device *vdev);
+bool virtblk_was_reset(struct virtio_device *vdev);
+int virtblk_negotiate(struct virtio_device *vdev);
+void virtblk_hide_gone(struct virtio_device *vdev);
+void virtblk_free_gone_ops(void);
 
+/* queue.c */
 unsigned int virtblk_device_queues(struct virtio_device *vdev);
 unsigned int virtblk_count_queues(struct virtio_device *vdev,
 				  unsigned int nr_queues[HCTX_MAX_TYPES]);
 int virtblk_find_vqs(struct virtio_blk *vblk, bool managed);
 int virtblk_find_vqs_unmanaged(struct virtio_blk *vblk);
 void virtblk_del_vqs(struct virtio_blk *vblk);
-bool virtblk_is_gone(struct virtio_device *vdev);
-void virtblk_reset_device(struct virtio_device *vdev);
-bool virtblk_needs_reset(struct virtio_device *vdev);
-bool virtblk_was_reset(struct virtio_device *vdev);
-int virtblk_negotiate(struct virtio_device *vdev);
-int virtblk_set_up_vqs(struct virtio_blk *vblk);
-unsigned int virtblk_longest_chain(const struct virtio_blk *vblk);
+int virtblk_init_vqs(struct virtio_blk *vblk);
+unsigned int virtblk_max_chain(const struct virtio_blk *vblk);
 int virtblk_alloc_queues(struct virtio_blk *vblk);
 void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
@@ -488,10 +373,13 @@ void virtblk_set_affinity(struct virtio_blk *vblk);
 int virtblk_irq(struct virtio_blk *vblk, unsigned int index);
 int virtblk_init_cpuhp(void);
 void virtblk_exit_cpuhp(void);
-int virtblk_follow_cpus(struct virtio_blk *vblk);
-void virtblk_forget_cpus(struct virtio_blk *vblk);
+int virtblk_add_cpuhp(struct virtio_blk *vblk);
+void virtblk_remove_cpuhp(struct virtio_blk *vblk);
 
 /* io.c */
+/* The driver checks the lengths that the device returns; see virtblk_check_length(). */
+DECLARE_STATIC_KEY_FALSE(virtblk_hardened);
+
 blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 			      const struct blk_mq_queue_data *bd);
 void virtblk_queue_rqs(struct rq_list *rqlist);
@@ -502,23 +390,23 @@ void virtblk_complete_rq(struct request *req);
 void virtblk_interrupt(struct virtqueue *vq);
 void virtblk_poll_ring(struct virtblk_queue *q);
 void virtblk_complete_work(struct work_struct *work);
-void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req);
 
 /* request.c */
 int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
 			 unsigned int hctx_index, int numa_node);
-blk_status_t virtblk_map_table(struct virtblk_req *vbr, struct request *req);
-blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req);
-void virtblk_free_ranges(struct request *req);
+blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req);
+void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req);
+int virtblk_add_append(struct virtblk_queue *q, struct request *req);
+blk_status_t virtblk_zone_result(struct request *req);
 void virtblk_end_request(struct request *req, blk_status_t status);
-int virtblk_ask(struct gendisk *disk, u32 type, u64 sector, void *buf,
+int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		unsigned int len);
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 
 /* progress.c */
 bool virtblk_rq_done(struct request *req);
 u64 virtblk_count_completions(struct virtio_blk *vblk);
-void virtblk_scan(struct virtio_blk *vblk, struct virtblk_stall *stall);
+void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall);
 unsigned long virtblk_silence(struct virtio_blk *vblk,
 			      const struct virtblk_stall *stall);
 unsigned long virtblk_seconds(unsigned int *parameter);
@@ -529,13 +417,13 @@ unsigned long virtblk_answer_timeout(struct virtio_blk *vblk);
 const char *virtblk_state_name(enum virtblk_state state);
 void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state);
 bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms);
-void virtblk_reclaim(struct virtio_blk *vblk);
+void virtblk_requeue_inflight(struct virtio_blk *vblk);
 int virtblk_restart_vqs(struct virtio_blk *vblk);
 void virtblk_fail_waiting(struct virtio_blk *vblk);
 void virtblk_log_offline(struct virtio_blk *vblk);
 void virtblk_recovery_work(struct work_struct *work);
 void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold);
-void virtblk_want_reset(struct virtio_blk *vblk, enum virtblk_reset why);
+void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why);
 int virtblk_reset_now(struct virtio_blk *vblk);
 
 /* pm.c */
@@ -550,93 +438,11 @@ unsigned int virtblk_timeout_jiffies(void);
 enum blk_eh_timer_return virtblk_timeout(struct request *req);
 void virtblk_watch_work(struct work_struct *work);
 
-/* stats.c */
+/* debugfs.c */
 void virtblk_init_debugfs(void);
 void virtblk_exit_debugfs(void);
 void virtblk_create_debugfs(struct virtio_blk *vblk);
 void virtblk_remove_debugfs(struct virtio_blk *vblk);
-
-/* fault.c */
-#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
-void virtblk_create_faults(struct virtio_blk *vblk);
-bool virtblk_drop_interrupt(struct virtio_blk *vblk);
-bool virtblk_drop_kick(struct virtio_blk *vblk);
-bool virtblk_fail_add(struct virtio_blk *vblk);
-void virtblk_delay(struct virtio_blk *vblk);
-void virtblk_delay_atomic(struct virtio_blk *vblk);
-#else
-static inline void virtblk_create_faults(struct virtio_blk *vblk) { }
-
-static inline bool virtblk_drop_interrupt(struct virtio_blk *vblk)
-{
-	return false;
-}
-
-static inline bool virtblk_drop_kick(struct virtio_blk *vblk)
-{
-	return false;
-}
-
-static inline bool virtblk_fail_add(struct virtio_blk *vblk)
-{
-	return false;
-}
-
-static inline void virtblk_delay(struct virtio_blk *vblk) { }
-static inline void virtblk_delay_atomic(struct virtio_blk *vblk) { }
-#endif
-
-/* zoned.c */
-#ifdef CONFIG_BLK_DEV_ZONED
-int virtblk_zone_type(struct request *req);
-blk_status_t virtblk_zone_result(struct request *req);
-int virtblk_add_append(struct virtblk_queue *q, struct request *req);
-int virtblk_report_zones(struct gendisk *disk, sector_t sector,
-			 unsigned int nr_zones,
-			 struct blk_report_zones_args *args);
-int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity);
-int virtblk_revalidate_zones(struct virtio_blk *vblk);
-bool virtblk_is_zone_write(struct request *req);
-int virtblk_settle_zone_writes(struct virtio_blk *vblk);
-#else
-static inline int virtblk_zone_type(struct request *req)
-{
-	return -EOPNOTSUPP;
-}
-
-static inline blk_status_t virtblk_zone_result(struct request *req)
-{
-	return BLK_STS_IOERR;
-}
-
-static inline int virtblk_add_append(struct virtblk_queue *q,
-				     struct request *req)
-{
-	return -EIO;
-}
-
-static inline int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
-{
-	return 0;
-}
-
-static inline int virtblk_revalidate_zones(struct virtio_blk *vblk)
-{
-	return 0;
-}
-
-static inline bool virtblk_is_zone_write(struct request *req)
-{
-	return false;
-}
-
-static inline int virtblk_settle_zone_writes(struct virtio_blk *vblk)
-{
-	return 0;
-}
-
-#define virtblk_report_zones	NULL
-#endif
 
 /* sysfs.c */
 const struct attribute_group **virtblk_attr_groups(struct virtio_blk *vblk);

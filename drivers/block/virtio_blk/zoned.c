@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Zones that the host manages (VIRTIO 1.3, 5.2.6): what the block layer asks
- * of zones, in the device's words, and the device's reports on them.
+ * Zones that the host manages (VIRTIO 1.3, 5.2.6): the device's reports on them, and
+ * the writes to them that a reset requeues.  request.c has the requests.
  *
- * Reads and writes are those of any disk.  The block layer keeps the writes of
- * a zone in order, and knows the write pointers from what we report.
+ * The block layer keeps the writes of a zone in order.  It knows the write pointers
+ * from the reports.
  */
 
 #include <linux/blk-mq.h>
@@ -14,111 +14,13 @@
 #include <linux/vmalloc.h>
 
 #include "virtio_blk.h"
+#include "zoned.h"
 
 /* A report with more zones than these is asked for piece by piece. */
 #define VIRTBLK_REPORT_MAX_BYTES	SZ_256K
 
 /* More than any disk has: 1 PiB in zones of 64 MiB. */
 #define VIRTBLK_MAX_ZONES		SZ_16M
-
-/**
- * virtblk_zone_type() - the device's name for an operation on zones
- * @req: the request
- *
- * Return: VIRTIO_BLK_T_ZONE_..., or -EOPNOTSUPP for any other operation.
- */
-int virtblk_zone_type(struct request *req)
-{
-	switch (req_op(req)) {
-	case REQ_OP_ZONE_APPEND:
-		return VIRTIO_BLK_T_ZONE_APPEND;
-	case REQ_OP_ZONE_OPEN:
-		return VIRTIO_BLK_T_ZONE_OPEN;
-	case REQ_OP_ZONE_CLOSE:
-		return VIRTIO_BLK_T_ZONE_CLOSE;
-	case REQ_OP_ZONE_FINISH:
-		return VIRTIO_BLK_T_ZONE_FINISH;
-	case REQ_OP_ZONE_RESET:
-		return VIRTIO_BLK_T_ZONE_RESET;
-	case REQ_OP_ZONE_RESET_ALL:
-		return VIRTIO_BLK_T_ZONE_RESET_ALL;
-	default:
-		return -EOPNOTSUPP;
-	}
-}
-
-/**
- * virtblk_add_append() - add a zone append to the ring
- * @q: its queue, which is locked and has room
- * @req: the request
- *
- * Of all requests only this one returns a sector, in front of the status.
- *
- * Return: 0 or the error of virtqueue_add_sgs().
- */
-int virtblk_add_append(struct virtblk_queue *q, struct request *req)
-{
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-	struct scatterlist *sgs[3], in_hdr;
-
-	BUILD_BUG_ON(offsetofend(struct virtblk_req, append_sector) !=
-		     offsetof(struct virtblk_req, status));
-	sg_init_one(&in_hdr, &vbr->append_sector,
-		    sizeof(vbr->append_sector) + sizeof(vbr->status));
-
-	sgs[0] = &vbr->hdr_sg;
-	sgs[1] = vbr->data;
-	sgs[2] = &in_hdr;
-	return virtqueue_add_sgs(q->vq, sgs, 2, 1, vbr, GFP_ATOMIC);
-}
-
-/*
- * The block layer takes the sector of a zone append for true, so it has to lie
- * where the request went: in the zone that starts at blk_rq_pos().
- */
-static blk_status_t virtblk_take_append_sector(struct request *req)
-{
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-	struct virtio_blk *vblk = req->q->disk->private_data;
-	u64 sector = virtio64_to_cpu(vblk->vdev, vbr->append_sector);
-	u64 start = blk_rq_pos(req);
-
-	if (sector < start ||
-	    sector - start > vblk->config.lim.chunk_sectors -
-			     blk_rq_sectors(req)) {
-		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device says that it appended at sector %llu to the zone at %llu\n",
-				    vblk->disk->disk_name, sector, start);
-		return BLK_STS_IOERR;
-	}
-	req->__sector = sector;
-	return BLK_STS_OK;
-}
-
-/**
- * virtblk_zone_result() - what became of a request to a disk with zones
- * @req: the request, done
- *
- * Return: its status; for a zone append that went well, @req tells where to.
- */
-blk_status_t virtblk_zone_result(struct request *req)
-{
-	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-
-	switch (vbr->status) {
-	case VIRTIO_BLK_S_OK:
-		if (req_op(req) == REQ_OP_ZONE_APPEND)
-			return virtblk_take_append_sector(req);
-		return BLK_STS_OK;
-	case VIRTIO_BLK_S_UNSUPP:
-		return BLK_STS_NOTSUPP;
-	case VIRTIO_BLK_S_ZONE_OPEN_RESOURCE:
-		return BLK_STS_ZONE_OPEN_RESOURCE;
-	case VIRTIO_BLK_S_ZONE_ACTIVE_RESOURCE:
-		return BLK_STS_ZONE_ACTIVE_RESOURCE;
-	default:
-		return BLK_STS_IOERR;
-	}
-}
 
 /* Memory for a report on @nr_zones, or on as many as there is memory for. */
 static struct virtio_blk_zone_report *
@@ -160,7 +62,7 @@ static u64 virtblk_zone64_to_cpu(__virtio64 value)
  * zones follow each other, and the write pointer of one is in it.  The device
  * itself may be gone by now.
  */
-static int virtblk_take_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
+static int virtblk_parse_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
 			     const struct virtio_blk_zone_descriptor *desc,
 			     struct blk_zone *zone)
 {
@@ -265,7 +167,7 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 		if (err)
 			break;
 		memset(report, 0, len);
-		err = virtblk_ask(disk, VIRTIO_BLK_T_ZONE_REPORT, sector,
+		err = virtblk_query(disk, VIRTIO_BLK_T_ZONE_REPORT, sector,
 				  report, len);
 		if (err)
 			break;
@@ -280,7 +182,7 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 
 		for (i = 0; i < count && done < nr_zones &&
 		     sector < capacity; i++) {
-			err = virtblk_take_zone(vblk, sector,
+			err = virtblk_parse_zone(vblk, sector,
 						min_t(u64, zone_sectors,
 						      capacity - sector),
 						&report->zones[i], &zone);
@@ -453,7 +355,7 @@ int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 		if (err && err != -EIO)
 			break;
 		/* If the device does not report the zone it judges the write itself. */
-		if (!err && !virtblk_take_zone(vblk, start,
+		if (!err && !virtblk_parse_zone(vblk, start,
 					       min_t(u64, zone_sectors,
 						     get_capacity(vblk->disk) - start),
 					       &query->report.zones[0], &zone))

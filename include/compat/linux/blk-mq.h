@@ -7,11 +7,7 @@
 #include <linux/blkdev.h>
 #include <linux/rcupdate.h>
 
-/*
- * 6.13: a list of requests knows its tail, before that it was its head.  The
- * driver's queue_rqs takes the name with "_list", as with getgeo in
- * linux/blkdev.h.
- */
+/* 6.13: a list of requests knows its tail, before that it was its head. */
 #ifndef VIRTBLK_HAVE_RQ_LIST
 struct rq_list {
 	struct request *head;
@@ -53,18 +49,6 @@ static inline void rq_list_add_tail(struct rq_list *rl, struct request *rq)
 		rl->head = rq;
 	rl->tail = rq;
 }
-
-void virtblk_queue_rqs_list(struct rq_list *rqlist);
-
-static inline void virtblk_queue_rqs(struct request **head)
-{
-	struct rq_list rqlist = { .head = *head };
-
-	virtblk_queue_rqs_list(&rqlist);
-	*head = rqlist.head;
-}
-
-#define virtblk_queue_rqs(rqlist)	virtblk_queue_rqs_list(rqlist)
 #endif
 
 /* 6.14: requests are merged unless asked otherwise. */
@@ -76,26 +60,6 @@ static inline int virtblk_compat_alloc_tag_set(struct blk_mq_tag_set *set)
 }
 
 #define blk_mq_alloc_tag_set(set)	virtblk_compat_alloc_tag_set(set)
-#endif
-
-/*
- * 7.0: init_request takes the node as an int.  The driver's function takes the
- * name with "_int", as with getgeo in linux/blkdev.h.
- */
-#ifndef VIRTBLK_HAVE_SIGNED_NODE
-int virtblk_init_request_int(struct blk_mq_tag_set *set, struct request *req,
-			     unsigned int hctx_index, int numa_node);
-
-static inline int virtblk_init_request(struct blk_mq_tag_set *set,
-				       struct request *req,
-				       unsigned int hctx_index,
-				       unsigned int numa_node)
-{
-	return virtblk_init_request_int(set, req, hctx_index, numa_node);
-}
-
-#define virtblk_init_request(set, req, hctx_index, numa_node) \
-	virtblk_init_request_int(set, req, hctx_index, numa_node)
 #endif
 
 /* 6.14: freezing a queue keeps allocations from waiting for it. */

@@ -18,34 +18,12 @@
 #define max_hw_wzeroes_unmap_sectors	max_write_zeroes_sectors
 #endif
 
-/*
- * 6.17: getgeo of a disk, before that of a block device.  The driver's own
- * function takes the name with "_disk", the one with the name that stands in
- * the table of operations calls it.
- */
-#ifndef VIRTBLK_HAVE_GETGEO_DISK
-struct hd_geometry;
-
-int virtblk_getgeo_disk(struct gendisk *disk, struct hd_geometry *geo);
-
-static inline int virtblk_getgeo(struct block_device *bdev,
-				 struct hd_geometry *geo)
-{
-	return virtblk_getgeo_disk(bdev->bd_disk, geo);
-}
-
-#define virtblk_getgeo(disk, geo)	virtblk_getgeo_disk(disk, geo)
-#endif
-
 /* 6.13; the meaning of 0 there is that of max_zone_append_sectors before. */
 #ifndef VIRTBLK_HAVE_HW_ZONE_APPEND
 #define max_hw_zone_append_sectors	max_zone_append_sectors
 #endif
 
-/*
- * 6.19: report_zones takes what it is to do with each zone in one piece.  The
- * driver's function takes the name with "_args", as with getgeo.
- */
+/* 6.19: report_zones takes what it does with each zone in one structure. */
 #ifndef VIRTBLK_HAVE_REPORT_ZONES_ARGS
 struct blk_report_zones_args {
 	report_zones_cb cb;
@@ -58,24 +36,6 @@ static inline int disk_report_zone(struct gendisk *disk, struct blk_zone *zone,
 {
 	return args->cb(zone, idx, args->data);
 }
-
-#ifdef CONFIG_BLK_DEV_ZONED
-int virtblk_report_zones_args(struct gendisk *disk, sector_t sector,
-			      unsigned int nr_zones,
-			      struct blk_report_zones_args *args);
-
-static inline int virtblk_report_zones(struct gendisk *disk, sector_t sector,
-				       unsigned int nr_zones,
-				       report_zones_cb cb, void *data)
-{
-	struct blk_report_zones_args args = { .cb = cb, .data = data };
-
-	return virtblk_report_zones_args(disk, sector, nr_zones, &args);
-}
-
-#define virtblk_report_zones(disk, sector, nr_zones, args) \
-	virtblk_report_zones_args(disk, sector, nr_zones, args)
-#endif
 #endif
 
 /* 6.14 */

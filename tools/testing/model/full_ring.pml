@@ -384,7 +384,7 @@ end:	do
 	:: atomic {
 		used > 0 && !q_locked;
 		done = used; used = 0;		/* virtblk_reap() */
-		restart = q_stopped; q_stopped = false;	/* virtblk_unstop() */
+		restart = q_stopped; q_stopped = false;	/* virtblk_clear_stopped() */
 #ifdef HANG_2023
 		q_locked = true
 #endif

@@ -269,7 +269,7 @@ inline enable_cb_prepare()
 }
 
 /*
- * virtblk_complete_queue(), with virtblk_reap() and virtblk_rearm().  Once the budget
+ * virtblk_complete_queue(), with virtblk_reap() and virtblk_unmask().  Once the budget
  * of a hard interrupt is used up the work goes on, with interrupts disabled until
  * then.
  */

@@ -295,7 +295,7 @@ inline disown()
 	busy = false
 }
 
-/* virtblk_reclaim() */
+/* virtblk_requeue_inflight() */
 inline reclaim()
 {
 #ifndef NO_SYNC
@@ -656,7 +656,7 @@ active proctype administrator()
 #ifdef CONFIG
 /*
  * virtblk_config_work(): reads the configuration space, which a device that is being
- * reset has not restored, and then has requests of its own (virtblk_ask()), or
+ * reset has not restored, and then has requests of its own (virtblk_query()), or
  * freezes the queue (virtblk_set_write_cache()).
  */
 active proctype config_work()
@@ -731,7 +731,7 @@ end:	do
 			reset_since = false
 		};
 #ifndef NO_NUDGE
-		/* virtblk_nudge() */
+		/* virtblk_poll_and_kick() */
 		if
 #ifdef NUDGE_EARLY
 		:: silence > 0 && silence < 3 ->
@@ -780,7 +780,7 @@ inline config_on()
 #define unfreeze()	frozen--
 #endif
 
-/* virtblk_lose_suspended() */
+/* virtblk_fail_suspended() */
 inline lose_suspended()
 {
 	set_state(DEAD);
@@ -885,7 +885,7 @@ inline start_device()
 inline remove()
 {
 	config_enabled = false;
-	/* virtblk_begin_removal() */
+	/* virtblk_start_removal() */
 	work_queued = true;
 	flush_work();
 #if defined(SUSPEND) || defined(FUNCTION_RESET)

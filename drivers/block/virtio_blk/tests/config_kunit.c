@@ -20,7 +20,8 @@
 #include <linux/string.h>
 #include <trace/events/printk.h>
 
-#include "virtio_blk.h"
+#include "../limits.h"
+#include "../virtio_blk.h"
 
 #define VIRTBLK_TEST_DEVICE	"virtblk-config-test"
 
@@ -35,7 +36,7 @@
 static struct {
 	unsigned int lines;
 	char text[1024];
-} virtblk_said;
+} virtblk_logged;
 
 static struct device *virtblk_test_device;
 static struct blk_mq_tag_set virtblk_test_set;
@@ -834,19 +835,19 @@ static const struct blk_mq_ops virtblk_test_ops = {
 /* Called for each line that anyone logs; only the test logs as this device. */
 static void virtblk_test_hear(void *data, const char *text, size_t len)
 {
-	size_t used = strlen(virtblk_said.text);
+	size_t used = strlen(virtblk_logged.text);
 
 	if (!strnstr(text, VIRTBLK_TEST_DEVICE ": ", len))
 		return;
-	virtblk_said.lines++;
-	strscpy(virtblk_said.text + used, text,
-		min(len + 1, sizeof(virtblk_said.text) - used));
+	virtblk_logged.lines++;
+	strscpy(virtblk_logged.text + used, text,
+		min(len + 1, sizeof(virtblk_logged.text) - used));
 }
 
 static void virtblk_test_forget(void)
 {
-	virtblk_said.lines = 0;
-	virtblk_said.text[0] = '\0';
+	virtblk_logged.lines = 0;
+	virtblk_logged.text[0] = '\0';
 }
 
 /*
@@ -1102,14 +1103,14 @@ static u64 virtblk_read_value(const struct virtblk_value *value)
 static void virtblk_test_words(struct kunit *test,
 			       const struct virtblk_case *row)
 {
-	KUNIT_EXPECT_EQ_MSG(test, virtblk_said.lines,
+	KUNIT_EXPECT_EQ_MSG(test, virtblk_logged.lines,
 			    row->says ? row->more + 1 : 0,
-			    "the log has: %s", virtblk_said.text);
+			    "the log has: %s", virtblk_logged.text);
 	if (row->says)
 		KUNIT_EXPECT_NOT_NULL_MSG(test,
-					  strstr(virtblk_said.text, row->says),
+					  strstr(virtblk_logged.text, row->says),
 					  "not in the log, which has: %s",
-					  virtblk_said.text);
+					  virtblk_logged.text);
 }
 
 /* A row of the table. */
@@ -1232,7 +1233,7 @@ static const char *virtblk_test_raw(const struct virtblk_raw_config *raw,
 
 	err = virtblk_test_make(raw, refused);
 	if (*refused)
-		return RULE(err == -EINVAL) ?: RULE(virtblk_said.lines);
+		return RULE(err == -EINVAL) ?: RULE(virtblk_logged.lines);
 	if (err)
 		return "the block layer refuses it";
 	broken = virtblk_broken_rule(raw);
@@ -1256,7 +1257,7 @@ static void virtblk_test_random(struct kunit *test)
 		if (!wrong)
 			continue;
 		KUNIT_FAIL(test, "device %u: %s; the log has: %s", i, wrong,
-			   virtblk_said.text);
+			   virtblk_logged.text);
 		print_hex_dump(KERN_ERR, "raw config: ", DUMP_PREFIX_OFFSET,
 			       16, 4, &raw, sizeof(raw), false);
 		return;

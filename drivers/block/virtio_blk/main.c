@@ -3,23 +3,26 @@
  * A block driver for virtio disks with one virtqueue for each blk-mq hardware
  * context.
  *
- * This file is the table of contents: the module, the features, and a disk's
- * way from probe to remove.
+ * This file has the module, the features, and a disk's way from probe to remove.  The
+ * other files, from the lowest to the highest; each calls only those above it:
  *
- *	config.c	configuration space -> checked limits
+ *	work.c		workqueues that all disks share
+ *	trace.h		trace points
+ *	fault_inject.c	faults on purpose
+ *	device.c	the device's status: reset, features, gone
+ *	limits.c	configuration space -> checked limits
+ *	affinity.c	which CPUs use a queue, where its interrupts go
+ *	progress.c	what is in flight, and for how long nothing has completed
+ *	request.c	what a request looks like to the device
+ *	io.c		submit, complete, poll
  *	queue.c		how many queues, their virtqueues, depth and hctxs
- *	affinity.c	their vectors and CPUs
- *	io.c		the hot path
- *	request.c	the rest of what requests need
- *	zoned.c		zones that the host manages
- *	progress.c	what is in flight, and for how long nothing completed
+ *	zoned.c		reports on zones, zone writes after a reset
+ *	config.c	declined features; capacity and cache mode, which may change
  *	reset.c		the state of the disk; reset of the device
  *	pm.c		suspend, reset of the PCI function
  *	timeout.c	requests that time out, disks that stall
- *	fault.c		faults on purpose
- *	stats.c		counters, shown in debugfs
- *	trace.h		trace points
- *	sysfs.c		files of the disk
+ *	sysfs.c		the disk's files in sysfs
+ *	debugfs.c	counters of each queue
  */
 
 #include <linux/blk-mq.h>
@@ -32,6 +35,15 @@
 #include <linux/wait.h>
 
 #include "virtio_blk.h"
+#include "zoned.h"
+
+/* Before 7.0 include/compat/ops.h wraps operations whose types differ. */
+#ifndef VIRTBLK_OP
+#define VIRTBLK_OP(name)	virtblk_##name
+#endif
+
+/* Each disk has as many minors as it always had: the disk and 15 partitions. */
+#define VIRTBLK_PART_BITS	4
 
 /* Disks that have minors of their own: 2^20 minors, 16 each. */
 #define VIRTBLK_MAX_DISKS	(1 << (MINORBITS - VIRTBLK_PART_BITS))
@@ -50,19 +62,17 @@ static DEFINE_SPINLOCK(virtblk_users_lock);
 static DECLARE_WAIT_QUEUE_HEAD(virtblk_users_wait);
 
 static int virtblk_major;
-struct workqueue_struct *virtblk_wq;
-struct workqueue_struct *virtblk_complete_wq;
 static DEFINE_IDA(virtblk_ida);
 
 static const struct blk_mq_ops virtblk_mq_ops = {
 	.queue_rq	= virtblk_queue_rq,
-	.queue_rqs	= virtblk_queue_rqs,
+	.queue_rqs	= VIRTBLK_OP(queue_rqs),
 	.commit_rqs	= virtblk_commit_rqs,
 	.complete	= virtblk_complete_rq,
 	.timeout	= virtblk_timeout,
 	.map_queues	= virtblk_map_queues,
 	.init_hctx	= virtblk_init_hctx,
-	.init_request	= virtblk_init_request,
+	.init_request	= VIRTBLK_OP(init_request),
 	.poll		= virtblk_poll,
 };
 
@@ -77,8 +87,8 @@ static void virtblk_free_disk(struct gendisk *disk)
 
 static const struct block_device_operations virtblk_fops = {
 	.owner		= THIS_MODULE,
-	.getgeo		= virtblk_getgeo,
-	.report_zones	= virtblk_report_zones,
+	.getgeo		= VIRTBLK_OP(getgeo),
+	.report_zones	= VIRTBLK_OP(report_zones),
 	.free_disk	= virtblk_free_disk,
 };
 
@@ -141,7 +151,7 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 	struct gendisk *disk;
 	int err;
 
-	virtblk_read_config(vblk->vdev, virtblk_longest_chain(vblk), &raw);
+	virtblk_read_config(vblk->vdev, virtblk_max_chain(vblk), &raw);
 	err = virtblk_check_config(&vblk->vdev->dev, &raw, config);
 	if (err)
 		return err;
@@ -227,7 +237,7 @@ static bool virtblk_is_unused(struct virtio_blk *vblk)
 }
 
 /* Let no callback find a disk any more, and wait for those that use it. */
-static void virtblk_forget_disk(struct virtio_blk *vblk)
+static void virtblk_hide_disk(struct virtio_blk *vblk)
 {
 	spin_lock(&virtblk_users_lock);
 	vblk->vdev->priv = NULL;
@@ -235,80 +245,8 @@ static void virtblk_forget_disk(struct virtio_blk *vblk)
 	wait_event(virtblk_users_wait, virtblk_is_unused(vblk));
 }
 
-/* A device that is gone */
-
-/* The operations of a transport, except that the device's status reads as 0. */
-struct virtblk_gone_ops {
-	struct list_head list;
-	const struct virtio_config_ops *real;
-	struct virtio_config_ops ops;
-};
-
-static LIST_HEAD(virtblk_gone_ops);
-static DEFINE_MUTEX(virtblk_gone_lock);
-
-static u8 virtblk_no_status(struct virtio_device *vdev)
-{
-	return 0;
-}
-
-/* They stay until the module goes: sysfs uses them without a lock. */
-static struct virtblk_gone_ops *
-virtblk_find_gone_ops(const struct virtio_config_ops *real)
-{
-	struct virtblk_gone_ops *gone;
-
-	mutex_lock(&virtblk_gone_lock);
-	list_for_each_entry(gone, &virtblk_gone_ops, list)
-		if (gone->real == real)
-			goto out;
-	gone = kzalloc_obj(*gone, GFP_KERNEL);
-	if (gone) {
-		gone->real = real;
-		gone->ops = *real;
-		gone->ops.get_status = virtblk_no_status;
-		list_add(&gone->list, &virtblk_gone_ops);
-	}
-out:
-	mutex_unlock(&virtblk_gone_lock);
-	return gone;
-}
-
-static void virtblk_free_gone_ops(void)
-{
-	struct virtblk_gone_ops *gone, *next;
-
-	list_for_each_entry_safe(gone, next, &virtblk_gone_ops, list)
-		kfree(gone);
-}
-
-static void virtblk_restore_ops(void *data)
-{
-	struct virtio_device *vdev = data;
-
-	vdev->config = container_of(vdev->config, struct virtblk_gone_ops,
-				    ops)->real;
-}
-
-/*
- * After remove the virtio core warns about a device that has a status, because its
- * driver should have reset it.  A device that is gone reads 0xff and cannot be
- * reset.  Have it read 0 until the driver core is done with the driver: otherwise a
- * guest with panic_on_warn does not survive a surprise removal.
- */
-static void virtblk_hide_gone(struct virtio_device *vdev)
-{
-	struct virtblk_gone_ops *gone;
-
-	if (!virtblk_is_gone(vdev))
-		return;
-	gone = virtblk_find_gone_ops(vdev->config);
-	if (gone && !devm_add_action(&vdev->dev, virtblk_restore_ops, vdev))
-		vdev->config = &gone->ops;
-}
-
 /* Have recovery see to the device now if it is gone or broken. */
-static void virtblk_begin_removal(struct virtio_blk *vblk)
+static void virtblk_start_removal(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 
@@ -352,7 +290,7 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	virtblk_cancel_queue_works(vblk);
 	virtblk_del_vqs(vblk);
 	/* The callback of a virtqueue has found the disk by its device until here. */
-	virtblk_forget_disk(vblk);
+	virtblk_hide_disk(vblk);
 	/* A callback of a function reset may have queued it. */
 	cancel_delayed_work_sync(&vblk->config_work);
 	cancel_work_sync(&recovery->work);
@@ -398,7 +336,7 @@ static int virtblk_probe(struct virtio_device *vdev)
 		goto out_free_vblk;
 	vblk->index = err;
 
-	err = virtblk_set_up_vqs(vblk);
+	err = virtblk_init_vqs(vblk);
 	if (err)
 		goto out_free_index;
 
@@ -420,7 +358,7 @@ static int virtblk_probe(struct virtio_device *vdev)
 		 vblk->nr_queues[HCTX_TYPE_READ],
 		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
 		 vblk->tag_set.queue_depth);
-	err = virtblk_follow_cpus(vblk);
+	err = virtblk_add_cpuhp(vblk);
 	if (err)
 		goto out_teardown;
 	err = virtblk_start_disk(vblk);
@@ -432,7 +370,7 @@ static int virtblk_probe(struct virtio_device *vdev)
 	return 0;
 
 out_forget_cpus:
-	virtblk_forget_cpus(vblk);
+	virtblk_remove_cpuhp(vblk);
 out_teardown:
 	virtblk_teardown(vblk);
 	if (vblk->disk)
@@ -444,7 +382,7 @@ out_teardown:
 out_free_index:
 	ida_free(&virtblk_ida, vblk->index);
 out_free_vblk:
-	virtblk_forget_disk(vblk);
+	virtblk_hide_disk(vblk);
 	kfree(vblk->vq_names);
 	kfree(vblk);
 	return err;
@@ -466,11 +404,11 @@ static void virtblk_remove(struct virtio_device *vdev)
 
 	virtblk_remove_debugfs(vblk);
 	/* First: the device may never answer what the others wait for. */
-	virtblk_begin_removal(vblk);
+	virtblk_start_removal(vblk);
 	/* The virtio core has stopped config_changed. */
 	cancel_delayed_work_sync(&vblk->config_work);
 	del_gendisk(vblk->disk);
-	virtblk_forget_cpus(vblk);
+	virtblk_remove_cpuhp(vblk);
 	virtblk_teardown(vblk);
 	virtblk_hide_gone(vdev);
 
@@ -486,7 +424,7 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 
 	/* It may be the other's I/O that the device needs a reset for. */
 	queue_work(virtblk_wq, &vblk->recovery.work);
-	virtblk_follow_config(vblk);
+	virtblk_schedule_config_work(vblk);
 }
 
 /* Not used on a kernel that neither suspends nor reports a function reset. */
@@ -593,22 +531,14 @@ static int __init virtblk_init(void)
 	if (virtblk_harden)
 		static_branch_enable(&virtblk_hardened);
 
-	virtblk_wq = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND | WQ_MEM_RECLAIM,
-				     0);
-	if (!virtblk_wq)
-		return -ENOMEM;
-	virtblk_complete_wq = alloc_workqueue(KBUILD_MODNAME "-complete",
-					      WQ_PERCPU | WQ_HIGHPRI |
-					      WQ_MEM_RECLAIM, 0);
-	if (!virtblk_complete_wq) {
-		err = -ENOMEM;
-		goto out_destroy_wq;
-	}
+	err = virtblk_init_workqueues();
+	if (err)
+		return err;
 
 	virtblk_major = register_blkdev(0, "virtblk");
 	if (virtblk_major < 0) {
 		err = virtblk_major;
-		goto out_destroy_complete_wq;
+		goto out_exit_workqueues;
 	}
 
 	err = virtblk_init_cpuhp();
@@ -626,10 +556,8 @@ out_exit_debugfs:
 	virtblk_exit_cpuhp();
 out_unregister_blkdev:
 	unregister_blkdev(virtblk_major, "virtblk");
-out_destroy_complete_wq:
-	destroy_workqueue(virtblk_complete_wq);
-out_destroy_wq:
-	destroy_workqueue(virtblk_wq);
+out_exit_workqueues:
+	virtblk_exit_workqueues();
 	return err;
 }
 
@@ -639,8 +567,7 @@ static void __exit virtblk_exit(void)
 	virtblk_exit_debugfs();
 	virtblk_exit_cpuhp();
 	unregister_blkdev(virtblk_major, "virtblk");
-	destroy_workqueue(virtblk_complete_wq);
-	destroy_workqueue(virtblk_wq);
+	virtblk_exit_workqueues();
 	virtblk_free_gone_ops();
 	ida_destroy(&virtblk_ida);
 }

@@ -23,7 +23,7 @@ static const struct {
 	{ REQ_OP_WRITE_ZEROES, "write_zeroes", "write_zeroes_bytes" },
 	{ REQ_OP_SECURE_ERASE, "secure_erases", "secure_erase_bytes" },
 	{ REQ_OP_ZONE_APPEND, "zone_appends", "zone_append_bytes" },
-	{ REQ_OP_DRV_IN, "others" },
+	{ REQ_OP_DRV_IN, "queries" },
 };
 
 static const enum req_op virtblk_zone_ops[] = {
@@ -53,14 +53,14 @@ static void virtblk_show_sent(struct seq_file *file,
 }
 
 /* Looks at the ring that found 0, 1, 2-3, 4-7, 8-15, 16-31, 32 ended requests. */
-static void virtblk_show_taken(struct seq_file *file,
+static void virtblk_show_polls(struct seq_file *file,
 			       const struct virtblk_stats *stats)
 {
 	u64 classes[7] = { };
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(stats->taken); i++)
-		classes[fls(i)] += stats->taken[i];
+	for (i = 0; i < ARRAY_SIZE(stats->polls); i++)
+		classes[fls(i)] += stats->polls[i];
 	seq_puts(file, "completions");
 	for (i = 0; i < ARRAY_SIZE(classes); i++)
 		seq_printf(file, " %llu", classes[i]);
@@ -72,8 +72,8 @@ static void virtblk_show_stats(struct seq_file *file,
 {
 	virtblk_show_sent(file, stats);
 	seq_printf(file, "kicks %llu\n", stats->kicks);
-	seq_printf(file, "kicks_spared %llu\n", stats->kicks_spared);
-	virtblk_show_taken(file, stats);
+	seq_printf(file, "kicks_suppressed %llu\n", stats->kicks_suppressed);
+	virtblk_show_polls(file, stats);
 	seq_printf(file, "ring_full %llu\n", stats->ring_full);
 	seq_printf(file, "requeues %lld\n", atomic64_read(&stats->requeues));
 	seq_printf(file, "ioerr %lld\n", atomic64_read(&stats->ioerr));

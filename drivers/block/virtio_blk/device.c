@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The status of the virtio device: reset, features, and a device that is gone.
+ */
+
+#include <linux/device.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/virtio_config.h>
+
+#include "virtio_blk.h"
+
+/**
+ * virtblk_is_gone() - is the device no longer there?
+ * @vdev: the device
+ *
+ * Return: true if its status reads as all ones, as that of a PCI device that is gone;
+ * a real status never does.
+ */
+bool virtblk_is_gone(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) == 0xff;
+}
+
+/**
+ * virtblk_reset_device() - reset the device, if there is one
+ * @vdev: the device
+ *
+ * A device that is gone never reports that it is reset, and the virtio core would
+ * wait for that without a bound.  Context: may sleep.
+ */
+void virtblk_reset_device(struct virtio_device *vdev)
+{
+	if (!virtblk_is_gone(vdev))
+		virtio_reset_device(vdev);
+}
+
+/**
+ * virtblk_needs_reset() - does the device ask for a reset?
+ * @vdev: the device
+ *
+ * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
+ */
+bool virtblk_needs_reset(struct virtio_device *vdev)
+{
+	return vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET;
+}
+
+/**
+ * virtblk_was_reset() - has somebody else reset a device that is live?
+ * @vdev: the device
+ *
+ * Before 6.14 the virtio core does not report a reset of the PCI function.
+ *
+ * Return: true if it has lost DRIVER_OK.
+ */
+bool virtblk_was_reset(struct virtio_device *vdev)
+{
+	return !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+/**
+ * virtblk_negotiate() - negotiate features as the virtio core does
+ * @vdev: the device, which was reset, with the features that are wanted
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, -ENODEV if the device does not take the features, or the
+ * transport's error.
+ */
+int virtblk_negotiate(struct virtio_device *vdev)
+{
+	int err;
+
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_DRIVER);
+	err = vdev->config->finalize_features(vdev);
+	if (err || !virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
+		return err;
+
+	virtio_add_status(vdev, VIRTIO_CONFIG_S_FEATURES_OK);
+	if (!(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_FEATURES_OK))
+		return -ENODEV;
+	return 0;
+}
+
+/* A device that is gone */
+
+/* The operations of a transport, except that the device's status reads as 0. */
+struct virtblk_gone_ops {
+	struct list_head list;
+	const struct virtio_config_ops *real;
+	struct virtio_config_ops ops;
+};
+
+static LIST_HEAD(virtblk_gone_ops);
+static DEFINE_MUTEX(virtblk_gone_lock);
+
+static u8 virtblk_no_status(struct virtio_device *vdev)
+{
+	return 0;
+}
+
+/* They stay until the module goes: sysfs uses them without a lock. */
+static struct virtblk_gone_ops *
+virtblk_find_gone_ops(const struct virtio_config_ops *real)
+{
+	struct virtblk_gone_ops *gone;
+
+	mutex_lock(&virtblk_gone_lock);
+	list_for_each_entry(gone, &virtblk_gone_ops, list)
+		if (gone->real == real)
+			goto out;
+	gone = kzalloc_obj(*gone, GFP_KERNEL);
+	if (gone) {
+		gone->real = real;
+		gone->ops = *real;
+		gone->ops.get_status = virtblk_no_status;
+		list_add(&gone->list, &virtblk_gone_ops);
+	}
+out:
+	mutex_unlock(&virtblk_gone_lock);
+	return gone;
+}
+
+void virtblk_free_gone_ops(void)
+{
+	struct virtblk_gone_ops *gone, *next;
+
+	list_for_each_entry_safe(gone, next, &virtblk_gone_ops, list)
+		kfree(gone);
+}
+
+static void virtblk_restore_ops(void *data)
+{
+	struct virtio_device *vdev = data;
+
+	vdev->config = container_of(vdev->config, struct virtblk_gone_ops,
+				    ops)->real;
+}
+
+/*
+ * After remove the virtio core warns about a device that has a status, because its
+ * driver should have reset it.  A device that is gone reads 0xff and cannot be
+ * reset.  Have it read 0 until the driver core is done with the driver: otherwise a
+ * guest with panic_on_warn does not survive a surprise removal.
+ */
+void virtblk_hide_gone(struct virtio_device *vdev)
+{
+	struct virtblk_gone_ops *gone;
+
+	if (!virtblk_is_gone(vdev))
+		return;
+	gone = virtblk_find_gone_ops(vdev->config);
+	if (gone && !devm_add_action(&vdev->dev, virtblk_restore_ops, vdev))
+		vdev->config = &gone->ops;
+}

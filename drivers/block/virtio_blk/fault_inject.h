@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * fault_inject.c: what goes wrong on purpose.
+ */
+#ifndef VIRTBLK_FAULT_INJECT_H
+#define VIRTBLK_FAULT_INJECT_H
+
+#include <linux/fault-inject.h>
+#include <linux/types.h>
+
+#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
+/**
+ * struct virtblk_faults - what goes wrong on purpose
+ * @drop_interrupt: interrupts of virtqueues that the driver ignores
+ * @drop_kick: notifications of the device that the driver does not send
+ * @fail_add: requests for which the ring has no memory
+ * @delay: delays between two steps that another event may come between
+ * @delay_us: how long each is, in microseconds
+ */
+struct virtblk_faults {
+	struct fault_attr drop_interrupt;
+	struct fault_attr drop_kick;
+	struct fault_attr fail_add;
+	struct fault_attr delay;
+	u32 delay_us;
+};
+#endif
+
+struct virtio_blk;
+
+#ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
+void virtblk_create_faults(struct virtio_blk *vblk);
+bool virtblk_drop_interrupt(struct virtio_blk *vblk);
+bool virtblk_drop_kick(struct virtio_blk *vblk);
+bool virtblk_fail_add(struct virtio_blk *vblk);
+void virtblk_delay(struct virtio_blk *vblk);
+void virtblk_delay_atomic(struct virtio_blk *vblk);
+#else
+static inline void virtblk_create_faults(struct virtio_blk *vblk) { }
+
+static inline bool virtblk_drop_interrupt(struct virtio_blk *vblk)
+{
+	return false;
+}
+
+static inline bool virtblk_drop_kick(struct virtio_blk *vblk)
+{
+	return false;
+}
+
+static inline bool virtblk_fail_add(struct virtio_blk *vblk)
+{
+	return false;
+}
+
+static inline void virtblk_delay(struct virtio_blk *vblk) { }
+static inline void virtblk_delay_atomic(struct virtio_blk *vblk) { }
+#endif
+
+#endif /* VIRTBLK_FAULT_INJECT_H */

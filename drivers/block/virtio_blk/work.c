@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The workqueues that all disks share.
+ */
+
+#include <linux/workqueue.h>
+
+#include "virtio_blk.h"
+
+struct workqueue_struct *virtblk_wq;
+struct workqueue_struct *virtblk_complete_wq;
+
+/**
+ * virtblk_init_workqueues() - allocate the workqueues
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int virtblk_init_workqueues(void)
+{
+	virtblk_wq = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND | WQ_MEM_RECLAIM,
+				     0);
+	if (!virtblk_wq)
+		return -ENOMEM;
+	virtblk_complete_wq = alloc_workqueue(KBUILD_MODNAME "-complete",
+					      WQ_PERCPU | WQ_HIGHPRI |
+					      WQ_MEM_RECLAIM, 0);
+	if (!virtblk_complete_wq) {
+		destroy_workqueue(virtblk_wq);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/**
+ * virtblk_exit_workqueues() - free the workqueues, which have no work
+ */
+void virtblk_exit_workqueues(void)
+{
+	destroy_workqueue(virtblk_complete_wq);
+	destroy_workqueue(virtblk_wq);
+}
