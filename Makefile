@@ -6,7 +6,7 @@ PYTHON = PYTHONPATH=tools:tools/testing PYTHONDONTWRITEBYTECODE=1 /usr/bin/pytho
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
 .PHONY: help modules kernel install uninstall dkms undkms deb patch run shell check \
-	check-full check-arch model soak fuzz profile bench budget tools lint html clean \
+	check-full check-arch new-test model soak fuzz profile bench budget tools lint html clean \
 	distclean python
 
 help:
@@ -60,6 +60,9 @@ check-arch: python
 	@$(PYTHON) -m vm.host test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
 		tools/testing/arch
+
+new-test: python
+	@$(PYTHON) -m new_test "$(NAME)"
 
 model: python
 	@$(PYTHON) -m model.check

@@ -11,6 +11,9 @@ kernels("6.12", full=("7.3-debug",)) has it run on the second with
 instead.  Tests marked `module` load and unload the driver, and leave out
 kernels that have it built in.
 
+With QUICK set, only tests marked `quick` run, on 6.12 unless KERNEL names another:
+they tell within three minutes whether a change is worth the whole suite.
+
 With MINUTES set, tests that would begin later than that are skipped, and the last
 lines tell how many.
 
@@ -43,7 +46,7 @@ _END = "VBLK_TESTS_END"
 _LATE = "not begun: MINUTES={} were up"
 # As in test_x.py::test_y[packed-6.12].
 _KERNEL = re.compile(r"[\[-](%s)[\]-]" % "|".join(
-    sorted(map(re.escape, kernels.NAMES + kernels.FOREIGN), key=len,
+    sorted((re.escape(name) for name in kernels.NAMES + kernels.FOREIGN), key=len,
            reverse=True)))
 
 
@@ -74,11 +77,15 @@ def pytest_configure(config):
         "markers", "kernels(*names, full=()): the kernels that the test runs on")
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
+    config.addinivalue_line(
+        "markers", "quick(only=False): part of QUICK=1; only=True: of nothing else")
 
 
 def _names(metafunc):
     wanted = os.environ.get("KERNEL")
     mark = metafunc.definition.get_closest_marker("kernels")
+    if os.environ.get("QUICK"):
+        wanted = wanted or DEFAULT[0]
     names = (wanted,) if wanted else mark.args if mark else DEFAULT
     if mark and not wanted and os.environ.get("FULL"):
         names += mark.kwargs.get("full", ())
@@ -131,12 +138,18 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """Within a file, put together what runs on one kernel; ours come last.
+def pytest_collection_modifyitems(config, items):
+    """Leave out what QUICK leaves out, and sort the rest by kernel and file.
 
-    pytest groups by a parameter's place in each test's own list, and would
-    boot the guests of a file anew wherever two tests name other kernels.
+    Tests of a file on one kernel are together, and our kernels come last.  pytest
+    groups by a parameter's place in each test's own list, and would boot the guests of
+    a file again wherever two tests name other kernels.
     """
+    quick = bool(os.environ.get("QUICK"))
+    left_out = [item for item in items if quick != _is_quick(item, quick)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     files = list(dict.fromkeys(item.path for item in items))
 
     def place(item):
@@ -146,6 +159,12 @@ def pytest_collection_modifyitems(items):
                 names.index(name) if name in names else len(names))
 
     items.sort(key=place)
+
+
+def _is_quick(item, quick):
+    """Tell whether a test is part of QUICK; if not `quick`, of nothing else."""
+    mark = item.get_closest_marker("quick")
+    return bool(mark and (quick or mark.kwargs.get("only")))
 
 
 def _kernel_of(item):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the tools need of the host, and installing what is missing.
+"""Check which packages the tools need on the host, and install missing ones.
 
-Installed packages are the only thing that is ever changed on the host.
+The tools change nothing else on the host.
 """
 
 import os
@@ -12,8 +12,8 @@ import sys
 from . import cache, ui
 from .ui import UserError, step
 
-# For each group, what must be there and the Debian package that brings it.
-# A name with a slash is a file, any other name a program.
+# For each group, the required files and programs and their Debian packages.  A name
+# with a slash is a file, any other name a program.
 _INCLUDE = "/usr/include"
 _PYTHON = "/usr/lib/python3/dist-packages"
 GROUPS = {
@@ -39,6 +39,12 @@ GROUPS = {
     "lint": {
         "sparse": "sparse",
         "perl": "perl",
+        "nm": "binutils",
+        "pyflakes3": "pyflakes3",
+        "mypy": "mypy",
+        "shellcheck": "shellcheck",
+        "codespell": "codespell",
+        "cppcheck": "cppcheck",
     },
     "vm": {
         "mmdebstrap": "mmdebstrap",
@@ -49,7 +55,7 @@ GROUPS = {
         "nbdkit": "nbdkit",
         "depmod": "kmod",
     },
-    # QEMU's driver for Ceph's disks, where QEMU is the host's own.
+    # QEMU's driver for Ceph, if the host's QEMU is used.
     "ceph": {
         "/usr/lib/x86_64-linux-gnu/qemu/block-rbd.so": "qemu-block-extra",
     },
@@ -76,7 +82,7 @@ GROUPS = {
     "plot": {
         "gnuplot": "gnuplot-nox",
     },
-    # Programs for guests, and QEMU for those that are not like the host.
+    # Compilers of programs for guests, and QEMU for foreign architectures.
     "amd64": {
         "gcc": "gcc",
         f"{_INCLUDE}/stdio.h": "libc6-dev",
@@ -103,7 +109,7 @@ GROUPS = {
 
 
 def which(program):
-    """Return the path of a program, system directories included, or None."""
+    """Return the path of a program in PATH or the sbin directories, or None."""
     path = os.environ.get("PATH", os.defpath)
     return shutil.which(program, path=f"{path}:/usr/sbin:/sbin")
 
@@ -113,11 +119,11 @@ def _there(probe):
 
 
 def need(*groups):
-    """See to it that all in the named groups is installed.
+    """Install the packages of the groups that are missing.
 
-    A group is a key of GROUPS, or a dictionary like its values.  Nothing is
-    run when all is there.  UserError names what is missing, and the command
-    that installs it, where that cannot be done here.
+    A group is a key of GROUPS, or a dictionary like its values.  Nothing runs if
+    nothing is missing.  If the installation is not possible, the UserError names the
+    missing packages and the command that installs them.
     """
     missing = set()
     for group in groups:
@@ -129,7 +135,7 @@ def need(*groups):
 
 
 def _as_root():
-    """Return the words that make a command run as root, None if there are none."""
+    """Return the words that run a command as root; None if that is impossible."""
     if os.geteuid() == 0:
         return []
     if which("sudo"):
@@ -142,28 +148,28 @@ def install(packages):
     names = " ".join(packages)
     by_hand = f"apt-get update && apt-get install --no-install-recommends {names}"
     if not which("apt-get"):
-        raise UserError(f"missing on this machine: {names} (names of Debian "
-                        "packages), and there is no apt-get to install them with")
+        raise UserError(f"missing on this host: {names} (Debian's package names), and "
+                        "there is no apt-get; install them with the host's package "
+                        "manager")
     prefix = _as_root()
     if prefix is None:
-        raise UserError(f"missing on this machine: {names}; installing them "
-                        "takes root or sudo, and there is neither; as root run: "
-                        f"{by_hand}")
+        raise UserError(f"missing on this host: {names}; their installation needs "
+                        f"root or sudo, and there is neither; run as root: {by_hand}")
     apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q",
            "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10",
            "-o", "DPkg::Lock::Timeout=120"]
-    # apt-get update does not wait for another one.
+    # Two runs of apt-get update must not overlap: the second one does not wait.
     lock = cache.lock(cache.root() / ".apt-get.lock", f"an installation of {names}")
     with lock, step(f"installing {names}"):
-        # A third party's repository that fails to update need not concern
-        # us: whether ours can be had is for the installation to say.
+        # Ignore the result: a third party's repository may fail to update.  The
+        # installation fails if our packages are not available.
         _run([*apt, "update"])
         result = _run([*apt, "install", "-y", "--no-install-recommends",
                        *packages])
     if result.returncode:
         tail = "\n".join(result.stdout.strip().splitlines()[-8:])
-        raise UserError(f"could not install {names}; apt-get said:\n{tail}\n"
-                        f"mend that, or install them as root: {by_hand}")
+        raise UserError(f"cannot install {names}; the output of apt-get:\n{tail}\n"
+                        f"correct that error, or run as root: {by_hand}")
 
 
 def _run(argv):

@@ -1,83 +1,203 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`make lint`: everything that can be found wrong without running it."""
+"""`make lint`: every fault that can be found without running the code."""
 
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import host, kernels, ui
 from .ui import UserError, say
 
 _TOP = Path(__file__).resolve().parents[2]
-_CHECKER = ["C=1", "CF=-D__CHECK_ENDIAN__"]
+_CHECKER = ("C=1", "CF=-D__CHECK_ENDIAN__")
+# Spelt as the field spells them, or wrong on purpose in a test.
+_SPELT_SO = "inflight,nd,chekc"
+# Phrases that hide who acts, and words that this project has one better word for.
+_PHRASES = re.compile(
+    r"\b(in vain|for ever|of late|whoever|whatsoever|anew|[Nn]obody (?!\()|"
+    r"not to be had|is to be had|but for (?:the|a|one|those)|"
+    r"the kernel's own (?:driver|virtio_blk)|kicks? (?:is |are )?spared|"
+    r"overdue)\b")
+# The phrases themselves, and a quotation of them.
+_MAY_HAVE_PHRASES = {"tools/vm/lint.py", "COPYING", "Documentation/soak.json"}
+_TEXT = {".c", ".h", ".py", ".rst", ".md", ".txt", ".sh", ".pml", ".8", ".1", ".mk"}
 
 
-def _ours():
-    """Return the project's files, those not yet committed included."""
-    return sorted(path for path in _TOP.rglob("*") if path.is_file()
-                  and not {".git", "build"} & set(path.relative_to(_TOP).parts))
+def _ours() -> list[Path]:
+    """Return the project's files, relative to its top; new files included."""
+    return sorted(path.relative_to(_TOP) for path in _TOP.rglob("*")
+                  if path.is_file() and not {".git", "build", "__pycache__"}
+                  & set(path.relative_to(_TOP).parts))
 
 
-def _run(argv):
+def _run(argv: list, **env: str) -> str:
+    """Return what a program prints about files of the project."""
     return subprocess.run(argv, cwd=_TOP, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
+                          stderr=subprocess.STDOUT, check=False,
+                          env=os.environ | env).stdout
 
 
-def python(files):
-    """Return the syntax errors of the Python sources."""
+def _lines(argv: list, **env: str) -> list[str]:
+    """Return the lines that a program prints, each of them a fault."""
+    return _run(argv, **env).splitlines()
+
+
+def _with(files: Iterable[Path], *suffixes: str) -> list[Path]:
+    return [path for path in files if path.suffix in suffixes]
+
+
+def python(files: list[Path]) -> list[str]:
+    """Return the syntax errors, unused names and wrong types of the Python sources."""
+    sources = _with(files, ".py")
     problems = []
-    for path in files:
-        if path.suffix == ".py":
-            try:
-                compile(path.read_bytes(), path.relative_to(_TOP), "exec")
-            except SyntaxError as error:
-                problems.append(f"{error.filename}:{error.lineno}: {error.msg}")
-    return problems
+    for path in sources:
+        try:
+            compile((_TOP / path).read_bytes(), path, "exec")
+        except SyntaxError as error:
+            problems.append(f"{error.filename}:{error.lineno}: {error.msg}")
+    if problems:
+        return problems
+    return _lines(["pyflakes3", *sources]) + _lines(
+        ["mypy", f"--cache-dir={_TOP / 'build/lint/mypy'}", "--no-error-summary",
+         "--ignore-missing-imports", "--explicit-package-bases",
+         "--namespace-packages", *(path for path in sources
+                                   if path.parts[0] == "tools")],
+        MYPYPATH="tools:tools/testing")
 
 
-def shell(files):
-    """Return what is wrong with the shell scripts."""
-    problems = []
+def shell(files: list[Path]) -> list[str]:
+    """Return the faults that the shell and shellcheck find in the scripts."""
+    scripts, problems = [], []
     for path in files:
-        with path.open("rb") as file:
+        with (_TOP / path).open("rb") as file:
             found = re.match(rb"#!/bin/(sh|bash)\b", file.readline())
         if found:
-            said = _run([found[1].decode(), "-n", path.relative_to(_TOP)]).stdout
-            problems += said.splitlines()
+            scripts.append(path)
+            problems += _lines([found[1].decode(), "-n", path])
+    # What single quotes keep is for another shell, perl or make; a file that a
+    # script reads may be of another package.
+    return problems + _lines(["shellcheck", "--format=gcc", "--exclude=SC2016,SC1091",
+                              *scripts])
+
+
+def spelling(files: list[Path]) -> list[str]:
+    """Return misspelt words, and phrases that this project does not use."""
+    texts = [path for path in files if str(path) not in _MAY_HAVE_PHRASES
+             and path.suffix not in (".png", ".json")]
+    problems = _lines(["codespell", f"--ignore-words-list={_SPELT_SO}", *texts])
+    for path in texts:
+        if path.suffix in _TEXT or path.suffix == "":
+            text = (_TOP / path).read_text(errors="replace")
+            problems += [f"{path}:{number}: \"{found[0]}\": see the voice in "
+                         "CONTRIBUTING.md"
+                         for number, line in enumerate(text.splitlines(), 1)
+                         if (found := _PHRASES.search(line))]
     return problems
 
 
-def checkpatch(files):
-    """Return what checkpatch --strict has against the driver's sources."""
+def userspace(files: list[Path]) -> list[str]:
+    """Return what cppcheck finds in the C programs of the tools."""
+    programs = [path for path in _with(files, ".c") if path.parts[0] == "tools"]
+    # It knows no system headers, and the NULL that ends arguments is a pointer here.
+    return _lines(["cppcheck", "--quiet", "--enable=warning,performance,portability",
+                   "--inline-suppr", "-Dnoreturn=__attribute__((noreturn))",
+                   '-DPRIu64="lu"', '-DPRIx64="lx"',
+                   "--suppress=missingIncludeSystem",
+                   "--suppress=varFuncNullUB",
+                   "--template={file}:{line}: {message} ({id})",
+                   "--template-location=", *programs])
+
+
+def _checkpatch(tree: Path, files: list[Path], options: Iterable[str]) -> list[str]:
+    if not files:
+        return []
+    said = _run(["perl", tree / "scripts/checkpatch.pl", f"--root={tree}",
+                 "--strict", "--terse", "--no-summary", "--quiet", "--file",
+                 *options, *files])
+    # It also calls helpers that fail where a Python module is missing.
+    return re.findall(r"^\S+:\d+: (?:ERROR|WARNING|CHECK).*", said, re.MULTILINE)
+
+
+def checkpatch(files: list[Path]) -> list[str]:
+    """Return what checkpatch --strict finds in the kernel's and the tools' C."""
     tree = kernels.source()
-    ours = [path.relative_to(_TOP) for path in files
-            if path.relative_to(_TOP).parts[0] in ("drivers", "include")
+    ours = [path for path in files if path.parts[0] in ("drivers", "include")
             and (path.suffix in (".c", ".h") or path.name == "Makefile")]
     compat = [path for path in ours if path.parts[:2] == ("include", "compat")]
     trace = [path for path in ours if path.name == "trace.h"]
-    problems = []
-    for group, options in (
-            ([path for path in ours if path not in compat + trace], []),
-            # Telling versions apart is what include/compat is for.
-            (compat, ["--ignore", "LINUX_VERSION_CODE"]),
-            # A macro of declarations looks like the structure that it makes.
-            (trace, ["--ignore", "OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT"])):
-        if group:
-            result = _run(
-                ["perl", tree / "scripts/checkpatch.pl", f"--root={tree}",
-                 "--strict", "--terse", "--no-summary", "--quiet", "--file",
-                 *options, *group])
-            # It also calls helpers that fail where a Python module is missing.
-            found = re.findall(r"^\S+:\d+: .*", result.stdout, re.MULTILINE)
-            if result.returncode and not found:
-                found = [result.stdout.strip()]
-            problems += found
-    return problems
+    tools = [path for path in _with(files, ".c", ".h")
+             if path.parts[:2] == ("tools", "vblkstat")]
+    return [problem for group, ignored in (
+        ([path for path in ours if path not in compat + trace], ()),
+        # Telling versions apart is what include/compat is for.
+        (compat, ("LINUX_VERSION_CODE",)),
+        # A macro of declarations looks like the structure that it makes.
+        (trace, ("OPEN_ENDED_LINE", "PARENTHESIS_ALIGNMENT")),
+        # A program has no kernel's macros, and returns errno as it is.
+        (tools, _NOT_FOR_PROGRAMS))
+        for problem in _checkpatch(tree, group, [f"--ignore={','.join(ignored)}"]
+                                   if ignored else [])]
 
 
-def compiled(name, build, flags=()):
-    """Return the complaints of compiler (W=1) and sparse about our sources.
+_NOT_FOR_PROGRAMS = (
+    "PREFER_DEFINED_ATTRIBUTE_MACRO", "BIT_MACRO", "NEW_TYPEDEFS", "ENOSYS",
+    "USE_NEGATIVE_ERRNO", "STATIC_CONST_CHAR_ARRAY", "SPLIT_STRING",
+    "LONG_LINE_STRING", "AVOID_EXTERNS", "BLOCK_COMMENT_STYLE", "LONG_LINE",
+    "MACRO_ARG_REUSE", "OPEN_ENDED_LINE")
+
+
+def _objects(directory: Path) -> list[str]:
+    """Return the faults of how the driver's files call each other: their circles.
+
+    directory: where the compiler left its objects; compiled without LTO.
+    """
+    defined: dict[str, str] = {}
+    undefined: dict[str, set[str]] = {}
+    for path in sorted(directory.rglob("*.o")):
+        source = path.relative_to(directory).with_suffix(".c")
+        if not (_TOP / source).exists():
+            continue
+        for line in _run(["nm", "--format=posix", path]).splitlines():
+            name, kind = line.split()[:2]
+            if kind == "U":
+                undefined.setdefault(str(source), set()).add(name)
+            elif kind.isupper():
+                defined[name] = str(source)
+    calls = {source: {defined[name]: name for name in sorted(names)
+                      if defined.get(name, source) != source}
+             for source, names in undefined.items()}
+    if not any(calls.values()):
+        return [f"{directory}: no object of the driver calls another"]
+    return circles(calls)
+
+
+def circles(calls: dict[str, dict[str, str]]) -> list[str]:
+    """Return a line for each call that is part of a circle of files.
+
+    calls: for each file, the files that it calls and a name that it calls there.
+    """
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        left = [start]
+        while left:
+            new = set(calls.get(left.pop(), ())) - found
+            found |= new
+            left += new
+        return found
+
+    below = {source: reached(source) for source in calls}
+    return [f"{source}: calls {name}() of {callee}, which calls back"
+            for source, callees in sorted(calls.items())
+            for callee, name in sorted(callees.items())
+            if source in below.get(callee, ())]
+
+
+def compiled(name: str, build: Path, flags: Iterable[str] = ()) -> list[str]:
+    """Return the complaints of compiler (W=1) and sparse about our sources, and circles.
 
     build is a KDIR; it is enough that modules can be compiled with it.
     """
@@ -90,29 +210,39 @@ def compiled(name, build, flags=()):
     except UserError as error:
         return str(error).splitlines()
     return [line for line in said.splitlines()
-            if re.match(r"(drivers|include)/\S+:\d+:", line)]
+            if re.match(r"(drivers|include)/\S+:\d+:", line)] + _objects(directory)
 
 
-def main():
-    """Run everything and say how it ended; 1 if there is anything to mend."""
+def main() -> int:
+    """Check everything and print the faults; return 1 if there are any."""
     host.need("build", "lint")
     files = _ours()
-    problems = []
+    problems: list[str] = []
 
-    def check(what, found):
-        say(f"  {what}: {f'{len(found)} to mend' if found else 'clean'}")
-        for line in found:
+    def check(what: str, found: Callable[..., list[str]], *args) -> None:
+        lines = found(*args)
+        say(f"  {what}: {f'{len(lines)} to mend' if lines else 'clean'}")
+        for line in lines:
             print(line, flush=True)
-        problems.extend(found)
+        problems.extend(lines)
 
-    check("python", python(files))
-    check("shell", shell(files))
-    check("checkpatch --strict", checkpatch(files))
-    check("6.1, W=1", compiled("6.1", kernels.find("6.1").build))
-    check("6.12, W=1 and sparse",
-          compiled("6.12", kernels.find("6.12").build, _CHECKER))
-    # Debian 12's sparse does not understand the headers of this one.
-    check("7.3, W=1", compiled("7.3", kernels.configure()[1]))
+    def texts() -> None:
+        check("python, pyflakes, mypy", python, files)
+        check("sh, shellcheck", shell, files)
+        check("codespell, phrases", spelling, files)
+        check("cppcheck", userspace, files)
+
+    def kernel() -> None:
+        check("checkpatch --strict", checkpatch, files)
+        check("6.1, W=1", compiled, "6.1", kernels.find("6.1").build)
+        check("6.12, W=1 and sparse", compiled, "6.12", kernels.find("6.12").build,
+              _CHECKER)
+        # Debian 12's sparse does not understand the headers of this one.
+        check("7.3, W=1", compiled, "7.3", kernels.configure()[1])
+
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(texts), pool.submit(kernel)]:
+            job.result()
     print(f"lint: {f'{len(problems)} problems' if problems else 'clean'}")
     return 1 if problems else 0
 

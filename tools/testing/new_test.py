@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make new-test NAME=topic: a file for new tests, from the template."""
+
+import re
+import sys
+from pathlib import Path
+
+from vm import ui
+from vm.ui import UserError
+
+_HERE = Path(__file__).resolve().parent
+
+
+def create(name: str, directory: Path = _HERE) -> Path:
+    """Copy the template to test_<name>.py in a directory; return its path.
+
+    Raises UserError for a name that is none, or is taken.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise UserError(f"NAME is {name!r}, and must be a topic of up to 40 lower-case "
+                        "letters, digits and _, such as NAME=write_zeroes")
+    path = directory / f"test_{name}.py"
+    text = (_HERE / "template.py").read_text().replace("test_TOPIC", f"test_{name}_data")
+    try:
+        with path.open("x") as file:
+            file.write(text.replace("TOPIC", name.replace("_", " ").capitalize()))
+    except FileExistsError:
+        raise UserError(f"{path} is there already; add the test to it, or give another "
+                        "NAME=") from None
+    return path
+
+
+def main() -> int:
+    """Create the file that NAME= asks for, and say what comes next."""
+    path = create(sys.argv[1] if len(sys.argv) == 2 else "")
+    shown = path.relative_to(_HERE.parents[1])
+    print(f"{shown}\nnext: make check T={path.stem}; then add it to the table of "
+          "Documentation/testing.rst")
+    return 0
+
+
+if __name__ == "__main__":
+    ui.main(main)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0
+"""`make lint` finds what it is there to find; with QUICK=1, that the tree is clean.
+
+The rest of the suite leaves the whole of it to `make lint`.
+"""
+
+from pathlib import Path
+
+import pytest
+
+import new_test
+from vm import lint
+from vm.ui import UserError
+
+
+@pytest.mark.quick(only=True)
+def test_lint_is_clean(capsys):
+    """The tree has no fault that `make lint` finds."""
+    assert lint.main() == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("calls,found", (
+    ({"a.c": {"b.c": "f"}, "b.c": {"c.c": "g"}}, []),
+    ({"a.c": {"b.c": "f"}, "b.c": {"a.c": "g"}},
+     ["a.c: calls f() of b.c, which calls back",
+      "b.c: calls g() of a.c, which calls back"]),
+    ({"a.c": {"b.c": "f"}, "b.c": {"c.c": "g"}, "c.c": {"b.c": "h"}},
+     ["b.c: calls g() of c.c, which calls back",
+      "c.c: calls h() of b.c, which calls back"])))
+def test_circle_of_files_is_found(calls, found):
+    """A call between two files is a fault if the callee leads back to the caller."""
+    assert lint.circles(calls) == found
+
+
+def put(tmp_path, monkeypatch, name, text):
+    """Make a project of one file, and return its path as lint has it."""
+    monkeypatch.setattr(lint, "_TOP", tmp_path)
+    (tmp_path / name).write_text(text)
+    return [Path(name)]
+
+
+@pytest.mark.parametrize("text,fault", (
+    ("It is lost for" " ever.\n", 'x.rst:1: "for' ' ever"'),
+    ("A\nthe" " kernel's own driver\n", "x.rst:2: \"the" " kernel's own driver\""),
+    ("a rec" "ieved request\n", "rec" "ieved ==> received"),
+    ("The driver polls the ring.\n", None)))
+def test_words_of_text(tmp_path, monkeypatch, text, fault):
+    """A phrase that the project does not use, or a misspelt word, is a fault."""
+    found = lint.spelling(put(tmp_path, monkeypatch, "x.rst", text))
+    assert (fault in found[0]) if fault else not found
+
+
+def test_unused_import_is_found(tmp_path, monkeypatch):
+    """pyflakes sees the Python sources."""
+    files = put(tmp_path, monkeypatch, "x.py", "import os\n")
+    assert "'os' imported but unused" in lint.python(files)[0]
+
+
+def test_unquoted_word_is_found(tmp_path, monkeypatch):
+    """shellcheck sees the scripts."""
+    files = put(tmp_path, monkeypatch, "x", "#!/bin/sh\nrm $1\n")
+    assert "SC2086" in "".join(lint.shell(files))
+
+
+# make new-test
+
+def test_new_test_is_clean_and_new(tmp_path):
+    """The template becomes a file that lint likes, under a name that is free."""
+    path = new_test.create("write_zeroes", tmp_path)
+    assert path == tmp_path / "test_write_zeroes.py"
+    assert "def test_write_zeroes_data(guest):" in path.read_text()
+    assert "TOPIC" not in path.read_text()
+    compile(path.read_text(), path, "exec")
+    with pytest.raises(UserError, match="is there already"):
+        new_test.create("write_zeroes", tmp_path)
+
+
+@pytest.mark.parametrize("name", ("", "Zeroes", "a-b", "../x", "1st", "a" * 41))
+def test_bad_name_of_new_test(tmp_path, name):
+    """A name that makes no good file is refused, and says which does."""
+    with pytest.raises(UserError, match="such as NAME=write_zeroes"):
+        new_test.create(name, tmp_path)
+    assert not list(tmp_path.iterdir())
