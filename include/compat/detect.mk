@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Which of the interfaces that the driver uses this kernel has.
+# Detect which interfaces that the driver uses exist in this kernel.
 #
-# Looked up in the kernel's headers, not derived from its version: stable and
-# distribution kernels take interfaces over from later ones (Debian's 6.12 has
-# rq_list, the first 6.12 did not).  In the patterns a dot stands for a bracket,
-# which make would count.
+# The patterns search the kernel's headers.  The kernel's version is not enough, because
+# stable and distribution kernels backport interfaces (Debian's 6.12 has rq_list, the
+# first 6.12 did not).  A dot in a pattern stands for a parenthesis, because make
+# requires parentheses to be balanced.
 
 virtblk-has = $(if $(shell grep -sE '$(3)' $(srctree)/include/linux/$(2)),-DVIRTBLK_HAVE_$(1))
 
@@ -32,7 +32,7 @@ virtblk-have := \
 	$(call virtblk-has,EXTENDED_FEATURES,virtio_config.h,get_extended_features)
 
 ccflags-y += $(virtblk-have)
-# In front of the kernel's own headers, which they include and add to.
+# Before the kernel's headers, because these headers include and extend them.
 LINUXINCLUDE := -I$(virtblk-compat) $(LINUXINCLUDE)
-# The tables of operations have the types of this kernel.
+# Give the tables of operations the types of this kernel.
 CFLAGS_main.o += -include $(virtblk-compat)/ops.h

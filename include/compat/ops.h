@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The driver's operations with the types that older kernels give them.  main.c, which
- * has the tables of operations, includes this file before any other.
+ * The driver's operations with the types that older kernels expect.  The build includes
+ * this file first in main.c, which has the tables of operations.
  */
 #ifndef VIRTBLK_COMPAT_OPS_H
 #define VIRTBLK_COMPAT_OPS_H
@@ -11,7 +11,7 @@
 
 #define VIRTBLK_OP(name)	virtblk_compat_##name
 
-/* 6.13: a list of requests knows its tail. */
+/* 6.13: queue_rqs takes a struct rq_list, which has a tail pointer. */
 #ifndef VIRTBLK_HAVE_RQ_LIST
 void virtblk_queue_rqs(struct rq_list *rqlist);
 
@@ -42,7 +42,7 @@ static inline int virtblk_compat_init_request(struct blk_mq_tag_set *set,
 #define virtblk_compat_init_request	virtblk_init_request
 #endif
 
-/* 6.17: getgeo of a disk, before that of a block device. */
+/* 6.17: getgeo takes a disk instead of a block device. */
 #ifndef VIRTBLK_HAVE_GETGEO_DISK
 struct hd_geometry;
 
@@ -57,7 +57,7 @@ static inline int virtblk_compat_getgeo(struct block_device *bdev,
 #define virtblk_compat_getgeo		virtblk_getgeo
 #endif
 
-/* 6.19: report_zones takes what it does with each zone in one structure. */
+/* 6.19: report_zones takes the callback and its data in one structure. */
 #if defined(CONFIG_BLK_DEV_ZONED) && !defined(VIRTBLK_HAVE_REPORT_ZONES_ARGS)
 int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 			 unsigned int nr_zones,

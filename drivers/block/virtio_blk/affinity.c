@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which CPUs each queue serves, and where its interrupts go.
+ * Map CPUs to queues, and send each queue's interrupts to its CPUs.
  *
  * At probe the kernel spreads the vectors over the CPUs, and the queue map follows
- * them.  The map stays as it is from then on.  When the device returns from a reset
- * or a suspend with vectors that do not match the map, the driver does without
- * managed vectors and sets each vector's affinity to the CPUs of its queue.  The
- * kernel moves such a vector when the last of these CPUs goes offline, and the driver
- * moves it back when one returns.
+ * them.  After that the map does not change.  If the device returns from a reset or a
+ * suspend with vectors that do not match the map, the driver uses unmanaged vectors and
+ * sets the affinity of each to the CPUs of its queue.  The kernel moves such a vector
+ * when the last of these CPUs goes offline, and the driver moves it back when one comes
+ * online.
  */
 
 #include <linux/blk-mq.h>
@@ -20,8 +20,8 @@
 #include "virtio_blk.h"
 
 /*
- * Vectors are spread over the CPUs for each type of queue separately: a CPU has one
- * for reads and one for the rest.
+ * The kernel spreads the vectors of each type of queue separately, so that each CPU has
+ * one vector for reads and one for other requests.
  */
 static void virtblk_calc_sets(struct irq_affinity *affinity,
 			      unsigned int vectors)
@@ -30,7 +30,7 @@ static void virtblk_calc_sets(struct irq_affinity *affinity,
 	unsigned int other = vblk->nr_queues[HCTX_TYPE_DEFAULT];
 	unsigned int read = vblk->nr_queues[HCTX_TYPE_READ];
 
-	/* PCI's second attempt, after a failure, has fewer vectors than queues. */
+	/* After a failure virtio_pci tries again with fewer vectors than queues. */
 	if (!read || vectors < other + read) {
 		affinity->nr_sets = 1;
 		affinity->set_size[0] = vectors;
@@ -42,12 +42,12 @@ static void virtblk_calc_sets(struct irq_affinity *affinity,
 }
 
 /**
- * virtblk_init_affinity() - describe how to spread the vectors
+ * virtblk_init_affinity() - describe how the kernel spreads the vectors
  * @vblk: the disk, its numbers of queues decided
  * @affinity: filled in
  *
- * Without calc_sets the PCI core counts CPUs under cpus_read_lock.  CPU hotplug may
- * hold that lock while it waits for requests that a reset holds back.
+ * Without calc_sets the PCI core counts CPUs under cpus_read_lock().  CPU hotplug may
+ * hold that lock while it waits for requests that cannot complete before the reset.
  */
 void virtblk_init_affinity(struct virtio_blk *vblk,
 			   struct irq_affinity *affinity)
@@ -56,7 +56,7 @@ void virtblk_init_affinity(struct virtio_blk *vblk,
 	affinity->priv = vblk;
 }
 
-/* The CPUs that the kernel sends a virtqueue's managed vector to, or NULL. */
+/* Returns the CPUs of a virtqueue's managed vector, or NULL if there is none. */
 static const struct cpumask *virtblk_vector_cpus(struct virtio_blk *vblk,
 						 unsigned int index)
 {
@@ -67,7 +67,7 @@ static const struct cpumask *virtblk_vector_cpus(struct virtio_blk *vblk,
 	return vdev->config->get_vq_affinity(vdev, index);
 }
 
-/* Whether each possible CPU belongs to just one of the vectors. */
+/* Is each possible CPU in the mask of exactly one of the vectors? */
 static bool virtblk_is_spread(struct virtio_blk *vblk, unsigned int begin,
 			      unsigned int end)
 {
@@ -91,10 +91,11 @@ static bool virtblk_is_spread(struct virtio_blk *vblk, unsigned int begin,
 }
 
 /**
- * virtblk_check_spread() - see whether the queue map can follow the vectors
+ * virtblk_check_spread() - check whether the queue map can follow the vectors
  * @vblk: the disk, its virtqueues set up for the first time
  *
- * Return: false if the kernel manages vectors of PCI that the map cannot follow.
+ * Return: false if the device is on PCI, and the queue map cannot follow its managed
+ * vectors.
  */
 bool virtblk_check_spread(struct virtio_blk *vblk)
 {
@@ -112,11 +113,11 @@ bool virtblk_check_spread(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_map_queues() - blk-mq's map_queues: which CPU uses which queue
+ * virtblk_map_queues() - blk-mq's map_queues(): map CPUs to queues
  * @set: the disk's tag set
  *
- * Queues with an interrupt follow their vectors.  Where there are no vectors to
- * follow, and for polled queues, blk-mq spreads the queues evenly.
+ * Queues with an interrupt follow their vectors.  Polled queues, and queues whose
+ * vectors are not spread over the CPUs, are spread evenly by blk-mq.
  */
 void virtblk_map_queues(struct blk_mq_tag_set *set)
 {
@@ -141,7 +142,8 @@ void virtblk_map_queues(struct blk_mq_tag_set *set)
 	}
 }
 
-static unsigned int *virtblk_map_of(struct virtio_blk *vblk, unsigned int index)
+static unsigned int *virtblk_queue_map(struct virtio_blk *vblk,
+				       unsigned int index)
 {
 	unsigned int type = HCTX_TYPE_DEFAULT, end = vblk->nr_queues[type];
 
@@ -151,15 +153,15 @@ static unsigned int *virtblk_map_of(struct virtio_blk *vblk, unsigned int index)
 }
 
 /**
- * virtblk_queue_cpus() - find the CPUs that use a queue
+ * virtblk_queue_cpus() - get the CPUs that use a queue
  * @vblk: the disk, its tag set allocated
  * @index: the queue's index
- * @mask: filled in, the CPUs whose requests of the queue's type go to the queue
+ * @mask: filled in with the CPUs whose requests of the queue's type go to the queue
  */
 void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
 			struct cpumask *mask)
 {
-	unsigned int *map = virtblk_map_of(vblk, index);
+	unsigned int *map = virtblk_queue_map(vblk, index);
 	unsigned int cpu;
 
 	cpumask_clear(mask);
@@ -169,11 +171,11 @@ void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
 }
 
 /**
- * virtblk_vectors_match() - do the managed vectors go where the map sends requests?
+ * virtblk_vectors_match() - do the managed vectors match the queue map?
  * @vblk: the disk, its virtqueues set up again
  *
- * Return: false if a vector goes to a CPU that uses another queue; true also where
- * the kernel does not manage vectors.
+ * Return: false if a vector goes to a CPU that uses another queue; true if not, or if
+ * there are no managed vectors.
  */
 bool virtblk_vectors_match(struct virtio_blk *vblk)
 {
@@ -187,7 +189,7 @@ bool virtblk_vectors_match(struct virtio_blk *vblk)
 		mask = virtblk_vector_cpus(vblk, i);
 		if (!mask)
 			continue;
-		map = virtblk_map_of(vblk, i);
+		map = virtblk_queue_map(vblk, i);
 		for_each_cpu(cpu, mask)
 			if (map[cpu] != i)
 				return false;
@@ -196,9 +198,9 @@ bool virtblk_vectors_match(struct virtio_blk *vblk)
 }
 
 /*
- * The transport does not report a virtqueue's vector.  PCI has vector 0 for changes
- * of the configuration and, where it has enough of them, one for each virtqueue
- * that interrupts, in their order; else all share vector 1.
+ * The transport does not report a virtqueue's vector.  virtio_pci uses vector 0 for
+ * configuration changes.  If there are enough vectors, each virtqueue with an
+ * interrupt has its own, in order.  Otherwise all of them share vector 1.
  */
 static int virtblk_own_irq(struct virtio_blk *vblk, unsigned int index)
 {
@@ -218,9 +220,11 @@ static int virtblk_own_irq(struct virtio_blk *vblk, unsigned int index)
  * virtblk_set_affinity() - send each queue's interrupts to its CPUs
  * @vblk: the disk, its virtqueues bound
  *
- * For transports that leave that to the driver (vDPA), and for vectors of PCI that
- * the kernel does not manage.  A shared vector must not follow the last queue that
- * asks.  Context: may sleep.
+ * The driver does this on transports that leave it to the driver (vDPA), and for
+ * unmanaged vectors on PCI.  It leaves a shared vector alone, because one queue's
+ * affinity would apply to all queues.
+ *
+ * Context: may sleep.
  */
 void virtblk_set_affinity(struct virtio_blk *vblk)
 {
@@ -232,7 +236,7 @@ void virtblk_set_affinity(struct virtio_blk *vblk)
 		return;
 	if (pci && !virtblk_own_irq(vblk, 0))
 		return;
-	/* An affinity that could not be set costs speed, nothing else. */
+	/* Without the affinity the disk is slower, but it works. */
 	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
 		return;
 
@@ -244,11 +248,11 @@ void virtblk_set_affinity(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_irq() - tell which interrupt is a queue's own
+ * virtblk_irq() - get the number of a queue's interrupt
  * @vblk: the disk, its recovery.lock held
  * @index: the queue's index
  *
- * Return: the number, 0 if the queue is polled, shares its interrupt, or is not on
+ * Return: the number, or 0 if the queue is polled, shares its interrupt, or is not on
  * PCI.
  */
 int virtblk_irq(struct virtio_blk *vblk, unsigned int index)
@@ -258,13 +262,13 @@ int virtblk_irq(struct virtio_blk *vblk, unsigned int index)
 	return virtblk_own_irq(vblk, index);
 }
 
-/* CPUs that come online */
+/* CPU hotplug */
 
 static enum cpuhp_state virtblk_cpuhp_state;
 
 /*
- * Called by CPU hotplug, which holds cpus_write_lock: must not wait for recovery,
- * which may wait for the device.  Recovery sets the affinities itself.
+ * CPU hotplug calls this with cpus_write_lock() held, so it must not wait for recovery,
+ * which may wait for the device.  Recovery itself sets the affinities.
  */
 static int virtblk_cpu_online(unsigned int cpu, struct hlist_node *node)
 {
@@ -283,7 +287,7 @@ static int virtblk_cpu_online(unsigned int cpu, struct hlist_node *node)
 }
 
 /**
- * virtblk_init_cpuhp() - be called when a CPU comes online
+ * virtblk_init_cpuhp() - register virtblk_cpu_online()
  *
  * Return: 0 or the error of cpuhp_setup_state_multi().
  */
@@ -309,10 +313,11 @@ void virtblk_exit_cpuhp(void)
 }
 
 /**
- * virtblk_add_cpuhp() - keep the affinity of a disk's vectors from now on
+ * virtblk_add_cpuhp() - restore the disk's affinities when a CPU comes online
  * @vblk: the disk, live
  *
- * Takes cpus_read_lock, so nothing may be in flight that is held back.
+ * Takes cpus_read_lock(), so recovery must not hold back any request: CPU hotplug may
+ * wait for it with the lock held.
  *
  * Return: 0 or an error.
  */
@@ -324,7 +329,7 @@ int virtblk_add_cpuhp(struct virtio_blk *vblk)
 
 /**
  * virtblk_remove_cpuhp() - undo virtblk_add_cpuhp()
- * @vblk: the disk, which has no requests any more
+ * @vblk: the disk, without requests
  */
 void virtblk_remove_cpuhp(struct virtio_blk *vblk)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The features that the driver declines, and what the device may change while the disk
- * is in use: its capacity and its cache mode.
+ * Decline features that the driver does not use, and follow what the device may change
+ * while the disk is in use: its capacity and its cache mode.
  */
 
 #include <linux/blk-mq.h>
@@ -17,7 +17,7 @@
 /* The largest disk whose size in bytes fits a loff_t. */
 #define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
 
-/* Use none of the commands whose data says where they apply. */
+/* Decline the commands that take a list of ranges. */
 static void virtblk_clear_range_commands(struct virtio_device *vdev)
 {
 	__virtio_clear_bit(vdev, VIRTIO_BLK_F_DISCARD);
@@ -26,12 +26,13 @@ static void virtblk_clear_range_commands(struct virtio_device *vdev)
 }
 
 /*
- * VIRTIO 1.3, 5.2.5.1: with zones that the host manages, no DISCARD.  The other
- * two would move write pointers behind the block layer's back; it zeroes by
- * writing instead.  What cannot be driven fails before FEATURES_OK is set.
+ * VIRTIO 1.3, 5.2.5.1: the driver must not use DISCARD with host-managed zones.
+ * SECURE_ERASE and WRITE_ZEROES would move write pointers behind the block layer's
+ * back; the block layer zeroes by writing instead.  A device that the driver cannot
+ * use fails here, before FEATURES_OK is set.
  *
- * Without ZONED a host-aware device is an ordinary disk; with it, writes would
- * have to keep to its write granularity.  Legacy devices cannot have it.
+ * Without ZONED a host-aware device is an ordinary disk.  With it, writes would have
+ * to keep to its write granularity.  Legacy devices cannot have it.
  */
 static int virtblk_validate_zones(struct virtio_device *vdev)
 {
@@ -40,7 +41,7 @@ static int virtblk_validate_zones(struct virtio_device *vdev)
 	if (!virtio_has_feature(vdev, VIRTIO_BLK_F_ZONED))
 		return 0;
 	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1)) {
-		dev_warn(&vdev->dev, "a legacy device cannot have zones; taking it for an ordinary disk\n");
+		dev_warn(&vdev->dev, "a legacy device cannot have zones; using it as an ordinary disk\n");
 		__virtio_clear_bit(vdev, VIRTIO_BLK_F_ZONED);
 		return 0;
 	}
@@ -65,10 +66,10 @@ static int virtblk_validate_zones(struct virtio_device *vdev)
 }
 
 /**
- * virtblk_validate() - the virtio core's validate: look at what is offered
+ * virtblk_validate() - the virtio core's validate(): decline features
  * @vdev: the device, before features are negotiated
  *
- * Return: 0, or -EINVAL if the device cannot be driven.
+ * Return: 0, or -EINVAL if the driver cannot use the device.
  */
 int virtblk_validate(struct virtio_device *vdev)
 {
@@ -77,24 +78,25 @@ int virtblk_validate(struct virtio_device *vdev)
 		return -EINVAL;
 	}
 
-	/* VIRTIO 1.3, 5.2.5.2: who offers CONFIG_WCE has to offer FLUSH. */
+	/* VIRTIO 1.3, 5.2.5.2: a device that offers CONFIG_WCE must offer FLUSH. */
 	if (virtio_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE) &&
 	    !virtio_has_feature(vdev, VIRTIO_BLK_F_FLUSH)) {
-		dev_warn(&vdev->dev, "the device offers CONFIG_WCE without FLUSH; leaving the cache mode alone\n");
+		dev_warn(&vdev->dev, "the device offers CONFIG_WCE without FLUSH; not using CONFIG_WCE, so the cache mode is fixed\n");
 		__virtio_clear_bit(vdev, VIRTIO_BLK_F_CONFIG_WCE);
 	}
 	/*
-	 * virtio_ring's path for VIRTIO_F_IN_ORDER does not check used ids and makes
-	 * up lengths, and disks hang with it (Documentation/conformance.rst).  With
-	 * VIRTIO_F_NOTIFICATION_DATA virtqueue_notify() reads the ring's indexes,
-	 * which needs the queue's lock, and notifications may pass each other.
+	 * With VIRTIO_F_IN_ORDER, virtio_ring does not check used ids and makes up
+	 * lengths, and disks hang (Documentation/conformance.rst).  With
+	 * VIRTIO_F_NOTIFICATION_DATA, virtqueue_notify() reads the ring's indexes.
+	 * That needs the queue's lock, which the driver drops before it notifies, and
+	 * notifications may overtake each other.
 	 */
 	__virtio_clear_bit(vdev, VIRTIO_F_IN_ORDER);
 	__virtio_clear_bit(vdev, VIRTIO_F_NOTIFICATION_DATA);
 	/*
-	 * The ranges of these are little-endian on legacy devices, too (VIRTIO
-	 * 1.3, 5.2.6).  Those of QEMU, for guests that are not, take them in
-	 * the guest's byte order, and a range that is misread destroys data.
+	 * Ranges are little-endian on legacy devices, too (VIRTIO 1.3, 5.2.6).
+	 * QEMU's legacy devices read them in the byte order of a big-endian guest,
+	 * and a misread range destroys data.
 	 */
 	if (!virtio_is_little_endian(vdev))
 		virtblk_clear_range_commands(vdev);
@@ -105,10 +107,10 @@ int virtblk_validate(struct virtio_device *vdev)
  * virtblk_writeback() - does the device have a volatile write cache?
  * @vdev: the device, its features negotiated
  *
- * VIRTIO 1.3, 5.2.5.1: with CONFIG_WCE the device says so; without it a device
- * with FLUSH is taken to have one.
+ * VIRTIO 1.3, 5.2.5.1: with CONFIG_WCE the device reports its cache mode.  Without
+ * it the driver assumes that a device with FLUSH has a write cache.
  *
- * Return: true if writes are durable only once flushed.
+ * Return: true if writes are durable only after a flush.
  */
 bool virtblk_writeback(struct virtio_device *vdev)
 {
@@ -119,13 +121,13 @@ bool virtblk_writeback(struct virtio_device *vdev)
 
 	virtio_cread(vdev, struct virtio_blk_config, wce, &writeback);
 	if (writeback > 1)
-		dev_warn(&vdev->dev, "cache mode %u is neither 0 nor 1; taking it for writeback\n",
+		dev_warn(&vdev->dev, "cache mode %u is neither 0 nor 1; using 1 (writeback)\n",
 			 writeback);
 	return writeback;
 }
 
 /**
- * virtblk_set_write_cache() - tell the block layer whether to flush
+ * virtblk_set_write_cache() - set whether the block layer flushes
  * @vblk: the disk
  * @writeback: the device has a volatile write cache
  *
@@ -150,17 +152,17 @@ int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
 }
 
 /**
- * virtblk_restore_writeback() - give the device its cache mode back
+ * virtblk_restore_writeback() - restore the device's cache mode after a reset
  * @vblk: the disk, suspended or resetting, its device ready again
  *
  * A reset may change the mode (VIRTIO 1.3, 5.2.5).  If the device keeps a cache that
- * the block layer does not know of, the block layer must flush it from the next
- * request on.  That can be arranged as long as no request waits: one that waits was
- * made for a device without a cache, and nothing would flush it.
+ * the block layer does not know about, the block layer must flush it from the next
+ * request on.  This is possible only if no request waits: the block layer issued
+ * waiting requests for a device without a cache and would not flush after them.
  *
  * Context: may sleep.
  *
- * Return: 0; or -EIO if requests wait that nothing would flush.
+ * Return: 0, or -EIO if requests wait and the device cannot turn the cache off.
  */
 int virtblk_restore_writeback(struct virtio_blk *vblk)
 {
@@ -175,19 +177,16 @@ int virtblk_restore_writeback(struct virtio_blk *vblk)
 	if (vblk->recovery.drained) {
 		dev_warn(&vblk->vdev->dev, "[%s] came back with a volatile write cache, flushing it from now on\n",
 			 vblk->disk->disk_name);
-		/* The queue is frozen already, so this waits for nothing. */
+		/* The queue is already frozen, so this does not wait. */
 		return virtblk_set_write_cache(vblk, true);
 	}
-	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and requests wait that rely on having none\n",
+	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and waiting requests rely on having none\n",
 		vblk->disk->disk_name);
 	return -EIO;
 }
 
-/*
- * Nothing would ever flush a cache that the block layer does not know of: a device
- * may turn one on by itself.
- */
-static void virtblk_follow_writeback(struct virtio_blk *vblk, bool writeback)
+/* A device may turn a cache on by itself; the block layer must then flush it. */
+static void virtblk_update_writeback(struct virtio_blk *vblk, bool writeback)
 {
 	if (vblk->writeback || !writeback)
 		return;
@@ -204,9 +203,9 @@ static u32 virtblk_config_generation(struct virtio_device *vdev)
 }
 
 /*
- * The only field of more than 32 bits, which are read in two halves of the same
- * generation (VIRTIO 1.3, 2.5.3).  A device that always has a new one is not
- * waited for: it has to tell of the change, and the field is read again.
+ * The capacity is the only field of more than 32 bits.  Both halves must come from the
+ * same generation (VIRTIO 1.3, 2.5.3).  Bound the retries: a device whose generation
+ * keeps changing must notify the driver of the change, which reads the field again.
  */
 static u64 virtblk_read_capacity_field(struct virtio_device *vdev)
 {
@@ -223,10 +222,10 @@ static u64 virtblk_read_capacity_field(struct virtio_device *vdev)
 }
 
 /**
- * virtblk_read_capacity() - ask the device how large it is
+ * virtblk_read_capacity() - read the device's capacity
  * @vdev: the device
  *
- * Return: the capacity in sectors, no more than Linux can address.
+ * Return: the capacity in sectors, at most as large as Linux can address.
  */
 u64 virtblk_read_capacity(struct virtio_device *vdev)
 {
@@ -241,7 +240,7 @@ u64 virtblk_read_capacity(struct virtio_device *vdev)
 }
 
 static void virtblk_log_capacity(struct virtio_blk *vblk, u64 capacity,
-				  const char *what)
+				 const char *what)
 {
 	unsigned int block = queue_logical_block_size(vblk->disk->queue);
 	struct device *dev = &vblk->vdev->dev;
@@ -261,7 +260,7 @@ static void virtblk_log_capacity(struct virtio_blk *vblk, u64 capacity,
 }
 
 /**
- * virtblk_init_capacity() - take over the device's capacity at probe
+ * virtblk_init_capacity() - set the disk's capacity at probe
  * @vblk: the disk
  */
 void virtblk_init_capacity(struct virtio_blk *vblk)
@@ -272,7 +271,7 @@ void virtblk_init_capacity(struct virtio_blk *vblk)
 	set_capacity(vblk->disk, capacity);
 }
 
-static void virtblk_follow_capacity(struct virtio_blk *vblk, u64 capacity)
+static void virtblk_update_capacity(struct virtio_blk *vblk, u64 capacity)
 {
 	static DEFINE_RATELIMIT_STATE(changes, DEFAULT_RATELIMIT_INTERVAL,
 				      DEFAULT_RATELIMIT_BURST);
@@ -287,11 +286,11 @@ static void virtblk_follow_capacity(struct virtio_blk *vblk, u64 capacity)
 		virtblk_log_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);
 	if (virtblk_revalidate_zones(vblk))
-		dev_err_ratelimited(&vblk->vdev->dev, "[%s] its zones cannot be read after the change of size\n",
+		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the zones cannot be read after the capacity changed\n",
 				    vblk->disk->disk_name);
 }
 
-/* Returns false if the device cannot be asked; a return has the work run again. */
+/* Returns false if the device is not live; the work runs again when it returns. */
 static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 				 u64 *capacity)
 {
@@ -302,7 +301,7 @@ static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 	if (live) {
 		*writeback = virtblk_writeback(vblk->vdev);
 		*capacity = virtblk_read_capacity(vblk->vdev);
-		/* One that goes meanwhile reads as all ones. */
+		/* If the device disappeared meanwhile, the fields read as all ones. */
 		live = !virtblk_is_gone(vblk->vdev);
 	}
 	mutex_unlock(&vblk->recovery.lock);
@@ -310,11 +309,11 @@ static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 }
 
 /**
- * virtblk_config_work() - the configuration space has changed
+ * virtblk_config_work() - follow a change of the configuration space
  * @work: the disk's config_work
  *
- * The driver follows the capacity, and a cache mode that came with a reset: VIRTIO
- * 1.3 has nothing else change that the driver uses.
+ * The driver follows the capacity, and the cache mode, which a reset may change.  In
+ * VIRTIO 1.3 no other field that the driver uses changes.
  */
 void virtblk_config_work(struct work_struct *work)
 {
@@ -326,16 +325,16 @@ void virtblk_config_work(struct work_struct *work)
 	WRITE_ONCE(vblk->followed, jiffies);
 	if (!virtblk_read_changes(vblk, &writeback, &capacity))
 		return;
-	virtblk_follow_writeback(vblk, writeback);
-	virtblk_follow_capacity(vblk, capacity);
+	virtblk_update_writeback(vblk, writeback);
+	virtblk_update_capacity(vblk, capacity);
 }
 
 /**
- * virtblk_schedule_config_work() - have changes of the configuration space followed
+ * virtblk_schedule_config_work() - schedule virtblk_config_work()
  * @vblk: the disk
  *
- * At once, but ten times a second at most: a device may change it, and have
- * lines in the log for that, as often as it likes.
+ * The work runs at once, but at most ten times a second: a device may change its
+ * configuration, and make the driver log that, at any rate.
  *
  * Context: any.
  */
@@ -348,7 +347,7 @@ void virtblk_schedule_config_work(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_getgeo() - the block layer's getgeo: answer HDIO_GETGEO
+ * virtblk_getgeo() - the block layer's getgeo(): answer HDIO_GETGEO
  * @disk: the disk
  * @geo: filled in
  *
@@ -367,7 +366,7 @@ int virtblk_getgeo(struct gendisk *disk, struct hd_geometry *geo)
 		return 0;
 	}
 
-	/* As other drivers for disks without a geometry of their own. */
+	/* Other drivers report this for disks without a geometry, too. */
 	geo->heads = 64;
 	geo->sectors = 32;
 	sector_div(cylinders, 64 * 32);

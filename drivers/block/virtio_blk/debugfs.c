@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What each queue has done and how it is: virtio_blk/<disk>/queue<N> in debugfs,
- * a line for each name with its value.  Documentation/abi.rst lists them.
+ * The state and counters of each queue: virtio_blk/<disk>/queue<N> in debugfs, a line
+ * for each name with its value.  Documentation/abi.rst lists them.
  */
 
 #include <linux/blk-mq.h>
@@ -11,7 +11,7 @@
 
 #include "virtio_blk.h"
 
-/* The requests that have a name of their own, and whether they have bytes. */
+/* The names of the counters of requests, and of their bytes. */
 static const struct {
 	enum req_op op;
 	const char *requests, *bytes;
@@ -52,7 +52,7 @@ static void virtblk_show_sent(struct seq_file *file,
 	seq_printf(file, "zone_ops %llu\n", zone_ops);
 }
 
-/* Looks at the ring that found 0, 1, 2-3, 4-7, 8-15, 16-31, 32 ended requests. */
+/* Polls of the ring that found 0, 1, 2-3, 4-7, 8-15, 16-31, 32 completed requests. */
 static void virtblk_show_polls(struct seq_file *file,
 			       const struct virtblk_stats *stats)
 {
@@ -126,7 +126,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	bool stopped;
 	int irq = 0;
 
-	/* A disk that is stuck in a reset must be visible as well, without vectors. */
+	/* Do not wait for a reset that is stuck; the vector is not known then. */
 	if (mutex_trylock(&vblk->recovery.lock)) {
 		if (q->vq)
 			irq = virtblk_irq(vblk, hctx->queue_num);
@@ -148,7 +148,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	seq_printf(file, "free %u\n", free);
 	seq_printf(file, "in_flight %u\n", busy.requests);
 	seq_printf(file, "stopped %d\n", stopped);
-	/* An interrupt that comes now may be in it or not. */
+	/* Its interrupt may add to it meanwhile. */
 	seq_printf(file, "interrupts %llu\n", data_race(q->interrupts));
 	virtblk_show_stats(file, &stats);
 	return 0;
@@ -158,7 +158,7 @@ DEFINE_SHOW_ATTRIBUTE(virtblk_queue);
 static struct dentry *virtblk_debugfs;
 
 /**
- * virtblk_init_debugfs() - make the directory of all disks
+ * virtblk_init_debugfs() - create the directory for all disks
  */
 void virtblk_init_debugfs(void)
 {
@@ -166,7 +166,7 @@ void virtblk_init_debugfs(void)
 }
 
 /**
- * virtblk_exit_debugfs() - remove it
+ * virtblk_exit_debugfs() - remove the directory for all disks
  */
 void virtblk_exit_debugfs(void)
 {
@@ -174,7 +174,7 @@ void virtblk_exit_debugfs(void)
 }
 
 /**
- * virtblk_create_debugfs() - make a disk's directory
+ * virtblk_create_debugfs() - create a disk's directory
  * @vblk: the disk
  */
 void virtblk_create_debugfs(struct virtio_blk *vblk)
@@ -194,9 +194,9 @@ void virtblk_create_debugfs(struct virtio_blk *vblk)
 
 /**
  * virtblk_remove_debugfs() - remove a disk's directory
- * @vblk: the disk, its virtqueues there still
+ * @vblk: the disk, its virtqueues still present
  *
- * Waits for who is using it.
+ * Waits for readers of its files.
  */
 void virtblk_remove_debugfs(struct virtio_blk *vblk)
 {

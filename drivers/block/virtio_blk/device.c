@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The status of the virtio device: reset, features, and a device that is gone.
+ * The virtio device's status: reset, feature negotiation, and a device that is gone.
  */
 
 #include <linux/device.h>
@@ -12,11 +12,11 @@
 #include "virtio_blk.h"
 
 /**
- * virtblk_is_gone() - is the device no longer there?
+ * virtblk_is_gone() - is the device gone?
  * @vdev: the device
  *
- * Return: true if its status reads as all ones, as that of a PCI device that is gone;
- * a real status never does.
+ * Return: true if the status reads as all ones, as all registers of a PCI device that
+ * is gone do; a device never has this status.
  */
 bool virtblk_is_gone(struct virtio_device *vdev)
 {
@@ -24,11 +24,13 @@ bool virtblk_is_gone(struct virtio_device *vdev)
 }
 
 /**
- * virtblk_reset_device() - reset the device, if there is one
+ * virtblk_reset_device() - reset the device unless it is gone
  * @vdev: the device
  *
- * A device that is gone never reports that it is reset, and the virtio core would
- * wait for that without a bound.  Context: may sleep.
+ * A device that is gone never completes the reset, and the virtio core waits for it
+ * without a timeout.
+ *
+ * Context: may sleep.
  */
 void virtblk_reset_device(struct virtio_device *vdev)
 {
@@ -37,7 +39,7 @@ void virtblk_reset_device(struct virtio_device *vdev)
 }
 
 /**
- * virtblk_needs_reset() - does the device ask for a reset?
+ * virtblk_needs_reset() - does the device request a reset?
  * @vdev: the device
  *
  * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
@@ -48,12 +50,12 @@ bool virtblk_needs_reset(struct virtio_device *vdev)
 }
 
 /**
- * virtblk_was_reset() - has somebody else reset a device that is live?
+ * virtblk_was_reset() - was the live device reset by somebody other than the driver?
  * @vdev: the device
  *
  * Before 6.14 the virtio core does not report a reset of the PCI function.
  *
- * Return: true if it has lost DRIVER_OK.
+ * Return: true if the device lost DRIVER_OK.
  */
 bool virtblk_was_reset(struct virtio_device *vdev)
 {
@@ -62,12 +64,11 @@ bool virtblk_was_reset(struct virtio_device *vdev)
 
 /**
  * virtblk_negotiate() - negotiate features as the virtio core does
- * @vdev: the device, which was reset, with the features that are wanted
+ * @vdev: the device, after a reset, with the features to negotiate
  *
  * Context: may sleep.
  *
- * Return: 0, -ENODEV if the device does not take the features, or the
- * transport's error.
+ * Return: 0, -ENODEV if the device rejects the features, or the transport's error.
  */
 int virtblk_negotiate(struct virtio_device *vdev)
 {
@@ -87,7 +88,7 @@ int virtblk_negotiate(struct virtio_device *vdev)
 
 /* A device that is gone */
 
-/* The operations of a transport, except that the device's status reads as 0. */
+/* A transport's operations, except that get_status() returns 0. */
 struct virtblk_gone_ops {
 	struct list_head list;
 	const struct virtio_config_ops *real;
@@ -97,12 +98,12 @@ struct virtblk_gone_ops {
 static LIST_HEAD(virtblk_gone_ops);
 static DEFINE_MUTEX(virtblk_gone_lock);
 
-static u8 virtblk_no_status(struct virtio_device *vdev)
+static u8 virtblk_get_gone_status(struct virtio_device *vdev)
 {
 	return 0;
 }
 
-/* They stay until the module goes: sysfs uses them without a lock. */
+/* Keep the operations until the module is unloaded: sysfs uses them without a lock. */
 static struct virtblk_gone_ops *
 virtblk_find_gone_ops(const struct virtio_config_ops *real)
 {
@@ -116,7 +117,7 @@ virtblk_find_gone_ops(const struct virtio_config_ops *real)
 	if (gone) {
 		gone->real = real;
 		gone->ops = *real;
-		gone->ops.get_status = virtblk_no_status;
+		gone->ops.get_status = virtblk_get_gone_status;
 		list_add(&gone->list, &virtblk_gone_ops);
 	}
 out:
@@ -141,10 +142,10 @@ static void virtblk_restore_ops(void *data)
 }
 
 /*
- * After remove the virtio core warns about a device that has a status, because its
- * driver should have reset it.  A device that is gone reads 0xff and cannot be
- * reset.  Have it read 0 until the driver core is done with the driver: otherwise a
- * guest with panic_on_warn does not survive a surprise removal.
+ * After remove() the virtio core warns if the device's status is not 0, because the
+ * driver should have reset it.  The status of a device that is gone reads 0xff, and
+ * the driver cannot reset it.  Return 0 as its status until the driver core is done
+ * with the driver.  Otherwise a surprise removal panics a guest with panic_on_warn.
  */
 void virtblk_hide_gone(struct virtio_device *vdev)
 {

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Faults on purpose, for tests: in debugfs each disk's directory,
+ * Fault injection, for tests.  For each kind of fault a disk's directory in debugfs,
  * virtio_blk/<disk>/, has the attributes of the kernel's fault injection
- * (Documentation/fault-injection/fault-injection.rst) for each kind.  The number
- * of a queue written to confuse_device has the device ask for a reset, whatever
- * is written to break_device breaks the virtqueues.
+ * (Documentation/fault-injection/fault-injection.rst).  Write the number of a queue to
+ * confuse_device to make the device ask for a reset.  Write anything to break_device to
+ * break the virtqueues.
  *
- * delay, for delay_us microseconds each, widens the gaps between two steps that
- * another event may come between: a lock was dropped and the next step is yet to
- * come.
+ * delay makes the driver wait, for delay_us microseconds, after it has dropped a lock
+ * and before its next step, so that another event is likely to come in between.
  */
 
 #include <linux/blk-mq.h>
@@ -17,17 +16,16 @@
 
 #include "virtio_blk.h"
 
-/* How long a delay is unless delay_us says otherwise, and at most. */
+/* The default and the maximum of delay_us. */
 #define VIRTBLK_DELAY_US	5000
 #define VIRTBLK_MAX_DELAY_US	100000
 
-/* Wait up to so many milliseconds for the device to ask for a reset. */
+/* Time for the device to ask for a reset, in milliseconds. */
 #define VIRTBLK_NEEDS_RESET_MS	2000
 
 /*
- * Have the device find a request whose descriptor is not in the ring: one that
- * keeps to VIRTIO 1.3, 2.1.1 then sets DEVICE_NEEDS_RESET.  It does not get as
- * far as to do anything to the disk.
+ * Offer the device a request whose descriptor is not in the ring.  A device that follows
+ * VIRTIO 1.3, 2.1.1 sets DEVICE_NEEDS_RESET then, and does not touch the disk.
  */
 static int virtblk_confuse_device(void *data, u64 index)
 {
@@ -51,7 +49,7 @@ static int virtblk_confuse_device(void *data, u64 index)
 		was = virtio16_to_cpu(vdev, ring->avail->idx);
 		ring->avail->ring[was % ring->num] =
 			cpu_to_virtio16(vdev, U16_MAX);
-		/* The device reads the entry once it has seen the index. */
+		/* The device reads the entry after the index. */
 		wmb();
 		ring->avail->idx = cpu_to_virtio16(vdev, was + 1);
 		virtqueue_notify(vq);
@@ -76,8 +74,8 @@ DEFINE_DEBUGFS_ATTRIBUTE(virtblk_break_fops, NULL, virtblk_break_device,
 			 "%llu\n");
 
 /**
- * virtblk_create_faults() - make a disk's files
- * @vblk: the disk, its directory in debugfs there
+ * virtblk_create_faults() - create a disk's files
+ * @vblk: the disk, which has its directory in debugfs
  */
 void virtblk_create_faults(struct virtio_blk *vblk)
 {
@@ -104,12 +102,12 @@ void virtblk_create_faults(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_drop_interrupt() - whether an interrupt is not to have come
+ * virtblk_drop_interrupt() - must the driver ignore an interrupt?
  * @vblk: the disk
  *
  * Context: any.
  *
- * Return: true if it is not.
+ * Return: true if it must.
  */
 bool virtblk_drop_interrupt(struct virtio_blk *vblk)
 {
@@ -117,12 +115,12 @@ bool virtblk_drop_interrupt(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_drop_kick() - whether the device is not to be notified
+ * virtblk_drop_kick() - must the driver omit a notification?
  * @vblk: the disk
  *
  * Context: any.
  *
- * Return: true if it is not.
+ * Return: true if it must.
  */
 bool virtblk_drop_kick(struct virtio_blk *vblk)
 {
@@ -130,12 +128,12 @@ bool virtblk_drop_kick(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_fail_add() - whether the ring is to have no memory for a request
+ * virtblk_fail_add() - must adding a request to the ring fail?
  * @vblk: the disk
  *
  * Context: any.
  *
- * Return: true if it is.
+ * Return: true if it must, as if memory were short.
  */
 bool virtblk_fail_add(struct virtio_blk *vblk)
 {
@@ -151,7 +149,7 @@ static unsigned int virtblk_delay_length(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_delay() - sleep for a while, by chance
+ * virtblk_delay() - sleep for delay_us, if fault injection decides so
  * @vblk: the disk
  *
  * Context: may sleep.
@@ -165,7 +163,7 @@ void virtblk_delay(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_delay_atomic() - spin for a while, by chance
+ * virtblk_delay_atomic() - spin for delay_us, if fault injection decides so
  * @vblk: the disk
  *
  * Context: any.

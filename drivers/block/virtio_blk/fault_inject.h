@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * fault_inject.c: what goes wrong on purpose.
+ * fault_inject.c: faults on purpose.
  */
 #ifndef VIRTBLK_FAULT_INJECT_H
 #define VIRTBLK_FAULT_INJECT_H
@@ -10,12 +10,12 @@
 
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
 /**
- * struct virtblk_faults - what goes wrong on purpose
- * @drop_interrupt: interrupts of virtqueues that the driver ignores
- * @drop_kick: notifications of the device that the driver does not send
- * @fail_add: requests for which the ring has no memory
- * @delay: delays between two steps that another event may come between
- * @delay_us: how long each is, in microseconds
+ * struct virtblk_faults - a disk's fault injection
+ * @drop_interrupt: the driver ignores an interrupt of a virtqueue
+ * @drop_kick: the driver omits a notification of the device
+ * @fail_add: the ring has no memory for a request
+ * @delay: the driver waits between two steps that another event may come between
+ * @delay_us: the length of each delay, in microseconds
  */
 struct virtblk_faults {
 	struct fault_attr drop_interrupt;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The hot path, in the order in which a request lives: build, submit,
- * complete, poll.
+ * The path of each request: submit, complete, poll.  request.c builds it.
  *
- * Nothing here walks all queues, and the only lock is the queue's own.  What
- * a request looks like to the device (VIRTIO 1.3, 5.2.6):
+ * The only lock is that of the request's queue, and no code here walks all queues.  A
+ * request as the device sees it (VIRTIO 1.3, 5.2.6):
  *
  *	           struct virtblk_req              descriptors
  *	         +--------------------+
@@ -21,9 +20,9 @@
  *	-------->| status             |  writes   | 1 byte    |
  *	         +--------------------+           +-----------+
  *
- * The first and last scatterlist are made once for each request slot.  A
- * request whose data is one segment, the common 4 KiB, has it in inline_sg;
- * one with more segments than fit there borrows a table.
+ * The driver fills in the first and last scatterlist once for each request slot.
+ * inline_sg holds the common case of one segment; a request with more segments than
+ * fit there borrows a table.
  */
 
 #include <linux/blk-mq.h>
@@ -57,12 +56,12 @@
  * its indexes without the lock to notify.  virtblk_validate() accepts neither.
  */
 
-/* How many requests one hard interrupt of a queue completes at most. */
+/* Limit for the requests that one hard interrupt of a queue completes. */
 #define VIRTBLK_IRQ_BUDGET	256
 
 DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
 
-/* Whether the device has requests.  Called with the queue's lock held. */
+/* Does the device have requests?  Needs the queue's lock. */
 static bool virtblk_in_flight(struct virtblk_queue *q)
 {
 	return q->vq->num_free != q->ring_size;
@@ -71,9 +70,9 @@ static bool virtblk_in_flight(struct virtblk_queue *q)
 /* Submit */
 
 /*
- * Called with the queue's lock held.  A ring without room is found out here:
- * virtqueue_add_sgs() would kick, under the lock.  There is no virtqueue while
- * the device is away, and none any more if it did not come back.
+ * Add a request to the ring.  Needs the queue's lock.  Check for room first, because
+ * virtqueue_add_sgs() notifies the device, under the lock, when the ring has none.
+ * There is no virtqueue while the disk is suspended or resetting, or once it is dead.
  */
 static int virtblk_add(struct virtblk_queue *q, struct request *req)
 {
@@ -104,7 +103,7 @@ static int virtblk_add(struct virtblk_queue *q, struct request *req)
 	return virtqueue_add_sgs(q->vq, sgs, out, in, vbr, GFP_ATOMIC);
 }
 
-/* The ring has taken a request. */
+/* The ring has accepted a request. */
 static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
 					      struct request *req)
 {
@@ -116,9 +115,9 @@ static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
 }
 
 /*
- * The ring did not take @count requests.  If it has no room, stop the hctx until a
- * completion has made some.  Called with the queue's lock held, so that a
- * completion sees either the queue stopped or the room that it made used.
+ * The ring did not accept @count requests.  If it has no room, stop the hctx until a
+ * completion makes some.  Needs the queue's lock, so that a completion either sees the
+ * queue stopped, or the driver has used the room that the completion made.
  */
 static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
 {
@@ -154,7 +153,7 @@ static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
 	return BLK_STS_RESOURCE;
 }
 
-/* Whether the device is to be notified.  Called with the queue's lock held. */
+/* Must the driver notify the device?  Needs the queue's lock. */
 static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
 {
 	if (unlikely(!q->vq))
@@ -170,9 +169,9 @@ static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
 }
 
 /**
- * virtblk_queue_rq() - blk-mq's queue_rq: send one request
+ * virtblk_queue_rq() - blk-mq's queue_rq: submit one request
  * @hctx: the hardware context
- * @bd: the request, and whether it is the last for now
+ * @bd: the request, and whether it is the last one of a batch
  *
  * Return: BLK_STS_OK; BLK_STS_RESOURCE if memory is short or the ring is full, and
  * then the hctx is stopped; BLK_STS_NOTSUPP for an operation that the driver does
@@ -201,7 +200,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 		virtblk_note_sent(q, req);
 	else
 		virtblk_refuse(q, err, 1);
-	/* A full ring is not to wait for a kick that may be long in coming. */
+	/* The ring is full: the device must not wait for the next kick. */
 	if (bd->last || unlikely(err))
 		kick = virtblk_kick_prepare(q);
 	spin_unlock_irqrestore(&q->lock, flags);
@@ -217,7 +216,7 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 	return BLK_STS_OK;
 }
 
-/* Send the first @count requests of @rqlist, all of them built, to @q. */
+/* Submit the first @count requests of @rqlist, which are built, to @q. */
 static void virtblk_submit_batch(struct virtblk_queue *q,
 				 struct rq_list *rqlist, unsigned int count)
 {
@@ -245,7 +244,7 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 
 	if (unlikely(count))
 		virtblk_delay_atomic(q->vblk);
-	/* They were started, so blk-mq must requeue them. */
+	/* These requests are started, so they go to the requeue list. */
 	while (unlikely(count)) {
 		req = rq_list_pop(rqlist);
 		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
@@ -255,13 +254,13 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 }
 
 /**
- * virtblk_queue_rqs() - blk-mq's queue_rqs: send a plugged batch
- * @rqlist: the requests; those that cannot be built now, or whose queue is
- *	stopped, stay on it with all that follow, and blk-mq lists them or offers
- *	them to virtblk_queue_rq() one by one
+ * virtblk_queue_rqs() - blk-mq's queue_rqs: submit a plugged batch
+ * @rqlist: the requests; a request that cannot be built now, or whose queue is
+ *	stopped, stays on the list with all that follow it, and blk-mq passes them to
+ *	virtblk_queue_rq() one by one or puts them on hctx->dispatch
  *
- * One lock, one decision about one kick, for each run of requests that go to
- * the same queue.
+ * Takes the lock once, and kicks at most once, for each run of requests of the same
+ * queue.
  */
 void virtblk_queue_rqs(struct rq_list *rqlist)
 {
@@ -272,7 +271,7 @@ void virtblk_queue_rqs(struct rq_list *rqlist)
 		struct virtblk_queue *q = hctx->driver_data;
 		unsigned int built = 0;
 
-		/* blk-mq looks again whether it is stopped before it lists them. */
+		/* blk-mq checks again that the hctx is stopped. */
 		if (unlikely(READ_ONCE(q->stopped)))
 			break;
 		rq_list_for_each(rqlist, req) {
@@ -284,17 +283,17 @@ void virtblk_queue_rqs(struct rq_list *rqlist)
 
 		if (built)
 			virtblk_submit_batch(q, rqlist, built);
-		/* The next one of this queue could not be built. */
+		/* The next request of this queue could not be built. */
 		if (unlikely(req && req->mq_hctx == hctx))
 			break;
 	}
 }
 
 /**
- * virtblk_commit_rqs() - blk-mq's commit_rqs: no further request will come
+ * virtblk_commit_rqs() - blk-mq's commit_rqs: the batch ends early
  * @hctx: the hardware context
  *
- * Kicks for requests that were queued as not being the last.
+ * Kicks for requests that virtblk_queue_rq() added as not the last of their batch.
  */
 void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx)
 {
@@ -343,10 +342,10 @@ static void virtblk_count_error(struct request *req)
 }
 
 /**
- * virtblk_complete_rq() - blk-mq's complete: end a request
- * @req: a request that the device is done with
+ * virtblk_complete_rq() - blk-mq's complete: complete one request
+ * @req: the request, which the device has returned
  *
- * Runs on the CPU, or one of those sharing its cache, that submitted @req.
+ * Runs on the CPU that submitted @req, or on one that shares its cache.
  */
 void virtblk_complete_rq(struct request *req)
 {
@@ -358,7 +357,7 @@ void virtblk_complete_rq(struct request *req)
 	blk_mq_end_request(req, virtblk_result(req));
 }
 
-/* What is in a batch of io_uring's may be of another queue, or another disk. */
+/* A batch that io_uring polls may hold requests of other queues and disks. */
 static void virtblk_complete_batch(struct io_comp_batch *iob)
 {
 	struct request *req;
@@ -369,8 +368,8 @@ static void virtblk_complete_batch(struct io_comp_batch *iob)
 }
 
 /*
- * A batch ends all in it well, so what failed does not go there.  Nor does a
- * zone append: its result is more than a status.
+ * A batch completes its requests with BLK_STS_OK, so a request that failed is not part
+ * of one.  Neither is a zone append, because its result is more than a status.
  */
 static bool virtblk_may_batch(struct request *req)
 {
@@ -381,8 +380,8 @@ static bool virtblk_may_batch(struct request *req)
 }
 
 /*
- * End requests that were taken off a ring, on the CPU that each belongs to.
- * Without @iob each is ended alone.
+ * Complete requests that are off the ring, each on the CPU that it belongs to.
+ * Without @iob complete each of them alone.
  */
 static void virtblk_complete_list(struct rq_list *done, struct io_comp_batch *iob)
 {
@@ -399,10 +398,10 @@ static void virtblk_complete_list(struct rq_list *done, struct io_comp_batch *io
 }
 
 /*
- * A device that says that a read went well, and that it has written less than
- * was read, leaves in memory what was there before (VIRTIO 1.3, 2.7.8.2).  That
- * is another's data where memory is shared with a host that is not trusted; a
- * device that merely does not count well would lose its I/O by this.
+ * A device that reports a read as successful, but writes less than the request asked
+ * for, leaves older data in the rest of the buffer (VIRTIO 1.3, 2.7.8.2).  In a
+ * confidential guest that is a leak, so that read fails.  Elsewhere the driver does not
+ * check, because some devices return wrong lengths.
  */
 static void virtblk_check_length(struct virtblk_req *vbr, unsigned int len)
 {
@@ -414,14 +413,14 @@ static void virtblk_check_length(struct virtblk_req *vbr, unsigned int len)
 	    len >= asked)
 		return;
 	vbr->status = VIRTIO_BLK_S_IOERR;
-	dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device says that it wrote %u bytes for a read of %u and its status\n",
+	dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device reports %u bytes written for a read of %u and its status, failing it\n",
 			    vblk->disk->disk_name, len,
 			    blk_rq_payload_bytes(req));
 }
 
 /*
- * Take up to VIRTBLK_REAP_BATCH finished requests off the ring and put them on
- * @done.  Called with the queue's lock held; q->vq is there.
+ * Move up to VIRTBLK_REAP_BATCH completed requests from the ring to @done.  Needs the
+ * queue's lock and a virtqueue.
  */
 static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 {
@@ -441,7 +440,7 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 		trace_virtblk_complete(q, req, len);
 		if (unlikely(jiffies - vbr->sent > q->stats.longest_wait))
 			q->stats.longest_wait = jiffies - vbr->sent;
-		/* Not to be taken back as unanswered from now on. */
+		/* From here on a reset does not requeue it. */
 		blk_mq_set_request_complete(req);
 		rq_list_add_tail(done, req);
 	} while (++n < VIRTBLK_REAP_BATCH && virtblk_in_flight(q));
@@ -449,7 +448,7 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 	return n;
 }
 
-/* Whether the hctx waits for the room that there is now.  Needs the queue's lock. */
+/* Is the hctx stopped?  The ring has room again.  Needs the queue's lock. */
 static bool virtblk_clear_stopped(struct virtblk_queue *q)
 {
 	bool stopped = q->stopped;
@@ -459,8 +458,8 @@ static bool virtblk_clear_stopped(struct virtblk_queue *q)
 }
 
 /*
- * Have the device interrupt for the next request.  Called with the queue's
- * lock held; returns false if there are finished ones to be taken first.
+ * Unmask the queue's interrupt.  Needs the queue's lock.  Returns false if the ring
+ * has more completed requests, for which no interrupt may come.
  */
 static bool virtblk_unmask(struct virtblk_queue *q)
 {
@@ -471,18 +470,17 @@ static bool virtblk_unmask(struct virtblk_queue *q)
 }
 
 /*
- * Take finished requests off the ring under the queue's lock, and complete them
- * together outside of it.  Completes at most @budget requests and what the last
- * poll finds beyond; leaves the rest to the queue's work, with interrupts disabled
- * until that is done: several CPUs that feed one fast queue must not keep another
- * in a hard interrupt.
+ * Take completed requests off the ring under the queue's lock, and complete them
+ * without it.  After @budget requests leave the rest to the queue's work, with the
+ * interrupt masked until then: several CPUs that feed one fast queue must not keep
+ * another CPU in a hard interrupt.
  */
 static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 						   struct virtqueue *vq,
 						   unsigned int budget)
 {
 	unsigned int n = 0, done_so_far = 0;
-	bool armed, restart;
+	bool unmasked, restart;
 	struct rq_list done;
 	unsigned long flags;
 
@@ -490,18 +488,18 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 		DEFINE_IO_COMP_BATCH(iob);
 
 		rq_list_init(&done);
-		armed = true;
+		unmasked = true;
 		restart = false;
 		spin_lock_irqsave(&q->lock, flags);
-		/* Without a virtqueue there is nothing to wait for either. */
+		/* Without a virtqueue no interrupt is needed either. */
 		if (likely(q->vq)) {
 			virtqueue_disable_cb(vq);
 			n = virtblk_reap(q, &done);
 			/*
-			 * Completing them takes time, in which more may come: no
-			 * interrupt is needed until a poll has found none.
+			 * More requests may complete while the driver completes
+			 * these: keep the interrupt masked until a poll finds none.
 			 */
-			armed = (!n || !virtblk_in_flight(q)) &&
+			unmasked = (!n || !virtblk_in_flight(q)) &&
 				virtblk_unmask(q);
 			restart = n && virtblk_clear_stopped(q);
 		}
@@ -514,20 +512,20 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 		if (unlikely(restart))
 			blk_mq_start_stopped_hw_queue(q->hctx, true);
 		done_so_far += n;
-	} while (unlikely(!armed) && done_so_far < budget &&
+	} while (unlikely(!unmasked) && done_so_far < budget &&
 		 !virtqueue_is_broken(vq));
 
-	if (likely(n && armed))
+	if (likely(n && unmasked))
 		return;
 	/* virtio_ring breaks the virtqueue when the device returns an unknown id. */
 	if (virtqueue_is_broken(vq))
 		queue_work(virtblk_wq, &q->vblk->recovery.work);
-	else if (!armed)
+	else if (!unmasked)
 		queue_work(virtblk_complete_wq, &q->work);
 }
 
 /**
- * virtblk_complete_work() - complete what a hard interrupt has left on the ring
+ * virtblk_complete_work() - complete requests that a hard interrupt left on the ring
  * @work: the queue's work
  */
 void virtblk_complete_work(struct work_struct *work)
@@ -540,7 +538,7 @@ void virtblk_complete_work(struct work_struct *work)
 }
 
 /**
- * virtblk_interrupt() - the virtqueue's callback: requests are done
+ * virtblk_interrupt() - the virtqueue's callback: requests have completed
  * @vq: the virtqueue
  *
  * Context: hard interrupt.
@@ -550,22 +548,22 @@ void virtblk_interrupt(struct virtqueue *vq)
 	struct virtio_blk *vblk = vq->vdev->priv;
 	struct virtblk_queue *q = vblk->queues[vq->index];
 
-	/* Only a device that does not wait for DRIVER_OK gets here so early. */
+	/* Only a device that does not wait for DRIVER_OK interrupts so early. */
 	if (unlikely(!q))
 		return;
 	trace_virtblk_interrupt(q);
 	if (virtblk_drop_interrupt(vblk))
 		return;
-	/* Nobody else writes it, and who shows it may come a little early. */
+	/* Only this interrupt writes it; debugfs may read the value before. */
 	data_race(q->interrupts++);
 	virtblk_complete_queue(q, vq, VIRTBLK_IRQ_BUDGET);
 }
 
 /**
- * virtblk_poll_ring() - complete what is done on a queue, without an interrupt
+ * virtblk_poll_ring() - complete requests of a queue without an interrupt
  * @q: the queue
  *
- * If nothing is submitted meanwhile the ring is empty of completions then.
+ * Unless requests complete meanwhile, the ring has no completed request afterwards.
  *
  * Context: process; the caller makes sure that the virtqueue stays.
  */
@@ -586,12 +584,11 @@ void virtblk_poll_ring(struct virtblk_queue *q)
 /* Poll */
 
 /**
- * virtblk_poll_queue() - end what is done on a queue without vector
+ * virtblk_poll_queue() - poll a queue that has no interrupt
  * @q: the queue
- * @iob: collects requests that can be ended together; NULL if they are to be
- *	ended one by one
+ * @iob: collects requests that complete together; NULL to complete each alone
  *
- * Return: how many requests were done.
+ * Return: the number of completed requests, VIRTBLK_REAP_BATCH at most.
  */
 int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 {
@@ -602,7 +599,6 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 
 	rq_list_init(&done);
 	spin_lock_irqsave(&q->lock, flags);
-	/* The device may be away. */
 	if (likely(q->vq)) {
 		n = virtblk_reap(q, &done);
 		restart = n && virtblk_clear_stopped(q);
@@ -620,11 +616,11 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 }
 
 /**
- * virtblk_poll() - blk-mq's poll: virtblk_poll_queue() by the hctx
+ * virtblk_poll() - blk-mq's poll: virtblk_poll_queue() for an hctx
  * @hctx: the hardware context
- * @iob: see there
+ * @iob: as there
  *
- * Return: how many requests were done.
+ * Return: the number of completed requests.
  */
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * From the device's configuration space to limits of the block layer.
+ * Turn the device's configuration space into limits for the block layer.
  *
- * The driver checks each value against what the block layer accepts before the value
- * becomes a limit.  The probe fails if the disk cannot work without a value.  The
- * driver ignores a value that only advises, and logs that.
+ * The driver checks each value against what the block layer accepts before it uses
+ * the value as a limit.  If a value that the disk needs is not usable, probe fails.  If
+ * a value that is only a hint is not usable, the driver ignores it and logs a warning.
  */
 
 #include <linux/blk-mq.h>
@@ -15,19 +15,19 @@
 #include "limits.h"
 #include "virtio_blk.h"
 
-/* The payload of a discard is one segment: its ranges fit in 4 KiB. */
+/* The payload of a discard is one segment of 4 KiB at most. */
 #define VIRTBLK_MAX_DISCARD_RANGES \
 	(4096 / sizeof(struct virtio_blk_discard_write_zeroes))
 
-/* Limit for zones that are open or active; no known disk has more. */
+/* Limit for open and for active zones; no known disk has more. */
 #define VIRTBLK_MAX_OPEN_ZONES	4096U
 
 /*
- * From here to virtblk_check_config() the code depends on the raw values alone, so
- * that tests/config_kunit.c can try values that no device at hand has.
+ * From here to virtblk_check_config() the code depends only on the raw values, so
+ * that tests/config_kunit.c can test values without a device that has them.
  */
 static bool virtblk_raw_has(const struct virtblk_raw_config *raw,
-			   unsigned int feature)
+			    unsigned int feature)
 {
 	return raw->features & BIT_ULL(feature);
 }
@@ -41,7 +41,7 @@ static int virtblk_check_block_size(struct device *dev,
 		return 0;
 
 	if (blk_validate_block_size(raw->blk_size)) {
-		dev_err(dev, "block size %u is not a power of two from %u to %lu; give the device one that is\n",
+		dev_err(dev, "block size %u is not a power of two from %u to %lu; give the device such a block size\n",
 			raw->blk_size, SECTOR_SIZE,
 			(unsigned long)BLK_MAX_BLOCK_SIZE);
 		return -EINVAL;
@@ -58,8 +58,8 @@ static int virtblk_check_segments(struct device *dev,
 	u32 seg_max = 1;
 
 	/*
-	 * A chain is never longer than the ring, be it in the ring or in an
-	 * indirect table (VIRTIO 1.3, 2.7.5.3.1).
+	 * A chain must not be longer than the ring, even in an indirect table
+	 * (VIRTIO 1.3, 2.7.5.3.1).
 	 */
 	if (raw->max_chain <= VIRTBLK_EXTRA_DESCS) {
 		dev_err(dev, "a ring of %u has no room for a request with data; give the device a queue size of 4 or more\n",
@@ -69,17 +69,17 @@ static int virtblk_check_segments(struct device *dev,
 
 	if (virtblk_raw_has(raw, VIRTIO_BLK_F_SEG_MAX)) {
 		if (!raw->seg_max)
-			dev_warn(dev, "seg_max is 0; taking it for 1\n");
+			dev_warn(dev, "seg_max is 0; using 1\n");
 		seg_max = max(raw->seg_max, 1U);
 	}
 	lim->max_segments = min3(seg_max, raw->max_chain - VIRTBLK_EXTRA_DESCS,
 				 (u32)USHRT_MAX);
 
-	/* qemu-storage-daemon's vhost-user-blk has no limit and says 0. */
+	/* qemu-storage-daemon's vhost-user-blk reports 0 for no limit. */
 	if (virtblk_raw_has(raw, VIRTIO_BLK_F_SIZE_MAX) && raw->size_max)
 		size_max = min_t(size_t, size_max, raw->size_max);
 	if (round_down(size_max, lim->logical_block_size) < PAGE_SIZE) {
-		dev_err(dev, "segments of %zu bytes are too small; size_max and the DMA layer have to allow %lu or more\n",
+		dev_err(dev, "segments of %zu bytes are too small; size_max and the DMA layer must allow %lu or more\n",
 			size_max,
 			max_t(unsigned long, lim->logical_block_size, PAGE_SIZE));
 		return -EINVAL;
@@ -89,7 +89,7 @@ static int virtblk_check_segments(struct device *dev,
 	return 0;
 }
 
-/* All of it only advises, so what makes no sense is left out. */
+/* The topology is only a hint, so the driver ignores values that make no sense. */
 static void virtblk_check_topology(struct device *dev,
 				   const struct virtblk_raw_config *raw,
 				   struct queue_limits *lim)
@@ -101,35 +101,35 @@ static void virtblk_check_topology(struct device *dev,
 		return;
 
 	if (raw->physical_block_exp > 31 - ilog2(block))
-		dev_warn(dev, "ignoring a physical block of 2^%u logical blocks\n",
+		dev_warn(dev, "ignoring a physical block of 2^%u logical blocks: larger than 2 GiB\n",
 			 raw->physical_block_exp);
 	else
 		lim->physical_block_size = block << raw->physical_block_exp;
 
 	if ((u64)raw->alignment_offset * block >= lim->physical_block_size &&
 	    raw->alignment_offset)
-		dev_warn(dev, "ignoring an alignment offset of %u blocks, it exceeds the physical block\n",
-			 raw->alignment_offset);
+		dev_warn(dev, "ignoring an alignment offset of %u blocks: not less than the physical block of %u bytes\n",
+			 raw->alignment_offset, lim->physical_block_size);
 	else
 		lim->alignment_offset = raw->alignment_offset * block;
 
 	if ((u64)raw->min_io_size * block > UINT_MAX)
-		dev_warn(dev, "ignoring a minimum I/O size of %u blocks\n",
+		dev_warn(dev, "ignoring a minimum I/O size of %u blocks: 4 GiB or more\n",
 			 raw->min_io_size);
 	else
 		lim->io_min = raw->min_io_size * block;
 
 	if ((u64)raw->opt_io_size * block > UINT_MAX)
-		dev_warn(dev, "ignoring an optimal I/O size of %u blocks\n",
+		dev_warn(dev, "ignoring an optimal I/O size of %u blocks: 4 GiB or more\n",
 			 raw->opt_io_size);
 	else
 		lim->io_opt = raw->opt_io_size * block;
 }
 
 /*
- * What a limit of sectors means: 0 is how devices say that they have none, and
- * a request is made of whole logical blocks.  A bio counts its bytes in 32
- * bits, and before 6.9 write zeroes relies on a limit that heeds that.
+ * Devices report 0 for no limit.  A request consists of whole logical blocks.  A
+ * bio counts its bytes in 32 bits; before 6.9 the block layer's write zeroes needs
+ * a limit that fits them.
  */
 static unsigned int virtblk_sector_limit(const struct queue_limits *lim, u32 v)
 {
@@ -138,8 +138,8 @@ static unsigned int virtblk_sector_limit(const struct queue_limits *lim, u32 v)
 }
 
 /*
- * The block layer splits discards and secure erases at multiples of one
- * granularity: it has to be whole blocks, and one has to fit into a request.
+ * The block layer splits discards and secure erases at multiples of one granularity.
+ * It must be a multiple of the logical block and fit into a request.
  */
 static bool virtblk_alignment_fits(const struct queue_limits *lim,
 				   u32 alignment, unsigned int max_sectors)
@@ -161,21 +161,21 @@ static void virtblk_check_discard(struct device *dev,
 		return;
 
 	sectors = virtblk_sector_limit(lim, raw->max_discard_sectors);
-	/* The granularity is at least a physical block, and has to fit. */
+	/* The granularity is a physical block or more and must fit into a discard. */
 	if (sectors < lim->physical_block_size >> SECTOR_SHIFT) {
-		dev_warn(dev, "no discard: %u sectors are less than a block of %u bytes\n",
+		dev_warn(dev, "no discard: max_discard_sectors is %u, less than a physical block of %u bytes\n",
 			 raw->max_discard_sectors, lim->physical_block_size);
 		return;
 	}
 	lim->max_hw_discard_sectors = sectors;
-	/* Such devices exist, and the block layer sends one range or more. */
+	/* There are devices that report 0; a discard has one range or more. */
 	if (!raw->max_discard_seg)
-		dev_warn(dev, "max_discard_seg is 0; taking it for 1\n");
+		dev_warn(dev, "max_discard_seg is 0; using 1\n");
 	lim->max_discard_segments = clamp_t(u32, raw->max_discard_seg, 1,
 					    VIRTBLK_MAX_DISCARD_RANGES);
 
 	if (!virtblk_alignment_fits(lim, alignment, sectors)) {
-		dev_warn(dev, "ignoring a discard alignment of %u sectors\n",
+		dev_warn(dev, "ignoring a discard alignment of %u sectors: not whole blocks, or more than a discard\n",
 			 alignment);
 		alignment = 0;
 	}
@@ -193,7 +193,7 @@ static void virtblk_check_secure_erase(struct device *dev,
 	if (!virtblk_raw_has(raw, VIRTIO_BLK_F_SECURE_ERASE))
 		return;
 
-	/* The block layer sends one range a request, so one is enough. */
+	/* The block layer sends one range per request. */
 	if (!raw->max_secure_erase_seg) {
 		dev_warn(dev, "no secure erase: max_secure_erase_seg is 0\n");
 		return;
@@ -202,26 +202,28 @@ static void virtblk_check_secure_erase(struct device *dev,
 	sectors = virtblk_sector_limit(lim, raw->max_secure_erase_sectors);
 	if (sectors < max(lim->discard_granularity, lim->physical_block_size) >>
 		      SECTOR_SHIFT) {
-		dev_warn(dev, "no secure erase: %u sectors are less than can be asked for at a time\n",
-			 raw->max_secure_erase_sectors);
+		dev_warn(dev, "no secure erase: max_secure_erase_sectors is %u, less than the granularity of %u bytes\n",
+			 raw->max_secure_erase_sectors,
+			 max(lim->discard_granularity,
+			     lim->physical_block_size));
 		return;
 	}
 	lim->max_secure_erase_sectors = sectors;
 
-	/* With discards there is a granularity already; both have to fit it. */
+	/* Discards and secure erases share one granularity; it must fit both. */
 	granularity = lim->discard_granularity >> SECTOR_SHIFT;
 	if (!virtblk_alignment_fits(lim, alignment, sectors) ||
 	    (granularity && alignment && granularity % alignment &&
 	     (alignment % granularity ||
 	      alignment > lim->max_hw_discard_sectors))) {
-		dev_warn(dev, "ignoring a secure erase alignment of %u sectors\n",
+		dev_warn(dev, "ignoring a secure erase alignment of %u sectors: not whole blocks, more than a request, or no match for the discard granularity\n",
 			 alignment);
 		alignment = 0;
 	}
 	lim->discard_granularity = max3(lim->discard_granularity,
 					alignment << SECTOR_SHIFT,
 					lim->physical_block_size);
-	/* Up to 7.2 erases are merged, and split, to the limit of discards. */
+	/* Up to 7.2 the block layer merges and splits erases by the discard limit. */
 	if (lim->max_hw_discard_sectors)
 		lim->max_hw_discard_sectors =
 			min(lim->max_hw_discard_sectors, sectors);
@@ -237,7 +239,7 @@ static void virtblk_check_write_zeroes(struct device *dev,
 	if (!virtblk_raw_has(raw, VIRTIO_BLK_F_WRITE_ZEROES))
 		return;
 
-	/* The block layer sends one range a request, so one is enough. */
+	/* The block layer sends one range per request. */
 	if (!raw->max_write_zeroes_seg) {
 		dev_warn(dev, "no write zeroes: max_write_zeroes_seg is 0\n");
 		return;
@@ -245,7 +247,7 @@ static void virtblk_check_write_zeroes(struct device *dev,
 
 	sectors = virtblk_sector_limit(lim, raw->max_write_zeroes_sectors);
 	if (!sectors) {
-		dev_warn(dev, "no write zeroes: %u sectors are less than a block of %u bytes\n",
+		dev_warn(dev, "no write zeroes: max_write_zeroes_sectors is %u, less than a logical block of %u bytes\n",
 			 raw->max_write_zeroes_sectors,
 			 lim->logical_block_size);
 		return;
@@ -263,7 +265,7 @@ static bool virtblk_zone_append_fits(const struct virtblk_raw_config *raw,
 	       lim->zone_write_granularity >> SECTOR_SHIFT;
 }
 
-/* The block layer sets memory aside for each zone that may be open, or active. */
+/* The block layer allocates memory for each zone that may be open or active. */
 static u32 virtblk_clamp_zones(struct device *dev, const char *name, u32 zones)
 {
 	if (zones <= VIRTBLK_MAX_OPEN_ZONES)
@@ -274,9 +276,9 @@ static u32 virtblk_clamp_zones(struct device *dev, const char *name, u32 zones)
 }
 
 /*
- * Of the models only the host-managed one differs from an ordinary disk
- * (VIRTIO 1.3, 5.2.5).  What Linux asks of its zones is refused here with a
- * reason, not later with a number.
+ * Only the host-managed model differs from an ordinary disk (VIRTIO 1.3, 5.2.5).
+ * Check here what Linux requires of zones: the block layer would only return an error
+ * number, and the driver logs the reason.
  */
 static int virtblk_check_zones(struct device *dev,
 			       const struct virtblk_raw_config *raw,
@@ -290,13 +292,13 @@ static int virtblk_check_zones(struct device *dev,
 
 	if (!is_power_of_2(zone) ||
 	    zone < lim->physical_block_size >> SECTOR_SHIFT) {
-		dev_err(dev, "zones of %u sectors: Linux needs a power of two, and %u or more; give the device zones of such a size\n",
+		dev_err(dev, "zones of %u sectors: Linux needs a power of two, %u or more; give the device zones of such a size\n",
 			zone, lim->physical_block_size >> SECTOR_SHIFT);
 		return -EINVAL;
 	}
 	if (!is_power_of_2(granularity) || granularity < SECTOR_SIZE ||
 	    granularity >> SECTOR_SHIFT > zone) {
-		dev_err(dev, "a write granularity of %u bytes: Linux needs a power of two, from %u to the size of a zone\n",
+		dev_err(dev, "a write granularity of %u bytes: Linux needs a power of two, from %u to the size of a zone; give the device such a granularity\n",
 			granularity, SECTOR_SIZE);
 		return -EINVAL;
 	}
@@ -308,8 +310,9 @@ static int virtblk_check_zones(struct device *dev,
 						    raw->max_active_zones);
 	if (raw->max_active_zones && raw->max_open_zones >= raw->max_active_zones) {
 		if (raw->max_open_zones > raw->max_active_zones)
-			dev_warn(dev, "max_open_zones is %u, of which only max_active_zones=%u can be active\n",
-				 raw->max_open_zones, raw->max_active_zones);
+			dev_warn(dev, "max_open_zones is %u, more than max_active_zones, which is %u; using %u\n",
+				 raw->max_open_zones, raw->max_active_zones,
+				 lim->max_active_zones);
 		lim->max_open_zones = lim->max_active_zones;
 	} else {
 		lim->max_open_zones = virtblk_clamp_zones(dev, "max_open_zones",
@@ -317,35 +320,36 @@ static int virtblk_check_zones(struct device *dev,
 	}
 
 	/*
-	 * The block layer takes the smallest of three limits for an append and
-	 * has it in bytes, in 32 bits: in zones of 4 GiB and more each would
-	 * fail if none of them heeded that.
+	 * The block layer limits an append by the smallest of three limits, and
+	 * converts it to bytes in 32 bits.  In zones of 4 GiB or more each append
+	 * would fail if all three were larger than that.
 	 */
 	lim->max_hw_sectors =
 		round_down(UINT_MAX >> SECTOR_SHIFT,
 			   lim->zone_write_granularity >> SECTOR_SHIFT);
-	/* 0: the block layer appends by writing, if it can (from 6.11 on). */
+	/* With a limit of 0 the block layer emulates append (since 6.11). */
 	if (virtblk_zone_append_fits(raw, lim))
 		lim->max_hw_zone_append_sectors =
 			round_down(min3(raw->max_append_sectors, zone,
 					lim->max_hw_sectors),
 				   lim->zone_write_granularity >> SECTOR_SHIFT);
 	else if (raw->max_append_sectors)
-		dev_warn(dev, "no zone append: %u sectors are less than the write granularity\n",
-			 raw->max_append_sectors);
+		dev_warn(dev, "no zone append: max_append_sectors is %u, less than the write granularity of %u bytes\n",
+			 raw->max_append_sectors,
+			 lim->zone_write_granularity);
 	return 0;
 }
 
 /**
- * virtblk_check_config() - turn what the device says into limits
- * @dev: whose log the messages go to
- * @raw: what the device says
+ * virtblk_check_config() - check the configuration space and derive limits from it
+ * @dev: the device that messages name
+ * @raw: the configuration space
  * @config: filled in
  *
- * Depends on nothing but @raw.
+ * Depends only on @raw.
  *
- * Return: 0, or -EINVAL, with a line in the log, if the block layer cannot
- * serve a device with these values.
+ * Return: 0, or -EINVAL if the block layer cannot serve a device with these values;
+ * the log has the reason.
  */
 int virtblk_check_config(struct device *dev,
 			 const struct virtblk_raw_config *raw,
@@ -356,10 +360,10 @@ int virtblk_check_config(struct device *dev,
 
 	memset(config, 0, sizeof(*config));
 
-	/* As the kernel's own driver reports it, though nothing rotates. */
+	/* The in-tree driver reports a rotational disk, too. */
 	lim->features |= BLK_FEAT_ROTATIONAL;
 	if (raw->writeback > 1)
-		dev_warn(dev, "cache mode %u is neither 0 nor 1; taking it for writeback\n",
+		dev_warn(dev, "cache mode %u is neither 0 nor 1; using 1 (writeback)\n",
 			 raw->writeback);
 	if (virtblk_raw_has(raw, VIRTIO_BLK_F_CONFIG_WCE) ? raw->writeback :
 	    virtblk_raw_has(raw, VIRTIO_BLK_F_FLUSH))
@@ -385,7 +389,7 @@ int virtblk_check_config(struct device *dev,
 	return 0;
 }
 
-/* A field stays as it is, 0, if its feature was not negotiated. */
+/* A field whose feature was not negotiated stays 0. */
 #define virtblk_read_field(vdev, feature, field, to)			\
 	virtio_cread_feature(vdev, VIRTIO_BLK_F_##feature,		\
 			     struct virtio_blk_config, field, to)
@@ -393,17 +397,18 @@ int virtblk_check_config(struct device *dev,
 /**
  * virtblk_read_config() - read the configuration space
  * @vdev: the device, its features negotiated
- * @max_chain: descriptors that a request may have at most
+ * @max_chain: the most descriptors that a request may have
  * @raw: filled in
  *
- * The capacity, which may change at any time, is virtblk_read_capacity()'s.
+ * virtblk_read_capacity() reads the capacity, because it may change at any time.
+ *
  * Context: may sleep.
  */
 void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw)
 {
 	memset(raw, 0, sizeof(*raw));
-	/* The feature bits from 24 on are not the block device's. */
+	/* Feature bits 24 and up do not belong to the device type. */
 	raw->features = vdev->features & GENMASK_ULL(23, 0);
 	raw->max_chain = max_chain;
 	raw->max_dma_size = virtio_max_dma_size(vdev);
@@ -451,20 +456,20 @@ void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			   &raw->write_granularity);
 }
 
-/* 0 is no limit to how many zones are open or active. */
+/* 0 means that any number of zones may be open or active. */
 static bool virtblk_fewer_zones(unsigned int was, unsigned int now)
 {
 	return now && (!was || now < was);
 }
 
 /**
- * virtblk_config_shrunk() - does the device allow less than it did?
- * @was: its limits when the disk was probed
- * @now: its limits now
+ * virtblk_config_shrunk() - check whether waiting requests still fit the limits
+ * @was: the limits when the disk was probed
+ * @now: the limits now
  *
- * Requests that wait were made to fit @was.
+ * The block layer split waiting requests to fit @was.
  *
- * Return: NULL if they still fit, or the name of what has become less.
+ * Return: NULL if they fit @now, or the name of the limit that they may exceed.
  */
 const char *virtblk_config_shrunk(const struct virtblk_config *was,
 				  const struct virtblk_config *now)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * limits.c: the device's configuration space, raw and checked.
+ * limits.c: read the device's configuration space and check its values.
  */
 #ifndef VIRTBLK_LIMITS_H
 #define VIRTBLK_LIMITS_H
@@ -13,9 +13,9 @@ struct device;
 struct virtio_device;
 
 /**
- * struct virtblk_raw_config - what the device says of itself, none of it checked
- * @features: its negotiated features; a field whose feature is missing is 0
- * @max_chain: descriptors that a request may have at most
+ * struct virtblk_raw_config - the configuration space, not checked
+ * @features: the negotiated features; a field whose feature is missing is 0
+ * @max_chain: the most descriptors that a request may have
  * @max_dma_size: the longest segment that the DMA layer maps, in bytes
  *
  * The other fields are those of the configuration space (VIRTIO 1.3, 5.2.4).
@@ -54,17 +54,16 @@ struct virtblk_raw_config {
 };
 
 /**
- * struct virtblk_config - the device's configuration space, once checked
- * @lim: what the block layer has to keep to
- * @geometry: geometry to report; zero cylinders mean: derive it from the size
- * @write_zeroes_may_unmap: a write zeroes request may ask for unmapping
+ * struct virtblk_config - the checked configuration space
+ * @lim: limits for the block layer
+ * @geometry: geometry to report; if cylinders is 0, it is derived from the capacity
+ * @write_zeroes_may_unmap: a write zeroes request may ask the device to unmap
  */
 struct virtblk_config {
 	struct queue_limits lim;
 	struct hd_geometry geometry;
 	bool write_zeroes_may_unmap;
 };
-
 
 void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw);

@@ -51,7 +51,7 @@
 static int virtblk_harden = -1;
 module_param_named(harden, virtblk_harden, int, 0444);
 MODULE_PARM_DESC(harden,
-		 "Trust the device less: a read that it says it wrote less for than was asked fails (1: yes, 0: no, -1: in guests whose memory is encrypted)");
+		 "Fail a read for which the device reports fewer bytes than requested (1: yes, 0: no, -1: only in guests whose memory is encrypted)");
 
 /*
  * The virtio core takes no lock to call reset_prepare and reset_done, so that the
@@ -76,7 +76,7 @@ static const struct blk_mq_ops virtblk_mq_ops = {
 	.poll		= virtblk_poll,
 };
 
-/* The last user of the disk has gone, maybe long after the device. */
+/* The last user has closed the disk, maybe long after the device is gone. */
 static void virtblk_free_disk(struct gendisk *disk)
 {
 	struct virtio_blk *vblk = disk->private_data;
@@ -93,8 +93,8 @@ static const struct block_device_operations virtblk_fops = {
 };
 
 /*
- * Loaded under a name of its own, beside the kernel's own driver, it has names
- * of its own for disks, too: of the others it cannot know which are taken.
+ * Under another name the module can be loaded beside the in-tree driver.  Its disks
+ * have other names then, because it does not know which of the usual ones are in use.
  */
 #ifdef VIRTBLK_BESIDE
 #define VIRTBLK_DISK_PREFIX	"vdmq"
@@ -119,7 +119,7 @@ static void virtblk_name_disk(struct gendisk *disk, unsigned int index)
 		 VIRTBLK_DISK_PREFIX "%s", p);
 }
 
-/* Maps stand in the order of their types, those between without queues. */
+/* The maps are in the order of their types; a type without queues has an empty map. */
 static unsigned int virtblk_count_maps(const struct virtio_blk *vblk)
 {
 	if (vblk->nr_queues[HCTX_TYPE_POLL])
@@ -157,7 +157,7 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 		return err;
 	vblk->writeback = config->lim.features & BLK_FEAT_WRITE_CACHE;
 
-	/* The block layer adds defaults, which the device did not set. */
+	/* The block layer fills defaults into the limits that it is given. */
 	lim = config->lim;
 	disk = blk_mq_alloc_disk(&vblk->tag_set, &lim, vblk);
 	if (IS_ERR(disk))
@@ -236,7 +236,7 @@ static bool virtblk_is_unused(struct virtio_blk *vblk)
 	return unused;
 }
 
-/* Let no callback find a disk any more, and wait for those that use it. */
+/* Hide the disk from the virtio core's callbacks, and wait for those that use it. */
 static void virtblk_hide_disk(struct virtio_blk *vblk)
 {
 	spin_lock(&virtblk_users_lock);
@@ -245,7 +245,7 @@ static void virtblk_hide_disk(struct virtio_blk *vblk)
 	wait_event(virtblk_users_wait, virtblk_is_unused(vblk));
 }
 
-/* Have recovery see to the device now if it is gone or broken. */
+/* Run recovery now: it declares the disk dead if the device is gone or broken. */
 static void virtblk_start_removal(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
@@ -253,48 +253,48 @@ static void virtblk_start_removal(struct virtio_blk *vblk)
 	WRITE_ONCE(recovery->removing, true);
 	queue_work(virtblk_wq, &recovery->work);
 	flush_work(&recovery->work);
-	/* One that is suspended is not waited for. */
+	/* Do not wait for a suspended device to return. */
 	if (cancel_delayed_work_sync(&recovery->deadline))
 		virtblk_abandon_suspended(vblk);
 	queue_delayed_work(virtblk_wq, &recovery->watch, HZ);
 }
 
 /*
- * End all that is done with the device, and take its virtqueues down.  The disk
- * has no users any more, or it never came to be.
+ * Stop all work on the device and delete its virtqueues.  The disk has no users: it is
+ * deleted, or the probe failed before it was added.
  */
 static void virtblk_teardown(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 
 	WRITE_ONCE(recovery->removing, true);
-	/* In this order: the first queues the second. */
+	/* In this order, because the watch queues the work. */
 	cancel_delayed_work_sync(&recovery->watch);
 	cancel_work_sync(&recovery->work);
 	cancel_delayed_work_sync(&vblk->config_work);
 
-	/* From here on a device that breaks its virtqueues is left alone. */
+	/* From here on recovery ignores virtqueues that break. */
 	mutex_lock(&recovery->lock);
 	if (recovery->state != VIRTBLK_DEAD)
 		virtblk_set_state(vblk, VIRTBLK_DEAD);
 	mutex_unlock(&recovery->lock);
 	cancel_delayed_work_sync(&recovery->deadline);
 
-	/* A submitter may be about to kick for a request that is done already. */
+	/* A submitter may still kick for a request that has completed already. */
 	synchronize_rcu();
-	/* Only a reset disables virtqueues, and the next probe needs them so. */
+	/* Only a reset disables the virtqueues, as the next probe needs them. */
 	virtblk_reset_device(vblk->vdev);
 	virtblk_unbind_vqs(vblk);
 	if (vblk->has_vqs)
 		virtio_synchronize_cbs(vblk->vdev);
 	virtblk_cancel_queue_works(vblk);
 	virtblk_del_vqs(vblk);
-	/* The callback of a virtqueue has found the disk by its device until here. */
+	/* Until here a virtqueue's callback finds the disk by its device. */
 	virtblk_hide_disk(vblk);
 	/* A callback of a function reset may have queued it. */
 	cancel_delayed_work_sync(&vblk->config_work);
 	cancel_work_sync(&recovery->work);
-	/* When it died it may have requeued requests after the disk was gone. */
+	/* A disk that died may have requeued requests after del_gendisk(). */
 	if (vblk->disk)
 		cancel_delayed_work_sync(&vblk->disk->queue->requeue_work);
 }
@@ -313,7 +313,7 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
 	      virtblk_revalidate_zones(vblk);
 	if (err) {
-		dev_err(&vdev->dev, "[%s] its zones cannot be used: %d\n",
+		dev_err(&vdev->dev, "[%s] cannot use its zones: error %d; see the lines before\n",
 			vblk->disk->disk_name, err);
 		return err;
 	}
@@ -365,7 +365,7 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_forget_cpus;
 	virtblk_create_debugfs(vblk);
-	/* Until virtblk_probed(). */
+	/* virtblk_probed() releases it. */
 	virtblk_hold_recovery(vblk, true);
 	return 0;
 
@@ -377,7 +377,7 @@ out_teardown:
 		put_disk(vblk->disk);
 	if (vblk->tag_set.tags)
 		blk_mq_free_tag_set(&vblk->tag_set);
-	/* Not before: the callback of a virtqueue looks for its queue. */
+	/* Not earlier, because a virtqueue's callback uses its queue. */
 	virtblk_free_queues(vblk);
 out_free_index:
 	ida_free(&virtblk_ida, vblk->index);
@@ -389,9 +389,9 @@ out_free_vblk:
 }
 
 /*
- * The virtio core's scan, called after probe.  In between the core looks whether
- * DRIVER_OK is set and sets it: recovery, which sysfs can start as soon as there is a
- * disk, must not have reset the device at that moment.
+ * The virtio core's scan, called after probe.  Between the two the core checks
+ * DRIVER_OK and sets it if it is missing.  Recovery must not reset the device at that
+ * moment, and sysfs can start it as soon as the disk exists.
  */
 static void virtblk_probed(struct virtio_device *vdev)
 {
@@ -403,7 +403,7 @@ static void virtblk_remove(struct virtio_device *vdev)
 	struct virtio_blk *vblk = vdev->priv;
 
 	virtblk_remove_debugfs(vblk);
-	/* First: the device may never answer what the others wait for. */
+	/* First, because the device may never answer requests that the rest waits for. */
 	virtblk_start_removal(vblk);
 	/* The virtio core has stopped config_changed. */
 	cancel_delayed_work_sync(&vblk->config_work);
@@ -422,12 +422,12 @@ static void virtblk_config_changed(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk = vdev->priv;
 
-	/* It may be the other's I/O that the device needs a reset for. */
+	/* The device reports DEVICE_NEEDS_RESET by the same interrupt. */
 	queue_work(virtblk_wq, &vblk->recovery.work);
 	virtblk_schedule_config_work(vblk);
 }
 
-/* Not used on a kernel that neither suspends nor reports a function reset. */
+/* Unused on a kernel that neither suspends nor reports a function reset. */
 static int __maybe_unused virtblk_stop(struct virtio_device *vdev,
 				       unsigned long return_within,
 				       bool requeue)
@@ -455,7 +455,7 @@ static int __maybe_unused virtblk_start(struct virtio_device *vdev)
 }
 
 #ifdef CONFIG_PM_SLEEP
-/* After a suspend all devices are back before any work is done again. */
+/* After a suspend all devices are back before any freezable work runs. */
 #define VIRTBLK_RESUME_TIMEOUT	HZ
 
 static int virtblk_freeze(struct virtio_device *vdev)
@@ -465,7 +465,7 @@ static int virtblk_freeze(struct virtio_device *vdev)
 #endif
 
 #ifndef VIRTBLK_NO_DEVICE_RESET
-/* As long as PCI waits for a function to be ready after a reset, and more. */
+/* Longer than PCI waits for a function to be ready after a reset. */
 #define VIRTBLK_RESET_TIMEOUT	(90 * HZ)
 
 static int virtblk_reset_prepare(struct virtio_device *vdev)
@@ -479,7 +479,7 @@ static const struct virtio_device_id virtblk_id_table[] = {
 	{ }
 };
 
-/* Beside the kernel's own it is loaded by name only. */
+/* Beside the in-tree driver the module is loaded only by name. */
 #ifndef VIRTBLK_BESIDE
 MODULE_DEVICE_TABLE(virtio, virtblk_id_table);
 #endif
@@ -577,4 +577,4 @@ module_exit(virtblk_exit);
 
 MODULE_DESCRIPTION("Multi-queue virtio block driver");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("1.0");
+MODULE_VERSION("0.9");

@@ -35,7 +35,7 @@ static bool virtblk_drain(struct virtio_blk *vblk)
 			completed = now;
 			since = jiffies;
 		}
-		/* Also if nothing is in flight: a request may wait elsewhere. */
+		/* Also if nothing is in flight, because a request may wait elsewhere. */
 		if (time_after_eq(jiffies, since + timeout))
 			return false;
 	}
@@ -45,16 +45,16 @@ static bool virtblk_drain(struct virtio_blk *vblk)
 /**
  * virtblk_stop_device() - suspend a disk
  * @vblk: the disk
- * @return_within: the disk goes offline unless the device returns within this
- *	time, in jiffies, not counting the time that the system is suspended
+ * @return_within: the disk is dead unless the device returns within this time, in
+ *	jiffies, without the time for which the system is suspended
  * @requeue: requeue requests that the device does not answer, instead of aborting
  *
- * Waits for requests in flight as long as any of the whole disk complete.
+ * Waits for the requests in flight as long as any request of the disk completes.
  *
  * Context: may sleep.
  *
- * Return: 0; -ETIMEDOUT if the device does not answer and @requeue is false, and
- * the disk is as before; -EBUSY while the disk is being probed.
+ * Return: 0; -ETIMEDOUT if the device does not answer and @requeue is false: the
+ * disk stays live; -EBUSY while the disk is being probed.
  */
 int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 			bool requeue)
@@ -100,7 +100,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 	return 0;
 }
 
-/* Called with recovery.lock held, which the caller releases for what is next. */
+/* Needs recovery.lock; the caller releases it and calls blk_mark_disk_dead(). */
 static void virtblk_fail_suspended(struct virtio_blk *vblk)
 {
 	virtblk_set_state(vblk, VIRTBLK_DEAD);
@@ -109,7 +109,7 @@ static void virtblk_fail_suspended(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_start_device() - take up work again after virtblk_stop_device()
+ * virtblk_start_device() - make a disk live after virtblk_stop_device()
  * @vblk: the disk, its device's features negotiated as they were
  *
  * Context: may sleep.
@@ -134,7 +134,7 @@ int virtblk_start_device(struct virtio_blk *vblk)
 		else
 			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
 	} else if (recovery->state == VIRTBLK_LIVE) {
-		/* It was not suspended, and the virtio core has reset its device. */
+		/* It was not suspended, but the virtio core has reset its device. */
 		virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
 		err = 0;
 	}
@@ -173,7 +173,7 @@ bool virtblk_abandon_suspended(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_deadline_work() - the device should have returned by now
+ * virtblk_deadline_work() - the device has not returned in time
  * @work: the disk's recovery.deadline
  *
  * virtblk_start_device() cancels it, so the virtio core has given the device up
@@ -187,7 +187,7 @@ void virtblk_deadline_work(struct work_struct *work)
 
 	if (!virtblk_abandon_suspended(vblk))
 		return;
-	dev_err(&vblk->vdev->dev, "[%s] did not come back with the features that it had\n",
+	dev_err(&vblk->vdev->dev, "[%s] did not return with the features that it had\n",
 		vblk->disk->disk_name);
 	virtblk_log_offline(vblk);
 }

@@ -10,12 +10,12 @@
 
 #include "virtio_blk.h"
 
-/* How long a wait for the device lasts at most without any completion. */
+/* The maximum wait for a device that completes nothing. */
 #define VIRTBLK_MAX_ANSWER	(300 * HZ)
 
 /*
- * Storage that works pauses for its failover: open-iscsi queues for 120 s
- * (replacement_timeout), Ceph's monitors take some 20 s to miss an OSD and its
+ * Healthy storage pauses during a failover: open-iscsi queues for 120 s
+ * (replacement_timeout), Ceph's monitors need some 20 s to notice a dead OSD and its
  * placement groups as long again to recover, a SCSI host retries a command of 30 s
  * five times.  The default is above all of these.
  */
@@ -36,10 +36,10 @@ bool virtblk_rq_done(struct request *req)
 }
 
 /**
- * virtblk_count_completions() - count what the device has completed
+ * virtblk_count_completions() - count the polls that found completed requests
  * @vblk: the disk
  *
- * Return: a number that changes whenever a ring was polled and had completions.
+ * Return: a number that changes with each of them, on any queue.
  */
 u64 virtblk_count_completions(struct virtio_blk *vblk)
 {
@@ -49,7 +49,7 @@ u64 virtblk_count_completions(struct virtio_blk *vblk)
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		counts = vblk->queues[i]->stats.polls;
 		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++) {
-			/* Read without the queue's lock: any difference will do. */
+			/* No lock, because any difference is enough. */
 			polls += data_race(counts[n]);
 		}
 	}
@@ -76,7 +76,7 @@ static bool virtblk_scan_one(struct request *req, void *data)
 }
 
 /**
- * virtblk_scan_inflight() - look through the requests in flight
+ * virtblk_scan_inflight() - count the requests in flight
  * @vblk: the disk
  * @stall: filled in; zeroed by the caller, who may provide memory for @queues
  */
@@ -86,7 +86,7 @@ void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall)
 }
 
 /**
- * virtblk_silence() - measure for how long the whole disk has completed nothing
+ * virtblk_silence() - measure the time since the disk last completed a request
  * @vblk: the disk, its recovery.lock held
  * @stall: what is in flight, from virtblk_scan_inflight()
  *
@@ -102,7 +102,7 @@ unsigned long virtblk_silence(struct virtio_blk *vblk,
 		recovery->completed = completed;
 		recovery->progress = jiffies;
 	}
-	/* Nothing was to be answered before the oldest request was sent. */
+	/* Before it sent the oldest request the driver did not wait for the device. */
 	if (stall->in_flight && time_after(stall->oldest, recovery->progress))
 		recovery->progress = stall->oldest;
 	return jiffies - recovery->progress;
@@ -121,10 +121,10 @@ unsigned long virtblk_seconds(unsigned int *parameter)
 }
 
 /**
- * virtblk_removal_timed_out() - has a removal waited long enough for the device?
+ * virtblk_removal_timed_out() - has the removal waited for removal_timeout?
  * @vblk: the disk, its recovery.lock held
  *
- * Return: true if it is being removed and was silent for removal_timeout.
+ * Return: true if the disk is being removed and was silent for removal_timeout.
  */
 bool virtblk_removal_timed_out(struct virtio_blk *vblk)
 {
@@ -138,12 +138,11 @@ bool virtblk_removal_timed_out(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_answer_timeout() - tell how long to wait for a device that must answer
+ * virtblk_answer_timeout() - get the time to wait for a device that must answer
  * @vblk: the disk
  *
- * A suspend, a reset of the function, and a return cannot go on before the device
- * has answered.  They wait for twice the time after which the block layer has a
- * request looked after, and no longer than VIRTBLK_MAX_ANSWER.
+ * A suspend, a reset of the function, and a return need the device's answer.  They wait
+ * for twice the block layer's timeout, VIRTBLK_MAX_ANSWER at most.
  *
  * Return: the time without any completion, in jiffies.
  */

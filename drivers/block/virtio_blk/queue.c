@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The device's status and features, and its queues: how many, their virtqueues,
- * their depth, and the hctx that each belongs to.  affinity.c has which CPUs each
- * serves.
+ * The disk's queues: their number, virtqueues, depth and hctx.  affinity.c maps them
+ * to CPUs.
  */
 
 #include <linux/blk-mq.h>
@@ -15,10 +14,10 @@
 
 #include "virtio_blk.h"
 
-/* Requests in flight that a queue has to have room for, unless told otherwise. */
+/* Requests in flight that a ring must have room for if queue_depth is 0. */
 #define VIRTBLK_USUAL_DEPTH	256
 
-/* Where descriptors are direct, no request takes more than 1/8 of the ring. */
+/* With direct descriptors a request takes at most 1/8 of the ring. */
 #define VIRTBLK_MIN_DIRECT_RING	256
 #define VIRTBLK_DIRECT_SHARE	8
 
@@ -30,20 +29,20 @@ MODULE_PARM_DESC(num_request_queues,
 static unsigned int virtblk_poll_queues;
 module_param_named(poll_queues, virtblk_poll_queues, uint, 0644);
 MODULE_PARM_DESC(poll_queues,
-		 "How many of a disk's queues are polled, not interrupt driven. Read when a disk is probed.");
+		 "Number of polled queues, which have no interrupt, among the queues of each disk. Read when a disk is probed.");
 
 static unsigned int virtblk_read_queues;
 module_param_named(read_queues, virtblk_read_queues, uint, 0644);
 MODULE_PARM_DESC(read_queues,
-		 "How many of a disk's queues are for reads alone; the others then have none. Read when a disk is probed.");
+		 "Number of queues for reads among the queues of each disk; the other queues then get no reads. Read when a disk is probed.");
 
 static unsigned int virtblk_queue_depth;
 module_param_named(queue_depth, virtblk_queue_depth, uint, 0444);
 MODULE_PARM_DESC(queue_depth,
-		 "Requests in flight on each queue (0: as many as fill the ring)");
+		 "Maximum number of requests in flight on each queue (0: as many as the ring holds)");
 
 /**
- * virtblk_device_queues() - ask the device how many queues it has
+ * virtblk_device_queues() - read the number of the device's queues
  * @vdev: the device, its features negotiated
  *
  * Return: the number, 1 or more.
@@ -57,7 +56,7 @@ unsigned int virtblk_device_queues(struct virtio_device *vdev)
 
 	virtio_cread(vdev, struct virtio_blk_config, num_queues, &num_queues);
 	if (!num_queues) {
-		dev_warn_ratelimited(&vdev->dev, "the device offers MQ and says that it has 0 queues; using 1\n");
+		dev_warn_ratelimited(&vdev->dev, "the device offers MQ, but it has 0 queues; using 1\n");
 		return 1;
 	}
 	return num_queues;
@@ -66,11 +65,11 @@ unsigned int virtblk_device_queues(struct virtio_device *vdev)
 /**
  * virtblk_count_queues() - decide how many queues to use
  * @vdev: the device, its features negotiated
- * @nr_queues: filled in, how many for each type of hctx
+ * @nr_queues: filled in, the number for each type of hctx
  *
- * As many as the device has, there are possible CPUs, and num_request_queues
- * allows, whichever is least; poll_queues of them without an interrupt,
- * read_queues of the others for reads.
+ * The driver uses at most as many queues as the device has, as there are possible CPUs,
+ * and as num_request_queues allows.  Of these, poll_queues are polled, and of the rest,
+ * read_queues serve reads.
  *
  * Return: the sum over the types.
  */
@@ -83,22 +82,22 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 	unsigned int queues, total;
 
 	queues = min(virtblk_device_queues(vdev), num_possible_cpus());
-	/* Memory is short where a crash is dumped, and blk-mq has one queue. */
+	/* A kdump kernel has little memory, and blk-mq uses one queue there. */
 	if (is_kdump_kernel())
 		queues = 1;
 	total = min_not_zero(queues, limit);
 	if (limit > queues)
-		dev_notice(&vdev->dev, "num_request_queues=%u: using %u, more would need a device with more queues, and a CPU for each\n",
+		dev_notice(&vdev->dev, "num_request_queues=%u: using %u, the most that the device and the number of CPUs allow\n",
 			   limit, queues);
 
 	if (poll > total - 1) {
-		dev_notice(&vdev->dev, "poll_queues=%u: using %u, one of %u queues has to have an interrupt\n",
+		dev_notice(&vdev->dev, "poll_queues=%u: using %u, one of %u queues must have an interrupt\n",
 			   poll, total - 1, total);
 		poll = total - 1;
 	}
 
 	if (read > total - poll - 1) {
-		dev_notice(&vdev->dev, "read_queues=%u: using %u, one of %u queues has to take writes\n",
+		dev_notice(&vdev->dev, "read_queues=%u: using %u, one of %u queues must take writes\n",
 			   read, total - poll - 1, total);
 		read = total - poll - 1;
 	}
@@ -110,12 +109,12 @@ unsigned int virtblk_count_queues(struct virtio_device *vdev,
 }
 
 /**
- * virtblk_find_vqs() - have the transport set the virtqueues up
+ * virtblk_find_vqs() - have the transport set up the virtqueues
  * @vblk: the disk, its numbers of queues decided
- * @managed: have the kernel spread the vectors over the CPUs, where the transport
- *	has one for each virtqueue that interrupts
+ * @managed: have the kernel spread the vectors over the CPUs, if the transport has a
+ *	vector for each virtqueue with an interrupt
  *
- * virtblk_bind_vqs() gives the virtqueues to their queues.
+ * virtblk_bind_vqs() then binds the virtqueues to their queues.
  *
  * Context: may sleep.
  *
@@ -154,7 +153,7 @@ int virtblk_find_vqs(struct virtio_blk *vblk, bool managed)
 
 	vblk->has_vqs = true;
 	vblk->managed = managed;
-	/* They are of one size in practice; the smallest suits them all. */
+	/* In practice all rings have one size; the smallest size suits all of them. */
 	vblk->ring_size = virtqueue_get_vring_size(vqs[0]);
 	for (i = 1; i < vblk->nr_vqs; i++)
 		vblk->ring_size = min(vblk->ring_size,
@@ -166,7 +165,7 @@ out:
 }
 
 /**
- * virtblk_del_vqs() - take the virtqueues down, if there are any
+ * virtblk_del_vqs() - delete the virtqueues, if there are any
  * @vblk: the disk, its device reset
  */
 void virtblk_del_vqs(struct virtio_blk *vblk)
@@ -177,22 +176,22 @@ void virtblk_del_vqs(struct virtio_blk *vblk)
 	vblk->vdev->config->del_vqs(vblk->vdev);
 }
 
-/* VIRTIO 1.3, 2.7.5.3: a request takes one descriptor of the ring. */
+/* VIRTIO 1.3, 2.7.5.3: an indirect request takes one descriptor of the ring. */
 static bool virtblk_has_indirect(struct virtio_device *vdev)
 {
 	return virtio_has_feature(vdev, VIRTIO_RING_F_INDIRECT_DESC);
 }
 
-/* The reads and writes of one segment that a ring of direct descriptors holds. */
+/* How many reads or writes of one segment a ring of direct descriptors holds. */
 static unsigned int virtblk_direct_depth(struct virtio_blk *vblk)
 {
 	return vblk->ring_size / (1 + VIRTBLK_EXTRA_DESCS);
 }
 
 /*
- * An indirect table is allocated, zeroed and freed for each request, some 300
- * instructions of the kernel's.  Direct descriptors do without, but take more
- * of the ring: they are the better ones where it is large enough.
+ * virtio_ring allocates, zeroes and frees an indirect table for each request, which
+ * takes some 300 instructions.  Direct descriptors avoid this, but take more of the
+ * ring.  Prefer them if the ring is large enough.
  */
 static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 {
@@ -204,13 +203,13 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_find_vqs_unmanaged() - set the virtqueues up again, with other vectors
- * @vblk: the disk, its virtqueues set up with vectors that the kernel manages
+ * virtblk_find_vqs_unmanaged() - set up the virtqueues again, with unmanaged vectors
+ * @vblk: the disk, its virtqueues set up with managed vectors
  *
- * A managed vector is shut down with the last of its CPUs.  Where vectors do not
- * match the queue map, other CPUs that use its queue would wait for an interrupt that
- * does not come.  virtblk_set_affinity() sends each of these vectors to the CPUs of
- * its queue.
+ * The kernel shuts a managed vector down when the last of its CPUs goes offline.  If
+ * vectors do not match the queue map, other CPUs that use the queue would then wait
+ * for an interrupt that does not come.  virtblk_set_affinity() sends each unmanaged
+ * vector to the CPUs of its queue.
  *
  * Context: may sleep.
  *
@@ -226,7 +225,7 @@ int virtblk_find_vqs_unmanaged(struct virtio_blk *vblk)
 	return err ?: virtblk_find_vqs(vblk, false);
 }
 
-/* Features can only be changed by starting over, and without virtqueues. */
+/* Features can only change after a reset, while there are no virtqueues. */
 static int virtblk_drop_indirect(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
@@ -239,19 +238,19 @@ static int virtblk_drop_indirect(struct virtio_blk *vblk)
 	if (vblk->direct)
 		return 0;
 
-	/* A device may insist on what it offers. */
+	/* A device may reject a driver that declines what it offers. */
 	__virtio_set_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
 	virtblk_reset_device(vdev);
 	return virtblk_negotiate(vdev);
 }
 
 /**
- * virtblk_init_vqs() - set the virtqueues up for the first time
+ * virtblk_init_vqs() - set up the virtqueues at probe
  * @vblk: the disk, its numbers of queues decided
  *
- * How large the rings are, and so whether indirect descriptors are wanted, is
- * known only once they are there.  If they are not wanted, features are
- * negotiated once more; from then on virtblk_find_vqs() is enough.
+ * The size of the rings, and so whether the driver prefers indirect descriptors, is
+ * known only after the virtqueues are set up.  If the driver prefers direct ones, it
+ * negotiates the features again.  After that virtblk_find_vqs() is enough.
  *
  * Context: may sleep.
  *
@@ -275,12 +274,12 @@ int virtblk_init_vqs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_max_chain() - how many descriptors a request may have
+ * virtblk_max_chain() - return the most descriptors that a request may have
  * @vblk: the disk, its virtqueues set up
  *
- * Where indirect descriptors were given up, many requests are to fit still.
+ * If the driver declined indirect descriptors, the ring must still hold many requests.
  *
- * Return: the number, of those that device and driver add included.
+ * Return: the number, with those of the header and the status.
  */
 unsigned int virtblk_max_chain(const struct virtio_blk *vblk)
 {
@@ -289,34 +288,34 @@ unsigned int virtblk_max_chain(const struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_choose_depth() - decide how many requests each queue has in flight
+ * virtblk_choose_depth() - decide how many requests each queue may have in flight
  * @vblk: the disk, its virtqueues set up
  *
- * With indirect descriptors a request takes one entry of the ring.  Without, a
- * read or write of one segment takes three.
+ * With indirect descriptors a request takes one entry of the ring.  With direct ones
+ * a read or write of one segment takes three.
  *
  * Return: the depth, 1 or more.
  */
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk)
 {
-	unsigned int wanted = virtblk_queue_depth;
-	unsigned int most;
+	unsigned int depth = virtblk_queue_depth;
+	unsigned int limit;
 
-	most = virtblk_has_indirect(vblk->vdev) ? vblk->ring_size :
-						  virtblk_direct_depth(vblk);
-	most = clamp_t(unsigned int, most, 1, BLK_MQ_MAX_DEPTH);
+	limit = virtblk_has_indirect(vblk->vdev) ? vblk->ring_size :
+						   virtblk_direct_depth(vblk);
+	limit = clamp_t(unsigned int, limit, 1, BLK_MQ_MAX_DEPTH);
 
-	if (wanted > most)
-		dev_notice(&vblk->vdev->dev, "queue_depth=%u: using %u, what a ring of %u holds\n",
-			   wanted, most, vblk->ring_size);
-	return min_not_zero(wanted, most);
+	if (depth > limit)
+		dev_notice(&vblk->vdev->dev, "queue_depth=%u: using %u, the most that a ring of %u holds\n",
+			   depth, limit, vblk->ring_size);
+	return min_not_zero(depth, limit);
 }
 
 /**
  * virtblk_alloc_queues() - allocate the queues near the CPUs that they serve
  * @vblk: the disk, its tag set allocated
  *
- * Return: 0 or -ENOMEM; virtblk_free_queues() frees what there is.
+ * Return: 0, or -ENOMEM; virtblk_free_queues() frees the queues in both cases.
  */
 int virtblk_alloc_queues(struct virtio_blk *vblk)
 {
@@ -328,7 +327,7 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
 		return -ENOMEM;
 
-	/* Only sizes that are powers of two are aligned by kmalloc() for sure. */
+	/* kmalloc() guarantees alignment only for sizes that are powers of two. */
 	size = roundup_pow_of_two(sizeof(*q));
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		virtblk_queue_cpus(vblk, i, mask);
@@ -348,8 +347,8 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_free_queues() - free what virtblk_alloc_queues() allocated
- * @vblk: the disk, its virtqueues taken down
+ * virtblk_free_queues() - free the queues
+ * @vblk: the disk, its virtqueues deleted
  */
 void virtblk_free_queues(struct virtio_blk *vblk)
 {
@@ -369,7 +368,7 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 	spin_lock_irqsave(&q->lock, flags);
 	q->vq = vq;
 	q->ring_size = vq ? virtqueue_get_vring_size(vq) : 0;
-	/* An empty ring has room, and without one requests are to fail. */
+	/* A new ring has room; without a virtqueue, requests must fail, not wait. */
 	restart = q->stopped;
 	WRITE_ONCE(q->stopped, false);
 	spin_unlock_irqrestore(&q->lock, flags);
@@ -379,17 +378,18 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 }
 
 /**
- * virtblk_bind_vqs() - give each queue its virtqueue
+ * virtblk_bind_vqs() - bind each queue to its virtqueue
  * @vblk: the disk, its virtqueues set up and its queues allocated
  *
- * Called when the disk is probed, and again after each suspend or reset.
+ * Called at probe, and again after each suspend or reset.
+ *
  * Context: may sleep.
  */
 void virtblk_bind_vqs(struct virtio_blk *vblk)
 {
 	struct virtqueue *vq;
 
-	/* Beyond ours there may be the transport's own, for administration. */
+	/* The transport may have added an administration virtqueue. */
 	virtio_device_for_each_vq(vblk->vdev, vq)
 		if (vq->index < vblk->nr_vqs)
 			virtblk_set_vq(vblk->queues[vq->index], vq);
@@ -397,10 +397,10 @@ void virtblk_bind_vqs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_unbind_vqs() - take the virtqueues away from their queues
+ * virtblk_unbind_vqs() - unbind the queues from their virtqueues
  * @vblk: the disk
  *
- * A request that comes now fails.  Called before virtblk_del_vqs().
+ * Called before virtblk_del_vqs().  Requests fail while a queue has no virtqueue.
  */
 void virtblk_unbind_vqs(struct virtio_blk *vblk)
 {
@@ -412,8 +412,8 @@ void virtblk_unbind_vqs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_cancel_queue_works() - end the works of all queues
- * @vblk: the disk, whose virtqueues have no callbacks any more
+ * virtblk_cancel_queue_works() - cancel the completion work of all queues
+ * @vblk: the disk, after the last callback of its virtqueues
  *
  * Context: may sleep.
  */
@@ -427,10 +427,10 @@ void virtblk_cancel_queue_works(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_poll_all() - end what is done on the queues without interrupts
+ * virtblk_poll_all() - poll the rings of all polled queues
  * @vblk: the disk
  *
- * For when the tasks that would poll cannot: they are frozen, or have to wait.
+ * The driver polls when the submitting tasks cannot, because they are frozen or wait.
  */
 void virtblk_poll_all(struct virtio_blk *vblk)
 {
@@ -441,10 +441,10 @@ void virtblk_poll_all(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_init_hctx() - blk-mq's init_hctx: bind a queue to its hctx
+ * virtblk_init_hctx() - blk-mq's init_hctx(): bind a queue to its hctx
  * @hctx: the hardware context
  * @data: the disk
- * @index: number of the hctx, which is the virtqueue's
+ * @index: the number of the hctx, and of its virtqueue
  *
  * Return: 0.
  */

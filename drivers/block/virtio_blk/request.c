@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is not hot about requests: setting up a slot, borrowing a scatterlist,
- * the ranges of discard, secure erase and write zeroes, asking the device for
- * something.
+ * A request as the device sees it (VIRTIO 1.3, 5.2.6): header, data or ranges, the
+ * chain and result of a zone append; and the driver's own requests to the device.
  */
 
 #include <linux/blk-mq.h>
@@ -11,13 +10,13 @@
 #include "virtio_blk.h"
 
 /**
- * virtblk_init_request() - blk-mq's init_request: set up a request's slot
+ * virtblk_init_request() - blk-mq's init_request: set up a request slot
  * @set: the tag set
  * @req: the request
- * @hctx_index: the queue that it belongs to
- * @numa_node: where its memory is
+ * @hctx_index: the index of its queue
+ * @numa_node: the NUMA node of its memory
  *
- * Does once what would otherwise be done for each I/O.
+ * Fills in once the scatterlists that are the same for each I/O of the slot.
  *
  * Return: 0.
  */
@@ -41,8 +40,8 @@ static void virtblk_set_range(struct virtio_blk_discard_write_zeroes *range,
 }
 
 /*
- * Each bio of a discard becomes a range, unless the device takes but one: then
- * the block layer has only merged bios that follow each other.
+ * Each bio of a discard becomes a range.  If the device accepts only one, the block
+ * layer has merged only bios that follow each other.
  */
 static bool virtblk_fill_ranges(struct virtio_blk_discard_write_zeroes *ranges,
 				unsigned int count, struct request *req,
@@ -124,7 +123,7 @@ static blk_status_t virtblk_map_table(struct virtblk_req *vbr,
 	return BLK_STS_OK;
 }
 
-/* Out of line: the way of a single segment needs no stack. */
+/* Out of line, so that a request with one segment uses less stack. */
 static noinline blk_status_t virtblk_map_segments(struct virtblk_req *vbr,
 						  struct request *req)
 {
@@ -150,7 +149,7 @@ static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 	if (segments > 1)
 		return virtblk_map_segments(vbr, req);
 
-	/* Blocks that are next to each other make one segment of several. */
+	/* One segment may be several bio_vecs that are adjacent in memory. */
 	bv = req_bvec(req);
 	if (bv.bv_len != blk_rq_payload_bytes(req))
 		return virtblk_map_segments(vbr, req);
@@ -162,9 +161,9 @@ static blk_status_t virtblk_map_data(struct virtblk_req *vbr,
 }
 
 /**
- * virtblk_unmap_data() - give back what names a request's data
- * @vbr: the request
- * @req: the same
+ * virtblk_unmap_data() - free a request's borrowed scatterlist and its ranges
+ * @vbr: the driver's part of the request
+ * @req: the request
  */
 void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
 {
@@ -201,8 +200,8 @@ static int virtblk_zone_type(struct request *req)
  * Fill in what the device reads first of a request.  @sector is 0 for a type that has
  * no place (VIRTIO 1.3, 5.2.6).
  */
-static void virtblk_set_header(struct virtio_blk *vblk,
-				      struct request *req, u32 type, u64 sector)
+static void virtblk_set_header(struct virtio_blk *vblk, struct request *req,
+			       u32 type, u64 sector)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 
@@ -229,7 +228,7 @@ blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 	int type;
 
 	vbr->status = VIRTBLK_STATUS_UNWRITTEN;
-	/* What the driver remembers of a request stays when it is sent again. */
+	/* A request that is sent again keeps these. */
 	if (!(req->rq_flags & RQF_DONTPREP)) {
 		vbr->timed_out = false;
 		vbr->resent = 0;
@@ -269,13 +268,13 @@ blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 			return status;
 		break;
 	case REQ_OP_DRV_IN:
-		/* virtblk_query() has filled in the header. */
+		/* virtblk_query() has set the header. */
 		break;
 	default:
 		type = virtblk_zone_type(req);
 		if (type < 0)
 			return BLK_STS_NOTSUPP;
-		/* To reset all zones has no place (VIRTIO 1.3, 5.2.6.1). */
+		/* A reset of all zones has no sector (VIRTIO 1.3, 5.2.6.1). */
 		virtblk_set_header(vblk, req, type,
 				   req_op(req) == REQ_OP_ZONE_RESET_ALL ?
 				   0 : blk_rq_pos(req));
@@ -293,10 +292,10 @@ blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req)
 
 /**
  * virtblk_add_append() - add a zone append to the ring
- * @q: its queue, which is locked and has room
+ * @q: its queue, with its lock held and room in its ring
  * @req: the request
  *
- * Of all requests only this one returns a sector, in front of the status.
+ * Only a zone append returns a sector; it precedes the status.
  *
  * Return: 0 or the error of virtqueue_add_sgs().
  */
@@ -317,8 +316,8 @@ int virtblk_add_append(struct virtblk_queue *q, struct request *req)
 }
 
 /*
- * The block layer takes the sector of a zone append for true, so it has to lie
- * where the request went: in the zone that starts at blk_rq_pos().
+ * The block layer believes the sector of a zone append, so the driver checks that it
+ * is in the zone that starts at blk_rq_pos().
  */
 static blk_status_t virtblk_set_append_sector(struct request *req)
 {
@@ -330,7 +329,7 @@ static blk_status_t virtblk_set_append_sector(struct request *req)
 	if (sector < start ||
 	    sector - start > vblk->config.lim.chunk_sectors -
 			     blk_rq_sectors(req)) {
-		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device says that it appended at sector %llu to the zone at %llu\n",
+		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device reports an append at sector %llu for the zone at %llu, failing it\n",
 				    vblk->disk->disk_name, sector, start);
 		return BLK_STS_IOERR;
 	}
@@ -339,10 +338,10 @@ static blk_status_t virtblk_set_append_sector(struct request *req)
 }
 
 /**
- * virtblk_zone_result() - what became of a request to a disk with zones
- * @req: the request, done
+ * virtblk_zone_result() - find out the result of a request to a zoned disk
+ * @req: the request, which the device has returned
  *
- * Return: its status; for a zone append that went well, @req tells where to.
+ * Return: its status; for a successful zone append, @req has the sector as well.
  */
 blk_status_t virtblk_zone_result(struct request *req)
 {
@@ -365,11 +364,12 @@ blk_status_t virtblk_zone_result(struct request *req)
 }
 
 /**
- * virtblk_end_request() - end a request that the device did not return
+ * virtblk_end_request() - complete a request that the device did not return
  * @req: the request, in flight for blk-mq and on no ring
- * @status: what becomes of it
+ * @status: its result
  *
- * A flush keeps its request beyond its end.  It must not count as in flight then.
+ * The block layer's flush request stays allocated after that, and must no longer count
+ * as in flight.
  */
 void virtblk_end_request(struct request *req, blk_status_t status)
 {
@@ -378,20 +378,20 @@ void virtblk_end_request(struct request *req, blk_status_t status)
 }
 
 /**
- * virtblk_query() - have the device fill in a buffer
+ * virtblk_query() - have the device fill a buffer
  * @disk: the disk
- * @type: what to ask for, VIRTIO_BLK_T_...
- * @sector: where, 0 for a type that has no place
- * @buf: memory of kmalloc() or vmalloc(), not of a stack
- * @len: its length in bytes
+ * @type: the request's type, VIRTIO_BLK_T_...
+ * @sector: its sector, 0 for a type without one
+ * @buf: memory from kmalloc() or vmalloc(), not from a stack
+ * @len: the buffer's length in bytes
  *
  * Context: may sleep.
  *
- * Return: 0, -ENOMEM, -ENODEV if the disk is gone, or what became of the
- * request (-EOPNOTSUPP, -EIO).
+ * Return: 0, -ENOMEM, -ENODEV if the disk is gone, or the request's error
+ * (-EOPNOTSUPP, -EIO).
  */
 int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
-		unsigned int len)
+		  unsigned int len)
 {
 	struct virtio_blk *vblk = disk->private_data;
 	struct request *req;
@@ -402,7 +402,7 @@ int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
 		return PTR_ERR(req);
 
 	virtblk_set_header(vblk, req, type, sector);
-	/* This request keeps a queue from freezing: do not wait for another one. */
+	/* A queue with this request cannot freeze: do not wait for another request. */
 	err = blk_rq_map_kern(req, buf, len, GFP_NOIO);
 	if (!err)
 		err = blk_status_to_errno(blk_execute_rq(req, false));
@@ -411,9 +411,9 @@ int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
 }
 
 /**
- * virtblk_get_id() - ask the device for its ID string
+ * virtblk_get_id() - read the device's ID string
  * @disk: the disk
- * @id: where to put the string; ended with a NUL in any case
+ * @id: filled in, and always terminated by a NUL
  *
  * VIRTIO 1.3, 5.2.6: up to 20 bytes, without a NUL if it has all 20.
  * Context: may sleep.
@@ -430,7 +430,7 @@ int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1])
 		return -ENOMEM;
 
 	err = virtblk_query(disk, VIRTIO_BLK_T_GET_ID, 0, buf,
-			  VIRTIO_BLK_ID_BYTES);
+			    VIRTIO_BLK_ID_BYTES);
 	if (!err) {
 		memcpy(id, buf, VIRTIO_BLK_ID_BYTES);
 		id[VIRTIO_BLK_ID_BYTES] = '\0';

@@ -20,10 +20,10 @@
  * virtblk_set_state() is the one place where the state changes.  DEAD is final.
  *
  *	state		virtqueues	requests
- *	live		present		are sent
+ *	live		present		go to the device
  *	suspended	none		wait: the block layer's queue is frozen
- *	resetting	none		wait in a quiesced queue, those that were
- *					in flight on the requeue list
+ *	resetting	none		wait in a quiesced queue, or, if they were in
+ *					flight, on the requeue list
  *	dead		none		fail
  *
  * While requests wait here, other code in the kernel may hold a lock and wait for
@@ -51,17 +51,17 @@
 #include "virtio_blk.h"
 #include "zoned.h"
 
-/* The least time between two resets. */
+/* The minimum time between two resets. */
 #define VIRTBLK_RESET_PAUSE_MS	500
 
-/* How long a device must read as gone until it is taken for gone. */
+/* How long a device must read as gone before the driver gives it up. */
 #define VIRTBLK_GONE_MS		2000
 #define VIRTBLK_GONE_POLL_MS	100
 
 static unsigned int virtblk_reset_attempts = 3;
 module_param_named(reset_attempts, virtblk_reset_attempts, uint, 0644);
 MODULE_PARM_DESC(reset_attempts,
-		 "How often a device is reset that does not return, or does not answer afterwards, before all its I/O fails; how often a request is sent again before it fails");
+		 "Resets of a device that does not return or does not answer, before all its I/O fails; also how often a request is sent again before it fails");
 
 /* State */
 
@@ -84,10 +84,10 @@ static const u8 virtblk_transitions[] = {
 };
 
 /**
- * virtblk_state_name() - the word for a state
+ * virtblk_state_name() - get the name of a state
  * @state: the state
  *
- * Return: the word that sysfs shows.
+ * Return: the name as sysfs shows it.
  */
 const char *virtblk_state_name(enum virtblk_state state)
 {
@@ -127,7 +127,7 @@ bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms)
 					 ms));
 }
 
-/* Whether virtio_ring has given up a virtqueue, or the whole device. */
+/* Has virtio_ring broken a virtqueue, or the whole device? */
 static bool virtblk_is_broken(struct virtio_blk *vblk)
 {
 	struct virtqueue *vq;
@@ -157,10 +157,10 @@ static bool virtblk_may_resend(struct virtio_blk *vblk, struct request *req)
 }
 
 /*
- * Give virtio_ring's resources of one request back.  Called once for each request
- * in flight, and never once more: virtqueue_detach_unused_buf() panics when it
- * finds no buffer and the free descriptors do not add up, and a hostile device
- * changes how many it counts by a flag in a chain of direct descriptors.
+ * Free virtio_ring's resources of one request.  Called exactly once for each request in
+ * flight: virtqueue_detach_unused_buf() panics when it finds no buffer and the free
+ * descriptors do not add up, and a hostile device can change their number by a flag in
+ * a chain of direct descriptors.
  */
 static bool virtblk_detach_one(struct request *req, void *data)
 {
@@ -204,12 +204,12 @@ static bool virtblk_requeue_one(struct request *req, void *data)
 }
 
 /**
- * virtblk_requeue_inflight() - take the virtqueues down and take back what is in flight
+ * virtblk_requeue_inflight() - delete the virtqueues and requeue what is in flight
  * @vblk: the disk, its queue quiesced, its state no longer live, its
  *	recovery.lock held
  *
- * Resets the device, which from then on writes to no memory.  Completes what the
- * device has finished, and requeues the rest or fails it.
+ * Resets the device, which from then on writes to no memory.  Completes the requests
+ * that the device has returned, and requeues or fails the others.
  *
  * Context: may sleep.
  */
@@ -241,7 +241,7 @@ void virtblk_requeue_inflight(struct virtio_blk *vblk)
 	virtblk_del_vqs(vblk);
 }
 
-/* Fail the zone writes that were taken back; the disk is dead. */
+/* Fail the requeued zone writes; the disk is dead. */
 static void virtblk_fail_zone_writes(struct virtio_blk *vblk)
 {
 	struct request *req, *next;
@@ -265,7 +265,7 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 	u64 capacity;
 	int err;
 
-	/* A disk that shrinks during a reset is followed, as one that is live. */
+	/* During a reset a disk may shrink, as it may while it is live. */
 	capacity = virtblk_read_capacity(vdev);
 	if (vblk->recovery.state == VIRTBLK_SUSPENDED &&
 	    capacity < get_capacity(vblk->disk)) {
@@ -285,15 +285,14 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 			vblk->disk->disk_name, shrunk);
 		return -EINVAL;
 	}
-	/* Requests are built again, so that a right that is lost is not used. */
+	/* Waiting requests are built again, and follow this flag. */
 	vblk->config.write_zeroes_may_unmap = config.write_zeroes_may_unmap;
 	return 0;
 }
 
 /*
- * Ask for vectors as at probe.  The kernel spreads managed vectors by the CPUs
- * that it knows to be online, so that with a CPU offline they may not match the
- * queue map.
+ * Ask for vectors as at probe.  The kernel spreads managed vectors over the CPUs that
+ * are online now, so with a CPU offline they may not match the queue map.
  */
 static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 {
@@ -354,9 +353,9 @@ out_del_vqs:
  * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
  *	held
  *
- * Takes no more memory than virtblk_requeue_inflight() has freed, and takes it from the
- * reserves if need be: when this disk has swap on it, all other memory may wait for
- * the requests that are held back.
+ * Allocates no more memory than virtblk_requeue_inflight() has freed, and may use the
+ * reserves: if this disk holds swap, all other memory may wait for the requests that
+ * are held back.
  *
  * Context: may sleep.
  *
@@ -422,9 +421,9 @@ static int virtblk_reset_once(struct virtio_blk *vblk)
 }
 
 /*
- * Whether a device stays gone.  A reset of the PCI function disables access for a
- * while as well, and before 6.14 the virtio core does not report it.  A removal does
- * not wait for that.
+ * Does the device stay gone?  A reset of the PCI function disables access for a while
+ * as well, and before 6.14 the virtio core does not report it.  A removal does not wait
+ * for that.
  */
 static bool virtblk_stays_gone(struct virtio_blk *vblk)
 {
@@ -439,7 +438,7 @@ static bool virtblk_stays_gone(struct virtio_blk *vblk)
 	return false;
 }
 
-/* Why the disk is dead, NULL if it is not. */
+/* The reason to declare the disk dead, or NULL. */
 static const char *virtblk_why_dead(struct virtio_blk *vblk)
 {
 	if (virtblk_stays_gone(vblk))
@@ -451,7 +450,7 @@ static const char *virtblk_why_dead(struct virtio_blk *vblk)
 	return NULL;
 }
 
-/* Why the device has to be reset, NULL if it does not. */
+/* The reason to reset the device, or NULL. */
 static const char *virtblk_why_reset(struct virtio_blk *vblk,
 				     enum virtblk_reset wanted)
 {
@@ -474,7 +473,7 @@ static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
 	virtblk_fail_waiting(vblk);
 }
 
-/* Whether the device was reset often enough without completing anything since. */
+/* Is the limit of resets without a completed request reached? */
 static bool virtblk_resets_exhausted(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
@@ -491,7 +490,7 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	unsigned int attempts = virtblk_attempts();
 	int err = -ETIMEDOUT;
 
-	/* A device that asks for resets all the time must not keep a CPU busy. */
+	/* A device that always asks for a reset must not keep a CPU busy. */
 	if (virtblk_recently_reset(vblk, VIRTBLK_RESET_PAUSE_MS))
 		msleep(VIRTBLK_RESET_PAUSE_MS);
 
@@ -499,7 +498,7 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	virtblk_set_state(vblk, VIRTBLK_RESETTING);
 	virtblk_requeue_inflight(vblk);
 	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESET, vblk->recovery.requeued);
-	/* This reset serves those who asked for one meanwhile. */
+	/* This reset also serves requests for one that came meanwhile. */
 	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
 
 	if (stalled && virtblk_resets_exhausted(vblk))
@@ -539,18 +538,18 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 	return false;
 }
 
-/* When the system goes down the virtio core breaks all devices on purpose. */
-static bool virtblk_shutting_down(void)
+/* The virtio core breaks all devices when the system goes down. */
+static bool virtblk_system_shuts_down(void)
 {
 	return system_state >= SYSTEM_HALT && system_state <= SYSTEM_RESTART;
 }
 
 /**
- * virtblk_recovery_work() - see whether the device can go on, or must be reset
+ * virtblk_recovery_work() - reset the device or declare the disk dead, if necessary
  * @work: the disk's recovery.work
  *
- * VIRTIO 1.3, 2.1.2: a device sets DEVICE_NEEDS_RESET when it cannot go on, and
- * its driver must not assume anything about requests in flight.
+ * VIRTIO 1.3, 2.1.2: a device in an error state sets DEVICE_NEEDS_RESET, and the driver
+ * must not assume anything about requests in flight.
  */
 void virtblk_recovery_work(struct work_struct *work)
 {
@@ -563,7 +562,7 @@ void virtblk_recovery_work(struct work_struct *work)
 
 	mutex_lock(&recovery->lock);
 	if (recovery->state == VIRTBLK_LIVE && !recovery->held &&
-	    !virtblk_shutting_down()) {
+	    !virtblk_system_shuts_down()) {
 		wanted = xchg(&recovery->wanted, VIRTBLK_RESET_NONE);
 		died = virtblk_recover(vblk, wanted);
 	}
@@ -575,10 +574,10 @@ void virtblk_recovery_work(struct work_struct *work)
 }
 
 /**
- * virtblk_hold_recovery() - keep recovery from starting, or let it start
+ * virtblk_hold_recovery() - block recovery, or allow it again
  * @vblk: the disk
- * @hold: true to wait for one that runs and keep others from starting; nothing may
- *	wait for the device's answer until it is called again with false
+ * @hold: true to wait for a recovery that runs and to block others; the caller must
+ *	not wait for the device until it has called again with false
  *
  * Context: may sleep.
  */
@@ -592,7 +591,7 @@ void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold)
 }
 
 /**
- * virtblk_request_reset() - have a device reset that does not ask for it
+ * virtblk_request_reset() - have recovery reset a device that does not ask for it
  * @vblk: the disk
  * @why: the reason
  *

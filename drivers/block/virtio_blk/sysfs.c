@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The files of a disk in sysfs: serial, cache_type, state, recovery, lifetime.
+ * A disk's files in sysfs: serial, cache_type, state, recovery/, lifetime/.
  */
 
 #include <linux/blk-mq.h>
@@ -12,7 +12,7 @@
 
 #include "virtio_blk.h"
 
-/* In the order of the device's writeback field. */
+/* Indexed by the values of the device's writeback field. */
 static const char *const virtblk_cache_types[] = {
 	"write through", "write back",
 };
@@ -23,12 +23,12 @@ static ssize_t serial_show(struct device *dev, struct device_attribute *attr,
 	int err;
 
 	err = virtblk_get_id(dev_to_disk(dev), buf);
-	/* A device without an ID has an empty one. */
+	/* A device without an ID has an empty file. */
 	if (err == -EOPNOTSUPP || err == -EIO)
 		return 0;
 	if (err)
 		return err;
-	/* No newline follows it, as ever. */
+	/* The in-tree driver emits no newline, either. */
 	return strlen(buf);
 }
 static DEVICE_ATTR_RO(serial);
@@ -37,20 +37,19 @@ static ssize_t cache_type_show(struct device *dev,
 			       struct device_attribute *attr, char *buf)
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
-
 	bool writeback = vblk->writeback;
 
-	/* A device that is suspended or being reset cannot be asked. */
+	/* The driver can only read the mode of a live device. */
 	if (READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE)
 		writeback = virtblk_writeback(vblk->vdev);
 	return sysfs_emit(buf, "%s\n", virtblk_cache_types[writeback]);
 }
 
 /*
- * Ask the device for a cache mode.  Returns the mode that it has then, 1 for write
- * back, or -EBUSY while it cannot be asked.
+ * Request a cache mode from the device.  Returns the mode that the device then has, 1
+ * for write back, or -EBUSY if the device is not live.
  */
-static int virtblk_ask_writeback(struct virtio_blk *vblk, u8 writeback)
+static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
 {
 	int mode = -EBUSY;
 
@@ -65,10 +64,10 @@ static int virtblk_ask_writeback(struct virtio_blk *vblk, u8 writeback)
 }
 
 /*
- * Nothing that was acknowledged may be left in the device's cache with nobody
- * to flush it: the block layer flushes before the device starts to cache, and
- * goes on until, the device having stopped, a flush has emptied the cache
- * (VIRTIO 1.3, 5.2.6.1).  What the device made of the request decides.
+ * No acknowledged write may stay in the device's cache without a flush (VIRTIO 1.3,
+ * 5.2.6.1).  Therefore the block layer starts to flush before the device starts to
+ * cache.  It stops only after the device has stopped caching and a flush has emptied
+ * the cache.  The mode that the device reports after the request decides.
  */
 static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 {
@@ -80,7 +79,7 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 			return err;
 	}
 
-	err = virtblk_ask_writeback(vblk, writeback);
+	err = virtblk_request_writeback(vblk, writeback);
 	if (err)
 		return err < 0 ? err : 0;
 
@@ -88,7 +87,7 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	if (err)
 		return err;
 	err = virtblk_set_write_cache(vblk, false);
-	/* If it was reset meanwhile the device has its old mode back. */
+	/* If the device was reset meanwhile, it has its old mode again. */
 	if (!err && virtblk_writeback(vblk->vdev)) {
 		err = virtblk_set_write_cache(vblk, true);
 		if (!err)
@@ -154,12 +153,9 @@ static const struct attribute_group virtblk_attr_group = {
 	.is_visible	= virtblk_attr_is_visible,
 };
 
-/*
- * What the driver had to do about a device that did not answer, and what it can
- * be told to do.
- */
+/* recovery/ */
 
-/* Show the sum of a counter, the one at an offset, over all queues. */
+/* Emit the sum over all queues of the counter at @offset in struct virtblk_stats. */
 static ssize_t virtblk_show_sum(struct device *dev, size_t offset, char *buf)
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
@@ -227,7 +223,7 @@ static const struct attribute_group virtblk_recovery_group = {
 	.attrs	= virtblk_recovery_attrs,
 };
 
-/* VIRTIO 1.2 and later; the kernel's headers have no names for them. */
+/* VIRTIO 1.2 and later; the kernel's headers do not define these. */
 #define VIRTBLK_T_GET_LIFETIME	10
 
 struct virtblk_lifetime {
@@ -237,13 +233,13 @@ struct virtblk_lifetime {
 };
 
 /*
- * Lifetime: each value as the MMC driver shows it, as a number, and after it in
- * words (VIRTIO 1.3, 5.2.6).
+ * lifetime/: each file has a value in hexadecimal, as in the MMC driver's files, and
+ * its meaning in words (VIRTIO 1.3, 5.2.6).
  */
 static int virtblk_get_lifetime(struct device *dev,
 				struct virtblk_lifetime *lifetime)
 {
-	/* The device does not write into a stack. */
+	/* A buffer on the stack is not fit for DMA. */
 	void *buf = kmemdup(lifetime, sizeof(*lifetime), GFP_KERNEL);
 	int err;
 
@@ -251,7 +247,7 @@ static int virtblk_get_lifetime(struct device *dev,
 		return -ENOMEM;
 
 	err = virtblk_query(dev_to_disk(dev), VIRTBLK_T_GET_LIFETIME, 0, buf,
-			  sizeof(*lifetime));
+			    sizeof(*lifetime));
 	memcpy(lifetime, buf, sizeof(*lifetime));
 	kfree(buf);
 	return err;
@@ -276,7 +272,7 @@ static ssize_t pre_eol_info_show(struct device *dev,
 }
 static DEVICE_ATTR_RO(pre_eol_info);
 
-/* 1 is up to a tenth of the lifetime used, 10 all of it, 11 more. */
+/* 1 is 0-10% of the lifetime used, 10 is 90-100%, 11 is more. */
 static ssize_t virtblk_emit_estimate(char *buf, unsigned int value)
 {
 	if (!value)
@@ -336,10 +332,10 @@ static const struct attribute_group *virtblk_groups_with_lifetime[] = {
 };
 
 /**
- * virtblk_attr_groups() - the files that a disk has
+ * virtblk_attr_groups() - get the disk's sysfs files
  * @vblk: the disk
  *
- * Return: the groups, for device_add_disk().
+ * Return: the attribute groups, for device_add_disk().
  */
 const struct attribute_group **virtblk_attr_groups(struct virtio_blk *vblk)
 {

@@ -9,14 +9,13 @@
  *  - if the request is still in flight, notifies the device again and has its
  *    status checked,
  *
- * and then goes on waiting, because a slow host is not a dead one.  A device that
- * completes anything, on any queue, is alive.  So what ends a wait is the silence
- * of the whole disk: the time for which requests were in flight and none has
- * completed.  reset_after and removal_timeout count that time, and so does the
- * wait of a suspend (pm.c).
+ * and waits on, because a slow host is not a dead one.  A device that completes any
+ * request, on any queue, is alive.  So only the silence of the whole disk ends a wait:
+ * the time for which requests were in flight and none completed.  reset_after and
+ * removal_timeout count that time, and so does the wait of a suspend (pm.c).
  *
- * One work looks once a second, while a request has timed out or the disk is being
- * removed.  Progress is read off counters that the completion path keeps anyway.
+ * While a request has timed out, or the disk is being removed, one work checks the disk
+ * once a second.  It reads progress from counters that the completion path keeps anyway.
  */
 
 #include <linux/bitmap.h>
@@ -30,12 +29,12 @@
 static unsigned int virtblk_io_timeout = 30;
 module_param_named(io_timeout, virtblk_io_timeout, uint, 0644);
 MODULE_PARM_DESC(io_timeout,
-		 "Seconds after which a request that was not completed is looked after (0: never). Read when a disk is probed; queue/io_timeout is that of one disk, in ms.");
+		 "Seconds after which a request times out: the driver polls and notifies the device, and waits on (0: never). Read when a disk is probed; queue/io_timeout is that of one disk, in ms.");
 
 static unsigned int virtblk_reset_after;
 module_param_named(reset_after, virtblk_reset_after, uint, 0644);
 MODULE_PARM_DESC(reset_after,
-		 "Seconds without any completion after which a disk's device is reset (0: never, because it may be slow and the reset then waits for it)");
+		 "Seconds without any completion after which the driver resets the device (0: never, because a reset of a slow device waits for it)");
 
 /**
  * virtblk_timeout_jiffies() - the time after which a request times out
@@ -54,7 +53,7 @@ unsigned int virtblk_timeout_jiffies(void)
 /* Timed out */
 
 /**
- * virtblk_timeout() - blk-mq's timeout: a request takes long
+ * virtblk_timeout() - blk-mq's timeout: a request has timed out
  * @req: the request, to which blk-mq holds a reference
  *
  * Context: may sleep.  The virtqueues stay as long as this runs on a live disk.
@@ -70,7 +69,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 
 	if (virtblk_rq_done(req))
 		return BLK_EH_DONE;
-	/* It is being taken back, and the virtqueues are about to go. */
+	/* A reset requeues it, and is about to delete the virtqueues. */
 	if (READ_ONCE(vblk->recovery.state) != VIRTBLK_LIVE)
 		return BLK_EH_RESET_TIMER;
 
@@ -80,7 +79,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 	if (virtblk_rq_done(req)) {
 		atomic64_inc(&q->stats.lost_interrupts);
 		dev_warn_ratelimited(&vblk->vdev->dev,
-				     "[%s] queue %u: a request had completed without an interrupt\n",
+				     "[%s] queue %u: a request completed without an interrupt\n",
 				     vblk->disk->disk_name, q->hctx->queue_num);
 		return BLK_EH_DONE;
 	}
@@ -90,7 +89,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 		trace_virtblk_recover(vblk, VIRTBLK_STEP_KICK, 1);
 		virtqueue_notify(vq);
 	}
-	/* The device may be gone, or its wish for a reset was lost. */
+	/* The device may be gone, or its interrupt that asks for a reset was lost. */
 	queue_work(virtblk_wq, &vblk->recovery.work);
 	WRITE_ONCE(vbr->timed_out, true);
 	queue_delayed_work(virtblk_wq, &vblk->recovery.watch, 0);
@@ -105,17 +104,17 @@ static void virtblk_log_stall(struct virtio_blk *vblk,
 	struct device *dev = &vblk->vdev->dev;
 
 	if (stall->timed_out && !vblk->recovery.stalled)
-		dev_warn(dev, "[%s] %u requests on queues %*pbl have had no answer for %lu s; notified the device again, waiting\n",
+		dev_warn(dev, "[%s] %u requests on queues %*pbl have timed out after %lu s; notified the device again, waiting\n",
 			 vblk->disk->disk_name, stall->timed_out,
 			 stall->queues ? vblk->nr_vqs : 0, stall->queues,
 			 (jiffies - stall->oldest_timed_out) / HZ);
 	else if (!stall->timed_out && vblk->recovery.stalled)
-		dev_notice(dev, "[%s] all requests that took long have been answered\n",
+		dev_notice(dev, "[%s] all requests that had timed out have completed\n",
 			   vblk->disk->disk_name);
 	WRITE_ONCE(vblk->recovery.stalled, stall->timed_out);
 }
 
-/* Poll all rings and notify the device of all, in case one or the other was lost. */
+/* Poll and notify all queues, in case an interrupt or a notification was lost. */
 static void virtblk_poll_and_kick(struct virtio_blk *vblk)
 {
 	unsigned int i;
@@ -126,7 +125,7 @@ static void virtblk_poll_and_kick(struct virtio_blk *vblk)
 	}
 }
 
-/* Look after a live disk; returns true to be called again.  Needs recovery.lock. */
+/* Check a live disk; return true to be called again.  Needs recovery.lock. */
 static bool virtblk_watch(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
@@ -144,7 +143,7 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 	silence = virtblk_silence(vblk, &stall);
 	if (removing && silence >= HZ) {
 		virtblk_poll_and_kick(vblk);
-		/* It finds out whether the removal has waited long enough. */
+		/* It checks removal_timeout. */
 		queue_work(virtblk_wq, &recovery->work);
 	}
 	if (reset && silence >= reset)
@@ -153,7 +152,7 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_watch_work() - look after a disk that stalls or is being removed
+ * virtblk_watch_work() - check a disk that stalls or is being removed
  * @work: the disk's recovery.watch
  */
 void virtblk_watch_work(struct work_struct *work)
@@ -164,14 +163,14 @@ void virtblk_watch_work(struct work_struct *work)
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	bool again;
 
-	/* It keeps the virtqueues; nothing under it waits for a request. */
+	/* The lock keeps the virtqueues; no code under it waits for a request. */
 	mutex_lock(&recovery->lock);
-	/* The requests that a reset took back are not sent at once. */
+	/* It takes a while until the requests that a reset requeued are sent. */
 	if (recovery->state == VIRTBLK_LIVE &&
 	    !virtblk_recently_reset(vblk, MSEC_PER_SEC))
 		again = virtblk_watch(vblk);
 	else
-		/* If it is dead, what the device did not answer has failed. */
+		/* A dead disk has nothing in flight. */
 		again = recovery->state != VIRTBLK_DEAD;
 	mutex_unlock(&recovery->lock);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The types of the virtio block driver, and what its files offer each other.
+ * The types of the virtio block driver, and the functions that its files share.
  *
- * struct virtio_blk is the disk, struct virtblk_queue one of its virtqueues
- * together with the hctx that it serves, struct virtblk_req what the driver
- * keeps for each request beside blk-mq's own struct request.
+ * struct virtio_blk is the disk.  struct virtblk_queue is one of its virtqueues
+ * together with its hctx.  struct virtblk_req is the driver's part of a request, beside
+ * blk-mq's struct request.
  */
 #ifndef VIRTIO_BLK_DRIVER_H
 #define VIRTIO_BLK_DRIVER_H
@@ -28,8 +28,8 @@
 #include "limits.h"
 
 /*
- * A request with up to this many segments carries its scatterlist with it;
- * one with more borrows a table from the kernel's pool.
+ * Limit for the segments of a request whose scatterlist is part of struct virtblk_req;
+ * a request with more borrows a table from the kernel's pool.
  */
 #define VIRTBLK_INLINE_SGS	2
 
@@ -37,9 +37,8 @@
 #define VIRTBLK_EXTRA_DESCS	2
 
 /*
- * What the status byte holds while a request is with the device.  No device
- * may return it (VIRTIO 1.3, 5.2.6), so one that never wrote the byte cannot
- * be mistaken for one that did.
+ * The status byte while a request is in flight.  No device may return this value
+ * (VIRTIO 1.3, 5.2.6), so it shows that the device did not write the byte.
  */
 #define VIRTBLK_STATUS_UNWRITTEN	0xff
 
@@ -50,7 +49,7 @@ struct virtio_blk;
 
 #define VIRTBLK_OPS	((__force unsigned int)REQ_OP_LAST)
 
-/* How many requests one hold of the lock takes off the ring. */
+/* Limit for the requests that one poll takes off the ring. */
 #define VIRTBLK_REAP_BATCH	32
 
 /**
@@ -94,23 +93,22 @@ struct virtblk_stats {
 };
 
 /**
- * struct virtblk_queue - one virtqueue and the hctx that it serves
- * @vq: the virtqueue, "req.N"; another one after each suspend or reset, NULL
- *	while there is none; changes under @lock
+ * struct virtblk_queue - one virtqueue and its hctx
+ * @vq: the virtqueue, "req.N"; NULL while there is none, another one after each suspend
+ *	or reset; changes under @lock
  * @vblk: the disk
  * @hctx: the hardware context, from init_hctx() on
- * @indirect: a request takes one descriptor of the ring, however long it is
+ * @indirect: each request takes one descriptor of the ring
  * @ring_size: descriptors in the ring
- * @work: completes requests that a hard interrupt has left on the ring
+ * @work: completes requests that a hard interrupt left on the ring
  * @lock: protects the ring and @stopped; taken with interrupts off
- * @stopped: @hctx was stopped because the ring was full; its next completion
- *	starts it again
- * @interrupts: that have come; only the queue's own interrupt writes it
- * @stats: what it has done
+ * @stopped: the ring was full and @hctx was stopped; the next completion starts it
+ * @interrupts: the number of interrupts; only the queue's own interrupt writes it
+ * @stats: counters
  *
- * Allocated one by one on the NUMA node of the queue's CPUs.  The first cache
- * line is only read once the disk is up; what submission and completion write
- * begins with the lock.
+ * Allocated one by one on the NUMA node of the queue's CPUs.  While the disk is live
+ * the first cache line is only read; the fields that submission and completion write
+ * begin with the lock.
  */
 struct virtblk_queue {
 	struct virtqueue *vq;
@@ -127,19 +125,20 @@ struct virtblk_queue {
 };
 
 /**
- * struct virtblk_req - what the driver keeps with each request
+ * struct virtblk_req - the driver's part of a request
  * @out_hdr: the header that the device reads
- * @append_sector: where the data of a zone append went; the device writes it
- *	together with @status
+ * @append_sector: the sector of a zone append; the device writes it together with
+ *	@status
  * @status: the byte that the device writes last
- * @data: the scatterlist of the data, NULL for a request without
+ * @data: the scatterlist of the data, NULL for a request without data
  * @sg_table: a borrowed scatterlist, sgl is NULL if there is none
- * @hdr_sg: names @out_hdr; set up once for each slot
- * @status_sg: names @status; set up once for each slot
- * @timed_out: it has taken longer than io_timeout
- * @resent: how often it was sent again after a reset
- * @sent: when it was sent, in jiffies; if it has timed out, when it was first sent
- * @inline_sg: scatterlist of requests with few segments
+ * @hdr_sg: describes @out_hdr; filled in once for each slot
+ * @status_sg: describes @status; filled in once for each slot
+ * @timed_out: the request has taken longer than io_timeout
+ * @resent: how often the driver sent it again after a reset
+ * @sent: when the driver sent it, in jiffies; if it has timed out, when it was first
+ *	sent
+ * @inline_sg: scatterlist of a request with few segments
  */
 struct virtblk_req {
 	struct virtio_blk_outhdr out_hdr;
@@ -156,14 +155,13 @@ struct virtblk_req {
 };
 
 /**
- * enum virtblk_state - whether the device is usable; see reset.c
+ * enum virtblk_state - the state of a disk; see reset.c
  * @VIRTBLK_NEW: the disk is being probed
  * @VIRTBLK_LIVE: the device serves requests
- * @VIRTBLK_SUSPENDED: it is suspended or its function is being reset; there are no
- *	virtqueues
- * @VIRTBLK_RESETTING: the driver resets it because it cannot go on; there are no
- *	virtqueues
- * @VIRTBLK_DEAD: it is gone, or not what it was; I/O fails
+ * @VIRTBLK_SUSPENDED: the device is suspended, or its PCI function is being reset; there
+ *	are no virtqueues
+ * @VIRTBLK_RESETTING: the driver resets the device; there are no virtqueues
+ * @VIRTBLK_DEAD: the device is gone, or offers less than at probe; I/O fails
  */
 enum virtblk_state {
 	VIRTBLK_NEW,
@@ -175,8 +173,8 @@ enum virtblk_state {
 
 /**
  * enum virtblk_reset - why the driver resets a device that does not ask for it
- * @VIRTBLK_RESET_NONE: it does not
- * @VIRTBLK_RESET_STALLED: the whole disk has completed nothing for reset_after
+ * @VIRTBLK_RESET_NONE: it does not reset the device
+ * @VIRTBLK_RESET_STALLED: the disk has completed no request for reset_after
  * @VIRTBLK_RESET_REQUESTED: the administrator asked for it
  */
 enum virtblk_reset {
@@ -186,10 +184,10 @@ enum virtblk_reset {
 };
 
 /**
- * struct virtblk_stall - what is in flight on a disk
- * @in_flight: requests that the device has
- * @timed_out: those of them that have taken longer than io_timeout
- * @oldest: when the oldest in flight was sent, in jiffies
+ * struct virtblk_stall - the requests in flight of a disk
+ * @in_flight: their number
+ * @timed_out: how many of them have timed out
+ * @oldest: when the oldest was sent, in jiffies
  * @oldest_timed_out: when the oldest that has timed out was sent, in jiffies
  * @queues: a bit for each queue with a request that has timed out, or NULL
  */
@@ -202,27 +200,27 @@ struct virtblk_stall {
 };
 
 /**
- * struct virtblk_recovery - the state of a disk and all that changes it
- * @lock: held while @state changes, while virtqueues come and go, and while the
- *	device's status and configuration are read.  No holder waits for a request,
- *	or for a queue to freeze that is not frozen already.
- * @state: the state; virtblk_set_state() changes it
+ * struct virtblk_recovery - the state of a disk, and the works that change it
+ * @lock: held while @state changes, while virtqueues are created and deleted, and while
+ *	the driver reads the device's status and configuration.  No holder waits for a
+ *	request, or for a queue to freeze that is not frozen already.
+ * @state: the state; only virtblk_set_state() changes it
  * @work: resets the device if it asks for it, declares the disk dead if it is gone
- * @watch: looks once a second for requests that have timed out
+ * @watch: checks once a second for requests that have timed out
  * @deadline: declares a suspended disk dead whose device does not return
- * @held: @work leaves the device alone for now
- * @wanted: why @work has to reset a device that does not ask for it
+ * @held: @work ignores the device for now
+ * @wanted: why @work must reset a device that does not ask for it
  * @last_reset: when the device returned from its last reset
- * @zone_writes: writes to sequential zones that @work has taken back
+ * @zone_writes: writes to sequential zones that a reset requeues
  * @drained: the disk is suspended, its queue frozen, and no request waits
- * @requeued: requests that the last reset took back to be sent again
- * @fruitless: resets for a stall since a request last completed
+ * @requeued: requests that the last reset requeued
+ * @fruitless: resets of a stalled disk since a request last completed
  * @completed_at_reset: virtblk_count_completions() at the last of them
  * @resets: how often @work has reset the device
- * @completed: virtblk_count_completions() when @watch last looked
+ * @completed: virtblk_count_completions() at the last check for silence
  * @progress: when it last changed, or the device last returned, in jiffies
  * @removing: the disk is being removed
- * @stalled: requests have timed out, and the log says so
+ * @stalled: requests have timed out, and the driver has logged that
  */
 struct virtblk_recovery {
 	struct mutex lock;		/* see above */
@@ -251,24 +249,24 @@ struct virtblk_recovery {
  * @disk: the block layer's view of the disk
  * @tag_set: its tags, and the maps from CPUs to queues
  * @legacy: the device has no VIRTIO_F_VERSION_1
- * @writeback: the block layer takes the device's write cache for volatile
- * @cache_lock: held while somebody changes the cache mode
- * @config: the configuration space as it was when the disk was probed
- * @config_work: follows changes of the configuration space
+ * @writeback: the block layer flushes the device's write cache
+ * @cache_lock: held while the cache mode changes
+ * @config: the configuration space at probe
+ * @config_work: reads the capacity and cache mode again
  * @followed: when it last did so, in jiffies
  * @recovery: the state of the disk
  * @debugfs: the disk's directory in debugfs
- * @faults: what goes wrong on purpose
+ * @faults: fault injection
  * @users: callbacks of the virtio core that use the disk
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
- * @direct: the device takes indirect descriptors, and the driver has given them up
+ * @direct: the device offers indirect descriptors, and the driver declined them
  * @has_vqs: there are virtqueues
- * @spread: at probe the transport gave each queue that interrupts a vector of its
- *	own and spread them over the CPUs, and the queue map follows them
+ * @spread: at probe the transport gave each queue with an interrupt its own vector and
+ *	spread the vectors over the CPUs, and the queue map follows them
  * @managed: the kernel spreads the present vectors, not the driver
- * @cpuhp_node: has the driver called when a CPU comes online
- * @nr_queues: how many queues serve each type of hctx
+ * @cpuhp_node: calls the driver when a CPU comes online
+ * @nr_queues: the number of queues for each type of hctx
  * @nr_vqs: their sum
  * @vq_names: names of the virtqueues, which the virtio core refers to
  * @queues: the queues, in the order of enum hctx_type: those of all requests,
@@ -400,7 +398,7 @@ int virtblk_add_append(struct virtblk_queue *q, struct request *req);
 blk_status_t virtblk_zone_result(struct request *req);
 void virtblk_end_request(struct request *req, blk_status_t status);
 int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
-		unsigned int len);
+		  unsigned int len);
 int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 
 /* progress.c */

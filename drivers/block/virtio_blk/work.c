@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The workqueues that all disks share.
+ * Workqueues that all disks share.
  */
 
 #include <linux/workqueue.h>
@@ -32,7 +32,9 @@ int virtblk_init_workqueues(void)
 }
 
 /**
- * virtblk_exit_workqueues() - free the workqueues, which have no work
+ * virtblk_exit_workqueues() - free the workqueues
+ *
+ * Context: may sleep.  No work may be pending.
  */
 void virtblk_exit_workqueues(void)
 {

@@ -16,13 +16,13 @@
 #include "virtio_blk.h"
 #include "zoned.h"
 
-/* A report with more zones than these is asked for piece by piece. */
+/* The driver asks for a longer report in pieces. */
 #define VIRTBLK_REPORT_MAX_BYTES	SZ_256K
 
 /* More than any disk has: 1 PiB in zones of 64 MiB. */
 #define VIRTBLK_MAX_ZONES		SZ_16M
 
-/* Memory for a report on @nr_zones, or on as many as there is memory for. */
+/* Allocate a report on @nr_zones, or on fewer if memory is short. */
 static struct virtio_blk_zone_report *
 virtblk_alloc_report(struct virtio_blk *vblk, unsigned int nr_zones,
 		     unsigned int *len)
@@ -36,7 +36,7 @@ virtblk_alloc_report(struct virtio_blk *vblk, unsigned int nr_zones,
 		     (size_t)lim->max_segments * PAGE_SIZE);
 	size = min_t(size_t, most,
 		     struct_size(report, zones, (size_t)nr_zones));
-	/* The start of a page, as it is mapped page by page. */
+	/* Whole pages, because it is mapped page by page. */
 	size = round_up(size, PAGE_SIZE);
 
 	while (size >= PAGE_SIZE) {
@@ -51,20 +51,19 @@ virtblk_alloc_report(struct virtio_blk *vblk, unsigned int nr_zones,
 	return NULL;
 }
 
-/* Only legacy devices are of the guest's byte order, and have no zones. */
+/* Little-endian: only legacy devices have the guest's byte order, and no zones. */
 static u64 virtblk_zone64_to_cpu(__virtio64 value)
 {
 	return __virtio64_to_cpu(true, value);
 }
 
 /*
- * Take over what the device says of the zone at @sector, unless it cannot be:
- * zones follow each other, and the write pointer of one is in it.  The device
- * itself may be gone by now.
+ * Convert the device's description of the zone at @sector and check it: zones follow
+ * each other, and a zone's write pointer is inside it.  The device itself may be gone.
  */
 static int virtblk_parse_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
-			     const struct virtio_blk_zone_descriptor *desc,
-			     struct blk_zone *zone)
+			      const struct virtio_blk_zone_descriptor *desc,
+			      struct blk_zone *zone)
 {
 	memset(zone, 0, sizeof(*zone));
 	zone->start = virtblk_zone64_to_cpu(desc->z_start);
@@ -117,7 +116,7 @@ static int virtblk_parse_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
 	return 0;
 
 bad:
-	dev_err_ratelimited(disk_to_dev(vblk->disk), "the zone at sector %llu makes no sense: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
+	dev_err_ratelimited(disk_to_dev(vblk->disk), "the device reports an invalid zone at sector %llu: start %llu, capacity %llu, write pointer %llu, type %u, state %u\n",
 			    sector, zone->start, zone->capacity, zone->wp, desc->z_type,
 			    desc->z_state);
 	return -EIO;
@@ -126,15 +125,14 @@ bad:
 /**
  * virtblk_report_zones() - the block layer's report_zones
  * @disk: the disk
- * @sector: report on zones from the one that it is in
- * @nr_zones: on how many at most
- * @args: for disk_report_zone(), which is told of each
+ * @sector: a sector in the first zone to report
+ * @nr_zones: the maximum number of zones to report
+ * @args: passed to disk_report_zone() with each zone
  *
  * Context: may sleep.
  *
- * Return: the number of zones told of, -ENOMEM, -EOPNOTSUPP for a disk without
- * zones, -ENODEV for one that is gone, -EIO if the device gives no report, or
- * one that makes no sense.
+ * Return: the number of reported zones, -ENOMEM, -EOPNOTSUPP for a disk without zones,
+ * -ENODEV for a disk that is gone, -EIO if the device's report is missing or invalid.
  */
 int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 			 unsigned int nr_zones,
@@ -162,20 +160,20 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 	most = (len - sizeof(*report)) / sizeof(report->zones[0]);
 
 	while (done < nr_zones && sector < capacity) {
-		/* A device with many zones may tell of one at a time. */
+		/* A device may report one zone at a time. */
 		err = READ_ONCE(vblk->recovery.removing) ? -ENODEV : 0;
 		if (err)
 			break;
 		memset(report, 0, len);
 		err = virtblk_query(disk, VIRTIO_BLK_T_ZONE_REPORT, sector,
-				  report, len);
+				    report, len);
 		if (err)
 			break;
 
 		count = virtblk_zone64_to_cpu(report->nr_zones);
 		if (!count || count > most) {
-			dev_err_ratelimited(disk_to_dev(disk), "a report on %llu zones, where %u fit, from sector %llu on\n",
-					    count, most, sector);
+			dev_err_ratelimited(disk_to_dev(disk), "the device reports %llu zones from sector %llu on, the report has room for %u\n",
+					    count, sector, most);
 			err = -EIO;
 			break;
 		}
@@ -183,9 +181,9 @@ int virtblk_report_zones(struct gendisk *disk, sector_t sector,
 		for (i = 0; i < count && done < nr_zones &&
 		     sector < capacity; i++) {
 			err = virtblk_parse_zone(vblk, sector,
-						min_t(u64, zone_sectors,
-						      capacity - sector),
-						&report->zones[i], &zone);
+						 min_t(u64, zone_sectors,
+						       capacity - sector),
+						 &report->zones[i], &zone);
 			if (!err)
 				err = disk_report_zone(disk, &zone, done, args);
 			if (err)
@@ -199,7 +197,7 @@ out:
 	return err ?: done;
 }
 
-/* Writes that a reset took back */
+/* Zone writes that a reset requeues */
 
 /**
  * virtblk_is_zone_write() - may a request be a write to a sequential zone?
@@ -220,7 +218,7 @@ struct virtblk_zone_query {
 	struct virtio_blk_zone_report report;
 };
 
-/* Wait for the one buffer that is on @vq; -ETIMEDOUT leaves it with the device. */
+/* Wait for the only buffer on @vq; on -ETIMEDOUT the device still has it. */
 static int virtblk_await_query(struct virtio_blk *vblk, struct virtqueue *vq)
 {
 	unsigned long end = jiffies + virtblk_answer_timeout(vblk);
@@ -271,8 +269,8 @@ static int virtblk_query_zone(struct virtio_blk *vblk, struct virtqueue *vq,
 }
 
 /*
- * Where the device would write next in the zone of a write that was taken back.
- * The block layer has one write to a zone in flight at a time.
+ * The write pointer of the zone of a requeued write.  The block layer has one write to
+ * a zone in flight at a time.
  */
 static sector_t virtblk_write_pointer(struct request *req,
 				      const struct blk_zone *zone)
@@ -285,7 +283,7 @@ static sector_t virtblk_write_pointer(struct request *req,
 	case BLK_ZONE_COND_CLOSED:
 		return zone->wp;
 	case BLK_ZONE_COND_FULL:
-		/* Unless the write fills the zone, a finish may have come before it. */
+		/* A finish may have preceded the write, unless the write fills the zone. */
 		if (end == zone->start + zone->capacity)
 			return end;
 		fallthrough;
@@ -295,8 +293,8 @@ static sector_t virtblk_write_pointer(struct request *req,
 }
 
 /*
- * Complete a write as far as the device has executed it, and requeue the rest.  If
- * the write is an append that the block layer emulates, it fails with a part done.
+ * Complete the part of a write that the device has executed, and requeue the rest.  An
+ * append that the block layer emulates fails if only a part was executed.
  */
 static void virtblk_settle_zone_write(struct virtio_blk *vblk,
 				      struct request *req, sector_t wp)
@@ -317,12 +315,12 @@ static void virtblk_settle_zone_write(struct virtio_blk *vblk,
 }
 
 /**
- * virtblk_settle_zone_writes() - find out which writes to zones were executed
+ * virtblk_settle_zone_writes() - complete the zone writes that the device has executed
  * @vblk: the disk, its device ready again, its queues without virtqueues yet
  *
- * A sequential zone takes each write once.  Sent again after a reset, one that the
- * device has executed would fail at the advanced write pointer (VIRTIO 1.3,
- * 5.2.6.1), although its data is on the disk.
+ * A sequential zone accepts a write only at its write pointer.  If the device has
+ * executed a write before a reset, and the driver sends it again, it fails at the
+ * advanced pointer (VIRTIO 1.3, 5.2.6.1), although its data is on the disk.
  *
  * Context: may sleep, under memalloc_noio_save().
  *
@@ -354,11 +352,11 @@ int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 		err = virtblk_query_zone(vblk, vq, query, size, start);
 		if (err && err != -EIO)
 			break;
-		/* If the device does not report the zone it judges the write itself. */
+		/* Without a report the write is sent again, and the device decides. */
 		if (!err && !virtblk_parse_zone(vblk, start,
-					       min_t(u64, zone_sectors,
-						     get_capacity(vblk->disk) - start),
-					       &query->report.zones[0], &zone))
+						min_t(u64, zone_sectors,
+						      get_capacity(vblk->disk) - start),
+						&query->report.zones[0], &zone))
 			wp = virtblk_write_pointer(req, &zone);
 		err = 0;
 		virtblk_settle_zone_write(vblk, req, wp);
@@ -367,20 +365,20 @@ int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 	return err;
 }
 
-/* The block layer's table of zones has so many. */
+/* The number of zones in the block layer's table. */
 static u64 virtblk_count_zones(struct virtio_blk *vblk, u64 capacity)
 {
 	return DIV_ROUND_UP_SECTOR_T(capacity, vblk->config.lim.chunk_sectors);
 }
 
 /**
- * virtblk_check_nr_zones() - look whether a disk would have too many zones
- * @vblk: the disk, which may be one without zones
- * @capacity: in sectors, what it would have
+ * virtblk_check_nr_zones() - check that a disk has not too many zones
+ * @vblk: the disk, with or without zones
+ * @capacity: the capacity to check, in sectors
  *
- * The block layer keeps some bytes for each zone, and reads them all.
+ * The block layer keeps some bytes for each zone, and reads all zones.
  *
- * Return: 0, or -EFBIG, and then there is a line in the log.
+ * Return: 0; or -EFBIG, which the function logs.
  */
 int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
 {
@@ -388,7 +386,7 @@ int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
 	    virtblk_count_zones(vblk, capacity) <= VIRTBLK_MAX_ZONES)
 		return 0;
 
-	dev_err_ratelimited(&vblk->vdev->dev, "[%s] %llu sectors in zones of %u: that is more than %u zones; give the device larger ones\n",
+	dev_err_ratelimited(&vblk->vdev->dev, "[%s] %llu sectors in zones of %u are more than %u zones; give the device larger zones\n",
 			    vblk->disk->disk_name, capacity,
 			    vblk->config.lim.chunk_sectors, VIRTBLK_MAX_ZONES);
 	return -EFBIG;
@@ -396,11 +394,11 @@ int virtblk_check_nr_zones(struct virtio_blk *vblk, u64 capacity)
 
 /**
  * virtblk_revalidate_zones() - have the block layer read all zones
- * @vblk: the disk, which may be one without zones or without a capacity
+ * @vblk: the disk, with or without zones or a capacity
  *
- * A disk that has lost zones keeps them in the block layer's table until it has as
- * many again: they may have writes to come, whose end the block layer would note
- * beyond that of a shorter table.
+ * When a disk has lost zones, the block layer's table keeps them until the disk has as
+ * many again: writes to them may be in flight, and the block layer would note their
+ * completion beyond the end of a shorter table.
  *
  * Context: may sleep; the device answers requests.
  *
@@ -416,7 +414,7 @@ int virtblk_revalidate_zones(struct virtio_blk *vblk)
 	    virtblk_count_zones(vblk, get_capacity(disk)) < disk_nr_zones(disk))
 		return 0;
 
-	/* It has dropped limits that a smaller disk could not reach. */
+	/* The block layer has dropped limits that a smaller disk could not reach. */
 	lim = queue_limits_start_update(disk->queue);
 	lim.max_open_zones = vblk->config.lim.max_open_zones;
 	lim.max_active_zones = vblk->config.lim.max_active_zones;

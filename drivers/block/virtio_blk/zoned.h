@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * zoned.c: zones that the host manages.
+ * zoned.c: reports on zones, and zone writes after a reset.
  */
 #ifndef VIRTBLK_ZONED_H
 #define VIRTBLK_ZONED_H

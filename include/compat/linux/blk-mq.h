@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What linux/blk-mq.h of older kernels lacks. */
+/* Additions to linux/blk-mq.h of older kernels. */
 #ifndef VIRTBLK_COMPAT_LINUX_BLK_MQ_H
 #define VIRTBLK_COMPAT_LINUX_BLK_MQ_H
 
@@ -7,7 +7,7 @@
 #include <linux/blkdev.h>
 #include <linux/rcupdate.h>
 
-/* 6.13: a list of requests knows its tail, before that it was its head. */
+/* 6.13: struct rq_list has a tail; before, a list is only a pointer to its head. */
 #ifndef VIRTBLK_HAVE_RQ_LIST
 struct rq_list {
 	struct request *head;
@@ -25,7 +25,7 @@ static inline void rq_list_init(struct rq_list *rl)
 	rl->tail = NULL;
 }
 
-/* Of such a list, or of the io_comp_batch's, which is a mere head. */
+/* These also take the list of an io_comp_batch, which is only a head. */
 #define rq_list_peek(list)	(*(struct request **)(list))
 #define rq_list_empty(list)	(!rq_list_peek(list))
 
@@ -51,7 +51,7 @@ static inline void rq_list_add_tail(struct rq_list *rl, struct request *rq)
 }
 #endif
 
-/* 6.14: requests are merged unless asked otherwise. */
+/* 6.14: the block layer merges requests by default. */
 #ifndef VIRTBLK_HAVE_MERGE_BY_DEFAULT
 static inline int virtblk_compat_alloc_tag_set(struct blk_mq_tag_set *set)
 {
@@ -62,7 +62,7 @@ static inline int virtblk_compat_alloc_tag_set(struct blk_mq_tag_set *set)
 #define blk_mq_alloc_tag_set(set)	virtblk_compat_alloc_tag_set(set)
 #endif
 
-/* 6.14: freezing a queue keeps allocations from waiting for it. */
+/* 6.14: freezing a queue keeps the task's allocations from waiting for I/O. */
 #ifndef VIRTBLK_HAVE_FREEZE_MEMFLAGS
 static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)
 {
@@ -74,7 +74,7 @@ static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)
 	({ (void)(flags); blk_mq_unfreeze_queue(q); })
 #endif
 
-/* 6.13: a task that freezes a queue owns the freeze, for lockdep. */
+/* 6.13: for lockdep, the task that freezes a queue owns the freeze. */
 #ifndef VIRTBLK_HAVE_FREEZE_NON_OWNER
 #define blk_freeze_queue_start_non_owner(q)	blk_freeze_queue_start(q)
 #define blk_mq_unfreeze_queue_non_owner(q) \
@@ -82,14 +82,14 @@ static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)
 #endif
 
 /*
- * 6.13, and 6.12 of the stable tree, with the above: a submitter that saw the hctx
- * stopped, or the queue quiesced, lists its request and runs the hctx.  Older kernels
- * only list it, and if the hctx was started meanwhile nothing runs it.
+ * 6.13 and stable 6.12, like the above: a submitter that saw the hctx stopped or the
+ * queue quiesced adds its request to the dispatch list and runs the hctx.  Older
+ * kernels only add it, and if the hctx was started meanwhile, nothing runs it.
  */
 #ifndef VIRTBLK_HAVE_FREEZE_NON_OWNER
 #define VIRTBLK_COMPAT_RUN_AGAIN_MS	10
 
-/* Does not sleep: have the requeue work run all hctxs once the request is listed. */
+/* This must not sleep: the requeue work runs all hctxs after the request is added. */
 static inline void
 virtblk_compat_start_stopped_hw_queue(struct blk_mq_hw_ctx *hctx, bool async)
 {
@@ -111,9 +111,9 @@ static inline void virtblk_compat_unquiesce_queue(struct request_queue *q)
 #define blk_mq_unquiesce_queue(q)	virtblk_compat_unquiesce_queue(q)
 
 /*
- * Older kernels freeze the queue of a dead disk and end the wait of those that
- * enter it only when the disk is deleted.  A request of config_work would wait there,
- * and remove for config_work.
+ * Older kernels freeze the queue of a dead disk, and submitters wait to enter it until
+ * the disk is deleted.  A request of config_work would wait there, and remove() for
+ * config_work.
  */
 static inline void virtblk_compat_mark_disk_dead(struct gendisk *disk)
 {
@@ -147,8 +147,8 @@ static inline int virtblk_compat_map_kern(struct request *rq, void *buf,
 #endif
 
 /*
- * 6.11: features of a queue are among its limits, and those are set and
- * changed as a whole.  Older kernels have a function for each limit.
+ * 6.11: the limits include the features of a queue, and the driver sets all limits at
+ * once.  Older kernels have a function for each limit.
  */
 #ifndef VIRTBLK_HAVE_QUEUE_FEATURES
 #ifdef VIRTBLK_HAVE_LIMITS_UPDATE
@@ -156,7 +156,7 @@ static inline int virtblk_compat_map_kern(struct request *rq, void *buf,
 #endif
 
 #define BLK_FEAT_WRITE_CACHE	BIT(0)
-#define BLK_FEAT_ROTATIONAL	BIT(2)	/* the default there */
+#define BLK_FEAT_ROTATIONAL	BIT(2)	/* the default before 6.11 */
 #define BLK_FEAT_ZONED		BIT(10)
 
 struct virtblk_compat_limits {
@@ -202,7 +202,7 @@ virtblk_compat_set_limits(struct request_queue *q,
 }
 
 #ifdef CONFIG_BLK_DEV_ZONED
-/* Only mq-deadline keeps the writes of a zone in order there. */
+/* On these kernels only mq-deadline keeps the writes of a zone in order. */
 static inline void
 virtblk_compat_set_zones(struct gendisk *disk,
 			 const struct virtblk_compat_limits *lim)
@@ -218,7 +218,7 @@ virtblk_compat_set_zones(struct gendisk *disk,
 	blk_queue_zone_write_granularity(q, lim->zone_write_granularity);
 	disk_set_max_open_zones(disk, lim->max_open_zones);
 	disk_set_max_active_zones(disk, lim->max_active_zones);
-	/* It is 0 to begin with, and warns of that. */
+	/* The default is 0, and the function warns if it is called with 0. */
 	if (lim->max_zone_append_sectors)
 		blk_queue_max_zone_append_sectors(q, lim->max_zone_append_sectors);
 	blk_queue_required_elevator_features(q, ELEVATOR_F_ZBD_SEQ_WRITE);
@@ -257,7 +257,7 @@ virtblk_compat_alloc_disk(struct blk_mq_tag_set *set,
 	virtblk_compat_alloc_disk(set, lim, queuedata, &key);		\
 })
 
-/* Only the features are ever changed later. */
+/* The driver changes only the features later. */
 static inline struct virtblk_compat_limits
 queue_limits_start_update(struct request_queue *q)
 {
@@ -275,7 +275,7 @@ queue_limits_commit_update_frozen(struct request_queue *q,
 	return 0;
 }
 
-/* Last: from here on the name means what the driver fills in. */
+/* Last: from here on, the name means the structure that the driver fills in. */
 #define queue_limits virtblk_compat_limits
 #endif
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What linux/blkdev.h of older kernels lacks. */
+/* Additions to linux/blkdev.h of older kernels. */
 #ifndef VIRTBLK_COMPAT_LINUX_BLKDEV_H
 #define VIRTBLK_COMPAT_LINUX_BLKDEV_H
 
@@ -11,19 +11,19 @@
 #endif
 
 /*
- * 6.17.  Its value is the one of max_write_zeroes_sectors wherever it is not 0,
- * so that setting the latter a second time is harmless.
+ * 6.17.  The driver sets it, if at all, to the value of max_write_zeroes_sectors, so
+ * setting the latter twice is harmless.
  */
 #ifndef VIRTBLK_HAVE_WZEROES_UNMAP
 #define max_hw_wzeroes_unmap_sectors	max_write_zeroes_sectors
 #endif
 
-/* 6.13; the meaning of 0 there is that of max_zone_append_sectors before. */
+/* 6.13.  0 means the same as in max_zone_append_sectors before. */
 #ifndef VIRTBLK_HAVE_HW_ZONE_APPEND
 #define max_hw_zone_append_sectors	max_zone_append_sectors
 #endif
 
-/* 6.19: report_zones takes what it does with each zone in one structure. */
+/* 6.19: report_zones takes the callback and its data in one structure. */
 #ifndef VIRTBLK_HAVE_REPORT_ZONES_ARGS
 struct blk_report_zones_args {
 	report_zones_cb cb;

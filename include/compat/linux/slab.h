@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What linux/slab.h of older kernels lacks. */
+/* Additions to linux/slab.h of older kernels. */
 #ifndef VIRTBLK_COMPAT_LINUX_SLAB_H
 #define VIRTBLK_COMPAT_LINUX_SLAB_H
 

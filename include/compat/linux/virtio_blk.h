@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What linux/virtio_blk.h of older kernels lacks. */
+/* Additions to linux/virtio_blk.h of older kernels. */
 #ifndef VIRTBLK_COMPAT_LINUX_VIRTIO_BLK_H
 #define VIRTBLK_COMPAT_LINUX_VIRTIO_BLK_H
 

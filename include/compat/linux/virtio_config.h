@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What linux/virtio_config.h of older kernels lacks. */
+/* Additions to linux/virtio_config.h of older kernels. */
 #ifndef VIRTBLK_COMPAT_LINUX_VIRTIO_CONFIG_H
 #define VIRTBLK_COMPAT_LINUX_VIRTIO_CONFIG_H
 
@@ -15,7 +15,7 @@
 #define VIRTIO_F_IN_ORDER		35
 #endif
 
-/* 6.11: one array tells about the virtqueues, before that one for each fact. */
+/* 6.11: find_vqs takes one array of structures instead of one array per field. */
 #ifndef VIRTBLK_HAVE_VIRTQUEUE_INFO
 #include <linux/slab.h>
 
@@ -53,7 +53,7 @@ static inline int virtblk_compat_find_vqs(struct virtio_device *vdev,
 	virtblk_compat_find_vqs(vdev, nvqs, vqs, vqs_info, desc)
 #endif
 
-/* 6.17: a device may have more than 64 features. */
+/* 6.17: a device may have more than 64 feature bits. */
 #ifndef VIRTBLK_HAVE_EXTENDED_FEATURES
 #define VIRTIO_FEATURES_U64S	1
 

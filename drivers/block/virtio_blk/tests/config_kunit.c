@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A KUnit test for config.c: what a device may say, good and absurd, has to
- * give limits that the block layer works with, or a refusal with a reason.
+ * KUnit test for limits.c: virtblk_check_config() must turn good and absurd values
+ * of a device into limits that the block layer accepts, or refuse them and log why.
  *
- * The judge is the block layer: each set of limits becomes a disk, and what is
- * held against the rules is what that disk has.  The block layer warns of bad
- * limits once a boot, and does not look at whether a request can be split to
- * them, so the rules here say all of it again.
+ * The test makes a disk with each set of limits and checks the limits of that disk.
+ * The block layer warns about bad limits only once per boot, and does not check that
+ * a request can be split to fit them.  Therefore the rules here check all of it.
  *
- * It is for the newest kernel only, and runs when
- * /sys/kernel/debug/kunit/virtio_blk_config/run is written to.
+ * The test supports only the newest kernel.  It runs when somebody writes to
+ * /sys/kernel/debug/kunit/virtio_blk_config/run.
  */
 
 #include <kunit/test.h>
@@ -25,14 +24,14 @@
 
 #define VIRTBLK_TEST_DEVICE	"virtblk-config-test"
 
-/* As many as make it likely that each two absurd values meet. */
+/* Enough that each pair of absurd values is likely to occur. */
 #define VIRTBLK_TEST_RANDOM	3000
 
 /* A bio counts its bytes in 32 bits. */
 #define MAX_SECTORS		(UINT_MAX >> SECTOR_SHIFT)
 #define MAX_SECTORS_4K		round_down(MAX_SECTORS, 8)
 
-/* What the log has got from the test's device since the last case began. */
+/* Lines that the test's device logged since the last case began. */
 static struct {
 	unsigned int lines;
 	char text[1024];
@@ -43,8 +42,8 @@ static struct blk_mq_tag_set virtblk_test_set;
 static unsigned int virtblk_test_refusals;
 
 /*
- * What became of a device's words: what the disk has, and what of struct
- * virtblk_config the block layer does not get to see.
+ * The result of a check: the limits of the disk, and the fields of struct
+ * virtblk_config that the block layer does not see.
  */
 static struct virtblk_outcome {
 	struct queue_limits lim;
@@ -55,11 +54,11 @@ static struct virtblk_outcome {
 } virtblk_got;
 
 /**
- * struct virtblk_value - what a field of virtblk_got has to be
- * @name: its name, NULL if there is nothing more
- * @at: where it is
+ * struct virtblk_value - expected value of a field of virtblk_got
+ * @name: its name; NULL ends the list
+ * @at: its address
  * @size: its size in bytes
- * @value: what it has to be
+ * @value: the expected value
  */
 struct virtblk_value {
 	const char *name;
@@ -70,19 +69,19 @@ struct virtblk_value {
 
 /**
  * struct virtblk_case - a row of the table
- * @name: what the device does
- * @raw: what it says
- * @refused: it cannot be driven
- * @says: words that the log has to have; NULL if nothing may be said
- * @more: how many lines the log gets besides that one
- * @want: fields whose value matters
+ * @name: what is special about the device
+ * @raw: its configuration space
+ * @refused: virtblk_check_config() must refuse it
+ * @message: text that the log must contain; NULL if the log must stay empty
+ * @extra_lines: number of lines that the log gets besides that one
+ * @want: expected values of fields
  */
 struct virtblk_case {
 	const char *name;
 	struct virtblk_raw_config raw;
 	bool refused;
-	const char *says;
-	unsigned int more;
+	const char *message;
+	unsigned int extra_lines;
 	struct virtblk_value want[10];
 };
 
@@ -106,15 +105,15 @@ struct virtblk_case {
 	.write_granularity = (granularity), .max_append_sectors = (append), \
 	.max_open_zones = (open), .max_active_zones = (active)
 
-#define SAYS(words)	.says = (words)
-#define REFUSED(words)	.refused = true, .says = (words)
+#define LOGS(words)	.message = (words)
+#define REFUSED(words)	.refused = true, .message = (words)
 #define WANT(...)	.want = { __VA_ARGS__ }
 #define VALUE(at, v)	{ #at, &(at), sizeof(at), (v) }
 #define V(field, v)	VALUE(virtblk_got.field, v)
 #define L(field, v)	VALUE(virtblk_got.lim.field, v)
 
 static const struct virtblk_case virtblk_cases[] = {
-	/* Devices as they are met. */
+	/* Devices as they exist. */
 	{ "says nothing", { DEVICE(0) },
 	  WANT(L(logical_block_size, 512), L(physical_block_size, 512),
 	       L(max_segments, 1), L(max_segment_size, UINT_MAX - 511),
@@ -164,7 +163,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	    .max_dma_size = SIZE_MAX, .size_max = U32_MAX,
 	    .seg_max = U32_MAX, .blk_size = U32_MAX, .writeback = U8_MAX,
 	    TOPOLOGY(U8_MAX, U8_MAX, U16_MAX, U32_MAX) },
-	  REFUSED("block size 4294967295 is not"), .more = 1 },
+	  REFUSED("block size 4294967295 is not"), .extra_lines = 1 },
 	{ "offers nothing and has values",
 	  { DEVICE(0), .size_max = 1, .seg_max = 64, .blk_size = 4096,
 	    .writeback = 1, TOPOLOGY(3, 1, 8, 8), DISCARD(100, 2, 8),
@@ -214,9 +213,9 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "odd block, not offered", { DEVICE(0), .blk_size = 3 },
 	  WANT(L(logical_block_size, 512)) },
 
-	/* Segments, how many. */
+	/* Number of segments. */
 	{ "seg_max 0", { DEVICE(F(SEG_MAX)), .seg_max = 0 },
-	  SAYS("seg_max is 0"), WANT(L(max_segments, 1)) },
+	  LOGS("seg_max is 0"), WANT(L(max_segments, 1)) },
 	{ "seg_max 1", { DEVICE(F(SEG_MAX)), .seg_max = 1 },
 	  WANT(L(max_segments, 1)) },
 	{ "seg_max 2", { DEVICE(F(SEG_MAX)), .seg_max = 2 },
@@ -276,7 +275,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	  { F(SEG_MAX), .max_chain = 2, .max_dma_size = SIZE_MAX },
 	  REFUSED("a ring of 2 has no room") },
 
-	/* Segments, how long. */
+	/* Length of segments. */
 	{ "size_max 0", { DEVICE(F(SIZE_MAX)), .size_max = 0 },
 	  WANT(L(max_segment_size, UINT_MAX - 511)) },
 	{ "size_max 1", { DEVICE(F(SIZE_MAX)), .size_max = 1 },
@@ -349,16 +348,16 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(L(physical_block_size, BIT(31)), L(io_min, BIT(31))) },
 	{ "physical block of 2^32 bytes",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(23, 0, 0, 0) },
-	  SAYS("physical block of 2^23"), WANT(L(physical_block_size, 512)) },
+	  LOGS("physical block of 2^23"), WANT(L(physical_block_size, 512)) },
 	{ "physical block of 2^31 blocks",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(31, 0, 0, 0) },
-	  SAYS("physical block of 2^31"), WANT(L(physical_block_size, 512)) },
+	  LOGS("physical block of 2^31"), WANT(L(physical_block_size, 512)) },
 	{ "physical block of 2^32 blocks",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(32, 0, 0, 0) },
-	  SAYS("physical block of 2^32"), WANT(L(physical_block_size, 512)) },
+	  LOGS("physical block of 2^32"), WANT(L(physical_block_size, 512)) },
 	{ "physical block of 2^255 blocks",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(255, 0, 0, 0) },
-	  SAYS("physical block of 2^255"), WANT(L(physical_block_size, 512)) },
+	  LOGS("physical block of 2^255"), WANT(L(physical_block_size, 512)) },
 	{ "largest physical block of 4 KiB ones",
 	  { DEVICE(F(TOPOLOGY) | F(BLK_SIZE)), .blk_size = 4096,
 	    TOPOLOGY(19, 0, 0, 0) },
@@ -366,19 +365,19 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "physical block of too many 4 KiB ones",
 	  { DEVICE(F(TOPOLOGY) | F(BLK_SIZE)), .blk_size = 4096,
 	    TOPOLOGY(20, 0, 0, 0) },
-	  SAYS("physical block of 2^20"), WANT(L(physical_block_size, 4096)) },
+	  LOGS("physical block of 2^20"), WANT(L(physical_block_size, 4096)) },
 	{ "offset 1 of 8", { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 1, 0, 0) },
 	  WANT(L(alignment_offset, 512)) },
 	{ "offset 7 of 8", { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 7, 0, 0) },
 	  WANT(L(alignment_offset, 3584)) },
 	{ "offset 8 of 8", { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 8, 0, 0) },
-	  SAYS("alignment offset of 8 blocks"), WANT(L(alignment_offset, 0)) },
+	  LOGS("alignment offset of 8 blocks"), WANT(L(alignment_offset, 0)) },
 	{ "offset 255 of 8", { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 255, 0, 0) },
-	  SAYS("alignment offset of 255"), WANT(L(alignment_offset, 0)) },
+	  LOGS("alignment offset of 255"), WANT(L(alignment_offset, 0)) },
 	{ "offset 255 of 256", { DEVICE(F(TOPOLOGY)), TOPOLOGY(8, 255, 0, 0) },
 	  WANT(L(alignment_offset, 130560)) },
 	{ "offset 1 of 1", { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 1, 0, 0) },
-	  SAYS("alignment offset of 1"), WANT(L(alignment_offset, 0)) },
+	  LOGS("alignment offset of 1"), WANT(L(alignment_offset, 0)) },
 	{ "offset 1 of 2 blocks of 4 KiB",
 	  { DEVICE(F(TOPOLOGY) | F(BLK_SIZE)), .blk_size = 4096,
 	    TOPOLOGY(1, 1, 0, 0) },
@@ -409,17 +408,17 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(L(io_opt, UINT_MAX - 511), L(max_sectors, MAX_SECTORS)) },
 	{ "optimal I/O of 4 GiB",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, MAX_SECTORS + 1) },
-	  SAYS("optimal I/O size of 8388608 blocks"), WANT(L(io_opt, 0)) },
+	  LOGS("optimal I/O size of 8388608 blocks"), WANT(L(io_opt, 0)) },
 	{ "optimal I/O of all ones",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, U32_MAX) },
-	  SAYS("optimal I/O size of 4294967295"), WANT(L(io_opt, 0)) },
+	  LOGS("optimal I/O size of 4294967295"), WANT(L(io_opt, 0)) },
 	{ "optimal I/O of 4 GiB, in 4 KiB",
 	  { DEVICE(F(TOPOLOGY) | F(BLK_SIZE)), .blk_size = 4096,
 	    TOPOLOGY(0, 0, 0, BIT(20)) },
-	  SAYS("optimal I/O size of 1048576"), WANT(L(io_opt, 0)) },
+	  LOGS("optimal I/O size of 1048576"), WANT(L(io_opt, 0)) },
 	{ "topology of all ones",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(U8_MAX, U8_MAX, U16_MAX, U32_MAX) },
-	  SAYS("physical block of 2^255"), .more = 2,
+	  LOGS("physical block of 2^255"), .extra_lines = 2,
 	  WANT(L(physical_block_size, 512), L(alignment_offset, 0),
 	       L(io_opt, 0)) },
 
@@ -431,10 +430,10 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "writeback", { DEVICE(F(FLUSH) | F(CONFIG_WCE)), .writeback = 1 },
 	  WANT(V(cache, true)) },
 	{ "cache mode 2", { DEVICE(F(FLUSH) | F(CONFIG_WCE)), .writeback = 2 },
-	  SAYS("cache mode 2 is neither"), WANT(V(cache, true)) },
+	  LOGS("cache mode 2 is neither"), WANT(V(cache, true)) },
 	{ "cache mode 255",
 	  { DEVICE(F(FLUSH) | F(CONFIG_WCE)), .writeback = 255 },
-	  SAYS("cache mode 255 is neither"), WANT(V(cache, true)) },
+	  LOGS("cache mode 255 is neither"), WANT(V(cache, true)) },
 	{ "writeback without flush",
 	  { DEVICE(F(CONFIG_WCE)), .writeback = 1 }, WANT(V(cache, true)) },
 	{ "mode not offered, flush",
@@ -453,7 +452,7 @@ static const struct virtblk_case virtblk_cases[] = {
 
 	/* Discards. */
 	{ "discard of no range", { DEVICE(F(DISCARD)), DISCARD(0, 0, 0) },
-	  SAYS("max_discard_seg is 0; taking it for 1"),
+	  LOGS("max_discard_seg is 0; using 1"),
 	  WANT(L(max_discard_sectors, MAX_SECTORS), L(max_discard_segments, 1),
 	       L(discard_granularity, 512)) },
 	{ "discard without limits", { DEVICE(F(DISCARD)), DISCARD(0, 1, 0) },
@@ -467,7 +466,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	       L(discard_granularity, 4096)) },
 	{ "discard of all ones",
 	  { DEVICE(F(DISCARD)), DISCARD(U32_MAX, U32_MAX, U32_MAX) },
-	  SAYS("discard alignment of 4294967295"),
+	  LOGS("discard alignment of 4294967295"),
 	  WANT(L(max_discard_sectors, MAX_SECTORS),
 	       L(max_discard_segments, 256), L(discard_granularity, 512)) },
 	{ "255 ranges", { DEVICE(F(DISCARD)), DISCARD(0, 255, 0) },
@@ -486,13 +485,13 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "discard without limit, 4 KiB blocks",
 	  { DEVICE(F(DISCARD) | F(BLK_SIZE)), .blk_size = 4096,
 	    DISCARD(0, 1, 1) },
-	  SAYS("discard alignment of 1 sectors"),
+	  LOGS("discard alignment of 1 sectors"),
 	  WANT(L(max_discard_sectors, MAX_SECTORS_4K),
 	       L(discard_granularity, 4096)) },
 	{ "discard of less than a block",
 	  { DEVICE(F(DISCARD) | F(BLK_SIZE)), .blk_size = 4096,
 	    DISCARD(7, 1, 8) },
-	  SAYS("no discard: 7 sectors are less than a block of 4096"),
+	  LOGS("no discard: max_discard_sectors is 7, less than"),
 	  WANT(L(max_discard_sectors, 0), L(discard_granularity, 0)) },
 	{ "discard of a block",
 	  { DEVICE(F(DISCARD) | F(BLK_SIZE)), .blk_size = 4096,
@@ -505,7 +504,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "discard alignment of not whole blocks",
 	  { DEVICE(F(DISCARD) | F(BLK_SIZE)), .blk_size = 4096,
 	    DISCARD(800, 1, 9) },
-	  SAYS("discard alignment of 9 sectors"),
+	  LOGS("discard alignment of 9 sectors"),
 	  WANT(L(max_discard_sectors, 800), L(discard_granularity, 4096)) },
 	{ "discard alignment of three blocks",
 	  { DEVICE(F(DISCARD) | F(BLK_SIZE)), .blk_size = 4096,
@@ -518,18 +517,19 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(L(max_discard_sectors, 100), L(discard_granularity, 51200)) },
 	{ "discard alignment larger than a discard",
 	  { DEVICE(F(DISCARD)), DISCARD(100, 1, 101) },
-	  SAYS("discard alignment of 101"), WANT(L(discard_granularity, 512)) },
+	  LOGS("discard alignment of 101"), WANT(L(discard_granularity, 512)) },
 	{ "largest discard alignment",
 	  { DEVICE(F(DISCARD)), DISCARD(0, 1, MAX_SECTORS) },
 	  WANT(L(discard_granularity, UINT_MAX - 511)) },
 	{ "discard alignment of 4 GiB",
 	  { DEVICE(F(DISCARD)), DISCARD(0, 1, MAX_SECTORS + 1) },
-	  SAYS("discard alignment of 8388608"),
+	  LOGS("discard alignment of 8388608"),
 	  WANT(L(discard_granularity, 512)) },
 	{ "discard of less than a physical block",
 	  { DEVICE(F(DISCARD) | F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 0),
 	    DISCARD(7, 1, 1) },
-	  SAYS("no discard: 7 sectors"), WANT(L(max_discard_sectors, 0)) },
+	  LOGS("no discard: max_discard_sectors is 7,"),
+	  WANT(L(max_discard_sectors, 0)) },
 	{ "discard of a physical block",
 	  { DEVICE(F(DISCARD) | F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 0),
 	    DISCARD(8, 1, 1) },
@@ -541,7 +541,8 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "discard of almost the largest physical block",
 	  { DEVICE(F(DISCARD) | F(TOPOLOGY)), TOPOLOGY(22, 0, 0, 0),
 	    DISCARD(4194303, 1, 1) },
-	  SAYS("no discard: 4194303 sectors"), WANT(L(max_discard_sectors, 0)) },
+	  LOGS("no discard: max_discard_sectors is 4194303,"),
+	  WANT(L(max_discard_sectors, 0)) },
 	{ "discard of the largest physical block",
 	  { DEVICE(F(DISCARD) | F(TOPOLOGY)), TOPOLOGY(22, 0, 0, 0),
 	    DISCARD(0, 1, 1) },
@@ -552,7 +553,7 @@ static const struct virtblk_case virtblk_cases[] = {
 
 	/* Secure erase. */
 	{ "erase of zeroes", { DEVICE(F(SECURE_ERASE)), ERASE(0, 0, 0) },
-	  SAYS("no secure erase: max_secure_erase_seg is 0"),
+	  LOGS("no secure erase: max_secure_erase_seg is 0"),
 	  WANT(L(max_secure_erase_sectors, 0)) },
 	{ "erase without limit", { DEVICE(F(SECURE_ERASE)), ERASE(0, 1, 0) },
 	  WANT(L(max_secure_erase_sectors, MAX_SECTORS),
@@ -561,12 +562,12 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(L(max_secure_erase_sectors, 1)) },
 	{ "erase of all ones",
 	  { DEVICE(F(SECURE_ERASE)), ERASE(U32_MAX, U32_MAX, U32_MAX) },
-	  SAYS("secure erase alignment of 4294967295"),
+	  LOGS("secure erase alignment of 4294967295"),
 	  WANT(L(max_secure_erase_sectors, MAX_SECTORS)) },
 	{ "erase of less than a block",
 	  { DEVICE(F(SECURE_ERASE) | F(BLK_SIZE)), .blk_size = 4096,
 	    ERASE(7, 1, 8) },
-	  SAYS("no secure erase: 7 sectors"),
+	  LOGS("no secure erase: max_secure_erase_sectors is 7,"),
 	  WANT(L(max_secure_erase_sectors, 0)) },
 	{ "erase of not whole blocks",
 	  { DEVICE(F(SECURE_ERASE) | F(BLK_SIZE)), .blk_size = 4096,
@@ -575,11 +576,11 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "erase of less than a physical block",
 	  { DEVICE(F(SECURE_ERASE) | F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 0),
 	    ERASE(7, 1, 1) },
-	  SAYS("no secure erase: 7 sectors"),
+	  LOGS("no secure erase: max_secure_erase_sectors is 7,"),
 	  WANT(L(max_secure_erase_sectors, 0)) },
 	{ "erase alignment larger than an erase",
 	  { DEVICE(F(SECURE_ERASE)), ERASE(8, 1, 9) },
-	  SAYS("secure erase alignment of 9"),
+	  LOGS("secure erase alignment of 9"),
 	  WANT(L(max_secure_erase_sectors, 8)) },
 	{ "erase of less than a discard",
 	  { DEVICE(F(SECURE_ERASE) | F(DISCARD)), DISCARD(2048, 1, 8),
@@ -594,7 +595,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "erase of less than discards are aligned to",
 	  { DEVICE(F(SECURE_ERASE) | F(DISCARD)), DISCARD(2048, 1, 64),
 	    ERASE(32, 1, 8) },
-	  SAYS("no secure erase: 32 sectors"),
+	  LOGS("no secure erase: max_secure_erase_sectors is 32,"),
 	  WANT(L(max_secure_erase_sectors, 0), L(max_discard_sectors, 2048),
 	       L(discard_granularity, SZ_32K)) },
 	{ "erase aligned to twice as much as discards",
@@ -608,13 +609,13 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "erase aligned to two thirds as much as discards",
 	  { DEVICE(F(SECURE_ERASE) | F(DISCARD)), DISCARD(2048, 1, 24),
 	    ERASE(2048, 1, 16) },
-	  SAYS("secure erase alignment of 16"),
+	  LOGS("secure erase alignment of 16"),
 	  WANT(L(discard_granularity, 12288),
 	       L(max_secure_erase_sectors, 2048)) },
 	{ "erase aligned to more than a discard",
 	  { DEVICE(F(SECURE_ERASE) | F(DISCARD)), DISCARD(8, 1, 8),
 	    ERASE(64, 1, 16) },
-	  SAYS("secure erase alignment of 16"),
+	  LOGS("secure erase alignment of 16"),
 	  WANT(L(discard_granularity, 4096), L(max_discard_sectors, 8),
 	       L(max_secure_erase_sectors, 64)) },
 	{ "erase and discard limits that their alignments do not divide",
@@ -630,18 +631,18 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "erase usable and discard not",
 	  { DEVICE(F(SECURE_ERASE) | F(DISCARD) | F(BLK_SIZE)),
 	    .blk_size = 4096, DISCARD(1, 1, 1), ERASE(64, 1, 8) },
-	  SAYS("no discard: 1 sectors"),
+	  LOGS("no discard: max_discard_sectors is 1,"),
 	  WANT(L(max_secure_erase_sectors, 64), L(max_discard_sectors, 0)) },
 	{ "erase not offered", { DEVICE(0), ERASE(64, 1, 8) },
 	  WANT(L(max_secure_erase_sectors, 0)) },
 
 	/* Write zeroes. */
 	{ "zeroes of zeroes", { DEVICE(F(WRITE_ZEROES)), ZEROES(0, 0, 0) },
-	  SAYS("no write zeroes: max_write_zeroes_seg is 0"),
+	  LOGS("no write zeroes: max_write_zeroes_seg is 0"),
 	  WANT(L(max_write_zeroes_sectors, 0), V(may_unmap, false)) },
 	{ "zeroes of no segments may unmap",
 	  { DEVICE(F(WRITE_ZEROES)), ZEROES(0, 0, 1) },
-	  SAYS("no write zeroes: max_write_zeroes_seg is 0"),
+	  LOGS("no write zeroes: max_write_zeroes_seg is 0"),
 	  WANT(L(max_wzeroes_unmap_sectors, 0), V(may_unmap, false)) },
 	{ "zeroes without limit", { DEVICE(F(WRITE_ZEROES)), ZEROES(0, 1, 0) },
 	  WANT(L(max_write_zeroes_sectors, MAX_SECTORS),
@@ -668,7 +669,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	{ "zeroes of less than a block",
 	  { DEVICE(F(WRITE_ZEROES) | F(BLK_SIZE)), .blk_size = 4096,
 	    ZEROES(7, 1, 1) },
-	  SAYS("no write zeroes: 7 sectors"),
+	  LOGS("no write zeroes: max_write_zeroes_sectors is 7,"),
 	  WANT(L(max_write_zeroes_sectors, 0), V(may_unmap, false)) },
 	{ "zeroes of not whole blocks",
 	  { DEVICE(F(WRITE_ZEROES) | F(BLK_SIZE)), .blk_size = 4096,
@@ -760,12 +761,12 @@ static const struct virtblk_case virtblk_cases[] = {
 	       L(max_zone_append_sectors, MAX_SECTORS_4K)) },
 	{ "append of less than the granularity",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 7, 0, 0) },
-	  SAYS("no zone append: 7 sectors"),
+	  LOGS("no zone append: max_append_sectors is 7,"),
 	  WANT(L(max_hw_zone_append_sectors, 0)) },
 	{ "append of less than a block",
 	  { DEVICE(F(ZONED) | F(BLK_SIZE)), .blk_size = 4096,
 	    ZONES(524288, 512, 1, 0, 0) },
-	  SAYS("no zone append: 1 sectors"),
+	  LOGS("no zone append: max_append_sectors is 1,"),
 	  WANT(L(max_hw_zone_append_sectors, 0)) },
 	{ "append of the granularity",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, 0, 0) },
@@ -788,7 +789,7 @@ static const struct virtblk_case virtblk_cases[] = {
 	       L(max_zone_append_sectors, MAX_SECTORS_4K)) },
 	{ "more open than active",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, 10, 5) },
-	  SAYS("max_open_zones is 10, of which only max_active_zones=5"),
+	  LOGS("max_open_zones is 10, more than max_active_zones, which is 5"),
 	  WANT(L(max_open_zones, 5), L(max_active_zones, 5)) },
 	{ "as many open as active",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, 5, 5) },
@@ -801,18 +802,18 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(L(max_open_zones, 0), L(max_active_zones, 5)) },
 	{ "all ones open and active",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, U32_MAX, U32_MAX) },
-	  SAYS("max_active_zones is 4294967295, using 4096"),
+	  LOGS("max_active_zones is 4294967295, using 4096"),
 	  WANT(L(max_open_zones, 4096), L(max_active_zones, 4096)) },
 	{ "all ones open, any number active",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, U32_MAX, 0) },
-	  SAYS("max_open_zones is 4294967295, using 4096"),
+	  LOGS("max_open_zones is 4294967295, using 4096"),
 	  WANT(L(max_open_zones, 4096), L(max_active_zones, 0)) },
 	{ "as many open and active as are believed",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, 4096, 4096) },
 	  WANT(L(max_open_zones, 4096), L(max_active_zones, 4096)) },
 	{ "all ones open, one active",
 	  { DEVICE(F(ZONED)), ZONES(524288, 4096, 8, U32_MAX, 1) },
-	  SAYS("max_open_zones is 4294967295"),
+	  LOGS("max_open_zones is 4294967295"),
 	  WANT(L(max_open_zones, 1), L(max_active_zones, 1)) },
 	{ "zones and write zeroes of absurd sizes, ring too small",
 	  { F(ZONED) | F(WRITE_ZEROES), .max_chain = 1,
@@ -832,8 +833,8 @@ static const struct blk_mq_ops virtblk_test_ops = {
 	.queue_rq	= virtblk_test_queue_rq,
 };
 
-/* Called for each line that anyone logs; only the test logs as this device. */
-static void virtblk_test_hear(void *data, const char *text, size_t len)
+/* Called for each line of the log; only the test logs with this device's name. */
+static void virtblk_test_capture(void *data, const char *text, size_t len)
 {
 	size_t used = strlen(virtblk_logged.text);
 
@@ -844,26 +845,26 @@ static void virtblk_test_hear(void *data, const char *text, size_t len)
 		min(len + 1, sizeof(virtblk_logged.text) - used));
 }
 
-static void virtblk_test_forget(void)
+static void virtblk_test_clear_log(void)
 {
 	virtblk_logged.lines = 0;
 	virtblk_logged.text[0] = '\0';
 }
 
 /*
- * Returns 0 or an error: that of virtblk_check_config(), or if @refused is not
- * set after that, that of the block layer.
+ * Returns 0 or an error: of virtblk_check_config() if @refused is set, of the block
+ * layer otherwise.
  */
-static int virtblk_test_make(const struct virtblk_raw_config *raw,
-			     bool *refused)
+static int virtblk_test_make_disk(const struct virtblk_raw_config *raw,
+				  bool *refused)
 {
 	struct virtblk_outcome *got = &virtblk_got;
 	struct virtblk_config config;
 	struct gendisk *disk;
 	int err;
 
-	virtblk_test_forget();
-	/* Not all of it may be set, but none of it may be left. */
+	virtblk_test_clear_log();
+	/* virtblk_check_config() must overwrite all of it. */
 	memset(&config, 0xff, sizeof(config));
 	err = virtblk_check_config(virtblk_test_device, raw, &config);
 	*refused = err;
@@ -884,8 +885,8 @@ static int virtblk_test_make(const struct virtblk_raw_config *raw,
 }
 
 /*
- * What limits have to be whatever the device has said.  Each set of rules is a
- * function that returns NULL or the first rule that is broken.
+ * Rules that limits must keep for any device.  Each set of rules is a function that
+ * returns NULL or the first broken rule.
  */
 #define RULE(condition)	((condition) ? NULL : #condition)
 
@@ -901,19 +902,20 @@ static const char *virtblk_first_broken(const char *const *rules,
 	return NULL;
 }
 
-/* Is it a limit that the device has set?  0 is none. */
-static bool virtblk_within(u64 limit, u64 said)
+/* A device limit of 0 means no limit. */
+static bool virtblk_within(u64 limit, u64 device_limit)
 {
-	return !said || limit <= said;
+	return !device_limit || limit <= device_limit;
 }
 
 static const char *virtblk_check_blocks(const struct virtblk_raw_config *raw,
 					const struct queue_limits *lim)
 {
-	u32 said = raw->features & F(BLK_SIZE) ? raw->blk_size : SECTOR_SIZE;
+	u32 device_block = raw->features & F(BLK_SIZE) ? raw->blk_size :
+							  SECTOR_SIZE;
 	u32 block = lim->logical_block_size;
 	const char *const rules[] = {
-		RULE(block == said),
+		RULE(block == device_block),
 		RULE(is_power_of_2(lim->physical_block_size)),
 		RULE(lim->physical_block_size >= block),
 		RULE(lim->alignment_offset < lim->physical_block_size),
@@ -955,7 +957,7 @@ static const char *virtblk_check_request(const struct virtblk_raw_config *raw,
 	return virtblk_first_broken(rules, ARRAY_SIZE(rules));
 }
 
-/* The block layer cuts at multiples of the granularity: one has to fit. */
+/* The block layer splits at multiples of the granularity, so one must fit. */
 static const char *virtblk_check_discards(const struct virtblk_raw_config *raw,
 					  const struct queue_limits *lim)
 {
@@ -1100,20 +1102,21 @@ static u64 virtblk_read_value(const struct virtblk_value *value)
 	}
 }
 
-static void virtblk_test_words(struct kunit *test,
-			       const struct virtblk_case *row)
+static void virtblk_test_check_log(struct kunit *test,
+				   const struct virtblk_case *row)
 {
 	KUNIT_EXPECT_EQ_MSG(test, virtblk_logged.lines,
-			    row->says ? row->more + 1 : 0,
+			    row->message ? row->extra_lines + 1 : 0,
 			    "the log has: %s", virtblk_logged.text);
-	if (row->says)
+	if (row->message)
 		KUNIT_EXPECT_NOT_NULL_MSG(test,
-					  strstr(virtblk_logged.text, row->says),
-					  "not in the log, which has: %s",
+					  strstr(virtblk_logged.text,
+						 row->message),
+					  "message missing; the log has: %s",
 					  virtblk_logged.text);
 }
 
-/* A row of the table. */
+/* One row of the table. */
 static void virtblk_test_case(struct kunit *test)
 {
 	const struct virtblk_case *row = test->param_value;
@@ -1122,8 +1125,8 @@ static void virtblk_test_case(struct kunit *test)
 	bool refused;
 	int err;
 
-	err = virtblk_test_make(&row->raw, &refused);
-	virtblk_test_words(test, row);
+	err = virtblk_test_make_disk(&row->raw, &refused);
+	virtblk_test_check_log(test, row);
 	KUNIT_EXPECT_EQ(test, refused, row->refused);
 	if (refused) {
 		KUNIT_EXPECT_EQ(test, err, -EINVAL);
@@ -1141,7 +1144,7 @@ static void virtblk_test_case(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, test_taint(TAINT_WARN));
 }
 
-/* How many rows there were, for whoever reads the results. */
+/* Report the number of rows; test_kunit.py reads it. */
 static void virtblk_test_count(struct kunit *test)
 {
 	kunit_info(test, "%zu rows, %u refused", ARRAY_SIZE(virtblk_cases),
@@ -1149,7 +1152,7 @@ static void virtblk_test_count(struct kunit *test)
 	KUNIT_EXPECT_GT(test, virtblk_test_refusals, 0);
 }
 
-/* A number as absurd devices have it: at and around powers of two, or any. */
+/* A value that an absurd device may have: near a power of two, or any other. */
 static u32 virtblk_random_value(struct rnd_state *rnd)
 {
 	u32 any = prandom_u32_state(rnd), bit = prandom_u32_state(rnd) % 32;
@@ -1168,7 +1171,7 @@ static u32 virtblk_random_value(struct rnd_state *rnd)
 	}
 }
 
-/* A number at or above @least, in all but one of eight cases. */
+/* A value of at least @least in seven of eight cases, any value in the eighth. */
 static u32 virtblk_random_above(struct rnd_state *rnd, u32 least)
 {
 	u32 value = virtblk_random_value(rnd);
@@ -1176,7 +1179,7 @@ static u32 virtblk_random_above(struct rnd_state *rnd, u32 least)
 	return prandom_u32_state(rnd) % 8 ? max(value, least) : value;
 }
 
-/* A power of two of at least @least, in all but one of eight cases. */
+/* @least times a power of two in seven of eight cases, any value in the eighth. */
 static u32 virtblk_random_power(struct rnd_state *rnd, u32 least,
 				unsigned int powers)
 {
@@ -1224,23 +1227,23 @@ static void virtblk_random_raw(struct rnd_state *rnd,
 	raw->max_append_sectors = virtblk_random_value(rnd);
 }
 
-/* Returns NULL, or what is wrong with what became of it. */
+/* Returns NULL, or what is wrong with the result. */
 static const char *virtblk_test_raw(const struct virtblk_raw_config *raw,
 				    bool *refused)
 {
 	const char *broken;
 	int err;
 
-	err = virtblk_test_make(raw, refused);
+	err = virtblk_test_make_disk(raw, refused);
 	if (*refused)
 		return RULE(err == -EINVAL) ?: RULE(virtblk_logged.lines);
 	if (err)
-		return "the block layer refuses it";
+		return "the block layer refuses the limits";
 	broken = virtblk_broken_rule(raw);
 	return broken ?: RULE(!test_taint(TAINT_WARN));
 }
 
-/* Many devices of absurd combinations, the same ones each time. */
+/* Many devices with absurd combinations of values, the same in each run. */
 static void virtblk_test_random(struct kunit *test)
 {
 	unsigned int i, refusals = 0;
@@ -1264,21 +1267,21 @@ static void virtblk_test_random(struct kunit *test)
 	}
 
 	kunit_info(test, "%u random devices, %u refused", i, refusals);
-	/* Neither may be rare. */
+	/* Neither refused nor accepted devices may be rare. */
 	KUNIT_EXPECT_GT(test, refusals, i / 10);
 	KUNIT_EXPECT_GT(test, i - refusals, i / 10);
 }
 
-/* Limits of which one is changed. */
+/* The limits of which virtblk_test_shrunk() changes one. */
 static struct virtblk_config virtblk_changing;
 
 /**
  * struct virtblk_change - a limit that differs after a reset
  * @name: its name
- * @at: where it is in virtblk_changing
+ * @at: its address in virtblk_changing
  * @size: its size in bytes
- * @less: what virtblk_config_shrunk() says if it has become less
- * @more: and if it has become more
+ * @less: return value of virtblk_config_shrunk() if the limit has decreased
+ * @more: return value if it has increased
  */
 struct virtblk_change {
 	const char *name;
@@ -1304,7 +1307,7 @@ static const struct virtblk_change virtblk_changes[] = {
 	CHANGE(lim.max_hw_zone_append_sectors, "zones", NULL),
 	CHANGE(lim.max_open_zones, "zones", NULL),
 	CHANGE(lim.max_active_zones, "zones", NULL),
-	/* What no request was made to fit. */
+	/* No waiting request depends on these. */
 	CHANGE(write_zeroes_may_unmap, NULL, NULL),
 	CHANGE(lim.physical_block_size, NULL, NULL),
 	CHANGE(lim.alignment_offset, NULL, NULL),
@@ -1331,19 +1334,19 @@ static void virtblk_set_limit(const struct virtblk_change *change, u32 value)
 		*(u32 *)change->at = value;
 		break;
 	default:
-		/* The number of cylinders. */
+		/* geometry.cylinders */
 		*(unsigned long *)change->at = value;
 	}
 }
 
-/* A row of the table of changes: each limit alone is less, equal, more. */
+/* One row of virtblk_changes: the limit decreases, stays equal, increases. */
 static void virtblk_test_shrunk(struct kunit *test)
 {
 	const struct virtblk_change *change = test->param_value;
 	struct virtblk_config low, high;
 	unsigned int i;
 
-	/* Nothing that is compared is 0, which some limits take for none. */
+	/* Start with 1, because for some limits 0 means no limit. */
 	for (i = 0; i < ARRAY_SIZE(virtblk_changes); i++)
 		virtblk_set_limit(&virtblk_changes[i], 1);
 	virtblk_changing.write_zeroes_may_unmap = false;
@@ -1362,7 +1365,7 @@ static void virtblk_test_shrunk(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, virtblk_config_shrunk(&high, &high));
 }
 
-/* Of open and active zones, 0 is more than any number. */
+/* For open and active zones, 0 means no limit. */
 static void virtblk_test_shrunk_zones(struct kunit *test)
 {
 	struct virtblk_config all = {}, open = {}, active = {}, zoned = {};
@@ -1383,7 +1386,7 @@ static void virtblk_test_shrunk_zones(struct kunit *test)
 			   "zones");
 }
 
-/* The write cache has a way of its own to be told of. */
+/* virtblk_restore_writeback() handles changes of the write cache. */
 static void virtblk_test_shrunk_cache(struct kunit *test)
 {
 	struct virtblk_config with = {}, without = {};
@@ -1406,7 +1409,7 @@ static int virtblk_test_begin(struct kunit_suite *suite)
 				      0);
 	if (err)
 		goto out_unregister;
-	err = register_trace_console(virtblk_test_hear, NULL);
+	err = register_trace_console(virtblk_test_capture, NULL);
 	if (err)
 		goto out_free_tag_set;
 	return 0;
@@ -1420,7 +1423,7 @@ out_unregister:
 
 static void virtblk_test_end(struct kunit_suite *suite)
 {
-	unregister_trace_console(virtblk_test_hear, NULL);
+	unregister_trace_console(virtblk_test_capture, NULL);
 	tracepoint_synchronize_unregister();
 	blk_mq_free_tag_set(&virtblk_test_set);
 	root_device_unregister(virtblk_test_device);
