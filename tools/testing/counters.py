@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the driver counts of its queues, in debugfs; see Documentation/abi.rst."""
+"""Read the driver's counters of queues in debugfs; see Documentation/abi.rst."""
 
 import re
 from collections import Counter
@@ -8,24 +8,27 @@ DEBUG = "/sys/kernel/debug"
 
 
 def of_queue(guest, id, queue=0):
-    """Return what a queue has counted: numbers, lists of them, words."""
+    """Return a queue's counters by name, from a disk's id.
+
+    A value is a number, or for "completions" a list, or for "cpus" and "type" text.
+    """
     return of_disk_queue(guest, guest.dev(id), queue)
 
 
 def of_disk_queue(guest, name, queue=0):
-    """Return the same for a disk by its name in the guest."""
+    """Return a queue's counters, from a disk's name in the guest."""
     text = guest.sysfs(f"{DEBUG}/virtio_blk/{name}/queue{queue}")
-    found = {}
+    counters = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
         numbers = [int(word) for word in value.split() if word.isdigit()]
-        found[name] = (value if name in ("cpus", "type") else
-                       numbers if name == "completions" else numbers[0])
-    return found
+        counters[name] = (value if name in ("cpus", "type") else
+                          numbers if name == "completions" else numbers[0])
+    return counters
 
 
 def of_disk(guest, id):
-    """Return the sums of all that are numbers over a disk's queues."""
+    """Return the sum of each numeric counter over all queues of a disk."""
     names = guest.run(f"ls {DEBUG}/virtio_blk/{guest.dev(id)}").output.split()
     total = Counter()
     for name in names:

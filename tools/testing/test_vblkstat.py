@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""vblkstat: what it tells is what is there, whoever drives the disks.
+"""Test that vblkstat shows the true state of the disks, with either driver.
 
-One guest has disks that are well and disks that are not; what vblkstat says of them
-is held against sysfs, procfs and debugfs.  Trees of files on the host, which --root
-has it look into, bring what no kernel would: there a program runs that notices each
-access to memory that is not its own.
+One guest has healthy disks and disks with flaws.  The tests compare the output of
+vblkstat with sysfs, procfs and debugfs.  On the host, vblkstat reads trees of files
+with --root.  They can contain data that no kernel produces, so that program is built
+with the address and undefined-behaviour sanitizers.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ COMMANDS = ("list", "queues", "watch", "doctor")
 
 @functools.cache
 def build(kind, **variables):
-    """Build vblkstat in a directory of its own and return the program's path."""
+    """Build vblkstat in its own directory and return the path of the program."""
     host.need("amd64", {"make": "make"})
     place = TOP / "build/vblkstat" / kind
     place.mkdir(parents=True, exist_ok=True)
@@ -47,23 +47,23 @@ def build(kind, **variables):
         made = subprocess.run(["make", "-s", "-C", SOURCES, f"OUT={place}", *words],
                               text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)
-    # Warnings count, too.
+    # A warning of the compiler is output, and fails the test.
     assert (made.returncode, made.stdout) == (0, "")
     return place / "vblkstat"
 
 
 def static():
-    """Return a vblkstat that any guest can run."""
+    """Return a static vblkstat, which any guest can run."""
     return build("static", LDFLAGS="-static", CFLAGS="-O2 -g -Werror")
 
 
 def careful():
-    """Return a vblkstat that ends with a message at any wrong access to memory."""
+    """Return a vblkstat with sanitizers, which abort on an invalid memory access."""
     return build("careful", CFLAGS="-O1 -g -Werror -fsanitize=address,undefined "
                                    "-fno-sanitize-recover=all")
 
 
-# A tree: four CPUs, and disks with four queues each that are well
+# A tree: four CPUs, and healthy disks with four queues each
 
 COUNTERS = {
     "ring": 256, "free": 256, "in_flight": 0, "stopped": 0, "reads": 5000,
@@ -84,7 +84,7 @@ def bits(features, count=64):
 
 
 class Tree:
-    """A directory with a sys and a proc, to which disks are added."""
+    """A directory with sys and proc, to which tests add disks."""
 
     def __init__(self, path, cpus=4):
         self.path = path
@@ -96,7 +96,7 @@ class Tree:
         self.write_interrupts()
 
     def write(self, path, text):
-        """Write a file, as a kernel would: all of it is new, or nothing."""
+        """Write a file atomically: a reader sees the old or the new contents."""
         file = self.path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         new = self.path / "new" if file.exists() else file
@@ -113,7 +113,7 @@ class Tree:
                    + "\n")
 
     def add_disk(self, name, number, queues=4):
-        """Add a disk that has a queue for each CPU, or less than that."""
+        """Add a disk whose queues share the CPUs evenly."""
         virtio, block = f"virtio{number}", f"sys/block/{name}"
         device = f"sys/devices/pci0000:00/0000:00:{number:02x}.0"
         self.write(f"{device}/{virtio}/features", bits(FEATURES) + "\n")
@@ -144,7 +144,7 @@ class Tree:
         self.write_interrupts()
 
     def write_queue(self, name, index, **changed):
-        """Write what debugfs has on a queue."""
+        """Write the file of a queue in debugfs."""
         values = {"cpus": index, "type": "default", **COUNTERS, **changed}
         self.write(f"sys/kernel/debug/virtio_blk/{name}/queue{index}", "".join(
             f"{key} {value}\n" for key, value in values.items()))
@@ -164,11 +164,11 @@ class Tree:
         return done
 
     def json(self, *words):
-        """Run it with --json and return what it says."""
+        """Run vblkstat --json on the tree and return the parsed output."""
         return json.loads(self.run("--json", *words).stdout)
 
     def findings(self):
-        """Return the ids of what doctor finds, by disk."""
+        """Return the ids of doctor's findings, by disk."""
         found = {}
         for finding in self.json("doctor")["findings"]:
             found.setdefault(finding["disk"], set()).add(finding["id"])
@@ -177,27 +177,30 @@ class Tree:
 
 @pytest.fixture
 def tree(tmp_path):
-    """A tree with the disk vda."""
+    """A tree with the healthy disk vda."""
     tree = Tree(tmp_path / "tree")
     tree.add_disk("vda", 2)
     return tree
 
 
 def test_command_line(tree):
-    """What cannot be done is told, and has status 2."""
-    for words, said in (
+    """An invalid command line prints a message and exits with status 2."""
+    for words, message in (
             ((), "command is missing"), (("look",), 'no command "look"'),
             (("list", "vdb"), "no virtio-blk disk vdb"),
-            (("queues", "1"), "too much"), (("watch", "1", "2", "3"), "too much"),
-            (("watch", "0"), "no interval"), (("watch", "1", "0"), "no count"),
+            (("queues", "1"), "too many arguments"),
+            (("watch", "1", "2", "3"), "too many arguments"),
+            (("watch", "0"), "not an interval"), (("watch", "1", "0"), "not a count"),
             (("--root=", "list"), "--root= is empty"),
             (("--jsan", "list"), "--help")):
         done = tree.run(*words)
-        assert done.returncode == 2 and said in done.stderr, words
+        assert done.returncode == 2 and message in done.stderr, words
         assert not done.stdout
-    for option, said in (("--help", "vblkstat doctor"), ("--version", "vblkstat 1")):
+    version = subprocess.check_output([TOP / "tools/packaging/version"], text=True)
+    for option, text in (("--help", "vblkstat doctor"),
+                         ("--version", f"vblkstat {version}")):
         done = tree.run(option)
-        assert done.returncode == 0 and said in done.stdout and not done.stderr
+        assert done.returncode == 0 and text in done.stdout and not done.stderr
     with open("/dev/full", "w") as full:
         done = subprocess.run([careful(), f"--root={tree.path}", "list"],
                               stdout=full, stderr=subprocess.PIPE, text=True)
@@ -205,7 +208,7 @@ def test_command_line(tree):
 
 
 def test_no_disks(tmp_path):
-    """Without disks there is nothing to list, and nothing that doctor can do."""
+    """Without disks, list and queues print none, and doctor fails."""
     tree = Tree(tmp_path / "tree")
     assert tree.run("list").returncode == 0
     assert tree.json("list")["disks"] == tree.json("queues")["disks"] == []
@@ -213,7 +216,7 @@ def test_no_disks(tmp_path):
 
 
 def test_well(tree):
-    """A disk that is well has no findings, and all of it is shown."""
+    """A healthy disk has no findings, and list and queues show all its data."""
     done = tree.run("doctor")
     assert done.returncode == 0 and "0 findings on 1 disk\n" in done.stdout
     (disk,) = tree.json("list")["disks"]
@@ -223,20 +226,20 @@ def test_well(tree):
     assert disk["driver"] == {"name": "virtio_blk", "version": None,
                               "kernels_own": False}
     (disk,) = tree.json("queues", "/dev/vda")["disks"]
-    wanted = {name: value for name, value in COUNTERS.items()
-              if name not in ("ring", "free", "in_flight", "stopped",
-                              "a_later_one")}
-    wanted["completions"] = [int(count) for count in COUNTERS["completions"].split()]
+    expected = {name: value for name, value in COUNTERS.items()
+                if name not in ("ring", "free", "in_flight", "stopped",
+                                "a_later_one")}
+    expected["completions"] = [int(count) for count in COUNTERS["completions"].split()]
     for index, queue in enumerate(disk["queues"]):
         assert queue == {
             "queue": index, "type": "default", "cpus": [index], "irq": 24 + index,
             "vector": "own", "affinity": [index], "effective_affinity": [index],
             "interrupts": 40, "depth": 256, "ring": 256, "free": 256,
-            "in_flight": 0, "stopped": False, "counters": wanted}
+            "in_flight": 0, "stopped": False, "counters": expected}
 
 
 def test_many(tmp_path):
-    """26 disks of 64 queues, and more, in the order of their names."""
+    """vblkstat shows 27 disks with 64 queues each, in the order of their names."""
     tree = Tree(tmp_path / "tree", cpus=64)
     names = [f"vd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
     for number, name in enumerate([*reversed(names), "vdaa"]):
@@ -250,7 +253,7 @@ def test_many(tmp_path):
     assert sum(len(disk["queues"]) for disk in json.loads(line)["disks"]) == 27 * 64
 
 
-# Each way of being not well, alone: a file, what is in it, and the finding's id
+# One flaw at a time: a file, its contents, and the id of the finding
 
 BLOCK = "sys/block/vda"
 PARAMETERS = "sys/module/virtio_blk/parameters"
@@ -278,7 +281,7 @@ WELL = [
     (f"{BLOCK}/queue/scheduler", "none [kyber]"),
     (f"{BLOCK}/lifetime/pre_eol_info", "0x01 normal"),
     (f"{PARAMETERS}/queue_depth", "256"),
-    # A CPU that is offline gets no interrupts.
+    # CPU 9 is offline and gets no interrupts.
     ("proc/irq/25/smp_affinity_list", "1,9"),
     ("sys/devices/system/cpu/online", "0-1"),
 ]
@@ -290,47 +293,47 @@ COUNTED = [
 ]
 COUNTED_WELL = [
     {"longest_wait_ms": 4999}, {"ring_full": 200}, {"ring_full": 99, "reads": 5},
-    # Each request for itself: there is nothing to spare.
+    # With one request at a time, no kick can be suppressed.
     {"kicks": 19000, "completions": "0 5000 0 0 0 0 0"},
 ]
 
 
 @pytest.mark.parametrize("path,text,id", WAYS)
 def test_finding(tree, path, text, id):
-    """doctor finds what a file tells, and nothing else; with advice."""
+    """doctor reports the flaw that a file shows, and no other, with advice."""
     tree.write(path, text + "\n")
     assert tree.findings() == {"vda": {id}}
     done = tree.run("doctor")
     assert done.returncode == 1
-    assert "vda: wrong: " in done.stdout or "vda: unwise: " in done.stdout
+    assert "vda: error: " in done.stdout or "vda: warning: " in done.stdout
     assert "why: " in done.stdout
     assert "host: " in done.stdout or "guest: " in done.stdout
 
 
 @pytest.mark.parametrize("path,text", WELL)
 def test_no_finding(tree, path, text):
-    """What is no harm is not found."""
+    """doctor reports nothing for harmless values."""
     tree.write(path, text + "\n")
     assert tree.findings() == {}
 
 
 @pytest.mark.parametrize("counters,id", COUNTED)
 def test_counted_finding(tree, counters, id):
-    """doctor finds what a queue's counters tell."""
+    """doctor reports the flaw that a queue's counters show."""
     tree.write_queue("vda", 2, **counters)
     assert tree.findings() == {"vda": {id}}
 
 
 @pytest.mark.parametrize("counters", COUNTED_WELL)
 def test_no_counted_finding(tree, counters):
-    """Counters that are no worse than others' are well."""
+    """doctor reports nothing for counters below its limits."""
     tree.write_queue("vda", 2, **counters)
     assert tree.findings() == {}
 
 
 @pytest.mark.parametrize("vector", ["-virtqueues", ""])
 def test_shared_vector(tree, vector):
-    """Queues that share an interrupt are found, and have the same number."""
+    """doctor reports queues that share an interrupt, and queues shows its number."""
     tree.irqs = {24: (f"virtio2{vector}, virtio3{vector}", [1, 2, 3, 4])}
     tree.write_interrupts()
     assert tree.findings() == {"vda": {"shared-vector"}}
@@ -341,19 +344,19 @@ def test_shared_vector(tree, vector):
 
 
 def test_kernels_own(tree):
-    """Without state and counters the driver is the kernel's own."""
+    """Without the files state and version, vblkstat takes the driver as in-tree."""
     (tree.path / BLOCK / "state").unlink()
     shutil.rmtree(tree.path / BLOCK / "recovery")
     shutil.rmtree(tree.path / "sys/kernel/debug/virtio_blk")
     assert tree.findings() == {"vda": {"kernels-own-driver"}}
-    said = tree.json("queues")
+    output = tree.json("queues")
     assert all(queue["counters"] is queue["type"] is None
-               for queue in said["disks"][0]["queues"])
-    assert len(said["notes"]) == 1
+               for queue in output["disks"][0]["queues"])
+    assert len(output["notes"]) == 1
 
 
 def test_copy_without_links(tree):
-    """A copy that has lost its links is understood all the same."""
+    """vblkstat finds a disk's device in a copy of sysfs without symbolic links."""
     (tree.path / BLOCK / "device").unlink()
     (tree.path / "sys/bus/virtio/devices/virtio2/block/vda").mkdir(parents=True)
     (disk,) = tree.json("list")["disks"]
@@ -368,25 +371,25 @@ def watching(tree, *words):
                             stdout=subprocess.PIPE, text=True)
 
 
-def told(lines, name, *path):
-    """Return what a rate adds up to, over lines of watch's JSON."""
+def total_of(lines, name, *path):
+    """Return the total count behind a rate, over lines of watch's JSON."""
     total = 0
     for line in lines:
         (disk,) = json.loads(line)["disks"]
-        where = disk
+        node = disk
         for step in path:
-            where = where[step]
-        total += where[name] * disk["seconds"]
+            node = node[step]
+        total += node[name] * disk["seconds"]
     return total
 
 
-def about(count):
-    """Return what equals a count but for the digits that were printed."""
+def approx(count):
+    """Return a value that equals a count within the precision of the output."""
     return pytest.approx(count, rel=1e-4)
 
 
 def test_rates(tree):
-    """What is counted in between comes out as rates, of disk and queue."""
+    """watch shows the growth of the counters as rates of the disk and the queue."""
     with watching(tree, "--json", "watch", "vda", "0.1", "9") as watch:
         first = watch.stdout.readline()
         tree.write_queue("vda", 1, reads=5600, read_bytes=5600 * 4096, kicks=1150,
@@ -395,13 +398,13 @@ def test_rates(tree):
                    "605 0 4840 1210 6 0 48 30 0 20 40 0 0 0 0 4 10\n")
         lines = watch.stdout.readlines()
     assert watch.returncode == 0 and len(lines) == 8
-    assert told([first], "reads_per_second") == 0
+    assert total_of([first], "reads_per_second") == 0
     for name, count in {"reads": 600, "read_bytes": 4800 * 512, "flushes": 2}.items():
-        assert told(lines, f"{name}_per_second") == about(count), name
+        assert total_of(lines, f"{name}_per_second") == approx(count), name
     for name, count in {"reads": 600, "bytes": 600 * 4096, "kicks": 150,
                         "interrupts": 100, "ring_full": 9}.items():
-        assert told(lines, f"{name}_per_second", "queues", 1) == about(count), name
-        assert told(lines, f"{name}_per_second", "queues", 2) == 0, name
+        assert total_of(lines, f"{name}_per_second", "queues", 1) == approx(count), name
+        assert total_of(lines, f"{name}_per_second", "queues", 2) == 0, name
     for line in lines:
         (disk,) = json.loads(line)["disks"]
         if disk["reads_per_second"]:
@@ -414,7 +417,7 @@ def test_rates(tree):
 
 
 def test_rates_of_another_disk(tree):
-    """Counters that begin anew, or are another disk's, make no rates."""
+    """watch shows no rate for counters that restart."""
     with watching(tree, "--json", "watch", "vda", "0.1", "9") as watch:
         watch.stdout.readline()
         tree.write_queue("vda", 1, reads=1)
@@ -426,7 +429,7 @@ def test_rates_of_another_disk(tree):
 
 
 def test_disk_that_goes(tree):
-    """watch of a disk ends when that has gone; watch of all goes on."""
+    """watch of one disk ends when the disk disappears; watch of all disks continues."""
     for words, status in ((("vda",), 2), ((), 0)):
         with watching(tree, "--json", "watch", *words, "0.1", "9") as watch:
             watch.stdout.readline()
@@ -438,7 +441,7 @@ def test_disk_that_goes(tree):
 
 
 def test_terminal(tree):
-    """On a terminal tables are drawn in place, and are no larger than it is."""
+    """On a terminal, watch draws in place and stays within the size of the screen."""
     for number in range(3, 9):
         tree.add_disk(f"vd{'abcdefghi'[number]}", number)
     ours, theirs = pty.openpty()
@@ -460,7 +463,7 @@ def test_terminal(tree):
         assert "more lines" in lines[-1] and "vda " in screen
 
 
-# What no kernel would say
+# Contents that no kernel produces
 
 ODD = [b"", b"\0" * 64, b"\xff" * 9000, b"-1\n", b"18446744073709551615\n",
        b"99999999999999999999999999\n", b"0-4294967295\n", b"3-1,,-\n", b"a\n",
@@ -471,7 +474,7 @@ ODD = [b"", b"\0" * 64, b"\xff" * 9000, b"-1\n", b"18446744073709551615\n",
 
 
 def spoil(tree, chance):
-    """Put something odd in some of a tree's places."""
+    """Replace some files of a tree at random."""
     for path in sorted(tree.path.rglob("*")):
         if path.is_dir() and not path.is_symlink() or chance.random() > 0.15:
             continue
@@ -495,7 +498,7 @@ def spoil(tree, chance):
 
 @pytest.mark.parametrize("seed", range(60 if os.environ.get("FULL") else 6))
 def test_odd_contents(tmp_path, seed):
-    """Whatever is in the files, what comes out is JSON, or text for a terminal."""
+    """With any file contents, the output is valid JSON or printable ASCII."""
     chance = random.Random(seed)
     tree = Tree(tmp_path / "tree")
     for number, name in enumerate(("vda", "vdb", "vdzzz")):
@@ -516,7 +519,7 @@ def test_odd_contents(tmp_path, seed):
 
 
 def test_files_that_come_and_go(tree):
-    """Disks and queues may go while they are looked at."""
+    """vblkstat works while disks and queues disappear and return."""
     stop = threading.Event()
     places = [tree.path / BLOCK, tree.path / BLOCK / "mq/2",
               tree.path / "sys/kernel/debug/virtio_blk", tree.path / "proc/irq/25"]
@@ -539,7 +542,7 @@ def test_files_that_come_and_go(tree):
 
 
 def test_completion():
-    """bash completes commands, options and disks."""
+    """bash completes commands, options and names of disks."""
     def complete(*words):
         script = (f"source {SOURCES}/completion/vblkstat; COMP_WORDS=(\"$@\"); "
                   'COMP_CWORD=$(($# - 1)); _vblkstat; echo "${COMPREPLY[@]}"')
@@ -556,7 +559,7 @@ def test_completion():
 
 # In a guest
 
-# What doctor should find, by disk; any of them may have waited on a busy host.
+# Findings of doctor by disk.  On a busy host, any disk may also have long-wait.
 FINDINGS = {
     "four": set(), "one": {"few-queues"}, "small": {"small-ring"},
     "shared": {"shared-vector"}, "plain": {"no-event-index"}, "slow": set(),
@@ -566,7 +569,7 @@ VBLKSTAT = "/run/vblkstat"
 
 @pytest.fixture(scope="module")
 def guest(kernel):
-    """A guest with four CPUs and a disk for each way of being not well."""
+    """A guest with four CPUs, healthy disks and one disk for each flaw."""
     disks = [
         Disk("four", "ram", 64 * MIB, queues=4),
         Disk("one", queues=1),
@@ -583,20 +586,20 @@ def guest(kernel):
 
 
 def ask(guest, words, status=0):
-    """Run vblkstat --json in the guest and return what it says."""
+    """Run vblkstat --json in the guest and return the parsed output."""
     done = guest.run(f"{VBLKSTAT} --json {words}", check=False, timeout=120)
     assert done.status == status, done.output
     return json.loads(done.output)
 
 
-def by_id(guest, said):
-    """Return what is said of each disk, by the disk's id."""
+def by_id(guest, output):
+    """Return the data of each disk, by the disk's id."""
     names = {guest.dev(id): id for id in guest.disks}
-    return {names[disk["name"]]: disk for disk in said["disks"]}
+    return {names[disk["name"]]: disk for disk in output["disks"]}
 
 
 def check_list(guest, ours):
-    """list says what sysfs does."""
+    """Check that list agrees with sysfs."""
     disks = by_id(guest, ask(guest, "list"))
     assert set(disks) == set(guest.disks)
     for id, disk in disks.items():
@@ -616,7 +619,7 @@ def check_list(guest, ours):
 
 
 def check_queues(guest):
-    """queues says what /proc and sysfs do; return what it says by disk."""
+    """Check that queues agrees with /proc and sysfs; return its output by disk id."""
     disks = by_id(guest, ask(guest, "queues"))
     layout = topology.read(guest)
     for id, disk in disks.items():
@@ -637,7 +640,7 @@ def check_queues(guest):
 
 
 def check_counters(guest):
-    """Queues have the counters that debugfs has, none of which is moving."""
+    """Check that queues shows the counters in debugfs, while no I/O runs."""
     disks = ask(guest, "queues")["disks"]
     listing = guest.run("cd /sys/kernel/debug/virtio_blk; grep . */queue*").output
     known = {}
@@ -660,37 +663,37 @@ def check_counters(guest):
 
 
 def check_watch(guest, counted):
-    """watch tells of no more than there was, and of most of it."""
+    """Check that watch shows no more I/O than there was, and at least half of it."""
     name = guest.dev("four")
     stat = f"/sys/block/{name}/stat"
     load = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", iodepth=4,
                      time_based=True, runtime=60, size="32m", numjobs=2)
     first = int(guest.sysfs(stat).split()[0])
-    said = guest.run(
+    output = guest.run(
         f"for i in $(seq 300); do read reads rest < {stat}; "
         f"[ $reads -gt {first + 100} ] && break; sleep 0.1; done; cat {stat}; "
         f"{VBLKSTAT} --json watch {name} 0.5 3; cat {stat}").output.splitlines()
     load.kill()
-    before, *lines, after = said
-    ended = int(after.split()[0]) - int(before.split()[0])
-    assert 0.5 * ended < told(lines, "reads_per_second") <= ended + 1
+    before, *lines, after = output
+    completed = int(after.split()[0]) - int(before.split()[0])
+    assert 0.5 * completed < total_of(lines, "reads_per_second") <= completed + 1
     for line in lines:
         (disk,) = json.loads(line)["disks"]
         assert disk["read_ms"] > 0
         assert sum(queue["interrupts_per_second"] for queue in disk["queues"]) > 0
         if counted:
-            # Requests that are on their way are counted by one, not the other.
+            # The driver counts requests in flight; the block layer does not.
             reads = sum(queue["reads_per_second"] for queue in disk["queues"])
             assert abs(reads - disk["reads_per_second"]) * disk["seconds"] < \
                 0.2 * reads * disk["seconds"] + 20
 
 
 def findings(guest, seconds=0.5, status=1):
-    """Return the ids of doctor's findings by the disk's id."""
-    said = ask(guest, f"doctor {seconds}", status)
+    """Return the ids of doctor's findings by the disk's id, without long-wait."""
+    output = ask(guest, f"doctor {seconds}", status)
     names = {guest.dev(id): id for id in guest.disks}
     found = {id: set() for id in guest.disks}
-    for finding in said["findings"]:
+    for finding in output["findings"]:
         assert finding["what"] and finding["why"]
         assert finding["host"] or finding["guest"]
         found[names[finding["disk"]]].add(finding["id"])
@@ -699,35 +702,35 @@ def findings(guest, seconds=0.5, status=1):
 
 @pytest.mark.kernels("6.12")
 def test_list(guest):
-    """list says what sysfs does, in words as well."""
+    """list agrees with sysfs and shows features in words."""
     check_list(guest, ours=True)
     text = guest.run(f"{VBLKSTAT} list").output
-    assert "event index" in text and "the kernel's own" not in text
+    assert "event index" in text and "in-tree" not in text
 
 
 @pytest.mark.kernels("6.12")
 def test_queues(guest):
-    """queues says what sysfs, procfs and the driver's counters do."""
+    """queues agrees with sysfs, procfs and the driver's counters."""
     check_queues(guest)
     check_counters(guest)
 
 
 @pytest.mark.kernels("6.12")
 def test_watch(guest):
-    """watch's rates come to what the block layer counts."""
+    """watch's rates agree with the counts of the block layer."""
     check_watch(guest, counted=True)
 
 
 @pytest.mark.kernels("6.12")
 def test_doctor(guest):
-    """Each disk has its own flaw found, and no other."""
+    """doctor reports the flaw of each disk, and no other."""
     assert findings(guest) == FINDINGS
     done = guest.run(f"{VBLKSTAT} doctor {guest.dev('one')} 0.1", check=False)
     assert done.status == 1 and "num-queues" in done.output
     ask(guest, f"doctor {guest.dev('four')} 0.1", status=0)
 
 
-# The files of a disk that vblkstat looks at, and no others: to read some does things.
+# Copies only the files that vblkstat reads: reading some others has side effects.
 _COPY = """
 mkdir -p /run/copy; cd /
 for name in stat inflight state size cache_type diskseq mq/*/cpu_list mq/*/nr_tags \\
@@ -744,8 +747,8 @@ cp --parents $files sys/devices/system/cpu/online proc/interrupts \\
 
 @pytest.mark.kernels("6.12")
 def test_doctor_affinity(guest):
-    """An interrupt that was moved away from its queue's CPUs is found."""
-    # The kernel keeps those that it has spread: one is moved in a copy.
+    """doctor reports an interrupt whose affinity differs from its queue's CPUs."""
+    # The affinity of managed interrupts cannot be changed: change it in a copy.
     disk = by_id(guest, ask(guest, "queues"))["four"]
     irqs = [queue["irq"] for queue in disk["queues"]]
     guest.run(_COPY.format(disk=disk["name"], device=disk["device"],
@@ -753,14 +756,14 @@ def test_doctor_affinity(guest):
     copied = f"--root=/run/copy doctor {disk['name']}"
     ask(guest, copied, status=0)
     guest.run(f"echo 0-3 > /run/copy/proc/irq/{irqs[2]}/smp_affinity_list")
-    said = ask(guest, copied, status=1)
-    assert [finding["id"] for finding in said["findings"]] == ["affinity"]
-    assert f"IRQ {irqs[2]}" in said["findings"][0]["what"]
+    output = ask(guest, copied, status=1)
+    assert [finding["id"] for finding in output["findings"]] == ["affinity"]
+    assert f"IRQ {irqs[2]}" in output["findings"][0]["what"]
 
 
 @pytest.mark.kernels("6.12")
 def test_doctor_stuck(guest):
-    """Requests that do not end are found, and list does not wait for them."""
+    """doctor reports requests that do not complete, and list does not wait for them."""
     name = guest.dev("slow")
 
     def limit(bytes):
@@ -787,15 +790,15 @@ def test_doctor_stuck(guest):
 
 @pytest.mark.kernels("6.12")
 def test_without_debugfs(guest):
-    """Without debugfs, or root, all works but for the counters; it is said why."""
+    """Without debugfs or root, only the counters are missing, and a note says why."""
     plain = f"setpriv --reuid=65534 --clear-groups {VBLKSTAT} --json"
-    said = json.loads(guest.run(f"{plain} queues").output)
-    assert any("root" in note for note in said["notes"])
+    output = json.loads(guest.run(f"{plain} queues").output)
+    assert any("root" in note for note in output["notes"])
     guest.run("umount -R /sys/kernel/debug")
     try:
-        said = ask(guest, "queues")
-        assert any("mount -t debugfs" in note for note in said["notes"])
-        for disk in by_id(guest, said).values():
+        output = ask(guest, "queues")
+        assert any("mount -t debugfs" in note for note in output["notes"])
+        for disk in by_id(guest, output).values():
             assert all(queue["counters"] is None and queue["irq"]
                        for queue in disk["queues"])
         assert findings(guest, 0.1) == FINDINGS
@@ -808,7 +811,7 @@ def test_without_debugfs(guest):
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
 def test_kernels_own_driver(guest):
-    """All works with the kernel's own driver, but for the counters."""
+    """With the in-tree driver, everything except the counters works."""
     guest.unload()
     guest.load_stock()
     try:
@@ -820,7 +823,7 @@ def test_kernels_own_driver(guest):
         found = findings(guest, 0.1)
         assert all("kernels-own-driver" in ids for ids in found.values())
         assert "few-queues" in found["one"] and "shared-vector" in found["shared"]
-        assert "the kernel's own" in guest.run(f"{VBLKSTAT} list").output
+        assert "in-tree" in guest.run(f"{VBLKSTAT} list").output
     finally:
         guest.unload()
         guest.load()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the driver counts: in debugfs, virtio_blk/vdX/queueN, lines of a name and
- * a value.  Names that are not known here are those of a later driver.
+ * The driver's counters of each queue: virtio_blk/vdX/queueN in debugfs.  Each line
+ * is a name and a value.  A later driver may have more names; they are ignored.
  */
 
 #include <errno.h>
@@ -44,7 +44,7 @@ const char *const counter_names[NR_COUNTERS] = {
 	[C_RESENT] = "resent",
 };
 
-static void take_batches(struct queue *queue, const char *value)
+static void parse_batches(struct queue *queue, const char *value)
 {
 	uint64_t batches[NR_BATCHES];
 	char *end;
@@ -58,7 +58,7 @@ static void take_batches(struct queue *queue, const char *value)
 	memcpy(queue->batches, batches, sizeof(batches));
 }
 
-static void take_line(struct queue *queue, char *line)
+static void parse_line(struct queue *queue, char *line)
 {
 	char *value = strchr(line, ' '), *end;
 
@@ -71,7 +71,7 @@ static void take_line(struct queue *queue, char *line)
 		if (!queue->cpus.known)
 			cpus_parse(&queue->cpus, value);
 	} else if (!strcmp(line, "completions")) {
-		take_batches(queue, value);
+		parse_batches(queue, value);
 	} else {
 		for (unsigned int i = 0; i < NR_COUNTERS; i++)
 			if (!strcmp(line, counter_names[i]))
@@ -79,11 +79,11 @@ static void take_line(struct queue *queue, char *line)
 	}
 }
 
-/* What blk-mq itself has in debugfs, whoever drives the disk. */
+/* Read blk-mq's own files in debugfs, which exist with any driver. */
 static void read_block_layer(const struct disk *disk, struct queue *queue)
 {
 	static const char in_use[] = "busy=";
-	char text[MAX_TEXT], *found, *end;
+	char text[MAX_TEXT], *value, *end;
 
 	if (!queue->type[0] &&
 	    read_text(text, sizeof(text), "/sys/kernel/debug/block/%s/hctx%u/type",
@@ -92,9 +92,9 @@ static void read_block_layer(const struct disk *disk, struct queue *queue)
 	if (!read_text(text, sizeof(text), "/sys/kernel/debug/block/%s/hctx%u/tags",
 		       disk->name, queue->index))
 		return;
-	found = strstr(text, in_use);
-	if (found)
-		queue->busy = parse_number(found + strlen(in_use), &end);
+	value = strstr(text, in_use);
+	if (value)
+		queue->busy = parse_number(value + strlen(in_use), &end);
 }
 
 static bool read_queue(char *text, const struct disk *disk,
@@ -108,7 +108,7 @@ static bool read_queue(char *text, const struct disk *disk,
 			 disk->name, queue->index);
 }
 
-/* Read what debugfs has on a queue; without it all stays UNKNOWN. */
+/* Read a queue's files in debugfs.  Values that cannot be read are UNKNOWN. */
 void counters_read(const struct disk *disk, struct queue *queue)
 {
 	char text[MAX_TEXT], *line, *save;
@@ -120,10 +120,10 @@ void counters_read(const struct disk *disk, struct queue *queue)
 	queue->busy = UNKNOWN;
 	queue->counted = read_queue(text, disk, queue);
 	if (!queue->counted && errno == EPERM)
-		note("this kernel is locked down, and shows no counters of queues");
+		note("the kernel is locked down and hides the counters of queues");
 	for (line = strtok_r(text, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save))
-		take_line(queue, line);
+		parse_line(queue, line);
 	read_block_layer(disk, queue);
 }
 
@@ -140,7 +140,7 @@ static uint64_t sum(const struct queue *queue, const enum counter *counters,
 	return total;
 }
 
-/* Return how many requests a queue has sent, UNKNOWN without counters. */
+/* Return how many requests the driver sent on a queue, UNKNOWN without counters. */
 uint64_t counters_requests(const struct queue *queue)
 {
 	static const enum counter kinds[] = {
@@ -151,7 +151,7 @@ uint64_t counters_requests(const struct queue *queue)
 	return sum(queue, kinds, ARRAY_SIZE(kinds));
 }
 
-/* Return how many bytes were read and written. */
+/* Return how many bytes a queue read and wrote, UNKNOWN without counters. */
 uint64_t counters_bytes(const struct queue *queue)
 {
 	static const enum counter kinds[] = {

@@ -20,8 +20,8 @@ static void add_range(struct cpus *set, uint64_t first, uint64_t last)
 }
 
 /*
- * Take a list as the kernel writes it, "0-3,8" or "0, 1"; it is not known if
- * the text is something else.  The empty list is a list.
+ * Parse a list in the kernel's format, "0-3,8" or "0, 1".  An empty text is an empty
+ * set.  The set is not known if the text is anything else.
  */
 void cpus_parse(struct cpus *set, const char *text)
 {
@@ -44,7 +44,7 @@ void cpus_parse(struct cpus *set, const char *text)
 	set->known = true;
 }
 
-/* Read a file that is such a list; it is not known if that cannot be read. */
+/* Read a file with such a list.  The set is not known if that fails. */
 void cpus_read(struct cpus *set, const char *format, ...)
 {
 	char path[PATH_MAX], text[MAX_TEXT];
@@ -67,7 +67,7 @@ unsigned int cpus_count(const struct cpus *set)
 	return count;
 }
 
-/* Leave those that are in both; a set that is not known changes nothing. */
+/* Keep the CPUs that are in both sets.  An unknown @other changes nothing. */
 void cpus_and(struct cpus *set, const struct cpus *other)
 {
 	if (!other->known)
@@ -81,7 +81,7 @@ bool cpus_equal(const struct cpus *one, const struct cpus *other)
 	return !memcmp(one->bits, other->bits, sizeof(one->bits));
 }
 
-/* Return a set as a list, as short as it gets; valid until the fourth next. */
+/* Format a set as a list.  The text is valid for the next three calls. */
 const char *cpus_text(const struct cpus *set)
 {
 	static char texts[4][MAX_TEXT];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The disks, from sysfs. */
+/* Read the disks from sysfs. */
 
 #include <ctype.h>
 #include <dirent.h>
@@ -21,7 +21,7 @@ static DIR *open_directory(const char *path)
 							     NULL;
 }
 
-/* Return the next name in a directory; at its end close it and return NULL. */
+/* Return the next name in a directory.  At its end, close it and return NULL. */
 static const char *next_entry(DIR *directory)
 {
 	struct dirent *entry;
@@ -62,7 +62,7 @@ static bool is_device_of(const struct disk *disk, const char *device)
 	return directory;
 }
 
-/* Some copies of sysfs have no links: look for the disk below the devices. */
+/* Some copies of sysfs lack the links: search the devices for the disk. */
 static void find_device(struct disk *disk)
 {
 	DIR *devices = open_directory("/sys/bus/virtio/devices");
@@ -100,7 +100,7 @@ static void read_driver(struct disk *disk)
 	copy_text(disk->version, sizeof(disk->version), text);
 	read_text(text, sizeof(text), "/sys/block/%s/state", disk->name);
 	copy_text(disk->state, sizeof(disk->state), text);
-	/* The kernel's own driver has neither. */
+	/* The in-tree driver has neither file. */
 	disk->ours = disk->state[0] || disk->version[0];
 }
 
@@ -114,7 +114,7 @@ static void read_word(char *to, size_t size, const char *name, const char *file)
 	copy_text(to, size, text);
 }
 
-/* "none [mq-deadline] kyber": the one in brackets is in use. */
+/* "none [mq-deadline] kyber": the name in brackets is the active scheduler. */
 static void read_scheduler(struct disk *disk)
 {
 	char text[256], *first, *end;
@@ -162,9 +162,9 @@ static void read_in_flight(struct disk *disk)
 		disk->in_flight = reads + writes;
 }
 
-/* Its queues */
+/* The disk's queues */
 
-/* Add a queue; all: how many there are of all disks together. */
+/* Add a queue; @all counts the queues of all disks. */
 static void add_queue(struct disk *disk, const char *name, unsigned int *all)
 {
 	struct queue *queue;
@@ -175,7 +175,8 @@ static void add_queue(struct disk *disk, const char *name, unsigned int *all)
 	if (*end || index > UINT16_MAX)
 		return;
 	if (disk->nr_queues >= MAX_QUEUES || *all >= MAX_ALL_QUEUES) {
-		note("there are more queues than vblkstat looks at");
+		note("more than %u queues on a disk, or %u in all; vblkstat ignores the rest",
+		     MAX_QUEUES, MAX_ALL_QUEUES);
 		return;
 	}
 	disk->queues = grow(disk->queues, disk->nr_queues, sizeof(*queue));
@@ -262,7 +263,7 @@ static void read_disk(const struct machine *machine, struct disk *disk,
 
 /* All disks */
 
-/* "vda" to "vdzzz", or "vdmqa" to "vdmqzzz"; no partitions. */
+/* "vda" to "vdzzz", or "vdmqa" to "vdmqzzz", but no partitions. */
 static bool is_disk_name(const char *name)
 {
 	size_t length = strlen(name);
@@ -275,7 +276,7 @@ static bool is_disk_name(const char *name)
 	return true;
 }
 
-static bool is_wanted(const struct request *request, const char *name)
+static bool is_requested(const struct request *request, const char *name)
 {
 	for (unsigned int i = 0; i < request->nr_disks; i++)
 		if (!strcmp(request->disks[i], name))
@@ -288,7 +289,8 @@ static void add_disk(struct machine *machine, const char *name)
 	struct disk *disk;
 
 	if (machine->nr_disks >= MAX_DISKS) {
-		note("there are more disks than vblkstat looks at");
+		note("more than %u disks; vblkstat ignores the rest, unless you name the disks",
+		     MAX_DISKS);
 		return;
 	}
 	machine->disks = grow(machine->disks, machine->nr_disks, sizeof(*disk));
@@ -297,7 +299,7 @@ static void add_disk(struct machine *machine, const char *name)
 	strcpy(disk->name, name);
 }
 
-/* vda to vdz, then vdaa. */
+/* Order: vda to vdz, then vdaa. */
 static int compare_disks(const void *one, const void *other)
 {
 	const char *first = ((const struct disk *)one)->name;
@@ -307,7 +309,7 @@ static int compare_disks(const void *one, const void *other)
 	return longer ? longer : strcmp(first, second);
 }
 
-/* Tell how many queues of this driver there are, and how many are counted. */
+/* Count the queues that our driver serves, and those that have counters. */
 static void count_queues(const struct machine *machine, unsigned int *ours,
 			 unsigned int *counted)
 {
@@ -323,7 +325,7 @@ static void count_queues(const struct machine *machine, unsigned int *ours,
 	}
 }
 
-/* Say how to get the counters, if they are not there. */
+/* If counters are missing, note why and how to get them. */
 static void note_counters(const struct machine *machine)
 {
 	unsigned int ours, counted;
@@ -336,20 +338,20 @@ static void note_counters(const struct machine *machine)
 	directory = open_directory("/sys/kernel/debug");
 	if (!directory) {
 		note(errno == EACCES ?
-		     "run it as root for counters and types of queues" :
-		     "this kernel has no debugfs, and so no counters and types of queues");
+		     "no counters and types of queues; run vblkstat as root" :
+		     "no counters and types of queues; the kernel has no debugfs");
 		return;
 	}
 	empty = !next_entry(directory);
 	if (!empty)
 		closedir(directory);
 	if (empty && machine->live)
-		note("for %stypes of queues: mount -t debugfs none %s/sys/kernel/debug",
+		note("no %stypes of queues; run \"mount -t debugfs none %s/sys/kernel/debug\"",
 		     ours ? "counters and " : "", root);
 	else if (ours && !counted)
-		note("this driver has no counters by queue: it is built without, or older");
+		note("no counters of queues; the driver is older, or built without them");
 	else if (!ours)
-		note("the kernel's own driver has no counters by queue");
+		note("no counters of queues; the in-tree driver has none");
 }
 
 static bool is_live(void)
@@ -368,10 +370,10 @@ static void read_disks(struct machine *machine, const struct request *request)
 	const char *name;
 
 	if (!directory)
-		fail("cannot read %s/sys/block: %s; is there a sysfs?", root,
+		fail("cannot read %s/sys/block: %s; check that sysfs is mounted", root,
 		     strerror(errno));
 	while ((name = next_entry(directory)))
-		if (is_disk_name(name) && is_wanted(request, name))
+		if (is_disk_name(name) && is_requested(request, name))
 			add_disk(machine, name);
 	if (machine->nr_disks)
 		qsort(machine->disks, machine->nr_disks, sizeof(*machine->disks),
@@ -381,8 +383,8 @@ static void read_disks(struct machine *machine, const struct request *request)
 }
 
 /*
- * Look at the machine.  False, and told on standard error, if a disk that is
- * named is not there; machine_free() is to be called all the same.
+ * Read the state of the machine.  Return false and print a message if a requested
+ * disk does not exist.  The caller must call machine_free() in either case.
  */
 bool machine_read(struct machine *machine, const struct request *request)
 {
@@ -396,7 +398,7 @@ bool machine_read(struct machine *machine, const struct request *request)
 		if (machine_disk(machine, request->disks[i]))
 			continue;
 		fprintf(stderr,
-			"vblkstat: no virtio-blk disk %s; \"vblkstat list\" has those that are there\n",
+			"vblkstat: there is no virtio-blk disk %s; \"vblkstat list\" shows all disks\n",
 			request->disks[i]);
 		return false;
 	}
@@ -412,7 +414,7 @@ void machine_free(struct machine *machine)
 	memset(machine, 0, sizeof(*machine));
 }
 
-/* Show the disks as they are now, in one of two ways; return an exit status. */
+/* Read the machine and print it as JSON or text.  Return the exit status. */
 int machine_show(const struct request *request,
 		 void (*json)(const struct machine *machine),
 		 void (*text)(const struct machine *machine))
@@ -440,7 +442,7 @@ struct disk *machine_disk(const struct machine *machine, const char *name)
 	return NULL;
 }
 
-/* Return how many queues a disk has of a type, "" for those of none known. */
+/* Return how many queues of a type a disk has; "" is the unknown type. */
 unsigned int disk_queues(const struct disk *disk, const char *type)
 {
 	unsigned int count = 0;
@@ -450,7 +452,7 @@ unsigned int disk_queues(const struct disk *disk, const char *type)
 	return count;
 }
 
-/* Return what a queue has in flight: with the device, or as blk-mq sees it. */
+/* Return a queue's requests in flight: the driver's count, or else blk-mq's. */
 uint64_t queue_in_flight(const struct queue *queue)
 {
 	return queue->counter[C_IN_FLIGHT] != UNKNOWN ?

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * vblkstat doctor: what is wrong or unwise, why it matters, and what to change.
+ * vblkstat doctor: finds errors and warnings, why they matter, and what to do.
  *
- * Each check takes a disk, and adds what it finds.
+ * Each check examines one disk and adds its findings.
  */
 
 #define _GNU_SOURCE
@@ -13,18 +13,18 @@
 
 #include "vblkstat.h"
 
-/* With fewer requests than that, ratios tell nothing. */
+/* Ratios are meaningless with fewer requests. */
 #define MIN_REQUESTS		1000
-/* Kicks per request from which on they are many. */
+/* Limits of kicks per request. */
 #define MANY_KICKS		0.5
 #define NEARLY_ALL_KICKS	0.9
-/* Rings that are full for more than this share of requests. */
+/* A ring is full too often from this share of requests, and this count. */
 #define OFTEN_FULL		0.01
 #define MIN_FULL		100
-/* Requests in flight on a queue that any load can need. */
+/* Requests in flight that a queue must allow. */
 #define MIN_DEPTH		64
-#define LONG_WAIT_MS		5000
-/* How many queues a finding names. */
+#define LONG_WAIT_S		5
+/* A finding names at most so many queues. */
 #define NAMED_QUEUES		4
 
 struct finding {
@@ -32,12 +32,18 @@ struct finding {
 	const char *level;
 	const char *id;
 	char *what;
-	const char *why;	/* and what to change, NULL for nothing */
+	const char *why;
+	/* What to do there; NULL: nothing. */
 	const char *host;
 	const char *guest;
 };
 
-/* At work; earlier is the disk at the first of two looks, NULL if there is one. */
+/**
+ * struct doctor - a run of the checks
+ * @machine: the machine to check
+ * @before: the same machine, read earlier; NULL if it was read only once
+ * @earlier: the disk in @before; NULL if it was not there
+ */
 struct doctor {
 	const struct machine *machine;
 	const struct machine *before;
@@ -46,18 +52,18 @@ struct doctor {
 	unsigned int count;
 };
 
-static const char WRONG[] = "wrong";
-static const char UNWISE[] = "unwise";
+static const char ERROR[] = "error";
+static const char WARNING[] = "warning";
 
-static struct finding *found(struct doctor *doctor, const struct disk *disk,
-			     const char *level, const char *id,
-			     const char *format, ...)
+static struct finding *add_finding(struct doctor *doctor,
+				   const struct disk *disk, const char *level,
+				   const char *id, const char *format, ...)
 	__printf(5, 6);
 
-/* Add a finding, to which the caller adds what to do about it. */
-static struct finding *found(struct doctor *doctor, const struct disk *disk,
-			     const char *level, const char *id,
-			     const char *format, ...)
+/* Add a finding.  The caller must call advise() for it. */
+static struct finding *add_finding(struct doctor *doctor,
+				   const struct disk *disk, const char *level,
+				   const char *id, const char *format, ...)
 {
 	struct finding *new;
 	va_list args;
@@ -82,7 +88,7 @@ static void advise(struct finding *finding, const char *why, const char *host,
 	finding->guest = guest;
 }
 
-/* A list of what is found on queues, a few of which are named. */
+/* Text that names the first NAMED_QUEUES queues; count counts all of them. */
 struct names {
 	char text[1024];
 	unsigned int count;
@@ -111,7 +117,7 @@ static void add_name(struct names *names, const char *format, ...)
 	}
 }
 
-/* Sums over a disk's queues; UNKNOWN where no queue is counted. */
+/* Return the sum over a disk's queues, UNKNOWN if no queue has the counter. */
 static uint64_t total(const struct disk *disk, enum counter counter)
 {
 	uint64_t sum = UNKNOWN;
@@ -138,10 +144,21 @@ static uint64_t total_requests(const struct disk *disk)
 	return sum;
 }
 
-/* Tell whether something that is counted has happened. */
 static bool happened(uint64_t count)
 {
 	return count != UNKNOWN && count;
+}
+
+/* Return "io_timeout", with its value if that is known. */
+static const char *timeout_text(const struct disk *disk)
+{
+	static char text[64];
+	uint64_t ms = read_number("/sys/block/%s/queue/io_timeout", disk->name);
+
+	if (ms == UNKNOWN)
+		return "io_timeout";
+	snprintf(text, sizeof(text), "io_timeout (now %.1f s)", ms / 1e3);
+	return text;
 }
 
 static uint64_t parameter(const struct disk *disk, const char *name)
@@ -157,12 +174,12 @@ static void check_driver(struct doctor *doctor, const struct disk *disk)
 
 	if (disk->ours)
 		return;
-	new = found(doctor, disk, UNWISE, "kernels-own-driver",
-		    "the kernel's own driver is in use");
+	new = add_finding(doctor, disk, WARNING, "kernels-own-driver",
+			  "the in-tree driver serves the disk");
 	advise(new,
-	       "it has no state, no counters, and does not look after requests that have no answer",
+	       "The in-tree driver shows no state and no counters, and does nothing about requests that the device does not answer.",
 	       NULL,
-	       "load the virtio_blk that vblkstat comes with; \"modinfo -n virtio_blk\" says which one would be loaded");
+	       "Load the virtio_blk module that vblkstat comes with. \"modinfo -n virtio_blk\" names the module that modprobe would load.");
 }
 
 static void check_state(struct doctor *doctor, const struct disk *disk)
@@ -170,33 +187,34 @@ static void check_state(struct doctor *doctor, const struct disk *disk)
 	struct finding *new;
 
 	if (!strcmp(disk->state, "stalled")) {
-		new = found(doctor, disk, WRONG, "stalled",
-			    "requests have had no answer for longer than io_timeout");
+		new = add_finding(doctor, disk, ERROR, "stalled",
+				  "the device has not answered requests for longer than %s",
+				  timeout_text(disk));
 		advise(new,
-		       "who waits for them hangs",
-		       "look for what keeps the storage behind this disk; is the process that serves it alive?",
-		       "echo 1 > recovery/reset in the disk's directory of sysfs has the device reset and all sent again; the parameter reset_after does so by itself; with QEMU's own block drivers a reset waits for the same storage");
+		       "Tasks that wait for these requests hang.",
+		       "Check whether the process that serves the disk is alive, and what delays the storage behind it.",
+		       "Run \"echo 1 > /sys/block/DISK/recovery/reset\" to reset the device and send the requests again. The parameter reset_after does this automatically. With QEMU's own block drivers, a reset waits for the same storage.");
 	} else if (!strcmp(disk->state, "dead")) {
-		new = found(doctor, disk, WRONG, "dead",
-			    "the disk is dead: all its I/O fails");
+		new = add_finding(doctor, disk, ERROR, "dead",
+				  "the disk is dead; all its I/O fails");
 		advise(new,
-		       "the device is gone, is broken, or has not come back as it was; the kernel's log says which",
-		       "put right what the log names",
-		       "unmount what is on it, remove the device and scan its bus again");
+		       "The device is gone, is broken, or came back changed. The kernel log says which.",
+		       "Fix the cause that the guest's kernel log names.",
+		       "Unmount the file systems on the disk, remove the device and rescan its bus.");
 	} else if (!strcmp(disk->state, "resetting") ||
 		   !strcmp(disk->state, "suspended")) {
-		new = found(doctor, disk, WRONG, disk->state,
-			    "the device is %s: its I/O waits",
-			    !strcmp(disk->state, "suspended") ?
-			    "suspended or is being reset" : "being reset");
+		new = add_finding(doctor, disk, ERROR, disk->state,
+				  "the device is %s; its I/O waits",
+				  !strcmp(disk->state, "suspended") ?
+				  "suspended or is being reset" : "being reset");
 		advise(new,
-		       "that takes moments; if it is so still when looked at again, the device does not come back",
-		       "look whether the process that serves it hangs",
+		       "This normally takes moments. If doctor reports it again, the device does not come back.",
+		       "Check whether the process that serves the disk hangs.",
 		       NULL);
 	}
 }
 
-/* A queue that has requests, and neither gets more nor ends any. */
+/* A queue is stuck if it has requests in flight and sent and completed none. */
 static bool is_stuck(const struct queue *queue, const struct queue *before)
 {
 	return queue->index == before->index && queue->counted &&
@@ -208,7 +226,7 @@ static bool is_stuck(const struct queue *queue, const struct queue *before)
 	       counters_requests(queue) == counters_requests(before);
 }
 
-static uint64_t ended(const struct disk *disk)
+static uint64_t completed_requests(const struct disk *disk)
 {
 	static const enum figure kinds[] = { S_READS, S_WRITES, S_DISCARDS,
 					   S_FLUSHES };
@@ -227,7 +245,7 @@ static void check_stuck(struct doctor *doctor, const struct disk *disk)
 	struct finding *new;
 	double seconds;
 
-	/* A copy does not tell whether anything moves. */
+	/* A copy of files is read only once and shows no progress. */
 	if (!before || before->seq != disk->seq)
 		return;
 	seconds = disk->when - before->when;
@@ -235,20 +253,21 @@ static void check_stuck(struct doctor *doctor, const struct disk *disk)
 		if (is_stuck(&disk->queues[i], &before->queues[i]))
 			add_name(&queues, "%u", disk->queues[i].index);
 	if (queues.count)
-		new = found(doctor, disk, WRONG, "stuck",
-			    "requests are in flight on queues %s, and none ended in %.1f s",
-			    queues.text, seconds);
+		new = add_finding(doctor, disk, ERROR, "stuck",
+				  "requests are in flight on queues %s, and none completed in %.1f s",
+				  queues.text, seconds);
 	else if (disk->iostats && happened(disk->in_flight) &&
-		 happened(before->in_flight) && ended(disk) == ended(before))
-		new = found(doctor, disk, WRONG, "stuck",
-			    "%llu requests are in flight, and none ended in %.1f s",
-			    (unsigned long long)disk->in_flight, seconds);
+		 happened(before->in_flight) &&
+		 completed_requests(disk) == completed_requests(before))
+		new = add_finding(doctor, disk, ERROR, "stuck",
+				  "%llu requests are in flight, and none completed in %.1f s",
+				  (unsigned long long)disk->in_flight, seconds);
 	else
 		return;
 	advise(new,
-	       "the device does not answer, or is so slow that tasks wait for seconds",
-	       "look at the load, throttling and health of the storage behind this disk",
-	       "look again for longer: \"vblkstat doctor DISK 10\"; a hung task is in the kernel's log");
+	       "The device does not answer, or it is so slow that tasks wait for seconds.",
+	       "Check the load, the throttling and the health of the storage behind the disk.",
+	       "Measure for longer with \"vblkstat doctor DISK 10\". Check the kernel log for hung tasks.");
 }
 
 static void check_waits(struct doctor *doctor, const struct disk *disk)
@@ -262,23 +281,25 @@ static void check_waits(struct doctor *doctor, const struct disk *disk)
 		if (wait != UNKNOWN && wait > longest)
 			longest = wait;
 	}
-	if (longest >= LONG_WAIT_MS) {
-		new = found(doctor, disk, WRONG, "long-wait",
-			    "a request took %llu.%llu s to be answered",
-			    (unsigned long long)longest / 1000,
-			    (unsigned long long)longest % 1000 / 100);
+	if (longest >= LONG_WAIT_S * 1000) {
+		new = add_finding(doctor, disk, ERROR, "long-wait",
+				  "a request took %llu.%llu s (expected: less than %u s)",
+				  (unsigned long long)longest / 1000,
+				  (unsigned long long)longest % 1000 / 100,
+				  LONG_WAIT_S);
 		advise(new,
-		       "that is the time from its sending to its end, which a polled queue finds only when it is polled",
-		       "look for pauses of the storage or of the guest itself at that time",
+		       "Tasks waited that long. The time is from sending the request to its completion, which a polled queue notices only when a task polls it.",
+		       "Check whether the storage or the whole guest paused at that time.",
 		       NULL);
 	}
 	if (happened(disk->timeouts)) {
-		new = found(doctor, disk, WRONG, "timeouts",
-			    "requests took longer than io_timeout %llu times",
-			    (unsigned long long)disk->timeouts);
+		new = add_finding(doctor, disk, ERROR, "timeouts",
+				  "requests exceeded %s %llu time%s", timeout_text(disk),
+				  (unsigned long long)disk->timeouts,
+				  disk->timeouts == 1 ? "" : "s");
 		advise(new,
-		       "the device did not answer for so long, and whoever waited hung",
-		       "look for pauses of the storage at the times in the guest's kernel log",
+		       "The device did not answer for that long, and the tasks that waited hung.",
+		       "Check whether the storage paused at the times in the guest's kernel log.",
 		       NULL);
 	}
 }
@@ -288,22 +309,23 @@ static void check_recovery(struct doctor *doctor, const struct disk *disk)
 	struct finding *new;
 
 	if (happened(disk->lost_interrupts)) {
-		new = found(doctor, disk, WRONG, "lost-interrupts",
-			    "%llu requests had ended and no interrupt told of it",
-			    (unsigned long long)disk->lost_interrupts);
+		new = add_finding(doctor, disk, ERROR, "lost-interrupts",
+				  "%llu request%s completed without an interrupt",
+				  (unsigned long long)disk->lost_interrupts,
+				  disk->lost_interrupts == 1 ? "" : "s");
 		advise(new,
-		       "each waited for its io_timeout until the driver looked",
-		       "update QEMU or whatever emulates the device and the interrupt controller",
+		       "Each of them waited for its io_timeout, until the driver polled the ring.",
+		       "Update QEMU, or the program that emulates the device and the interrupt controller.",
 		       NULL);
 	}
 	if (happened(disk->resets)) {
-		new = found(doctor, disk, WRONG, "resets",
-			    "the device had to be reset, %llu time%s",
-			    (unsigned long long)disk->resets,
-			    disk->resets == 1 ? "" : "s");
+		new = add_finding(doctor, disk, ERROR, "resets",
+				  "the driver reset the device %llu time%s",
+				  (unsigned long long)disk->resets,
+				  disk->resets == 1 ? "" : "s");
 		advise(new,
-		       "it asked for it, or did not answer, and all I/O waited meanwhile; if it was you who wrote to recovery/reset, nothing is wrong",
-		       "look for errors of what serves the disk, at the times in the guest's kernel log",
+		       "The device requested the reset or did not answer, and all I/O waited meanwhile. If you wrote to recovery/reset yourself, this is no error.",
+		       "Check the program that serves the disk for errors at the times in the guest's kernel log.",
 		       NULL);
 	}
 }
@@ -316,22 +338,22 @@ static void check_errors(struct doctor *doctor, const struct disk *disk)
 	struct finding *new;
 
 	if (happened(ioerr) || happened(other)) {
-		new = found(doctor, disk, WRONG, "errors",
-			    "the device answered %llu requests with an I/O error, %llu with another one",
-			    (unsigned long long)(happened(ioerr) ? ioerr : 0),
-			    (unsigned long long)(happened(other) ? other : 0));
+		new = add_finding(doctor, disk, ERROR, "errors",
+				  "the device failed requests: %llu with an I/O error, %llu with another error",
+				  (unsigned long long)(happened(ioerr) ? ioerr : 0),
+				  (unsigned long long)(happened(other) ? other : 0));
 		advise(new,
-		       "data could not be read, or was not written",
-		       "look into the log of what serves the disk; is the storage behind it full or broken?",
-		       "check the file systems on it");
+		       "Data could not be read, or was not written.",
+		       "Check the log of the program that serves the disk, and whether the storage behind it is full or broken.",
+		       "Check the file systems on the disk.");
 	}
 	if (happened(unsupp)) {
-		new = found(doctor, disk, UNWISE, "unsupported",
-			    "the device did not support %llu requests",
-			    (unsigned long long)unsupp);
+		new = add_finding(doctor, disk, WARNING, "unsupported",
+				  "the device refused %llu request%s as not supported",
+				  (unsigned long long)unsupp, unsupp == 1 ? "" : "s");
 		advise(new,
-		       "it refuses what it offers, or was asked for something that is not among its features",
-		       "update what serves the disk",
+		       "The device refuses requests that it offers, or it was sent requests that are not among its features.",
+		       "Update the program that serves the disk.",
 		       NULL);
 	}
 }
@@ -346,19 +368,20 @@ static void check_cache(struct doctor *doctor, const struct disk *disk)
 
 	if ((device_caches || layer_flushes) && disk->features_known &&
 	    !disk->features[F_FLUSH]) {
-		new = found(doctor, disk, WRONG, "no-flush",
-			    "the write cache is taken for volatile, and there is no feature to flush it");
+		new = add_finding(doctor, disk, ERROR, "no-flush",
+				  "the write cache counts as volatile, but the device does not offer FLUSH");
 		advise(new,
-		       "what was written may be lost when the host fails, and fsync cannot help it",
-		       "offer FLUSH, or write through: QEMU's write-cache=off",
+		       "Written data may be lost when the host fails, and fsync cannot prevent this.",
+		       "Offer FLUSH, or write through: QEMU's write-cache=off.",
 		       NULL);
 	} else if (device_caches && disk->write_cache[0] && !layer_flushes) {
-		new = found(doctor, disk, WRONG, "flush-off",
-			    "the device has a volatile write cache, and the block layer was told not to flush it");
+		new = add_finding(doctor, disk, ERROR, "flush-off",
+				  "the device has a volatile write cache, but queue/write_cache is \"%s\"",
+				  disk->write_cache);
 		advise(new,
-		       "what fsync said to be safe may be lost when the host fails",
+		       "The block layer does not flush the cache. Data that fsync reported as safe may be lost when the host fails.",
 		       NULL,
-		       "echo write back > queue/write_cache in the disk's directory of sysfs");
+		       "Run \"echo write back > /sys/block/DISK/queue/write_cache\".");
 	}
 }
 
@@ -379,12 +402,12 @@ static void check_lifetime(struct doctor *doctor, const struct disk *disk)
 		for (size_t j = 0; j < ARRAY_SIZE(bad); j++) {
 			if (!strstr(text, bad[j]))
 				continue;
-			new = found(doctor, disk, WRONG, "worn",
-				    "the device's storage is worn: %s is \"%s\"",
-				    files[i], bad[j]);
+			new = add_finding(doctor, disk, ERROR, "worn",
+					  "the device's storage is worn: %s is \"%s\"",
+					  files[i], bad[j]);
 			advise(new,
-			       "storage at the end of its life loses data or takes no more writes",
-			       "replace the storage behind this disk",
+			       "Storage at the end of its life loses data or accepts no more writes.",
+			       "Replace the storage behind the disk.",
 			       NULL);
 		}
 	}
@@ -405,23 +428,24 @@ static void check_queue_count(struct doctor *doctor, const struct disk *disk)
 		usual = all;
 	if (!usual || !cpus || usual >= cpus)
 		return;
-	new = found(doctor, disk, UNWISE, "few-queues", "%u queue%s for %u CPUs%s",
-		    usual, usual > 1 ? "s" : "", cpus, usual < all ?
-		    "; the disk's others are for reads alone, or polled" : "");
+	new = add_finding(doctor, disk, WARNING, "few-queues",
+			  "%u queue%s for %u CPUs%s",
+			  usual, usual > 1 ? "s" : "", cpus, usual < all ?
+			  "; its other queues are only for reads, or polled" : "");
 	if (limited && usual < all)
-		guest = "set the parameter num_request_queues to 0, lower read_queues and poll_queues, and bind the disk anew";
+		guest = "Set the parameter num_request_queues to 0, lower read_queues and poll_queues, and bind the disk again.";
 	else if (limited)
-		guest = "set the parameter num_request_queues to 0 and bind the disk anew";
+		guest = "Set the parameter num_request_queues to 0 and bind the disk again.";
 	else if (usual < all)
-		guest = "lower the parameters read_queues and poll_queues";
+		guest = "Lower the parameters read_queues and poll_queues.";
 	advise(new,
-	       "CPUs that share a queue wait for each other's lock, and one of them gets all its interrupts; it is right where the disk does little, or many disks share few vectors",
+	       "CPUs that share a queue wait for its lock, and one of them gets all its interrupts. Few queues are right if the disk does little I/O, or if many disks share few interrupt vectors.",
 	       all >= cpus || limited ? NULL :
-	       "give the device as many queues as the guest has CPUs: QEMU's num-queues=, libvirt's <driver queues='...'/>",
+	       "Give the device as many queues as the guest has CPUs: QEMU's num-queues=, libvirt's <driver queues='...'/>.",
 	       guest);
 }
 
-/* Only CPUs that are online count: others get no interrupts. */
+/* Only CPUs that are online count, because the others get no interrupts. */
 static void compare_affinity(const struct doctor *doctor,
 			     const struct queue *queue, struct names *names)
 {
@@ -437,17 +461,17 @@ static void compare_affinity(const struct doctor *doctor,
 	if (!cpus_count(&cpus))
 		return;
 	if (!cpus_equal(&cpus, &affinity)) {
-		add_name(names, "queue %u of CPUs %s has IRQ %llu at %s",
+		add_name(names, "queue %u (CPUs %s): IRQ %llu may go to CPUs %s",
 			 queue->index, cpus_text(&cpus),
 			 (unsigned long long)queue->irq, cpus_text(&affinity));
 		return;
 	}
-	/* Of the CPUs that it may go to it goes to one, or to some. */
+	/* The interrupt goes to one or some of the CPUs in its affinity. */
 	if (!effective.known || !cpus_count(&effective))
 		return;
 	cpus_and(&cpus, &effective);
 	if (!cpus_equal(&cpus, &effective))
-		add_name(names, "queue %u of CPUs %s has IRQ %llu go to %s",
+		add_name(names, "queue %u (CPUs %s): IRQ %llu goes to CPUs %s",
 			 queue->index, cpus_text(&queue->cpus),
 			 (unsigned long long)queue->irq, cpus_text(&effective));
 }
@@ -461,18 +485,18 @@ static void check_affinity(struct doctor *doctor, const struct disk *disk)
 		compare_affinity(doctor, &disk->queues[i], &names);
 	if (!names.count)
 		return;
-	new = found(doctor, disk, UNWISE, "affinity",
-		    "%u of %u interrupts go elsewhere than their queue's CPUs: %s",
-		    names.count, disk->nr_queues, names.text);
+	new = add_finding(doctor, disk, WARNING, "affinity",
+			  "the interrupt affinity differs from the queue's CPUs on %u of %u queues: %s",
+			  names.count, disk->nr_queues, names.text);
 	advise(new,
-	       "a request then ends on another CPU than it came from, at the cost of an interrupt between CPUs and of cold caches",
+	       "A request then completes on another CPU than the one that submitted it. This costs an interrupt between CPUs and cold caches.",
 	       NULL,
-	       "echo the queue's CPUs into /proc/irq/N/smp_affinity_list; if that is refused the kernel has set it: unbind and bind the disk. Have irqbalance leave these interrupts alone");
+	       "Write the queue's CPUs to /proc/irq/N/smp_affinity_list. If the kernel refuses this, it has set the affinity itself: unbind and bind the disk. Exclude these interrupts from irqbalance.");
 }
 
 static void check_vectors(struct doctor *doctor, const struct disk *disk)
 {
-	static const char why[] = "an interrupt looks into all queues, mostly on another CPU";
+	static const char why[] = "Each interrupt polls all rings, mostly on another CPU than the one that submitted the request.";
 	const struct queue *last = NULL;
 	unsigned int sharing = 0;
 	struct finding *new;
@@ -486,58 +510,58 @@ static void check_vectors(struct doctor *doctor, const struct disk *disk)
 			sharing++;
 		}
 	}
-	/* One queue shares with changes of the configuration at most. */
+	/* A single queue shares at most with configuration changes. */
 	if (sharing < 2)
 		return;
-	new = found(doctor, disk, UNWISE, "shared-vector",
-		    "%u queues share interrupt %llu%s", sharing,
-		    (unsigned long long)last->irq,
-		    last->vector == VECTOR_SHARED ? "" :
-		    ", the device's only one");
+	new = add_finding(doctor, disk, WARNING, "shared-vector",
+			  "%u queues share interrupt %llu%s", sharing,
+			  (unsigned long long)last->irq,
+			  last->vector == VECTOR_SHARED ? "" :
+			  ", the only one of the device");
 	if (last->vector == VECTOR_SHARED)
 		advise(new, why,
-		       "give the device a vector for each queue and one more: QEMU's vectors=, or leave that to QEMU",
-		       "the kernel may have had no vectors left: fewer disks, or fewer queues of each by num_request_queues");
+		       "Give the device one vector for each queue and one more with QEMU's vectors=, or remove that option and let QEMU choose.",
+		       "Use fewer disks, or fewer queues for each with num_request_queues, if the kernel had no vectors left.");
 	else if (!strcmp(disk->transport, "mmio"))
 		advise(new, why,
-		       "virtio-mmio has one interrupt for each device: use virtio-pci",
+		       "Use virtio-pci: virtio-mmio has only one interrupt for each device.",
 		       NULL);
 	else
 		advise(new, why,
-		       "give the device MSI-X: QEMU's vectors= is 0 or 1, or the machine has no MSI",
-		       "take pci=nomsi off the kernel's command line if it is there");
+		       "Give the device MSI-X: raise QEMU's vectors= if it is 0 or 1, or use a machine that has MSI.",
+		       "Remove pci=nomsi from the kernel command line if it is there.");
 }
 
 static void check_depth(struct doctor *doctor, const struct disk *disk)
 {
 	const struct queue *queue = disk->queues;
-	uint64_t wanted = parameter(disk, "queue_depth");
+	uint64_t requested = parameter(disk, "queue_depth");
 	bool direct = disk->features_known && !disk->features[F_INDIRECT_DESC];
 	const char *guest = NULL;
 	struct finding *new;
 
 	if (!disk->nr_queues || queue->depth == UNKNOWN)
 		return;
-	if (wanted != UNKNOWN && wanted > queue->depth) {
-		guest = "or lower the parameter queue_depth to what a queue has";
-		new = found(doctor, disk, UNWISE, "clamped-depth",
-			    "queue_depth=%llu was asked for, and a queue has %llu%s",
-			    (unsigned long long)wanted,
-			    (unsigned long long)queue->depth,
-			    direct ? "; each request takes three descriptors or more" :
-			    "");
-	} else if (queue->depth < MIN_DEPTH && (!happened(wanted) ||
-					      wanted > queue->depth)) {
-		new = found(doctor, disk, UNWISE, "small-ring",
-			    "a queue has %llu requests in flight at most%s",
-			    (unsigned long long)queue->depth, direct ?
-			    "; each takes three descriptors or more" : "");
+	if (requested != UNKNOWN && requested > queue->depth) {
+		guest = "Lower the parameter queue_depth instead, to the depth of a queue.";
+		new = add_finding(doctor, disk, WARNING, "clamped-depth",
+				  "the parameter queue_depth is %llu, but a queue can have only %llu requests in flight%s",
+				  (unsigned long long)requested,
+				  (unsigned long long)queue->depth,
+				  direct ? "; each takes three descriptors or more" :
+				  "");
+	} else if (queue->depth < MIN_DEPTH && (!happened(requested) ||
+					      requested > queue->depth)) {
+		new = add_finding(doctor, disk, WARNING, "small-ring",
+				  "a queue can have only %llu requests in flight (expected: %u or more)%s",
+				  (unsigned long long)queue->depth, MIN_DEPTH, direct ?
+				  "; each takes three descriptors or more" : "");
 	} else {
 		return;
 	}
 	advise(new,
-	       "storage that does many requests at a time, or is far away, is kept waiting for them",
-	       "give the device a larger ring, QEMU's queue-size=256 to 1024, and indirect descriptors, indirect_desc=on",
+	       "Storage that serves many requests at a time, or is far away, idles while it waits for requests.",
+	       "Give the device a larger ring, QEMU's queue-size=256 to 1024, and indirect descriptors, indirect_desc=on.",
 	       guest);
 }
 
@@ -551,13 +575,15 @@ static void check_full(struct doctor *doctor, const struct disk *disk)
 	if (full == UNKNOWN || requests == UNKNOWN || full < MIN_FULL ||
 	    full < requests * OFTEN_FULL)
 		return;
-	new = found(doctor, disk, UNWISE, "ring-full",
-		    "the ring was full %llu times, in %llu requests",
-		    (unsigned long long)full, (unsigned long long)requests);
+	new = add_finding(doctor, disk, WARNING, "ring-full",
+			  "the ring was full %llu times in %llu requests (expected: less than %g%%)",
+			  (unsigned long long)full, (unsigned long long)requests,
+			  OFTEN_FULL * 100);
 	advise(new,
-	       "the queue stops until a request ends: the ring holds less than the queue's depth of such requests",
-	       "give the device a larger ring: QEMU's queue-size=1024",
-	       direct ? "have fewer requests in flight, by queue_depth=" : NULL);
+	       "The queue stops until a request completes, because the ring holds fewer of these requests than the queue's depth.",
+	       "Give the device a larger ring: QEMU's queue-size=1024.",
+	       direct ? "Lower the parameter queue_depth to have fewer requests in flight." :
+	       NULL);
 }
 
 static void check_kicks(struct doctor *doctor, const struct disk *disk)
@@ -570,12 +596,16 @@ static void check_kicks(struct doctor *doctor, const struct disk *disk)
 	if (kicks != UNKNOWN && requests != UNKNOWN && requests >= MIN_REQUESTS)
 		each = (double)kicks / requests;
 	if (disk->features_known && !disk->features[F_EVENT_IDX]) {
-		new = found(doctor, disk, UNWISE, "no-event-index",
-			    "the device has no event index%s", each < MANY_KICKS ?
-			    "" : ", and is notified of most requests");
+		if (each < MANY_KICKS)
+			new = add_finding(doctor, disk, WARNING, "no-event-index",
+					  "the device does not offer the event index");
+		else
+			new = add_finding(doctor, disk, WARNING, "no-event-index",
+					  "the device does not offer the event index, and the driver notifies it %.2f times per request (expected: less than %.2f)",
+					  each, MANY_KICKS);
 		advise(new,
-		       "the device is notified of more than it has to be, each time the guest is left, and interrupts more often",
-		       "offer it: QEMU's event_idx=on",
+		       "The driver notifies the device more often than necessary, and each notification exits the guest. The device also sends more interrupts.",
+		       "Offer the event index: QEMU's event_idx=on.",
 		       NULL);
 		return;
 	}
@@ -586,16 +616,16 @@ static void check_kicks(struct doctor *doctor, const struct disk *disk)
 			if (batches[j] != UNKNOWN)
 				*(j > 1 ? &more : &one) += batches[j];
 	}
-	/* With one request at a time it cannot be otherwise. */
+	/* With one request at a time, each request needs its notification. */
 	if (each < NEARLY_ALL_KICKS || more <= one)
 		return;
-	new = found(doctor, disk, UNWISE, "many-kicks",
-		    "the device is notified %.2f times for each request, though many end at a time",
-		    each);
+	new = add_finding(doctor, disk, WARNING, "many-kicks",
+			  "the driver notifies the device %.2f times per request (expected: less than %.2f), although most interrupts complete several",
+			  each, NEARLY_ALL_KICKS);
 	advise(new,
-	       "each time the guest is left, which costs more than the rest of the request",
-	       "a thread of its own for the device notices requests without being told: QEMU's iothread= with poll-max-ns",
-	       "have programs submit several requests at a time: io_uring, or libaio with more than one per io_submit");
+	       "Each notification exits the guest, which costs more than the rest of the request.",
+	       "Give the device a thread of its own, which notices requests without notifications: QEMU's iothread= with poll-max-ns.",
+	       "Submit several requests at a time: io_uring, or libaio with more than one request per io_submit.");
 }
 
 static void check_scheduler(struct doctor *doctor, const struct disk *disk)
@@ -607,13 +637,13 @@ static void check_scheduler(struct doctor *doctor, const struct disk *disk)
 	    (strcmp(disk->scheduler, "mq-deadline") &&
 	     strcmp(disk->scheduler, "bfq")))
 		return;
-	new = found(doctor, disk, UNWISE, "scheduler",
-		    "the I/O scheduler %s is in front of %u queues",
-		    disk->scheduler, disk->nr_queues);
+	new = add_finding(doctor, disk, WARNING, "scheduler",
+			  "the I/O scheduler %s is active on a disk with %u queues",
+			  disk->scheduler, disk->nr_queues);
 	advise(new,
-	       "it has one lock for the whole disk, which all CPUs wait for, and the host sorts requests by itself",
+	       "The scheduler has one lock for the whole disk, on which all CPUs wait. The host sorts requests itself.",
 	       NULL,
-	       "echo none > queue/scheduler in the disk's directory of sysfs, unless its priorities or fairness are wanted");
+	       "Run \"echo none > /sys/block/DISK/queue/scheduler\", unless you need the scheduler's priorities or fairness.");
 }
 
 static void (*const checks[])(struct doctor *doctor, const struct disk *disk) = {
@@ -686,7 +716,7 @@ static void print_json(const struct doctor *doctor)
 static void report(struct doctor *doctor, const struct request *request)
 {
 	if (!doctor->before)
-		note("this is a copy of files: whether requests are stuck cannot be told");
+		note("cannot check for stuck requests in a copy of files; run doctor on the machine itself");
 	examine(doctor);
 	if (request->json) {
 		print_json(doctor);
@@ -703,21 +733,21 @@ int doctor_main(const struct request *request)
 {
 	struct machine first, second = { };
 	struct doctor doctor = { .machine = &first };
-	bool there = machine_read(&first, request);
+	bool found = machine_read(&first, request);
 	bool live = first.live;
 
-	if (there && live && first.nr_disks) {
+	if (found && live && first.nr_disks) {
 		pause_until(clock_now() + request->interval);
-		there = machine_read(&second, request);
+		found = machine_read(&second, request);
 		doctor.machine = &second;
 		doctor.before = &first;
 	}
-	if (there && !doctor.machine->nr_disks)
-		fputs("vblkstat: no virtio-blk disks to look at\n", stderr);
-	else if (there)
+	if (found && !doctor.machine->nr_disks)
+		fputs("vblkstat: there are no virtio-blk disks to check\n", stderr);
+	else if (found)
 		report(&doctor, request);
-	there = there && doctor.machine->nr_disks;
+	found = found && doctor.machine->nr_disks;
 	machine_free(&first);
 	machine_free(&second);
-	return !there ? FAILED : doctor.count ? HAS_FINDINGS : ALL_WELL;
+	return !found ? FAILED : doctor.count ? HAS_FINDINGS : ALL_WELL;
 }

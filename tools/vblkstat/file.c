@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Files of sysfs, procfs and debugfs, or copies of them under another root. */
+/* Read files of sysfs, procfs and debugfs, or copies of them under --root. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,13 +16,13 @@
 
 #include "vblkstat.h"
 
-/* How long a device may take to answer, in ms. */
+/* Give up on a device that does not answer for so many ms. */
 #define ANSWER_MS	2000
 
-/* What stands in front of /sys and /proc. */
+/* The directory of --root: the prefix of /sys and /proc. */
 const char *root = "";
 
-/* End with a message: the command line asks for what cannot be done. */
+/* Print a message and exit with status FAILED. */
 void fail(const char *format, ...)
 {
 	va_list args;
@@ -48,7 +48,7 @@ static bool format_path(char *path, size_t size, const char *format,
 	return more >= 0 && (size_t)more < size - length;
 }
 
-/* Put the root in front of a path; false if that is too long. */
+/* Prefix a path with the root.  Return false if it becomes too long. */
 bool root_path(char *path, size_t size, const char *format, ...)
 {
 	va_list args;
@@ -60,7 +60,7 @@ bool root_path(char *path, size_t size, const char *format, ...)
 	return fits;
 }
 
-/* Open a file, but nothing that would keep its reader waiting. */
+/* Open a regular file.  Others, such as a FIFO, could block the reader. */
 static int open_regular(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -75,7 +75,7 @@ static int open_regular(const char *path)
 	return -1;
 }
 
-/* Open a file whose name has its root in front; NULL with errno set. */
+/* Open a path that root_path() made.  Return NULL and set errno on failure. */
 FILE *open_file(const char *path)
 {
 	int fd = open_regular(path);
@@ -89,7 +89,7 @@ FILE *open_file(const char *path)
 	return file;
 }
 
-/* Read what fits, and end it like a string; what is after a NUL is lost. */
+/* Read what fits and terminate it.  Callers ignore data after a NUL byte. */
 static bool read_fd(int fd, char *text, size_t size)
 {
 	size_t length = 0;
@@ -131,8 +131,8 @@ static void trim(char *text)
 }
 
 /*
- * Read a file, without white space at its end.  What is too long is cut off.
- * False, errno and an empty text if it cannot be read.
+ * Read a file, truncate it to @size and strip white space at its end.  On failure
+ * return false, set errno and leave @text empty.
  */
 bool read_text(char *text, size_t size, const char *format, ...)
 {
@@ -154,7 +154,7 @@ bool read_text(char *text, size_t size, const char *format, ...)
 	return true;
 }
 
-/* Return a decimal number, UNKNOWN if there is none or it is too large. */
+/* Parse a decimal number.  Return UNKNOWN if there is none or it is too large. */
 uint64_t parse_number(const char *text, char **end)
 {
 	unsigned long long number;
@@ -169,7 +169,7 @@ uint64_t parse_number(const char *text, char **end)
 	return errno ? UNKNOWN : number;
 }
 
-/* Read a file that is one decimal number, UNKNOWN if it is not. */
+/* Read a file with one decimal number.  Return UNKNOWN if it has anything else. */
 uint64_t read_number(const char *format, ...)
 {
 	char path[PATH_MAX], text[64], *end;
@@ -187,7 +187,7 @@ uint64_t read_number(const char *format, ...)
 	return *end ? UNKNOWN : number;
 }
 
-/* Find the last part of where a symbolic link leads to. */
+/* Read the last component of a symbolic link's target. */
 bool read_link(char *name, size_t size, const char *format, ...)
 {
 	char path[PATH_MAX], target[PATH_MAX], *slash;
@@ -208,8 +208,9 @@ bool read_link(char *name, size_t size, const char *format, ...)
 }
 
 /*
- * Read a file for which the driver asks the device, which may never answer.
- * Then the one who waits for it is a child that is left behind.
+ * Read a file for which the driver sends a request to the device.  The device may
+ * never answer, so a child reads the file.  On timeout, kill the child, but do not
+ * wait for it, because it may stay blocked.
  */
 bool ask_device(char *text, size_t size, const char *disk, const char *file)
 {
@@ -228,7 +229,7 @@ bool ask_device(char *text, size_t size, const char *disk, const char *file)
 		return false;
 	}
 	if (!child) {
-		/* Whoever reads our output is not to wait for this one. */
+		/* A reader of our output must not wait for a blocked child. */
 		for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 			if (fd != ends[1])
 				close(fd);
@@ -249,22 +250,22 @@ bool ask_device(char *text, size_t size, const char *disk, const char *file)
 	return waitpid(child, &status, 0) == child && !status;
 }
 
-/* Copy what fits; what a terminal would not take for text becomes a '?'. */
+/* Copy what fits and replace all but printable ASCII by '?'. */
 void copy_text(char *to, size_t size, const char *from)
 {
 	size_t i;
 
-	for (i = 0; from[i] && i < size - 1; i++)
+	for (i = 0; i < size - 1 && from[i]; i++)
 		to[i] = from[i] >= ' ' && from[i] <= '~' ? from[i] : '?';
 	to[i] = '\0';
 }
 
-/* Make room for one more item of an array that has so many. */
+/* Make room for one more item in an array of @count items. */
 void *grow(void *array, unsigned int count, size_t size)
 {
 	void *larger;
 
-	/* It is full whenever count is a power of two. */
+	/* The size doubles: the array is full when count is 0 or a power of two. */
 	if (count & (count - 1))
 		return array;
 	larger = realloc(array, (count ? 2 * (size_t)count : 1) * size);

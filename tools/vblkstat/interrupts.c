@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* /proc/interrupts: which interrupt is whose, and how often it came. */
+/* Parse /proc/interrupts: find the interrupt of a queue, and its count. */
 
 #include <limits.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "vblkstat.h"
 
-/* A line longer than that is not looked at: 11 characters for each CPU. */
+/* Longer lines are ignored.  The kernel prints 11 characters for each CPU. */
 #define MAX_LINE	(MAX_CPUS * 11 + 1024)
 #define MAX_LINES	1000000
 
@@ -22,7 +22,7 @@ struct interrupts {
 	unsigned int count;
 };
 
-/* Read a line, without its end; what is too long is left empty. */
+/* Read a line without its newline.  A line that is too long becomes empty. */
 static bool read_line(FILE *file, char *line)
 {
 	size_t length;
@@ -70,7 +70,7 @@ static void add_interrupt(struct interrupts *table, const char *name,
 }
 
 /* "40: 12 0 PCI-MSIX-0000:00:05.0 1-edge virtio2-req.0", for two CPUs. */
-static void take_line(struct interrupts *table, char *line, unsigned int cpus)
+static void parse_line(struct interrupts *table, char *line, unsigned int cpus)
 {
 	uint64_t irq, count, total = 0;
 	char *word, *next, *save;
@@ -85,7 +85,7 @@ static void take_line(struct interrupts *table, char *line, unsigned int cpus)
 		total += count;
 		next = word;
 	}
-	/* Several devices may have one interrupt: "virtio0, virtio1". */
+	/* Several devices may share an interrupt: "virtio0, virtio1". */
 	for (word = strtok_r(next, " ,\t", &save); word;
 	     word = strtok_r(NULL, " ,\t", &save))
 		if (!strncmp(word, "virtio", strlen("virtio")))
@@ -98,7 +98,7 @@ static int compare(const void *one, const void *other)
 		      ((const struct interrupt *)other)->name);
 }
 
-/* Read those of virtio devices; without the file there are none. */
+/* Read the interrupts of virtio devices.  The table is empty without the file. */
 struct interrupts *interrupts_read(void)
 {
 	struct interrupts *table = calloc(1, sizeof(*table));
@@ -111,12 +111,11 @@ struct interrupts *interrupts_read(void)
 	if (root_path(path, sizeof(path), "/proc/interrupts"))
 		file = open_file(path);
 	if (!file)
-		note("%s/proc/interrupts cannot be read: nothing is known of interrupts",
-		     root);
+		note("cannot read %s/proc/interrupts; interrupts are not shown", root);
 	else if (read_line(file, line))
 		cpus = count_words(line, "CPU");
 	while (file && lines++ < MAX_LINES && read_line(file, line))
-		take_line(table, line, cpus);
+		parse_line(table, line, cpus);
 	if (file)
 		fclose(file);
 	free(line);
@@ -135,16 +134,16 @@ void interrupts_free(struct interrupts *table)
 static const struct interrupt *find(const struct interrupts *table,
 				    const char *device, const char *vector)
 {
-	struct interrupt wanted;
+	struct interrupt key = { 0 };
 
 	if (!table->count)
 		return NULL;
-	snprintf(wanted.name, sizeof(wanted.name), "%s%s", device, vector);
-	return bsearch(&wanted, table->all, table->count, sizeof(*table->all),
+	snprintf(key.name, sizeof(key.name), "%s%s", device, vector);
+	return bsearch(&key, table->all, table->count, sizeof(*table->all),
 		       compare);
 }
 
-/* Tell a queue which interrupt it has. */
+/* Find the interrupt of a queue and store it there. */
 void interrupts_find(const struct interrupts *table, const char *device,
 		     struct queue *queue)
 {

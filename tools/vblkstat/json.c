@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-/* JSON: an object on one line.  What is not known is null. */
+/* Write JSON, one object on a line.  An unknown value is null. */
 
 #include "vblkstat.h"
 
-/* Bytes beyond ASCII are taken for Latin-1: what comes out is always JSON. */
+/* Interpret bytes beyond ASCII as Latin-1, so that any input gives valid JSON. */
 static void print_string(FILE *out, const char *text)
 {
 	fputc('"', out);
@@ -20,7 +20,7 @@ static void print_string(FILE *out, const char *text)
 	fputc('"', out);
 }
 
-/* Begin a member of an object; without a key, an element of an array. */
+/* Begin a member of an object or, if key is NULL, an element of an array. */
 static void begin(struct json *json, const char *key)
 {
 	if (json->comma)
@@ -57,7 +57,7 @@ void json_text(struct json *json, const char *key, const char *value)
 	print_string(json->out, value);
 }
 
-/* As json_text(), for what is empty if it is not known. */
+/* Like json_text(), but the empty string is an unknown value. */
 void json_string(struct json *json, const char *key, const char *value)
 {
 	if (*value)
@@ -76,7 +76,7 @@ void json_number(struct json *json, const char *key, uint64_t value)
 	fprintf(json->out, "%llu", (unsigned long long)value);
 }
 
-/* A number that is negative is not known. */
+/* A negative number is unknown. */
 void json_float(struct json *json, const char *key, double value)
 {
 	if (!(value >= 0)) {
@@ -106,7 +106,7 @@ void json_cpus(struct json *json, const char *key, const struct cpus *cpus)
 	json_close(json, ']');
 }
 
-/* Begin what each command prints. */
+/* Open the object of a command's output. */
 void json_begin(struct json *json, const char *command)
 {
 	json_open(json, NULL, '{');
@@ -114,7 +114,7 @@ void json_begin(struct json *json, const char *command)
 	json_string(json, "command", command);
 }
 
-/* End it, with what could not be looked at. */
+/* Add the notes and close the object. */
 void json_end(struct json *json)
 {
 	json_open(json, "notes", '[');

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* vblkstat list: the disks, who drives them, and what they can do. */
+/* vblkstat list: disks, their drivers and their features. */
 
 #include <string.h>
 
@@ -12,7 +12,7 @@ static const char *driver_text(const struct disk *disk)
 	static char text[128];
 
 	if (!disk->ours)
-		return "the kernel's own";
+		return "in-tree";
 	snprintf(text, sizeof(text), "%s%s%s", disk->driver,
 		 disk->version[0] ? " " : "", disk->version);
 	return text;
@@ -37,7 +37,7 @@ static const char *size_text(const struct disk *disk)
 	return text;
 }
 
-/* "3 default, 1 poll", or how many there are if nobody tells their types. */
+/* "3 default, 1 poll", or only their number if the types are unknown. */
 static const char *queues_text(const struct disk *disk)
 {
 	static char text[96];
@@ -72,7 +72,7 @@ static uint64_t ring(const struct disk *disk)
 static bool read_serial(const struct machine *machine, const struct disk *disk,
 			char *serial, size_t size)
 {
-	/* One that does not answer would not answer this either. */
+	/* Do not ask: a device that is not live would not answer. */
 	if (machine->live && disk->state[0] && strcmp(disk->state, "live")) {
 		serial[0] = '\0';
 		return false;
@@ -134,7 +134,7 @@ static void print_features_of(const struct disk *disk, const char *names)
 		      length ? text : "no features" : "features not known");
 }
 
-/* Disks that have the same features are told of together. */
+/* Print disks that have the same features together. */
 static void print_features(const struct machine *machine)
 {
 	for (unsigned int i = 0; i < machine->nr_disks; i++) {
@@ -200,7 +200,7 @@ static void json_disk(struct json *json, const struct machine *machine,
 	json_bool(json, "kernels_own", !disk->ours);
 	json_close(json, '}');
 	json_string(json, "state", disk->state);
-	/* Empty if the device has none, null if it did not tell. */
+	/* Empty if the device has no serial number, null if it did not answer. */
 	if (read_serial(machine, disk, serial, sizeof(serial)))
 		json_text(json, "serial", serial);
 	else

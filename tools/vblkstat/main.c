@@ -24,24 +24,24 @@ static const struct command {
 };
 
 static const char help[] =
-"vblkstat - look into virtio-blk disks and their queues\n"
+"vblkstat - show virtio-blk disks and their queues\n"
 "\n"
-"  vblkstat list   [DISK...]           disks, driver, features in words, queues\n"
-"  vblkstat queues [DISK...]           CPUs, interrupt, affinity, depth, in flight\n"
+"  vblkstat list   [DISK...]           disks, drivers, queues, features\n"
+"  vblkstat queues [DISK...]           CPUs, interrupts, affinity, depth, in flight\n"
 "  vblkstat watch  [DISK...] [SECONDS [COUNT]]\n"
-"                                      rates and latency; every second, until ^C\n"
-"  vblkstat doctor [DISK...] [SECONDS] what is wrong or unwise, and what to change;\n"
-"                                      looks for requests that are stuck that long\n"
+"                                      rates and latency; each second until ^C\n"
+"  vblkstat doctor [DISK...] [SECONDS] errors and warnings, and what to do; waits\n"
+"                                      SECONDS to find stuck requests\n"
 "\n"
-"  --json       JSON, one object on a line\n"
-"  --root=DIR   look into a copy of /sys and /proc below DIR\n"
+"  --json       print JSON, one object on a line\n"
+"  --root=DIR   read a copy of /sys and /proc below DIR\n"
 "  --help, --version\n"
 "\n"
-"DISK is a name like vda; without one it is all of them. Counters by queue take\n"
-"root, a debugfs, and the driver that vblkstat comes with; all else any user, and\n"
-"the kernel's own driver, too.\n"
+"DISK is a name like vda; the default is all disks. Counters of queues need root,\n"
+"debugfs and the driver that vblkstat comes with. Everything else works for any user\n"
+"and with the in-tree driver.\n"
 "\n"
-"Exit status: 0; 1 if doctor has found something; 2 if it could not be done.\n";
+"Exit status: 0: success; 1: doctor has findings; 2: failure.\n";
 
 enum option_value {
 	OPTION_JSON = 256,
@@ -58,19 +58,19 @@ static const struct option options[] = {
 	{ }
 };
 
-/* Paths go behind it, so a root of "/" is none. */
+/* Paths begin with a slash: a root of "/" becomes empty. */
 static void set_root(char *path)
 {
 	size_t length = strlen(path);
 
 	if (!length)
-		fail("--root= is empty: name the directory that has sys and proc");
+		fail("--root= is empty; name the directory that contains sys and proc");
 	while (length && path[length - 1] == '/')
 		path[--length] = '\0';
 	root = path;
 }
 
-static void take_options(int argc, char **argv, struct request *request)
+static void parse_options(int argc, char **argv, struct request *request)
 {
 	int option;
 
@@ -90,7 +90,7 @@ static void take_options(int argc, char **argv, struct request *request)
 			puts("vblkstat " VBLKSTAT_VERSION);
 			exit(ALL_WELL);
 		default:
-			fail("\"vblkstat --help\" tells what there is");
+			fail("see \"vblkstat --help\"");
 		}
 	}
 }
@@ -100,7 +100,7 @@ static const struct command *find_command(const char *name)
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(name, commands[i].name))
 			return &commands[i];
-	fail("no command \"%s\"; there are list, queues, watch and doctor", name);
+	fail("there is no command \"%s\"; use list, queues, watch or doctor", name);
 }
 
 static bool is_number(const char *text)
@@ -108,19 +108,19 @@ static bool is_number(const char *text)
 	return text[0] && strspn(text, "0123456789.") == strlen(text);
 }
 
-static double take_interval(const char *text)
+static double parse_interval(const char *text)
 {
 	double seconds;
 	char *end;
 
 	seconds = strtod(text, &end);
 	if (*end || !(seconds >= MIN_INTERVAL && seconds <= MAX_INTERVAL))
-		fail("%s is no interval: %g to %.0f seconds", text, MIN_INTERVAL,
-		     MAX_INTERVAL);
+		fail("%s is not an interval; use %g to %.0f seconds", text,
+		     MIN_INTERVAL, MAX_INTERVAL);
 	return seconds;
 }
 
-static unsigned long take_count(const char *text)
+static unsigned long parse_count(const char *text)
 {
 	unsigned long count;
 	char *end;
@@ -128,13 +128,13 @@ static unsigned long take_count(const char *text)
 	errno = 0;
 	count = strtoul(text, &end, 10);
 	if (*end || errno || !count)
-		fail("%s is no count: how often to look, 1 or more", text);
+		fail("%s is not a count; use 1 or more", text);
 	return count;
 }
 
-/* After the names of disks come numbers, for those commands that take any. */
-static void take_words(int count, char **words, const struct command *command,
-		       struct request *request)
+/* Parse the names of disks and then the numbers that some commands take. */
+static void parse_words(int count, char **words, const struct command *command,
+			struct request *request)
 {
 	static const char device[] = "/dev/";
 	int i, most = command->run == watch_main ? 2 :
@@ -147,12 +147,12 @@ static void take_words(int count, char **words, const struct command *command,
 	request->nr_disks = i;
 	request->interval = command->interval;
 	if (count - i > most)
-		fail("%s: too much after \"%s\"; see \"vblkstat --help\"",
+		fail("\"%s\": too many arguments for \"%s\"; see \"vblkstat --help\"",
 		     words[i + most], command->name);
 	if (i < count)
-		request->interval = take_interval(words[i++]);
+		request->interval = parse_interval(words[i++]);
 	if (i < count)
-		request->count = take_count(words[i]);
+		request->count = parse_count(words[i]);
 }
 
 int main(int argc, char **argv)
@@ -161,13 +161,13 @@ int main(int argc, char **argv)
 	const struct command *command;
 	int status;
 
-	take_options(argc, argv, &request);
+	parse_options(argc, argv, &request);
 	if (optind == argc)
-		fail("a command is missing: list, queues, watch or doctor");
+		fail("the command is missing; use list, queues, watch or doctor");
 	command = find_command(argv[optind]);
-	take_words(argc - optind - 1, argv + optind + 1, command, &request);
+	parse_words(argc - optind - 1, argv + optind + 1, command, &request);
 	status = command->run(&request);
 	if (fflush(stdout) || ferror(stdout))
-		fail("cannot write: %s", strerror(errno));
+		fail("cannot write to standard output: %s", strerror(errno));
 	return status;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What could not be looked at, and how it can; each is said once. */
+/* Notes on data that is missing, and how to get it.  Each is printed once. */
 
 #include <stdarg.h>
 #include <string.h>
@@ -25,7 +25,7 @@ void note(const char *format, ...)
 		strcpy(notes[nr_notes++], text);
 }
 
-/* Print those that were not printed yet. */
+/* Print the notes that were not printed before. */
 void notes_print(FILE *out)
 {
 	for (; nr_printed < nr_notes; nr_printed++)

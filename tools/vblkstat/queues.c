@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* vblkstat queues: each queue's CPUs, interrupt, depth, and what is in flight. */
+/* vblkstat queues: CPUs, interrupt, depth and requests in flight of each queue. */
 
 #include "vblkstat.h"
 
@@ -41,8 +41,8 @@ static void print_disk(const struct disk *disk)
 			       .nr_columns = ARRAY_SIZE(columns) };
 
 	printf("%s, %s, %s%s%s", disk->name,
-	       disk->device[0] ? disk->device : "device not known",
-	       disk->ours ? disk->driver : "the kernel's own driver",
+	       disk->device[0] ? disk->device : "unknown device",
+	       disk->ours ? disk->driver : "in-tree driver",
 	       disk->state[0] ? ", " : "", disk->state);
 	if (disk->in_flight != UNKNOWN)
 		printf(", %llu in flight", (unsigned long long)disk->in_flight);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Tables and paragraphs for people. */
+/* Print tables and paragraphs. */
 
 #define _GNU_SOURCE
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 
 #define USUAL_WIDTH	80
 
-/* Add a cell; after the last column comes the next row. */
+/* Add a cell.  After the last column, the next row begins. */
 void table_text(struct table *table, const char *format, ...)
 {
 	char *text = NULL;
@@ -41,7 +41,7 @@ void table_number(struct table *table, uint64_t number)
 		table_text(table, "%llu", (unsigned long long)number);
 }
 
-/* A number that is negative is not known. */
+/* A negative number is unknown. */
 void table_float(struct table *table, double number, int decimals)
 {
 	if (number < 0)
@@ -101,7 +101,7 @@ void table_print(struct table *table, FILE *out)
 	table->nr_cells = 0;
 }
 
-/* Return how many characters a line of standard output holds. */
+/* Return the width of standard output in characters. */
 unsigned int screen_width(void)
 {
 	struct winsize size;
@@ -111,7 +111,7 @@ unsigned int screen_width(void)
 	return size.ws_col;
 }
 
-/* Print words, as many on a line as fit; what is first indents all lines. */
+/* Print @first and @text, wrapped at words and indented by the width of @first. */
 void print_wrapped(FILE *out, const char *first, const char *text)
 {
 	size_t indent = strlen(first), column = indent, length;

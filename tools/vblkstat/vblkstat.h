@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What vblkstat knows of a machine's virtio-blk disks, and what its files offer
- * each other.
+ * The data of vblkstat, and the interfaces of its files.
  *
- * All is read anew for each look at the machine, into a struct machine.  What
- * is not known, or makes no sense, is UNKNOWN, an empty string, or a set of
- * CPUs that is not known; nothing here takes a file's contents on trust.
+ * machine_read() reads a machine's virtio-blk disks into a struct machine.  A value
+ * that is missing or invalid is UNKNOWN, an empty string, or a set of CPUs that is
+ * not known.  The code does not trust the contents of any file.
  */
 #ifndef VBLKSTAT_H
 #define VBLKSTAT_H
@@ -16,12 +15,10 @@
 #include <stdio.h>
 #include <stdnoreturn.h>
 
-#define VBLKSTAT_VERSION	"1.0"
-
-/* What a number is that is not known. */
+/* The value of a number that is not known. */
 #define UNKNOWN			UINT64_MAX
 
-/* Whatever a tree says, it has no more than that. */
+/* Limits, whatever the files claim. */
 #define MAX_CPUS		4096
 #define MAX_DISKS		1024
 #define MAX_QUEUES		1024	/* of one disk */
@@ -30,7 +27,7 @@
 #define MAX_FEATURES		128
 #define MAX_TEXT		8192	/* of a file */
 
-/* The compiler holds arguments against a format, as printf()'s. */
+/* Have the compiler check arguments against the format, as for printf(). */
 #define __printf(a, b)	__attribute__((__format__(__printf__, a, b)))
 
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
@@ -41,7 +38,7 @@ enum exit_status {
 	FAILED		= 2,
 };
 
-/* Features, VIRTIO 1.3, 5.2.3 and 6, that something depends on. */
+/* Feature bits that vblkstat uses: VIRTIO 1.3, 5.2.3 and 6. */
 enum feature {
 	F_FLUSH		= 9,
 	F_MQ		= 12,
@@ -54,7 +51,7 @@ struct cpus {
 	uint64_t bits[MAX_CPUS / 64];
 };
 
-/* Lines of a queue's file in debugfs that are one number. */
+/* Lines of a queue's file in debugfs that have one number. */
 enum counter {
 	C_IRQ, C_RING, C_FREE, C_IN_FLIGHT, C_STOPPED,
 	C_READS, C_READ_BYTES, C_WRITES, C_WRITE_BYTES, C_FLUSHES,
@@ -67,26 +64,26 @@ enum counter {
 	NR_COUNTERS
 };
 
-/* Interrupts by how many ended requests they found: 0, 1, 2-3, 4-7, ..., 32-. */
+/* Polls of the ring by the requests they found: 0, 1, 2-3, 4-7, ..., 32. */
 #define NR_BATCHES	7
 
-/* Whose interrupt a queue's is. */
+/* The interrupt that a queue uses. */
 enum vector {
-	VECTOR_NONE,		/* it has none, or none that can be seen */
+	VECTOR_NONE,		/* none, or not visible */
 	VECTOR_OWN,		/* virtioM-req.N */
-	VECTOR_SHARED,		/* virtioM-virtqueues, that of all queues */
-	VECTOR_DEVICE,		/* virtioM, the device's only one */
+	VECTOR_SHARED,		/* virtioM-virtqueues, shared by all queues */
+	VECTOR_DEVICE,		/* virtioM, the only one of the device */
 };
 
 /**
  * struct queue - a queue of a disk
  * @type: default, read or poll; empty if not known
- * @depth: requests that it may have in flight
- * @busy: requests in flight
- * @interrupts: how often its interrupt came, of whichever kind that is
+ * @depth: limit of requests in flight
+ * @busy: requests in flight according to blk-mq
+ * @interrupts: count of its interrupt, also if that is shared
  * @affinity: CPUs to which its interrupt may go
- * @effective: CPUs to which it goes
- * @counted: its file in debugfs was there
+ * @effective: CPUs to which its interrupt goes
+ * @counted: the driver has counters of the queue
  */
 struct queue {
 	unsigned int index;
@@ -116,16 +113,16 @@ enum figure {
 
 /**
  * struct disk - a disk
- * @device: its device on the virtio bus, "virtio2"
- * @driver: that device's driver
- * @version: of the driver's module
- * @ours: the driver is the one that vblkstat belongs to
+ * @device: name on the virtio bus, "virtio2"
+ * @driver: name of the device's driver
+ * @version: version of the driver's module
+ * @ours: the driver is this project's, not the in-tree driver
  * @transport: pci, mmio, ccw or vdpa
- * @seq: changes when another disk gets the name
- * @in_flight: requests that the block layer has under way
- * @cache_type: what the driver says of the device's write cache
- * @write_cache: what the block layer believes of it
- * @when: when it was read, in seconds of a clock that only goes forward
+ * @seq: sequence number; differs if another disk gets the same name
+ * @in_flight: requests in flight according to the block layer
+ * @cache_type: write cache mode according to the driver
+ * @write_cache: write cache mode according to the block layer
+ * @when: when the disk was read, in seconds of CLOCK_MONOTONIC
  */
 struct disk {
 	char name[16];
@@ -156,9 +153,9 @@ struct disk {
 };
 
 /**
- * struct machine - one look at a machine
- * @live: it runs, and is no copy of the files of one
- * @online: the CPUs that are online
+ * struct machine - the state of a machine at one time
+ * @live: the files are of the running kernel, not a copy
+ * @online: CPUs that are online
  */
 struct machine {
 	bool live;
@@ -169,10 +166,10 @@ struct machine {
 };
 
 /**
- * struct request - what the command line asks for
- * @disks: names of the disks; none are all
- * @interval: seconds between two looks
- * @count: how often watch looks, 0 is for ever
+ * struct request - the command line
+ * @disks: names of the disks; empty: all disks
+ * @interval: seconds between two samples
+ * @count: how many samples watch prints; 0: no limit
  */
 struct request {
 	bool json;
@@ -282,7 +279,7 @@ void json_cpus(struct json *json, const char *key, const struct cpus *cpus);
 void json_begin(struct json *json, const char *command);
 void json_end(struct json *json);
 
-/* list.c, queues.c, watch.c, doctor.c: the commands; each returns its status */
+/* list.c, queues.c, watch.c, doctor.c: the commands; each returns its exit status */
 int list_main(const struct request *request);
 int queues_main(const struct request *request);
 int watch_main(const struct request *request);

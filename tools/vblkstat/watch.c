@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* vblkstat watch: what is going on, as rates between two looks. */
+/* vblkstat watch: rates and latency between two samples. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,7 +15,7 @@
 #define SECTOR		512.0
 #define USUAL_ROWS	24
 
-/* What is not known, of rates: no rate is negative. */
+/* An unknown rate.  Known rates are never negative. */
 #define NO_RATE		(-1.0)
 
 double clock_now(void)
@@ -36,7 +36,7 @@ void pause_until(double when)
 		;
 }
 
-/* Two looks at a disk, or at one of its queues. */
+/* Two samples of a disk, or of one of its queues. */
 struct disk_pair {
 	const struct disk *before;
 	const struct disk *now;
@@ -49,7 +49,7 @@ struct queue_pair {
 	double seconds;
 };
 
-/* How much a counter has grown, UNKNOWN if it began anew. */
+/* Return how much a counter grew, UNKNOWN if it restarted. */
 static uint64_t growth(uint64_t before, uint64_t now)
 {
 	if (before == UNKNOWN || now == UNKNOWN || now < before)
@@ -74,7 +74,7 @@ static double scaled(double number, double unit)
 	return number < 0 ? number : number / unit;
 }
 
-/* Figures of a disk: of its block layer, with whatever driver. */
+/* Values of a disk: the block layer counts them, with any driver. */
 
 static uint64_t disk_growth(const struct disk_pair *pair, enum figure stat)
 {
@@ -86,7 +86,7 @@ static double disk_rate(const struct disk_pair *pair, enum figure stat)
 	return rate(disk_growth(pair, stat), pair->seconds);
 }
 
-/* Mean ms from when requests came to the block layer to their end. */
+/* Return the mean ms from a request's arrival in the block layer to completion. */
 static double disk_ms(const struct disk_pair *pair, enum figure ms, enum figure count)
 {
 	return ratio(disk_growth(pair, ms), disk_growth(pair, count));
@@ -99,7 +99,7 @@ static double busy_percent(const struct disk_pair *pair)
 	return busy > 100 ? 100 : busy;
 }
 
-/* Figures of a queue: of this driver's counters */
+/* Values of a queue: our driver counts them. */
 
 static uint64_t queue_growth(const struct queue_pair *pair, enum counter counter)
 {
@@ -123,7 +123,7 @@ static uint64_t queue_bytes(const struct queue_pair *pair)
 	return growth(counters_bytes(pair->before), counters_bytes(pair->now));
 }
 
-/* What is neither read nor write. */
+/* Return the rate of requests that are neither reads nor writes. */
 static double other_rate(const struct queue_pair *pair)
 {
 	uint64_t all = queue_requests(pair);
@@ -135,7 +135,7 @@ static double other_rate(const struct queue_pair *pair)
 	return rate(all - reads - writes, pair->seconds);
 }
 
-/* Interrupts: the driver's count, or what the kernel counts of its own vector. */
+/* Use the driver's counter, or else the kernel's count of the queue's own vector. */
 static uint64_t queue_interrupts(const struct queue_pair *pair)
 {
 	uint64_t counted = queue_growth(pair, C_INTERRUPTS);
@@ -145,8 +145,8 @@ static uint64_t queue_interrupts(const struct queue_pair *pair)
 	return growth(pair->before->interrupts, pair->now->interrupts);
 }
 
-/* How many requests an interrupt ended. */
-static double ended_per_interrupt(const struct queue_pair *pair)
+/* Return how many requests completed per interrupt. */
+static double completed_per_interrupt(const struct queue_pair *pair)
 {
 	uint64_t sent = queue_requests(pair);
 	uint64_t before = pair->before->counter[C_IN_FLIGHT];
@@ -158,7 +158,7 @@ static double ended_per_interrupt(const struct queue_pair *pair)
 	return ratio(sent + before - now, queue_interrupts(pair));
 }
 
-/* Pairs */
+/* Find the two samples. */
 
 static bool pair_disk(struct disk_pair *pair, const struct machine *before,
 		      const struct disk *now)
@@ -187,7 +187,7 @@ static bool pair_queue(struct queue_pair *pair, const struct disk_pair *disks,
 	return false;
 }
 
-/* For people */
+/* Text output */
 
 static void add_disk_row(struct table *table, const struct disk_pair *pair)
 {
@@ -239,7 +239,7 @@ static void add_queue_row(struct table *table, const char *disk,
 	table_float(table, ratio(queue_growth(pair, C_KICKS),
 				 queue_requests(pair)), 2);
 	table_float(table, rate(queue_interrupts(pair), pair->seconds), 1);
-	table_float(table, ended_per_interrupt(pair), 2);
+	table_float(table, completed_per_interrupt(pair), 2);
 	table_float(table, queue_rate(pair, C_RING_FULL), 1);
 	table_number(table, queue_in_flight(pair->now));
 }
@@ -272,7 +272,7 @@ static void note_iostats(const struct machine *machine)
 {
 	for (unsigned int i = 0; i < machine->nr_disks; i++)
 		if (!machine->disks[i].iostats)
-			note("%s is not counted: echo 1 > %s/sys/block/%s/queue/iostats",
+			note("%s: the block layer does not count I/O; run \"echo 1 > %s/sys/block/%s/queue/iostats\"",
 			     machine->disks[i].name, root,
 			     machine->disks[i].name);
 }
@@ -295,7 +295,7 @@ static void print_tables(const struct machine *before, const struct machine *now
 	print_queues(before, now, out);
 }
 
-/* Show what fits on the screen, from its first line on. */
+/* Draw as many lines as fit on the screen. */
 static void draw(const char *text)
 {
 	struct winsize size = { .ws_row = USUAL_ROWS };
@@ -338,7 +338,7 @@ static void redraw(const struct machine *before, const struct machine *now)
 	free(text);
 }
 
-/* For programs */
+/* JSON output */
 
 static void json_queue(struct json *json, const struct queue_pair *pair)
 {
@@ -354,7 +354,7 @@ static void json_queue(struct json *json, const struct queue_pair *pair)
 		   ratio(queue_growth(pair, C_KICKS), queue_requests(pair)));
 	json_float(json, "interrupts_per_second",
 		   rate(queue_interrupts(pair), pair->seconds));
-	json_float(json, "requests_per_interrupt", ended_per_interrupt(pair));
+	json_float(json, "requests_per_interrupt", completed_per_interrupt(pair));
 	json_float(json, "ring_full_per_second", queue_rate(pair, C_RING_FULL));
 	json_number(json, "in_flight", queue_in_flight(pair->now));
 	json_close(json, '}');
@@ -420,9 +420,9 @@ static void show(const struct request *request, const struct machine *before,
 		print_tables(before, now, stdout);
 		notes_print(stderr);
 	}
-	/* Whoever reads it is not to wait, and may be gone. */
+	/* Flush at once for the reader.  This fails if the reader has exited. */
 	if (fflush(stdout))
-		fail("cannot write: %s", strerror(errno));
+		fail("cannot write to standard output: %s", strerror(errno));
 }
 
 int watch_main(const struct request *request)
@@ -434,7 +434,7 @@ int watch_main(const struct request *request)
 	for (unsigned long i = 0; found && (!request->count || i < request->count);
 	     i++) {
 		next += request->interval;
-		/* A machine that was asleep does not catch up. */
+		/* Skip samples that were missed while the machine slept. */
 		if (next < clock_now())
 			next = clock_now() + request->interval;
 		pause_until(next);
