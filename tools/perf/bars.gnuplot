@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Kernel instructions per I/O, a group of bars for each job.  perf/charts.py sets
-# before: $bars (job, a column for each device), titles (of the devices, an
-# array), count (of devices), ink, paper, faint, accent (colours).
+# these variables first: $bars (job, a column for each device), titles (array of the
+# devices' titles), count (number of devices), and the colours ink, paper, faint and
+# accent.
 
 set terminal pngcairo noenhanced size 1000,560 font "DejaVu Sans,15" background rgb paper
 set encoding utf8
@@ -19,7 +20,7 @@ set style histogram clustered gap 1
 set style fill solid 0.9 border rgb paper
 array shade[5] = ["#9aa1ac", "#d9843b", "#5b9e6f", "#a98bc4", accent]
 
-# Ours comes last and is in the accent, however many there are.
+# Our driver is the last device and has the accent colour.
 colour(n) = n == count ? accent : shade[n]
 
 plot for [n = 1:count] $bars using (column(n + 1)):xtic(1) \

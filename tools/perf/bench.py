@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make bench: our driver beside the kernel's own, NVMe and virtio-scsi.
+"""make bench: compare our driver with the in-tree driver, NVMe and virtio-scsi.
 
-Counts instructions for all jobs and devices, and for growing numbers of queues;
-without QUICK also on the other kernels, and measures by the clock and at scale.
-It leaves bench.json, bench.html and pictures in build/bench, see perf.charts;
-bench.json is written after each part, so that what was measured is not lost.
+It counts instructions for all jobs and devices, and for several numbers of queues.
+Without QUICK it also counts on the other kernels, and measures wall-clock ratios,
+scaling and large guests.  It writes bench.json, bench.html and plots to build/bench,
+see perf.charts.  bench.json is written after each part, so an error loses no figures.
 """
 
 import json
@@ -23,8 +23,8 @@ _TOP = Path(__file__).resolve().parents[2]
 _OUT = _TOP / "build/bench"
 _NEEDED_MIB = 64
 
-# Large enough for our driver to do without indirect descriptors, and the size
-# that QEMU gives a ring unless it is told otherwise.
+# With the large ring our driver uses direct descriptors.  The usual ring is QEMU's
+# default size.
 LARGE_RING = 1024
 USUAL_RING = 256
 
@@ -35,13 +35,13 @@ IOS, QUICK_IOS = 16384, 4096
 OTHER_KERNELS = ("6.1", "7.3-perf")
 QUEUES_JOB = "randread-4k-qd32"
 
-# What calls it takes to find the queues that are to be started again.
+# The functions that find and start stopped queues.
 _RESTARTING = ("blk_mq_start_stopped_hw_queues", "blk_mq_start_stopped_hw_queue",
                "xa_find", "xa_find_after", "xas_find")
 
 
 class Progress:
-    """How many measurements are done, and how long the others will take."""
+    """Counts the measurements done, and estimates the time left."""
 
     def __init__(self, count):
         self._count = count
@@ -49,7 +49,7 @@ class Progress:
         self._started = time.monotonic()
 
     def step(self, text):
-        """Announce the next one: a context manager."""
+        """Return a context manager that prints the next measurement."""
         left = ""
         if self._done:
             each = (time.monotonic() - self._started) / self._done
@@ -59,7 +59,7 @@ class Progress:
 
 
 def _row(cost, **about):
-    """Return a Cost as the facts have it."""
+    """Return a Cost as a row of the facts."""
     found = layers.sums(cost.functions)
     return {**about, **cost.as_dict(),
             "layers": {name: round(count, 2) for name, count in found.items()},
@@ -68,14 +68,14 @@ def _row(cost, **about):
 
 
 def _restarting(cost):
-    """Return what finding and starting stopped queues takes, per interrupt."""
+    """Return the instructions that find and start stopped queues, per interrupt."""
     count = sum(cost.functions.get((name, "vmlinux"), (0, 0))[0]
                 for name in _RESTARTING)
     return count / cost.interrupts if cost.interrupts > 0.01 else 0
 
 
 def count_jobs(rows, kernel, names, devices, ios, progress, ring=LARGE_RING):
-    """Count all jobs on all devices in one guest, a row for each."""
+    """Count all jobs on all devices in one guest; append a row for each."""
     with CountingGuest(kernel, properties={"queue_size": ring}) as counting:
         for device in devices:
             for name in names:
@@ -88,7 +88,7 @@ def count_jobs(rows, kernel, names, devices, ios, progress, ring=LARGE_RING):
 
 
 def count_queues(rows, kernel, counts, ios, progress):
-    """Count an I/O with so many queues each, a row for each driver."""
+    """Count an I/O for each number of queues; append a row for each driver."""
     for count in counts:
         with CountingGuest(kernel, queues=count,
                            properties={"queue_size": LARGE_RING}) as counting:
@@ -98,7 +98,7 @@ def count_queues(rows, kernel, counts, ios, progress):
                     found = counting.guest.run(f"ls /sys/block/{name}/mq | wc -l")
                     if int(found.output) != count:
                         raise GuestError(f"{name} has {found.output.strip()} queues, "
-                                         f"not {count}")
+                                         f"and {count} were requested")
                     cost = counting.measure(device, jobs.find(QUEUES_JOB), ios)
                 row = _row(cost, device=device, queues=count)
                 del row["functions"]
@@ -106,7 +106,7 @@ def count_queues(rows, kernel, counts, ios, progress):
 
 
 def _plan(quick):
-    """Return what is measured, and how many measurements of counts that is."""
+    """Return what to measure, and the number of instruction counts."""
     names = QUICK_JOBS if quick else tuple(jobs.JOBS)
     devices = ("ours", "stock", "nvme", "null_blk") if quick else \
         ("ours", "stock", "nvme", "virtio-scsi", "null_blk")
@@ -117,7 +117,7 @@ def _plan(quick):
 
 
 def measure(facts, quick):
-    """Measure everything into facts, which is left in a file time and again."""
+    """Measure everything; add the results to facts and write them after each part."""
     kernel = kernels.find("6.12")
     kernels.build_modules(kernel)
     names, devices, counts, others, total = _plan(quick)
@@ -130,53 +130,53 @@ def measure(facts, quick):
     parts = {name: facts.setdefault(name, [])
              for name in ("jobs", "usual_ring", "queues", "other_kernels")}
     count_jobs(parts["jobs"], kernel, names, devices, ios, progress)
-    _leave_json(facts)
+    _write_json(facts)
     count_jobs(parts["usual_ring"], kernel, names, ("ours",), ios, progress,
                ring=USUAL_RING)
-    _leave_json(facts)
+    _write_json(facts)
     count_queues(parts["queues"], kernel, counts, ios, progress)
-    _leave_json(facts)
+    _write_json(facts)
     for name in others:
         count_jobs(parts["other_kernels"], kernels.find(name), names,
                    ("ours", "stock"), ios, progress)
-        _leave_json(facts)
+        _write_json(facts)
     if quick:
         return
     facts["wall_clock"] = wallclock.compare(kernel, queue_size=LARGE_RING)
-    _leave_json(facts)
+    _write_json(facts)
     facts["scaling"] = scaling.measure(kernel)
     facts["scale"] = {}
     for part, function in scale.PARTS.items():
         facts["scale"][part] = function()
-        _leave_json(facts)
+        _write_json(facts)
 
 
-def _leave_json(facts):
+def _write_json(facts):
     (_OUT / "bench.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def leave(facts):
-    """Leave the pictures and the page; say so where that fails."""
+def write_report(facts):
+    """Write the plots and the page; print an error if that fails."""
     files = {f"{name}.png": draw for name, draw in charts.pictures(facts).items()}
     files["bench.html"] = lambda: charts.html_page(facts).encode()
-    say("  left build/bench/bench.json")
+    say("  wrote build/bench/bench.json")
     for name, make in files.items():
         try:
             (_OUT / name).write_bytes(make())
-            say(f"  left build/bench/{name}")
+            say(f"  wrote build/bench/{name}")
         except OSError as error:
-            say(f"  {name} could not be written: {error}")
+            say(f"error: cannot write build/bench/{name}: {error}")
 
 
 def main():
-    """Run what QUICK asks for, show it and leave it in build/bench."""
+    """Run the measurements, print the results and write them to build/bench."""
     quick = os.environ.get("QUICK", "0")
     if quick not in ("", "0", "1"):
-        raise UserError(f"QUICK is {quick!r}; it is 1, or not set")
+        raise UserError(f"QUICK is {quick!r}; it must be 0 or 1")
     if os.environ.get("KERNEL", "6.12") != "6.12":
-        raise UserError("make bench measures on 6.12 and, without QUICK, on "
+        raise UserError("make bench measures on kernel 6.12 and, without QUICK, on "
                         f"{' and '.join(OTHER_KERNELS)}, and KERNEL is "
-                        f"{os.environ['KERNEL']}; make profile takes others")
+                        f"{os.environ['KERNEL']}; use make profile for other kernels")
     host.need("build", "vm", "plot")
     _OUT.mkdir(parents=True, exist_ok=True)
     for file in _OUT.glob("bench.*"):
@@ -192,15 +192,15 @@ def main():
         facts["error"] = str(error) or "interrupted"
     facts["seconds"] = round(time.monotonic() - started)
     if not facts.get("jobs"):
-        say("nothing was measured")
+        say("error: nothing was measured")
         return status or 1
     facts["goals"] = goals.judge(facts)
-    _leave_json(facts)
+    _write_json(facts)
     print(charts.text(facts), flush=True)
-    leave(facts)
+    write_report(facts)
     missed = [goal["goal"] for goal in facts["goals"] if not goal["met"]]
-    say(f"in {facts['seconds'] / 60:.0f} min; {len(facts['goals']) - len(missed)} "
-        f"of {len(facts['goals'])} goals are met")
+    say(f"make bench took {facts['seconds'] / 60:.0f} min; "
+        f"{len(facts['goals']) - len(missed)} of {len(facts['goals'])} goals are met")
     return status
 
 

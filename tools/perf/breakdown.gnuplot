@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Instructions as boxes: of each device the whole, below it the layers of the
-# kernel, below them their functions, each as wide as what it takes.
-# perf/charts.py sets before: $boxes (x from and to, y from and to, layer, -1 for
-# the whole, name), widest, height, ink, paper, faint, accent (colours).
+# Instructions as boxes.  Each device has three rows: the total, the layers of the
+# kernel, and their functions.  The width of a box is its number of instructions.
+# perf/charts.py sets these variables first: $boxes (x from and to, y from and to,
+# layer or -1 for the total, name), widest, height, and the colours ink, paper, faint
+# and accent.
 
 set terminal pngcairo noenhanced size 1000,1200 font "DejaVu Sans,13" background rgb paper
 set encoding utf8
@@ -19,8 +20,8 @@ set palette defined (-1 faint, 0 accent, 1 "#5b9e6f", 2 "#d9843b", \
 set cbrange [-1:4]
 unset colorbox
 set style fill solid 0.85 border rgb paper
-# A name goes across its box if that is wide enough, else upwards, in a font of
-# which a line takes so much of the width, and a letter so much of the height.
+# A name is horizontal if its box is wide enough, else vertical.  line and letter are
+# the width of a line of vertical text and of a letter, on the x axis.
 line = widest * 0.0115
 letter = widest * 0.0085
 across(s, w) = strlen(s) * letter < w

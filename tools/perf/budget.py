@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make budget: count what an I/O costs, and keep it as what it may cost.
+"""make budget: count the instructions of an I/O, and store them as the budget.
 
-tools/perf/budget.json is what `make check` compares with, see over().
+`make check` compares new counts with tools/perf/budget.json, see over().
 """
 
 import json
@@ -15,24 +15,24 @@ from .counting import CountingGuest, Cost
 
 FILE = Path(__file__).parent / "budget.json"
 KERNEL = "6.12"
-# By the size of the ring: on the large one descriptors are direct.
+# Jobs by ring size.  On the large ring our driver uses direct descriptors.
 JOBS = {1024: ("randread-4k-qd32", "randread-4k-qd32-uring",
                "randread-4k-qd32-batch"),
         256: ("randread-4k-qd32",)}
 IOS = 8192
-# By how much an I/O may grow.
+# The allowed growth of an I/O's instructions: 1 %.
 ALLOWED = 0.01
-# How many functions are named.
+# The number of functions that a message lists.
 _NAMED = 12
 
 
 def count(kernel, ring, kept=None):
-    """Return by job the Cost of an I/O, on a ring of that size.
+    """Return the Cost of an I/O on a ring of that size, by job.
 
-    kept: what load() returns, if it is to be compared with that.  What is over is
-    then counted once more, and the lower count taken: in a guest that has just
-    booted some are 1 % higher.  "null_blk" has the Cost of the block layer alone,
-    in the first job, unless what is kept is of the same kernel.
+    kept: the budget from load() to compare with, or None.  A job over the budget is
+    counted again and the lower count is used, because in a guest that has just booted
+    some counts are 1 % higher.  Unless the budget is from the same kernel, "null_blk"
+    has the Cost of the block layer in the first job.
     """
     found = {}
     with CountingGuest(kernel, properties={"queue_size": ring}) as counting:
@@ -55,7 +55,7 @@ def _key(name, module):
 
 
 def as_kept(release, costs):
-    """Return what is kept of {ring: {job: Cost}}, counted on a kernel."""
+    """Return the budget for {ring: {job: Cost}}, counted on a kernel release."""
     return {"kernel": release, "ios": IOS, "rings": {str(ring): {
         job: {"kernel": round(cost.kernel, 1),
               "locked": round(cost.locked, 1),
@@ -68,16 +68,17 @@ def as_kept(release, costs):
 
 
 def load():
-    """Return what is kept."""
+    """Return the budget from the file."""
     return json.loads(FILE.read_text())
 
 
 def over(kept, release, ring, costs, names=None):
-    """Return what is wrong with costs, as text for each job that is over.
+    """Return a message for each job over its budget.
 
-    costs: as count() returns them, of a kernel of that release.  On another than
-    the budget's the block layer is another, too: then what counts is what the
-    driver costs beyond it.  names: of the jobs to look at, if not all.
+    kept: the budget; costs: from count(), on a kernel of that release.  On another
+    release than the budget's the block layer differs, too.  Then the budget is
+    adjusted by the difference of null_blk's cost.  names: the jobs to check, all by
+    default.
     """
     kept_jobs = kept["rings"][str(ring)]
     block_layer = 0
@@ -90,7 +91,7 @@ def over(kept, release, ring, costs, names=None):
 
 
 def _over_job(title, kept, cost, block_layer):
-    """Return why a job is over its budget, None if it is not."""
+    """Return a message if a job is over its budget, None otherwise."""
     may = kept["kernel"] * (1 + ALLOWED) + block_layer
     if cost.kernel <= may:
         return None
@@ -98,7 +99,7 @@ def _over_job(title, kept, cost, block_layer):
                    for key, count in kept["functions"].items()},
                {}, 0, kept["locked"], 0)
     lines = [f"{title}: an I/O takes {cost.kernel:.0f} instructions in the kernel; "
-             f"the budget has {kept['kernel']:.0f} and allows {may:.0f}"]
+             f"the budget is {kept['kernel']:.0f}, and the limit is {may:.0f}"]
     lines += [f"{change:+9.1f}  {name} [{module}], {before:.1f} -> {now:.1f}"
               for change, before, now, name, module
               in profile.growth(was, cost)[:_NAMED]]
@@ -107,7 +108,7 @@ def _over_job(title, kept, cost, block_layer):
 
 
 def main():
-    """Count all of it and write the file."""
+    """Count all jobs and write the file."""
     host.need("build", "vm")
     kernel = kernels.find(KERNEL)
     costs = {ring: count(kernel, ring) for ring in JOBS}
@@ -123,8 +124,9 @@ def main():
     try:
         FILE.write_text(json.dumps(as_kept(kernel.release, costs), indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"{FILE} cannot be written: {error.strerror}") from None
-    say("  left tools/perf/budget.json: commit it with the change that needs it")
+        raise UserError(f"cannot write {FILE}: {error.strerror}; make it "
+                        "writable") from None
+    say("  wrote tools/perf/budget.json; commit it with the change that needs it")
     return 0
 
 

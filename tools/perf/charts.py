@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What make bench shows: tables, pictures, a page, all made of its facts.
+"""The tables, the plots and the HTML page of make bench.
+
+They are made from its facts:
 
 format         1
 kernel, qemu, accelerator, driver, ios, quick, seconds
-               what was measured with what, and over how many I/Os
-jobs           for each job and device what an I/O costs in the guest's kernel:
+               the software measured, the number of I/Os per count, and the duration
+jobs           for each job and device, the cost of an I/O in the guest's kernel:
                kernel, user, locked, interrupts, kicks, allocations, modules,
                layers, functions [name, module, instructions, calls], ring,
                restarting (finding stopped queues, per interrupt)
-usual_ring     the same of our driver on a ring of QEMU's usual size
-queues         likewise by number of queues, without functions
-other_kernels  likewise on other kernels, named by kernel_name
+usual_ring     the same for our driver with a ring of QEMU's default size
+queues         the same by number of queues, without functions
+other_kernels  the same on other kernels, named by kernel_name
 wall_clock, scaling, scale
                see perf.wallclock, perf.scaling, perf.scale
-goals          each goal, what was seen, and whether it is met
-error          only if it was cut short: by what
+goals          each goal, the measured value, and whether it is met
+error          the error that ended make bench early; missing if there was none
 
-What was not measured is missing.
+Figures that were not measured are missing.
 """
 
 import html
@@ -27,11 +29,11 @@ from vm.page import LIGHT, figure, html_table, page, plot, text_table
 from . import goals, jobs, layers, scale, scaling, wallclock
 
 _HERE = Path(__file__).parent
-TITLES = {"null_blk": "null_blk", "stock": "kernel's own", "nvme": "NVMe",
-          "virtio-scsi": "virtio-scsi", "ours": "ours"}
+TITLES = {"null_blk": "null_blk", "stock": "in-tree driver", "nvme": "NVMe",
+          "virtio-scsi": "virtio-scsi", "ours": "our driver"}
 _BREAKDOWN_JOB = "randread-4k-qd32"
 _FUNCTIONS = 25
-# The height of a device's boxes, with some room.
+# The height of a device's boxes, with a gap.
 _ROW = 6
 
 
@@ -52,10 +54,10 @@ def _usual(facts, job):
 
 
 def _job_table(facts):
-    """Return instructions per I/O: null_blk's, and of others what is above."""
+    """Return instructions per I/O of null_blk, and the difference of the others."""
     devices = _devices(facts)
     header = ["job", *(TITLES[device] for device in devices), "goal",
-              "ours, ring 256"]
+              "our driver, ring 256"]
     rows = []
     for job in _job_names(facts):
         floor = goals.find(facts, job, "null_blk")
@@ -70,7 +72,7 @@ def _job_table(facts):
 
 
 def _limit(facts, job):
-    """Return what our driver is to need at most above null_blk, as a cell."""
+    """Return our driver's limit above null_blk, as a cell."""
     limit = goals.ABOVE_NULL_BLK.get(job)
     if job == goals.BURST and goals.above(facts, job, "stock"):
         limit = goals.BURST_SHARE * goals.above(facts, job, "stock")
@@ -86,7 +88,7 @@ def _cell(row, floor, device):
 
 
 def _detail_table(facts):
-    """Return what else was counted."""
+    """Return locks, interrupts, kicks and allocations per I/O."""
     header = ["job", "", "locked", "taken", "interrupts", "kicks", "allocations",
               "driver, ring, interrupt"]
     return header, [
@@ -108,7 +110,7 @@ def _queue_table(facts):
 
 
 def _kernel_table(facts):
-    header = ["kernel", "job", "ours", "kernel's own", "ratio"]
+    header = ["kernel", "job", "our driver", "in-tree driver", "ratio"]
     found = {(row["kernel_name"], row["job"], row["device"]): goals.compared(row)
              for row in facts.get("other_kernels", ())}
     return header, [
@@ -119,7 +121,7 @@ def _kernel_table(facts):
 
 
 def _goal_table(facts):
-    return ["", "goal", "seen"], [
+    return ["", "goal", "measured"], [
         ["met" if goal["met"] else "MISSED", goal["goal"], goal["seen"]]
         for goal in facts["goals"]]
 
@@ -133,27 +135,27 @@ def _layer_table(facts):
 
 
 def _tables(facts):
-    """Yield title, words, header and rows of each table that has rows."""
+    """Yield title, explanation, header and rows of each table that has rows."""
     every = (
         (f"Kernel instructions per I/O, Linux {facts['kernel']}",
-         "Counted in a guest with one emulated CPU; null-co behind the device, one "
-         "queue, no scheduler. null_blk is the block layer alone, and a figure "
-         "with a sign is what a device costs beyond it. Virtio-blk has a ring of "
-         "1024, on which our driver does without indirect descriptors, but for "
-         "the last column: QEMU's usual size.", _job_table(facts)),
+         "Counted in a guest with one emulated CPU, one queue and no scheduler; the "
+         "backend is null-co. null_blk shows the cost of the block layer. A figure "
+         "with a sign is the difference from null_blk. virtio-blk has a ring of 1024 "
+         "entries, on which our driver uses direct descriptors; in the last column "
+         "the ring has QEMU's default size.", _job_table(facts)),
         ("Goals", "", _goal_table(facts)),
-        ("What else an I/O takes",
-         "Instructions with a lock of the virtio-blk driver's held, and how often "
-         "it is taken; interrupts, notifications of the device and allocations of "
-         "memory; instructions in driver, ring and interrupt alone.",
+        ("Locks, interrupts, kicks and memory per I/O",
+         "Instructions while a lock of the virtio-blk driver is held, and how often "
+         "the lock is taken; interrupts, notifications of the device and memory "
+         "allocations; instructions of driver, ring and interrupt only.",
          _detail_table(facts)),
-        ("Where the instructions are", f"Per I/O, {_BREAKDOWN_JOB}.",
+        ("Instructions by layer", f"Per I/O, {_BREAKDOWN_JOB}.",
          _layer_table(facts)),
-        ("With more queues", f"{jobs.find(_BREAKDOWN_JOB).title}, which has an "
-         "interrupt for each I/O; finding stopped queues is counted per "
-         "interrupt.", _queue_table(facts)),
-        ("On other kernels", "Kernel instructions per I/O; at depth 1 of driver, ring "
-         "and interrupt alone.", _kernel_table(facts)),
+        ("With more queues", f"{jobs.find(_BREAKDOWN_JOB).title}, with an interrupt "
+         "for each I/O. Finding stopped queues is counted per interrupt.",
+         _queue_table(facts)),
+        ("On other kernels", "Kernel instructions per I/O; at depth 1, those of "
+         "driver, ring and interrupt only.", _kernel_table(facts)),
     )
     for title, words, (header, rows) in every:
         if rows:
@@ -161,29 +163,29 @@ def _tables(facts):
 
 
 def _texts(facts):
-    """Yield title and text of the parts that have tables of their own."""
+    """Yield title and text of the parts that format their own tables."""
     if facts.get("wall_clock"):
-        yield "By the clock", wallclock.text(facts["wall_clock"])
+        yield "Wall-clock ratios", wallclock.text(facts["wall_clock"])
     if facts.get("scaling"):
         yield "Scaling over vCPUs", scaling.text(facts["scaling"])
     elif "scaling" in facts:
         yield "Scaling over vCPUs", f"Not measured: {scaling.why_meaningless()}."
     for part, found in facts.get("scale", {}).items():
-        yield f"At scale: {part}", scale.TABLES[part](found)
+        yield f"Large guests: {part}", scale.TABLES[part](found)
 
 
 def text(facts):
-    """Return all of it for a terminal."""
+    """Return the whole report as text for a terminal."""
     parts = [f"{title}\n{text_table(header, rows)}"
              for title, _, header, rows in _tables(facts)]
     parts += [f"{title}\n{body}" for title, body in _texts(facts)]
     return "\n" + "\n\n".join(parts) + "\n"
 
 
-# Pictures
+# Plots
 
 def _bars(facts, colours=LIGHT):
-    """Draw kernel instructions per I/O by job and device."""
+    """Plot kernel instructions per I/O by job and device."""
     names, devices = _job_names(facts), _devices(facts)
     lines = ["$bars << END"]
     for job in names:
@@ -197,7 +199,7 @@ def _bars(facts, colours=LIGHT):
 
 
 def _queue_lines(facts, colours=LIGHT):
-    """Draw the cost of an I/O with its interrupt over the number of queues."""
+    """Plot the cost of an I/O and its interrupt by number of queues."""
     lines = []
     for device in ("ours", "stock"):
         lines += [f"${device} << END", *(
@@ -209,8 +211,8 @@ def _queue_lines(facts, colours=LIGHT):
 def _boxes(row, level):
     """Return boxes: x from, x to, y from, y to, layer, name.
 
-    Of three rows: the whole, its layers, and their functions, each as wide as
-    the instructions it takes.
+    They form three rows: the total, the layers, and their functions.  The width of a
+    box is its number of instructions.
     """
     boxes, left = [(0, row["kernel"], level + 4.6, level + 5.4, -1,
                     f"{TITLES[row['device']]}: {row['kernel']:.0f}")], 0
@@ -229,7 +231,7 @@ def _boxes(row, level):
 
 
 def _breakdown(facts, colours=LIGHT):
-    """Draw, of a few devices, the instructions by layer and function."""
+    """Plot the instructions of four devices by layer and function."""
     rows = [row for device in ("null_blk", "stock", "nvme", "ours")
             for row in [goals.find(facts, _BREAKDOWN_JOB, device)] if row]
     lines = ["$boxes << END"]
@@ -245,14 +247,14 @@ _PICTURES = {
     "cost": (_bars, (1000, 560), "jobs",
              "Kernel instructions per I/O, by job and device"),
     "queues": (_queue_lines, (1000, 560), "queues",
-               "Kernel instructions per I/O over the number of queues"),
+               "Kernel instructions per I/O by number of queues"),
     "breakdown": (_breakdown, (1000, 1200), "jobs",
                   "Kernel instructions per I/O by layer and function"),
 }
 
 
 def pictures(facts):
-    """Return by name functions that return a PNG, of what was measured."""
+    """Return functions that draw the PNGs of the measured facts, by name."""
     return {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
             for name, (draw, _, key, _) in _PICTURES.items() if facts.get(key)}
 
@@ -260,7 +262,7 @@ def pictures(facts):
 # The page
 
 def _function_section(facts):
-    """Return the functions in which two drivers differ most."""
+    """Return the functions in which the two virtio-blk drivers differ most."""
     rows = [goals.find(facts, _BREAKDOWN_JOB, device)
             for device in ("ours", "stock")]
     if not all(rows):
@@ -272,20 +274,20 @@ def _function_section(facts):
                       for key in ours.keys() | stock.keys()),
                      key=lambda row: -abs(row[0]))[:_FUNCTIONS]
     return "<h2>Functions that differ most</h2>" + html_table(
-        ["function", "ours", "kernel's own", "difference"],
+        ["function", "our driver", "in-tree driver", "difference"],
         [[f"{name} [{module}]", f"{ours.get((name, module), 0):.1f}",
           f"{stock.get((name, module), 0):.1f}", f"{change:+.1f}"]
          for change, name, module in changes])
 
 
 def html_page(facts):
-    """Return a page that shows all of it and needs nothing else."""
+    """Return a self-contained HTML page of the whole report."""
     drawn = {name: figure(draw, _PICTURES[name][1], _PICTURES[name][3])
              for name, draw in pictures(facts).items()}
     body = [drawn.get("cost", "")]
     for title, words, header, rows in _tables(facts):
         body += [f"<h2>{html.escape(title)}</h2>",
-                 drawn.get("breakdown", "") if title.startswith("Where") else "",
+                 drawn.get("breakdown", "") if "by layer" in title else "",
                  drawn.get("queues", "") if title == "With more queues" else "",
                  html_table(header, rows), f"<p>{html.escape(words)}</p>"]
     body.append(_function_section(facts))
@@ -294,7 +296,7 @@ def html_page(facts):
     met = sum(goal["met"] for goal in facts["goals"])
     why = facts.get("error") or (
         f"Linux {facts['kernel']}, QEMU {facts['qemu']}, driver "
-        f"{facts['driver'] or 'unknown'}, {facts['ios']} I/Os a count, "
+        f"{facts['driver'] or 'unknown'}, {facts['ios']} I/Os per count, "
         f"{facts['seconds'] / 60:.0f} min")
     return page("make bench", f"{met} of {len(facts['goals'])} goals met", why,
                 "\n".join(body))

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Counting the instructions that a guest's kernel executes for each I/O.
+"""Count the instructions that a guest's kernel executes per I/O.
 
-A guest with one emulated CPU, whose clock goes by instructions, runs fio twice
-on a device, with more I/Os the second time.  The plugin insncount counts how
-often each block of the kernel's code ran; the difference of both runs, divided
-by the difference in I/Os, is what an I/O costs.  What else fio does, and what
-else the guest has to do, is the same in both and drops out.
+A guest with one emulated CPU, whose clock counts instructions, runs fio twice on a
+device, with more I/Os the second time.  The plugin insncount counts how often each
+block of the kernel's code runs.  The cost of an I/O is the difference between the two
+runs, divided by the difference in I/Os.  All other work of fio and of the guest is the
+same in both runs, and cancels out.
 
-It does not matter what else the host does meanwhile: no clock is involved.
+The load of the host does not affect the counts, because no clock is involved.
 """
 
 import json
@@ -29,8 +29,8 @@ from .symbols import Symbols
 _HERE = Path(__file__).resolve().parent
 _OLDEST_QEMU = (9, 1)
 
-# The functions that are called when memory is allocated and when a device
-# interrupts, and the registers by which a device is notified.
+# The functions that allocate memory, the function that handles an interrupt, and the
+# registers that notify a device.
 _ALLOCATES = re.compile(r"(kmem_cache_alloc|__kmalloc|kmalloc|__alloc_pages"
                         r"|__alloc_frozen_pages)(?!.*bulk)\w*$")
 _INTERRUPT = "common_interrupt"
@@ -40,11 +40,11 @@ _TAKE = ("_raw_spin_lock", "_raw_spin_lock_irq", "_raw_spin_lock_irqsave",
 _RELEASE = ("_raw_spin_unlock", "_raw_spin_unlock_irq",
             "_raw_spin_unlock_irqrestore", "_raw_spin_unlock_bh")
 
-# null_blk is the block layer alone; for all others QEMU's null backend is
-# behind the device.
+# null_blk shows the cost of the block layer.  All other devices have QEMU's null
+# backend.
 DEVICES = ("null_blk", "nvme", "virtio-scsi", "stock", "ours")
 DRIVERS = ("stock", "ours")
-# Long enough for all that fio submits meanwhile to be completed at once.
+# Long enough that all requests of fio's queue complete together.
 _LATENCY_NS = 2_000_000
 
 _WARM_UP = 2048
@@ -52,15 +52,15 @@ _WARM_UP = 2048
 
 @dataclass
 class Cost:
-    """What an I/O costs, on the average.
+    """The average cost of an I/O.
 
+    ios: the number of I/Os that were counted.
     functions: {(function, module): (instructions, calls)} of the kernel.
     stores: {registers: number} of stores to devices.
     user: instructions in user mode.
-    locked, acquisitions: instructions executed with a lock of the virtio-blk
-        driver's held, and how often it is taken.
-    irqsoff: the kernel's instructions with interrupts off; None if it was not
-        asked for.
+    locked, acquisitions: instructions executed while a lock of the virtio-blk driver
+        is held, and how often such a lock is taken.
+    irqsoff: the kernel's instructions with interrupts off; None if not counted.
     """
     ios: int
     functions: dict
@@ -76,7 +76,7 @@ class Cost:
         return sum(count for count, _ in self.functions.values())
 
     def modules(self):
-        """Return the instructions of each module, vmlinux being one."""
+        """Return the instructions of each module, and of vmlinux."""
         found = {}
         for (_, module), (count, _) in self.functions.items():
             found[module] = found.get(module, 0) + count
@@ -93,7 +93,7 @@ class Cost:
 
     @property
     def kicks(self):
-        """Stores that notify a device: of requests, or that replies were read."""
+        """Stores that notify a device, of requests or of replies taken."""
         return sum(count for name, count in self.stores.items()
                    if _NOTIFIED.match(name))
 
@@ -103,14 +103,14 @@ class Cost:
         return self._calls(_ALLOCATES.match)
 
     def as_dict(self):
-        """Return all of it for JSON; functions are the most expensive first."""
+        """Return the Cost for JSON, with the most expensive functions first."""
         functions = sorted(self.functions.items(), key=lambda item: -item[1][0])
         return {
             "ios": self.ios, "kernel": round(self.kernel, 2),
             "user": round(self.user, 2), "locked": round(self.locked, 2),
             "acquisitions": round(self.acquisitions, 3),
             "irqsoff": self.irqsoff and round(self.irqsoff, 2),
-            # Not below 0: that is what else the guest did in the first run.
+            # A negative count comes from other work of the guest in the first run.
             "interrupts": max(round(self.interrupts, 4), 0),
             "kicks": max(round(self.kicks, 4), 0),
             "allocations": max(round(self.allocations, 4), 0),
@@ -123,7 +123,7 @@ class Cost:
 
 
 class _Counts:
-    """What the plugin wrote at one mark."""
+    """The counts that the plugin wrote at one mark."""
 
     def __init__(self, path):
         self.blocks = {}
@@ -141,9 +141,9 @@ class _Counts:
 
 
 def _cost(marks, ios, symbols, fine):
-    """Return the cost of an I/O from three marks around two runs of fio.
+    """Return the cost of an I/O from the three marks around two runs of fio.
 
-    ios: by how many the second run had more.
+    ios: the number of I/Os that the second run has more than the first.
     """
     def extra(read):
         first, second, third = map(read, marks)
@@ -177,14 +177,14 @@ def _compile(directory, source, *flags):
 
 
 def plugin():
-    """Return the path of the plugin, compiled first if need be."""
+    """Return the path of the plugin; compile it first if needed."""
     host.need("amd64")
     found = qemu_dist.version(qemu_dist.find())
     if found < _OLDEST_QEMU:
         raise UserError(
-            f"QEMU is {found[0]}.{found[1]}, and counting instructions takes "
-            f"{_OLDEST_QEMU[0]}.{_OLDEST_QEMU[1]}; set QEMU to the path of a "
-            "newer qemu-system-x86_64, or leave it unset for Debian's backport")
+            f"QEMU is {found[0]}.{found[1]}, and counting instructions needs at least "
+            f"{_OLDEST_QEMU[0]}.{_OLDEST_QEMU[1]}; set QEMU to the path of a newer "
+            "qemu-system-x86_64, or unset it to use Debian's backport")
     source = _HERE / "insncount.c"
     name = "insncount-" + image._digest(source.read_text(),
                                         (_HERE / "qemu_plugin.h").read_text())
@@ -193,19 +193,20 @@ def plugin():
 
 
 class CountingGuest:
-    """A guest in which instructions are counted, in a with block.
+    """A guest whose instructions are counted, in a with block.
 
     kernel: a vm.kernels.Kernel, or a name for vm.kernels.find().
-    driver: the first virtio-blk driver, as for Guest.
-    queues: of the disks.  The guest has as many CPUs, and uses the first alone.
-    properties: of the disks.
-    options: more for Guest.
+    driver: the first virtio-blk driver to load, see Guest.
+    queues: the disks' number of queues.  The guest has as many CPUs, but uses only
+        the first one.
+    properties: the disks' properties.
+    options: further options of Guest.
     """
 
     def __init__(self, kernel, driver="ours", queues=1, properties=None,
                  **options):
-        # Without ioeventfd the device works in the CPU's own thread: when it
-        # gets to run does not depend on what else the host does.
+        # Without ioeventfd the device runs in the CPU's thread, so the load of the
+        # host does not change when it runs.
         properties = {"ioeventfd": False, **(properties or {})}
         self.guest = Guest(
             kernel, cpus=queues, driver=driver, cmdline="nokaslr maxcpus=1",
@@ -229,17 +230,16 @@ class CountingGuest:
             *_other_devices()]
         self.guest.__enter__()
         self.guest.put(image.program(_HERE / "mark.c", AMD64), "/run/mark")
-        # What the kernel still has to do after booting comes to an end: a minute
-        # of a guest's that sleeps is over at once, its clock going by
-        # instructions.
+        # Let the kernel finish its work after the boot.  The sleep takes almost no
+        # real time, because the guest's clock counts instructions.
         self.guest.run("echo 4 > /proc/sys/vm/nr_hugepages; sleep 60",
                        timeout=300)
         return self
 
     def __exit__(self, *error):
         try:
-            # An idle guest whose clock does not wait for time to pass leaves
-            # QEMU's main thread little chance to hear of anything.
+            # Kill QEMU: an idle guest with such a clock leaves its main thread little
+            # time to handle QMP.
             if error[0] is None:
                 self.guest.close(quit=False)
             return self.guest.__exit__(*error)
@@ -247,7 +247,7 @@ class CountingGuest:
             self._temporary.cleanup()
 
     def use(self, driver):
-        """Change to another virtio-blk driver, or load one anew."""
+        """Load a virtio-blk driver in place of the current one, or reload it."""
         self.guest.unload()
         if driver == "stock":
             self.guest.load_stock()
@@ -257,7 +257,7 @@ class CountingGuest:
         self._symbols = None
 
     def path(self, device, burst=False):
-        """Return the path of a device in the guest, one of DEVICES."""
+        """Return the path in the guest of a device, one of DEVICES."""
         guest = self.guest
         if device in DRIVERS:
             if device != self.driver:
@@ -273,14 +273,14 @@ class CountingGuest:
         paths = [path for path in found.output.split() if "c" not in path[8:]]
         if len(paths) != 1:
             raise GuestError(f"the guest has {len(paths)} disks with serial "
-                             f"number {serial}, not one")
+                             f"number {serial}, and there must be one")
         return paths[0]
 
     def measure(self, device, job, ios=65536, fine=False):
         """Return the Cost of an I/O of a job on a device.
 
-        ios: by how many the second run has more than the first.
-        fine: count instructions with interrupts off too, which is slow.
+        ios: the number of I/Os that the second run has more than the first.
+        fine: also count instructions with interrupts off, which is slow.
         """
         path = self.path(device, job.burst)
         self._no_scheduler(path.removeprefix("/dev/"))
@@ -293,7 +293,10 @@ class CountingGuest:
         return _cost(marks, ios, self._symbols, fine)
 
     def _no_scheduler(self, name):
-        """A scheduler costs thousands of instructions; multipath has none."""
+        """Set the scheduler none: others cost thousands of instructions.
+
+        NVMe multipath disks have no scheduler file.
+        """
         file = f"/sys/block/{name}/queue/scheduler"
         self.guest.run(f"[ ! -e {file} ] || "
                        f"{{ echo none > {file} && grep -qF '[none]' {file}; }}")
@@ -310,7 +313,7 @@ class CountingGuest:
         self._watch.write_text("".join(f"{line}\n" for line in lines))
 
     def _run(self, path, job, ios, fine):
-        """Run fio with few I/Os and with ios more; return the marks' counts."""
+        """Run fio with few I/Os, then with ios more; return the counts at the marks."""
         amounts = (_WARM_UP, _WARM_UP + ios)
         words = [f"--{key}={value}" for key, value in job.options().items()]
         fio = " ".join(["fio --name=job --thread --output-format=json",
@@ -325,8 +328,8 @@ class CountingGuest:
             (done,) = json.loads(text[text.index("{"):])["jobs"]
             number = done["read"]["total_ios"] + done["write"]["total_ios"]
             if number != amount or done["error"]:
-                raise GuestError(f"fio did {number} of {amount} I/Os on {path}, "
-                                 f"error {done['error']}")
+                raise GuestError(f"fio completed {number} of {amount} I/Os on {path}, "
+                                 f"with error {done['error']}")
         marks = [_Counts(self._directory / f"counts.{self._mark + number}")
                  for number in range(3)]
         for number in range(3):
@@ -336,7 +339,7 @@ class CountingGuest:
 
 
 def _other_devices():
-    """Return QEMU's options for the devices that virtio-blk is compared with."""
+    """Return QEMU's options for the NVMe and virtio-scsi devices."""
     options = ["-device", "virtio-scsi-pci,id=peer,num_queues=1,"
                "ioeventfd=off"]
     for kind, latency in (("null", 0), ("burst", _LATENCY_NS)):

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the driver is to reach, and whether it does.
+"""The performance goals of the driver, and whether it meets them.
 
-Each goal is judged by what was measured; one for which nothing was, is left
-out.
+A goal without a measurement is left out.
 """
 
 # Kernel instructions per I/O above those of null_blk in the same job.
@@ -12,20 +11,20 @@ BURST, BURST_SHARE = "randread-4k-qd32-burst", 0.55
 LATENCY = "randread-4k-qd1"
 LOCKED_SHARE = 0.4
 RESTARTING = 20
-# Of the kernel's own IOPS.
+# Ratios of our IOPS to the in-tree driver's.
 DEEP_RATIO, ANY_RATIO = 1.05, 0.99
-# What is no more than noise, in shares of what is compared.
+# Differences up to this share are noise.
 _NOISE = 0.01
 
 
 def above(facts, job, device):
-    """Return a device's instructions above those of null_blk, None if unknown."""
+    """Return a device's instructions minus those of null_blk, None if unknown."""
     own, floor = find(facts, job, device), find(facts, job, "null_blk")
     return own["kernel"] - floor["kernel"] if own and floor else None
 
 
 def find(facts, job, device):
-    """Return the row of a job and device, None if there is none."""
+    """Return the row of a job and a device, None if there is none."""
     for row in facts["jobs"]:
         if (row["job"], row["device"]) == (job, device):
             return row
@@ -33,15 +32,15 @@ def find(facts, job, device):
 
 
 def compared(row):
-    """Return the instructions by which a row is compared with others.
+    """Return the instructions of a row that are compared with other rows.
 
-    At depth 1 those of scheduler and idle loop swing, and are left out.
+    At depth 1 they exclude the scheduler and the idle loop, whose instructions vary.
     """
     return row["device_layers" if row["job"] == LATENCY else "kernel"]
 
 
 def judge(facts):
-    """Return each goal, what was seen, and whether it is met."""
+    """Return a list of goals, each with the measured value and whether it is met."""
     return [goal for part in (_above, _latency, _burst, _per_io, _locked,
                               _queues, _other_kernels, _clock, _scale)
             for goal in part(facts)]
@@ -63,7 +62,7 @@ def _latency(facts):
     rows = [find(facts, LATENCY, device) for device in ("ours", "stock", "nvme")]
     if all(rows):
         ours, stock, nvme = (row["device_layers"] for row in rows)
-        for name, other in (("the kernel's own", stock), ("NVMe", nvme)):
+        for name, other in (("the in-tree driver", stock), ("NVMe", nvme)):
             yield _goal(f"{LATENCY}: driver, ring and interrupt below {name}",
                         f"{ours:.0f} against {other:.0f}", ours < other)
 
@@ -73,7 +72,7 @@ def _burst(facts):
                          for device in ("ours", "stock", "nvme"))
     if None in (ours, stock, nvme):
         return
-    yield _goal(f"{BURST}: at most {BURST_SHARE} of the kernel's own",
+    yield _goal(f"{BURST}: at most {BURST_SHARE} of the in-tree driver's",
                 f"{ours / stock:.2f} ({ours:.0f} of {stock:.0f})",
                 ours <= BURST_SHARE * stock)
     yield _goal(f"{BURST}: below NVMe", f"{ours:.0f} against {nvme:.0f}",
@@ -81,7 +80,7 @@ def _burst(facts):
 
 
 def _per_io(facts):
-    """Interrupts, kicks and memory: no more than others, in any job."""
+    """Interrupts and kicks: at most the in-tree driver's; allocations: null_blk's."""
     names = sorted({row["job"] for row in facts["jobs"]})
     for key, words in (("interrupts", "interrupts per I/O"),
                        ("kicks", "kicks per I/O")):
@@ -92,17 +91,17 @@ def _per_io(facts):
         worse = [f"{name}: {ours:.3f} against {stock:.3f}"
                  for name, ours, stock in pairs if ours > stock + _NOISE]
         if pairs:
-            yield _goal(f"{words} no more than the kernel's own, in any job",
+            yield _goal(f"{words} at most the in-tree driver's, in every job",
                         "; ".join(worse) or f"in {len(pairs)} jobs", not worse)
     more = [(name, find(facts, name, "ours")["allocations"]
              - find(facts, name, "null_blk")["allocations"]) for name in names
             if find(facts, name, "ours") and find(facts, name, "null_blk")]
     if more:
         name, most = max(more, key=lambda pair: pair[1])
-        # null_blk allocates what the block layer does.
+        # null_blk's allocations are those of the block layer.
         floor = find(facts, name, "null_blk")["allocations"]
-        yield _goal("memory allocations per I/O no more than null_blk's",
-                    f"{most:+.2f} to its {floor:.2f}, {name}", most <= 0.05)
+        yield _goal("memory allocations per I/O at most null_blk's",
+                    f"{most:+.2f} above its {floor:.2f}, {name}", most <= 0.05)
 
 
 def _locked(facts):
@@ -111,7 +110,7 @@ def _locked(facts):
     if ours and stock:
         share = ours["locked"] / stock["locked"]
         yield _goal(f"with the queue's lock held at most {LOCKED_SHARE} of the "
-                    "kernel's own",
+                    "in-tree driver's",
                     f"{share:.2f} ({ours['locked']:.0f} of {stock['locked']:.0f})",
                     share <= LOCKED_SHARE)
 
@@ -127,7 +126,7 @@ def _queues(facts):
         least = min(row["kernel"] for row in rows)
         grown = max(row["kernel"] for row in rows) / least - 1
         yield _goal("an I/O costs the same with any number of queues",
-                    f"{100 * grown:.1f} % more at most", grown <= _NOISE)
+                    f"at most {100 * grown:.1f} % more", grown <= _NOISE)
 
 
 def _listed(values):
@@ -144,8 +143,8 @@ def _other_kernels(facts):
                   and ("stock", job) in counts}
         if shares:
             worst = max(shares, key=shares.get)
-            yield _goal(f"on {kernel} below the kernel's own in every job",
-                        f"{shares[worst]:.3f} of it at most ({worst})",
+            yield _goal(f"on {kernel} below the in-tree driver in every job",
+                        f"at most {shares[worst]:.3f} of it ({worst})",
                         shares[worst] < 1)
 
 
@@ -153,7 +152,7 @@ def _clock(facts):
     for row in (facts.get("wall_clock") or {}).get("jobs", ()):
         limit = DEEP_RATIO if row["options"]["iodepth"] == 32 else ANY_RATIO
         ratio = row["iops"]["median"]
-        yield _goal(f"{row['job']}: {limit} of the kernel's own IOPS at least",
+        yield _goal(f"{row['job']}: at least {limit} of the in-tree driver's IOPS",
                     f"{ratio:.3f} ({row['iops']['low']:.2f} to "
                     f"{row['iops']['high']:.2f})", ratio >= limit)
 
@@ -169,7 +168,7 @@ def _scale(facts):
     if "memory" in parts:
         ours, stock = (parts["memory"]["per_queue"][driver]["bytes"] / 1024
                        for driver in ("ours", "stock"))
-        yield _goal("a queue takes no more memory than the kernel's own",
+        yield _goal("a queue takes no more memory than with the in-tree driver",
                     f"{ours:.1f} KiB against {stock:.1f} KiB",
                     ours <= stock * (1 + _NOISE))
     for row in parts.get("contention", {}).get("rows", ()):

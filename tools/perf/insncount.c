@@ -1,38 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin for QEMU's emulator that counts the instructions a guest executes.
+ * A QEMU plugin for TCG that counts the instructions that a guest executes.
  *
  *	-plugin insncount.so,out=PATH[,watch=PATH]
  *
- * For each block of code of the guest's kernel it counts how often it ran;
- * what runs in user mode is one sum.  A guest has them written out by
- * executing MARK, an instruction without effect that no compiler makes: the
- * n-th mark writes the file PATH.n, and the guest goes on only when it is
- * complete.  Its lines, all figures since QEMU's start:
+ * The plugin counts how often each block of the guest's kernel code runs, and
+ * the sum of all instructions in user mode.  The guest makes it write the counts
+ * by executing MARK, an instruction without effect that no compiler generates.
+ * The n-th mark writes the file PATH.n; the guest continues when the file is
+ * complete.  Its lines, with all counts since QEMU started:
  *
  *	user N			instructions in user mode
- *	locked N TIMES		between taking and releasing a watched lock
- *	irqsoff N		in the kernel, with interrupts off (see "fine")
+ *	locked N TIMES		instructions with a watched lock held, and how
+ *				often it was released
+ *	irqsoff N		kernel instructions with interrupts off (see "fine")
  *	io NAME TIMES		stores to a device's registers, by region
- *	block ADDRESS N TIMES	a block of N instructions that ran so often
+ *	block ADDRESS N TIMES	a block of N instructions, and how often it ran
  *
- * At each mark it reads the watch file, whose lines may be
+ * At each mark the plugin reads the watch file, whose lines may be
  *
- *	module FIRST LAST	calls made from there, in hexadecimal
+ *	module FIRST LAST	watch calls from these addresses, in hexadecimal
  *	take ADDRESS		a function that takes a lock
- *	release ADDRESS		a function that releases one
- *	fine			look at the interrupt flag before each block:
- *				slow, and only then irqsoff is counted
+ *	release ADDRESS		a function that releases a lock
+ *	fine			read the interrupt flag before each block, which
+ *				is slow; needed to count irqsoff
  *
- * A lock counts as held from the call that takes it to the call that releases
- * it.  Only the first CPU is counted: a guest with more has to leave the others
- * alone (maxcpus=1 on Linux's command line).
+ * A lock is held from the call that takes it to the call that releases it.  The
+ * plugin counts the first CPU only, so a guest with more CPUs must not use the
+ * others (maxcpus=1 on Linux's command line).
  *
- * QEMU's devices work in its main thread.  How many instructions the guest
- * executes until a device has done what it was notified of, and so how many
- * requests share an interrupt, would depend on when the host lets that thread
- * run.  So after each store to a device the guest waits until the main thread
- * has nothing left to do: a device without latency is done at once.
+ * QEMU's devices run in its main thread.  Without a wait, the host's scheduler
+ * would determine how many instructions the guest executes until the device has
+ * handled a notification, and so how many requests share an interrupt.  So after
+ * each store to a device the guest waits until the main thread is idle.  Then a
+ * device without latency has completed its work.
  */
 
 #include <fcntl.h>
@@ -57,13 +58,13 @@
 #define EFLAGS_IF	0x200
 
 #define MAX_BLOCKS	(1U << 19)
-#define MAX_LOCKS	32
-#define MAX_REGIONS	64
+#define MAX_LOCKS	32U
+#define MAX_REGIONS	64U
 
 struct block {
 	uint64_t address;
 	uint32_t size;
-	/* How many of its instructions come after one that turns interrupts off. */
+	/* The number of instructions after one that turns interrupts off. */
 	uint32_t after_cli;
 };
 
@@ -78,7 +79,7 @@ struct call {
 	uint64_t to;
 };
 
-/* The counters of a CPU; QEMU's code adds to them by itself. */
+/* The counters of a CPU; the code that QEMU generates adds to them. */
 struct counters {
 	uint64_t fine;
 	uint64_t user;
@@ -105,7 +106,7 @@ static uint64_t taken_at, locked, locked_times, irqs_off;
 static struct region regions[MAX_REGIONS];
 static unsigned int nr_regions;
 
-/* Which system call the main thread is in: the file of that name in /proc. */
+/* The file in /proc with the system call that the main thread is in. */
 static int main_syscall;
 
 static struct qemu_plugin_register *eflags;
@@ -118,7 +119,7 @@ static void die(const char *what, const char *name)
 	exit(1);
 }
 
-/* Of the first CPU. */
+/* Return the counters of the first CPU. */
 static struct counters *counters(void)
 {
 	return qemu_plugin_scoreboard_find(board, 0);
@@ -129,7 +130,7 @@ static qemu_plugin_u64 counter(size_t offset)
 	return (qemu_plugin_u64){ board, offset };
 }
 
-/* Finds a block, or makes it: code is translated again and again. */
+/* Find or add a block, because QEMU translates the same code many times. */
 static unsigned int find_block(uint64_t address, uint32_t size,
 			       uint32_t after_cli)
 {
@@ -137,7 +138,7 @@ static unsigned int find_block(uint64_t address, uint32_t size,
 	unsigned int slot = (address * 0x9e3779b97f4a7c15ULL + size) >> 45;
 	unsigned int i;
 
-	/* Slot 0 of the blocks is unused: heads that are 0 are free. */
+	/* blocks[0] is unused, so a head of 0 is free. */
 	for (; heads[slot]; slot = (slot + 1) % MAX_BLOCKS) {
 		i = heads[slot];
 		if (blocks[i].address == address && blocks[i].size == size)
@@ -179,7 +180,7 @@ static void read_watch(void)
 
 	file = fopen(watch, "r");
 	if (!file)
-		die("cannot read what to watch", watch);
+		die("cannot read the watch file", watch);
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "module %" SCNx64 " %" SCNx64, &first, &last) == 2)
 			module = (struct call){ first, last };
@@ -233,7 +234,7 @@ static bool among(const uint64_t *locks, unsigned int count, uint64_t address)
 	return false;
 }
 
-/* A call is the last of its block: all before it have been counted. */
+/* A call ends its block, so all instructions before it have been counted. */
 static void on_call(unsigned int cpu, void *data)
 {
 	const struct call *call = data;
@@ -273,7 +274,7 @@ static void count_store(const char *name)
 		if (regions[i].name == name)
 			break;
 	if (i == MAX_REGIONS) {
-		fprintf(stderr, "insncount: more than %u regions with registers\n",
+		fprintf(stderr, "insncount: more than %u regions of device registers\n",
 			MAX_REGIONS);
 		exit(1);
 	}
@@ -282,7 +283,7 @@ static void count_store(const char *name)
 	regions[i].stores++;
 }
 
-/* Its work is done when it waits for more; a wait for a lock is none. */
+/* The main thread is idle if it waits in ppoll(); a wait for a lock is not idle. */
 static bool main_thread_idle(void)
 {
 	char text[8] = "";
@@ -427,17 +428,17 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
 		} else if (!strncmp(argv[i], "watch=", 6)) {
 			watch = strdup(argv[i] + 6);
 		} else {
-			fprintf(stderr, "insncount: unknown argument %s; there are out=PATH and watch=PATH\n",
+			fprintf(stderr, "insncount: unknown argument %s; use out=PATH and watch=PATH\n",
 				argv[i]);
 			return -1;
 		}
 	}
 	if (!out) {
-		fprintf(stderr, "insncount: where to? say out=PATH\n");
+		fprintf(stderr, "insncount: the argument out=PATH is missing\n");
 		return -1;
 	}
 	if (strcmp(info->target_name, "x86_64")) {
-		fprintf(stderr, "insncount: is for x86_64 guests; this one is %s\n",
+		fprintf(stderr, "insncount: the guest is %s; only x86_64 is supported\n",
 			info->target_name);
 		return -1;
 	}

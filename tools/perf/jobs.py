@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The jobs that drivers are measured at, and the devices they run on."""
+"""The fio jobs of the measurements."""
 
 from dataclasses import dataclass, field
 
@@ -8,13 +8,14 @@ from vm.ui import UserError
 
 @dataclass(frozen=True)
 class Job:
-    """What fio does.
+    """A fio job.
 
-    name, title: what it is called, on a command line and in a table.
-    rw, bs, engine, depth: fio's, bs as fio spells it.
-    burst: the device holds requests back for a while, so that they are
-        completed many at a time; otherwise QEMU ends each before the guest
-        executes its next instruction, and there is an interrupt for each.
+    name, title: its names on the command line and in tables.
+    rw, bs, engine, depth: fio's options, bs in fio's notation.
+    burst: the device delays requests, so that many complete together.  Otherwise
+        QEMU completes each request before the guest executes its next instruction,
+        and each request has an interrupt.
+    extra: further options of fio.
     """
     name: str
     title: str
@@ -26,7 +27,7 @@ class Job:
     extra: dict = field(default_factory=dict)
 
     def options(self):
-        """Return fio's options but for the file and the amount."""
+        """Return fio's options except the file and the number of I/Os."""
         return {"rw": self.rw, "bs": self.bs, "ioengine": self.engine,
                 "iodepth": self.depth, "direct": 1, "norandommap": 1,
                 **self.extra}
@@ -41,8 +42,8 @@ JOBS = {job.name: job for job in (
         rw="randwrite"),
     Job("randread-4k-qd32-uring", "4 KiB random read, io_uring, depth 32",
         engine="io_uring"),
-    # In ordinary memory it depends on what happened before how many pieces a
-    # buffer has, and the cost of them drowns the driver's.
+    # In small pages the number of segments of a buffer depends on the state of
+    # memory, and their cost exceeds the driver's.
     Job("randread-64k-qd8", "64 KiB random read, libaio, depth 8", bs="64k",
         depth=8, extra={"iomem": "shmhuge"}),
     Job("randread-4k-qd1", "4 KiB random read, libaio, depth 1", depth=1),
@@ -58,5 +59,5 @@ JOBS = {job.name: job for job in (
 def find(name):
     """Return the job of that name."""
     if name not in JOBS:
-        raise UserError(f"JOB is {name!r}; there are {', '.join(JOBS)}")
+        raise UserError(f"JOB is {name!r}; it must be one of {', '.join(JOBS)}")
     return JOBS[name]

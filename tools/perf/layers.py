@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which part of the kernel a function belongs to.
+"""Assign functions to layers of the kernel, by module or by prefix of the name.
 
-It goes by modules and by the beginnings of names.  What the block layer calls
-for itself too, such as the allocation of memory, counts as the kernel's.
+Functions that every layer calls, such as memory allocation, belong to the rest of the
+kernel.
 """
 
 import re
 
 DRIVER, RING, INTERRUPT, BLOCK, KERNEL = LAYERS = (
     "driver", "ring and mapping", "interrupt", "block layer", "rest of the kernel")
-# What a device costs beyond the block layer and its callers.
+# The layers whose instructions depend on the device.
 DEVICE = (DRIVER, RING, INTERRUPT)
 
 _DRIVERS = {"virtio_blk", "nvme", "nvme_core", "virtio_scsi", "scsi_mod", "sd_mod",
@@ -32,7 +32,7 @@ _PATTERNS = [(layer, re.compile(pattern)) for layer, pattern in _NAMES]
 
 
 def of(function, module):
-    """Return the layer of a function of a module, one of LAYERS."""
+    """Return the layer, one of LAYERS, of a function in a module."""
     if module in _DRIVERS:
         return DRIVER
     if module in _RINGS:
@@ -44,7 +44,7 @@ def of(function, module):
 
 
 def sums(functions):
-    """Return the instructions of each layer, of a Cost's functions."""
+    """Return the instructions of a Cost's functions by layer."""
     found = dict.fromkeys(LAYERS, 0)
     for (name, module), (count, _) in functions.items():
         found[of(name, module)] += count

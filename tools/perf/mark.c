@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Executes the instruction at which insncount writes its counts. */
+/* Execute the mark instruction, at which insncount writes its counts. */
 
 int main(void)
 {

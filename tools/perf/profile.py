@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make profile: what an I/O costs in instructions, by module and function."""
+"""make profile: count the instructions of an I/O by module and function."""
 
 import os
 import subprocess
@@ -26,12 +26,12 @@ def functions_table(cost, rows=_ROWS):
         lines.append(f"{count:14.1f} {calls:8.2f}  {name} [{module}]")
     rest = sum(count for _, (count, _) in ordered[rows:])
     if len(ordered) > rows:
-        lines.append(f"{rest:14.1f}           {len(ordered) - rows} others")
+        lines.append(f"{rest:14.1f}           {len(ordered) - rows} other functions")
     return "\n".join(lines)
 
 
 def summary(cost):
-    """Return a Cost's sums as text."""
+    """Return a Cost's totals as text."""
     modules = sorted(cost.modules().items(), key=lambda item: -item[1])
     lines = [f"{cost.kernel:14.1f}  instructions in the kernel, per I/O",
              *(f"{count:14.1f}    in {name}" for name, count in modules
@@ -48,9 +48,9 @@ def summary(cost):
 
 
 def growth(before, after):
-    """Return [(difference, before, after, function, module)], of two Costs.
+    """Return [(difference, before, after, function, module)] of two Costs.
 
-    The functions that changed most come first; in instructions per I/O.
+    Figures are instructions per I/O.  The largest changes come first.
     """
     rows = []
     for key in before.functions.keys() | after.functions.keys():
@@ -62,7 +62,7 @@ def growth(before, after):
 
 
 def growth_table(before, after, rows=_ROWS):
-    """Return what changed between two Costs, as text."""
+    """Return the changes between two Costs as text."""
     total = after.kernel - before.kernel
     lines = [f"{before.kernel:10.1f} -> {after.kernel:.1f} instructions per I/O: "
              f"{total:+.1f} ({100 * total / before.kernel:+.2f} %)",
@@ -74,13 +74,13 @@ def growth_table(before, after, rows=_ROWS):
 
 
 def build_revision(kernel, revision):
-    """Return the path of the module as it was at a git revision."""
+    """Build the driver's module of a git revision and return its path."""
     found = subprocess.run(["git", "-C", _TOP, "rev-parse", "--verify", "-q",
                             f"{revision}^{{commit}}"], text=True,
                            stdout=subprocess.PIPE)
     if found.returncode:
-        raise UserError(f"BASE is {revision!r}, which git does not know as a "
-                        "commit; name one, as in BASE=HEAD~1")
+        raise UserError(f"BASE is {revision!r}, which is not a commit; set it to one, "
+                        "such as BASE=HEAD~1")
     commit = found.stdout.strip()
     out = kernels.output(kernel.release) / f"base-{commit[:12]}"
     with tempfile.TemporaryDirectory(prefix="vblk-base-") as tree:
@@ -89,8 +89,9 @@ def build_revision(kernel, revision):
         subprocess.run(["tar", "-x", "-C", tree], stdin=archive.stdout, check=True)
         archive.stdout.close()
         if archive.wait():
-            raise UserError(f"git could not unpack BASE={revision}")
-        # That revision knows best how its module is built.
+            raise UserError(f"git archive of BASE={revision} failed; check the "
+                            "repository with git fsck")
+        # Use that revision's tools, because its build may differ.
         built = subprocess.run(
             [sys.executable, "-c",
              "import sys; from vm import kernels; "
@@ -99,18 +100,18 @@ def build_revision(kernel, revision):
             cwd=tree, env={**os.environ, "PYTHONPATH": f"{tree}/tools"},
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if built.returncode:
-        raise UserError(f"building BASE={revision} failed:\n{built.stdout}")
+        raise UserError(f"building BASE={revision} failed; the output:\n{built.stdout}")
     return out / "virtio_blk.ko"
 
 
 def _ios():
-    return ui.number("IOS", 65536, least=1024, what="the number of I/Os to count,")
+    return ui.number("IOS", 65536, least=1024, what="a number of I/Os")
 
 
 def _ring():
     text = os.environ.get("RING") or str(bench.LARGE_RING)
     if text not in map(str, _RINGS):
-        raise UserError(f"RING is {text!r}; the size of a virtio-blk ring is one of "
+        raise UserError(f"RING is {text!r}; it must be one of "
                         f"{', '.join(map(str, _RINGS))}")
     return int(text)
 
@@ -118,8 +119,8 @@ def _ring():
 def _fine():
     text = os.environ.get("FINE") or "0"
     if text not in ("0", "1"):
-        raise UserError(f"FINE is {text!r}; it is 1 to count what runs with "
-                        "interrupts off too, or else 0")
+        raise UserError(f"FINE is {text!r}; it must be 0, or 1 to also count "
+                        "instructions with interrupts off")
     return text == "1"
 
 
@@ -133,20 +134,20 @@ def _count(kernel, driver, device, job, ios, ring, fine, what):
 
 
 def main():
-    """Profile as the variables KERNEL, DRIVER, JOB, RING, IOS, FINE and BASE
-    ask for."""
+    """Print a profile; KERNEL, DRIVER, JOB, RING, IOS, FINE and BASE select it."""
     job = jobs.find(os.environ.get("JOB") or "randread-4k-qd32")
     device = os.environ.get("DRIVER") or "ours"
     if device not in DEVICES:
-        raise UserError(f"DRIVER is {device!r}; there are {', '.join(DEVICES)}")
+        raise UserError(f"DRIVER is {device!r}; it must be one of "
+                        f"{', '.join(DEVICES)}")
     base = os.environ.get("BASE")
     if base and device != "ours":
         raise UserError(f"BASE compares two builds of our driver, and DRIVER is "
-                        f"{device!r}; leave one of them out")
+                        f"{device!r}; unset one of them")
     ios, ring, fine = _ios(), _ring(), _fine()
     name = os.environ.get("KERNEL") or "6.12"
     if name in ("7.3", "7.3-debug"):
-        raise UserError(f"KERNEL is {name!r}, which has the driver built in; "
+        raise UserError(f"KERNEL is {name!r}, which has our driver built in; "
                         "choose 6.1, 6.12 or 7.3-perf")
     kernel = kernels.find(name)
     before = None
@@ -163,7 +164,7 @@ def main():
     print(summary(cost), end="\n\n")
     print(functions_table(cost))
     if before:
-        print(f"\nagainst {base}:")
+        print(f"\ncompared with {base}:")
         print(growth_table(was, cost))
     return 0
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What insncount uses of QEMU's plugin interface, version 3 (QEMU 9.1 and
- * later), and of GLib, whose types it has arguments of.  No Debian package
- * brings the interface's own header.
+ * The parts of QEMU's plugin interface, version 3 (QEMU 9.1 and later), that
+ * insncount uses, and the GLib types of its arguments.  No Debian package
+ * contains the interface's header.
  */
 #ifndef QEMU_PLUGIN_H
 #define QEMU_PLUGIN_H

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Kernel instructions of an I/O and its interrupt over the number of queues.
-# perf/charts.py sets before: $ours and $stock (queues, instructions), ink, paper,
-# faint, accent (colours).
+# Kernel instructions of an I/O and its interrupt by number of queues.
+# perf/charts.py sets these variables first: $ours and $stock (queues, instructions),
+# and the colours ink, paper, faint and accent.
 
 set terminal pngcairo size 1000,560 font "DejaVu Sans,17" background rgb paper
 set encoding utf8
@@ -18,6 +18,6 @@ set xrange [0.9:72]
 set yrange [0:*]
 
 plot $stock using 1:2 with linespoints pointtype 7 pointsize 1.5 linewidth 3 \
-		linecolor rgb "#d9843b" title "kernel's own", \
+		linecolor rgb "#d9843b" title "in-tree driver", \
      $ours using 1:2 with linespoints pointtype 7 pointsize 1.5 linewidth 3 \
-		linecolor rgb accent title "ours"
+		linecolor rgb accent title "our driver"

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What many queues and many CPUs cost, with our driver and the kernel's own.
+"""Measure the cost of many queues and many CPUs, for both drivers.
 
 usage: python3 -m perf.scale [contention] [memory] [works]
 
-contention: how often CPUs wait for each other's use of a queue's lock, counted
-by a kernel that keeps statistics of its locks.  memory: what a queue takes.
-works: whether every queue of a large guest does I/O.  Without words all three.
-The figures are printed and left in build/bench/scale.json.
+contention: how often CPUs wait for a queue's lock, on a kernel with CONFIG_LOCK_STAT.
+memory: the memory of a queue.  works: whether every queue of a large guest does I/O.
+Without arguments, all three.  The figures are printed and written to
+build/bench/scale.json.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _OUT = _TOP / "build/bench/scale.json"
 
 @contextlib.contextmanager
 def _booted(*words, **options):
-    """Boot a Guest that has both drivers and has loaded neither; say so."""
+    """Boot a Guest that has both drivers, and unload the driver."""
     with contextlib.ExitStack() as stack:
         with step(f"booting {words[0]} with {options['cpus']} CPUs"):
             guest = stack.enter_context(Guest(*words, driver="ours", **options))
@@ -40,14 +40,15 @@ def _booted(*words, **options):
 
 
 def _load(guest, driver, count):
-    """Load a driver with so many queues; return its null disk's name."""
+    """Load a driver with a number of queues; return the null disk's name."""
     loader = guest.load if driver == "ours" else guest.load_stock
     loader(f"num_request_queues={count}")
     name = guest.dev("null", timeout=60)
     guest.run(f"echo none > /sys/block/{name}/queue/scheduler")
     found = guest.run(f"ls /sys/block/{name}/mq | wc -l").output.strip()
     if int(found) != count:
-        raise GuestError(f"{driver} was asked for {count} queues and has {found}")
+        raise GuestError(f"{name} has {found} queues with the driver {driver!r}, and "
+                         f"{count} were requested")
     return name
 
 
@@ -55,8 +56,8 @@ def _load(guest, driver, count):
 
 CONTENDED = ((1, 2), (1, 4), (2, 2), (4, 4))
 
-# Which classes of locks are a module's: lockdep knows a class by the address of
-# a variable, of which the module's own are in the table of symbols.
+# A lock class of the module has the address of a variable in lockdep, and the module's
+# variables are in the symbol table.
 _CLASSES = """
 grep -w '\\[virtio_blk\\]$' /proc/kallsyms
 echo @classes
@@ -67,24 +68,24 @@ cat /proc/lockdep
 def contention(kernel="7.3-lockstat", rounds=5, ios=8192):
     """Count how the CPUs of a guest contend for the locks of its queues.
 
-    ios: 4 KiB random reads of each CPU's job, at depth 32 on a null disk.
-    Returns a row for each number of queues and CPUs, and driver: medians of
-    the rounds, in which the drivers take turns, and the lowest and highest
-    number of contentions per I/O.  Times are in us, by the host's
-    clock: where there are fewer CPUs than the guest has, it takes them away
-    from those that hold a lock, too, and the others wait for longer.
+    ios: the number of 4 KiB random reads of each CPU's job, at depth 32 on a null
+    disk.  Returns a row for each driver and each number of queues and CPUs: medians
+    of the rounds, in which the drivers take turns, and the lowest and highest number
+    of contentions per I/O.  Times are in us of the host's clock.  A host with fewer
+    CPUs than the guest also preempts a CPU that holds a lock, so the others wait
+    longer.
     """
     rows = []
     for cpus in sorted({cpus for _, cpus in CONTENDED}):
         with _booted(kernel, cpus=cpus, cmdline="no_hash_pointers",
                      disks=[Disk("null", queues=cpus)]) as guest:
             for count in (count for count, with_ in CONTENDED if with_ == cpus):
-                rows += _contended(guest, count, rounds, ios)
+                rows += _measure_contention(guest, count, rounds, ios)
     return {"kernel": kernel, "ios_per_job": ios, "rounds": rounds, "rows": rows}
 
 
-def _contended(guest, count, rounds, ios):
-    """Return the rows of both drivers for so many queues."""
+def _measure_contention(guest, count, rounds, ios):
+    """Return the rows of both drivers for a number of queues."""
     found = {driver: [] for driver in DRIVERS}
     for number in range(rounds):
         with step(f"counting contention, {count} queues and {guest.cpus} CPUs, "
@@ -103,7 +104,7 @@ def _contended(guest, count, rounds, ios):
 
 
 def _lock_figures(guest, driver, count, ios):
-    """Run the job once; return what became of the lock of the queues."""
+    """Run the job once; return the figures of the queues' lock."""
     name = _load(guest, driver, count)
     guest.run("echo 0 > /proc/lock_stat")
     done = measure.fio(guest, seconds=300, filename=f"/dev/{name}",
@@ -118,20 +119,20 @@ def _lock_figures(guest, driver, count, ios):
     lock, figures = busiest(parse_lock_stat(seen), classes_of(symbols, classes))
     per_io = {f"{name}_per_io": figures[name] / total
               for name in ("contentions", "acquisitions", "wait_us", "hold_us")}
-    # A queue's lock is taken for each I/O, or for each batch of a few.
+    # A queue's lock is taken once for each I/O, or for each small batch.
     if per_io["acquisitions_per_io"] < 0.01:
-        raise GuestError(f"{driver}: of all its locks {lock} was taken most, "
-                         f"{figures['acquisitions']} times in {total} I/Os: that "
-                         "is no lock of a queue")
+        raise GuestError(f"{driver}: the busiest lock is {lock}, taken "
+                         f"{figures['acquisitions']} times in {total} I/Os, which is "
+                         "too few for the lock of a queue")
     return {"lock": lock, "contentions": figures["contentions"],
             "seen_in": figures["seen_in"], **per_io}
 
 
 def classes_of(symbols, classes):
-    """Return the names of a module's classes of locks.
+    """Return the names of a module's lock classes.
 
     symbols: the module's lines of /proc/kallsyms; classes: /proc/lockdep, with
-    plain addresses.
+    unhashed addresses.
     """
     own = {int(line.split()[0], 16) for line in symbols.splitlines()}
     return {name for key, name in re.findall(
@@ -142,13 +143,13 @@ def classes_of(symbols, classes):
 def parse_lock_stat(text):
     """Return the figures of each class in /proc/lock_stat, times in us.
 
-    seen_in has the functions that waited for a lock of the class, or held it
-    while others did.
+    seen_in: the functions that waited for a lock of the class, or held it while
+    another CPU waited.
     """
     found = {}
     for line in text.splitlines():
-        # Contentions: their bounces, number, shortest, longest, sum and mean
-        # of the waits; the same of the acquisitions and holds.
+        # Contentions: bounces and number; minimum, maximum, sum and mean of the
+        # wait times.  Then the same for acquisitions and hold times.
         if row := re.fullmatch(r"\s*(\S.*?):((?:\s+-?[\d.]+){12})\s*", line):
             values = row[2].split()
             found[row[1]] = {"contentions": int(values[1]),
@@ -164,10 +165,10 @@ def parse_lock_stat(text):
 
 
 def busiest(figures, classes):
-    """Return (name, figures) of that of some classes which was taken most."""
+    """Return (name, figures) of the class with the most acquisitions."""
     known = [name for name in figures if name in classes]
     if not known:
-        raise GuestError("the kernel's statistics have no lock of the driver's; "
+        raise GuestError("/proc/lock_stat has no lock of the driver; "
                          f"its classes are: {', '.join(sorted(classes)) or 'none'}")
     name = max(known, key=lambda name: figures[name]["acquisitions"])
     return name, figures[name]
@@ -177,8 +178,8 @@ def busiest(figures, classes):
 
 MEMORY_QUEUES = (1, 16, 64)
 
-# What is freed after a grace period has to be gone.  Slabs are not shrunk: that
-# rearranges them, and the figures spread five times as much.
+# The sleep lets RCU free memory.  Slabs are not shrunk, because that rearranges them,
+# and the figures then spread five times as much.
 _FREE = """
 sync
 echo 3 > /proc/sys/vm/drop_caches
@@ -188,28 +189,28 @@ cat /proc/zoneinfo /proc/meminfo
 
 
 def memory(kernel="6.12", rounds=6):
-    """Measure the memory that a disk takes, by number of queues and driver.
+    """Measure the memory of a disk, by number of queues and driver.
 
-    That is the pages which are no longer free once the driver is loaded and has
-    probed the only disk of a guest with 64 CPUs, of which one is online (queues
-    are allocated for all).  It includes the module, blk-mq's requests, tags
-    and contexts, rings, interrupts, and entries in sysfs and debugfs.  Bytes;
-    medians of the rounds, in which the drivers take turns.  What one queue
-    more takes is the difference from 16 to 64, by 48.
+    It is the decrease of free pages when the driver is loaded and probes the only
+    disk of a guest.  The guest has 64 CPUs, one of them online (queues are allocated
+    for all).  The memory includes the module, blk-mq's requests, tags and contexts,
+    rings, interrupts, and entries in sysfs and debugfs.  Figures are in bytes, medians
+    of the rounds, in which the drivers take turns.  The memory of a further queue is
+    the difference between 64 and 16 queues, divided by 48.
     """
     most = max(MEMORY_QUEUES)
     found = {}
     with _booted(kernel, cpus=most, root="initramfs", cmdline="maxcpus=1",
                  disks=[Disk("null", queues=most)]) as guest:
-        # The first time has costs that do not come again.
+        # The first load allocates memory that stays allocated.
         for driver in DRIVERS:
-            _taken(guest, driver, most)
+            _measure_memory(guest, driver, most)
         for number in range(rounds):
             with step(f"measuring memory, round {number + 1} of {rounds}"):
                 for count in MEMORY_QUEUES:
                     for driver in DRIVERS[::-1 if number % 2 else 1]:
                         found.setdefault((driver, count), []).append(
-                            _taken(guest, driver, count))
+                            _measure_memory(guest, driver, count))
     few, many = MEMORY_QUEUES[-2:]
     return {"kernel": kernel, "rounds": rounds,
             "rows": [{"driver": driver, "queues": count, **_medians(runs),
@@ -221,8 +222,8 @@ def memory(kernel="6.12", rounds=6):
                           for driver in DRIVERS}}
 
 
-def _taken(guest, driver, count):
-    """Load a driver and unload it; return what it takes meanwhile, in bytes."""
+def _measure_memory(guest, driver, count):
+    """Load a driver and unload it; return the memory it takes, in bytes."""
     before = parse_memory(guest.run(_FREE).output)
     name = _load(guest, driver, count)
     after = parse_memory(guest.run(_FREE).output)
@@ -230,7 +231,7 @@ def _taken(guest, driver, count):
     guest.unload()
     slab, percpu = (after[key] - before[key] for key in ("Slab", "Percpu"))
     taken = before["free"] - after["free"]
-    # What is neither is whole pages: requests and rings above all.
+    # The rest is whole pages, mostly of requests and rings.
     return {"bytes": taken, "slab": slab, "percpu": percpu,
             "pages": taken - slab - percpu, "depth": depth}
 
@@ -238,8 +239,8 @@ def _taken(guest, driver, count):
 def parse_memory(text):
     """Return the bytes of free memory, Slab and Percpu.
 
-    text: /proc/zoneinfo and /proc/meminfo.  MemFree alone leaves out the free
-    pages that each CPU keeps to itself.
+    text: /proc/zoneinfo and /proc/meminfo.  MemFree does not include the free pages
+    in each CPU's lists.
     """
     pages = re.findall(r"^\s+(?:nr_free_pages|count:)\s+(\d+)$", text, re.MULTILINE)
     found = {"free": sum(map(int, pages)) << 12}
@@ -255,10 +256,9 @@ def _medians(runs):
 
 
 def _per_queue(fewer, more, queues):
-    """Return what a further queue takes, and of that in pages each request.
+    """Return the memory of a further queue, and each request's share of its pages.
 
-    fewer, more: what was taken in each round, the second with so many queues
-    more than the first.
+    fewer, more: the results of each round; queues: how many more queues `more` has.
     """
     slopes = [{name: (many[name] - few[name]) / queues
                for name in ("bytes", "slab", "percpu", "pages")}
@@ -269,15 +269,14 @@ def _per_queue(fewer, more, queues):
     return {**found, "depth": depth, "pages_per_request": found["pages"] / depth}
 
 
-# Every queue works
+# Interrupts of all queues
 
 def works(kernel="6.12", counts=(16, 64), ios=64):
-    """See whether each queue of a guest with that many CPUs does I/O.
+    """Check whether each queue of a guest does I/O, with a queue per CPU.
 
-    All CPUs at once read ios blocks, each one after the other, so that each
-    CPU's queue has as many interrupts.  Returns a row for each number and
-    driver; in it "all" tells whether every queue interrupted that often, and
-    its own CPU only.
+    All CPUs read ios blocks at the same time, each CPU one block after the other.  So
+    each CPU's queue raises ios interrupts.  Returns a row for each number of CPUs and
+    driver; "all" is true if every queue raised ios interrupts, all on its own CPU.
     """
     rows = []
     for count in counts:
@@ -286,13 +285,13 @@ def works(kernel="6.12", counts=(16, 64), ios=64):
             for driver in DRIVERS:
                 with step(f"reading on each of {count} CPUs, {driver}"):
                     rows.append({"driver": driver, "queues": count,
-                                 "cpus": count, **_arrivals(guest, driver,
-                                                            count, ios)})
+                                 "cpus": count,
+                                 **_measure_interrupts(guest, driver, count, ios)})
     return {"kernel": kernel, "ios_per_cpu": ios, "rows": rows}
 
 
-def _arrivals(guest, driver, count, ios):
-    """Read on all CPUs; return how many queues did their part, and how."""
+def _measure_interrupts(guest, driver, count, ios):
+    """Read on all CPUs; return the interrupts of the queues."""
     name = _load(guest, driver, count)
     disk = queues.read(guest, name)
     before = measure.interrupts(guest, disk["virtio"])
@@ -318,7 +317,7 @@ def _arrivals(guest, driver, count, ios):
             "all": totals == [ios] * count and not seen["elsewhere"]}
 
 
-# All of it
+# Output
 
 PARTS = {"contention": contention, "memory": memory, "works": works}
 
@@ -332,7 +331,7 @@ def contention_table(found):
     return _table(
         f"Locks of the queues, {found['kernel']}, each per I/O",
         ["driver", "queues", "CPUs", "taken", "contended", "low", "high",
-         "waited us", "held us", "lock"],
+         "wait us", "hold us", "lock"],
         [[row["driver"], str(row["queues"]), str(row["cpus"]),
           f"{row['acquisitions_per_io']:.2f}", f"{row['contentions_per_io']:.4f}",
           f"{row['low']:.4f}", f"{row['high']:.4f}",
@@ -346,7 +345,7 @@ def memory_table(found):
              *(f"{row[name] / 1024:.0f}"
                for name in ("bytes", "low", "high", "slab", "percpu", "pages"))]
             for row in found["rows"]]
-    rows += [[driver, "a further",
+    rows += [[driver, "each more",
               *(f"{queue[name] / 1024:.1f}"
                 for name in ("bytes", "low", "high", "slab", "percpu", "pages"))]
              for driver, queue in found["per_queue"].items()]
@@ -359,19 +358,19 @@ def works_table(found):
     """Return the figures of works() as a table."""
     return _table(
         f"{found['ios_per_cpu']} reads on each CPU, {found['kernel']}",
-        ["driver", "queues", "CPUs", "interrupted", "each", "elsewhere"],
+        ["driver", "queues", "CPUs", "with interrupts", "each", "elsewhere"],
         [[row["driver"], str(row["queues"]), str(row["cpus"]),
           str(row["queues_interrupting"]),
           "{}..{}".format(*row["interrupts_of_a_queue"]),
           str(row["interrupts_elsewhere"])] for row in found["rows"]])
 
 
-def keep(name, found):
-    """Leave the figures of a part in the file, beside those of the others."""
+def write_part(name, found):
+    """Write the figures of a part to the file; keep those of the other parts."""
     _OUT.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(_OUT.read_text()) if _OUT.exists() else {}
     _OUT.write_text(json.dumps({**kept, name: found}, indent=1) + "\n")
-    say(f"  left the figures of {name} in {_OUT.relative_to(_TOP)}")
+    say(f"  wrote the figures of {name} to {_OUT.relative_to(_TOP)}")
 
 
 TABLES = {"contention": contention_table, "memory": memory_table,
@@ -379,15 +378,15 @@ TABLES = {"contention": contention_table, "memory": memory_table,
 
 
 def main():
-    """Measure what is asked for, print it and leave it in a file."""
+    """Measure the requested parts; print the figures and write them to the file."""
     wanted = sys.argv[1:] or list(PARTS)
     if unknown := set(wanted) - set(PARTS):
-        raise UserError(f"there is nothing called {', '.join(sorted(unknown))} to "
-                        f"measure; choose of {', '.join(PARTS)}")
+        raise UserError(f"unknown part {', '.join(sorted(unknown))}; choose from "
+                        f"{', '.join(PARTS)}")
     for name in wanted:
         found = PARTS[name]()
         print(TABLES[name](found), flush=True)
-        keep(name, found)
+        write_part(name, found)
     return 0
 
 

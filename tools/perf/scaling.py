@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How IOPS grow with jobs on 1 and on N queues, ours and the kernel's own.
+"""Measure how IOPS grow with jobs on 1 and on N queues, for both drivers.
 
 usage: python3 -m perf.scaling [--cpus N] [--rounds N] [--seconds N] [--force]
 
-It is the experiment that came with the first patches for several queues: 4 KiB
-random reads of depth 32 by 1, 2, 4... jobs, against one queue and against one
-per vCPU.  It takes CPUs that run at the same time, so a host with KVM.
+The first patches for several queues were measured in the same way: 4 KiB random reads
+of depth 32 by 1, 2, 4... jobs, with one queue and with one queue per vCPU.  The vCPUs
+must run at the same time, so the host needs KVM.
 """
 
 import argparse
@@ -29,23 +29,24 @@ SECONDS = 5
 RAMP = 1
 JOB = wallclock.JOBS["randread-4k-qd32"]
 
-# What swapping the drivers and starting fio take, roughly.
+# Estimates of the time to swap the drivers and to start fio.
 _SWAP_SECONDS = 2
 _FIO_SECONDS = 2
 
 
 def host_cpus():
-    """Return how many of the host's CPUs may be used."""
+    """Return the number of the host's CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def why_meaningless():
-    """Return why the figures would mean nothing on this host, None if they do."""
+    """Return why figures from this host are meaningless, None if they are not."""
     accelerator, count = qemu.accelerator(), host_cpus()
     if accelerator == "kvm" and count >= CPUS_NEEDED:
         return None
-    return (f"figures of scaling mean nothing here ({accelerator.upper()}, {count} "
-            f"CPUs); they take a host with KVM and at least {CPUS_NEEDED} CPUs")
+    return ("figures of scaling are meaningless on this host "
+            f"({accelerator.upper()}, {count} CPUs); use a host with KVM and at least "
+            f"{CPUS_NEEDED} CPUs")
 
 
 def job_counts(cpus):
@@ -60,19 +61,19 @@ def measure(kernel=KERNEL, *, cpus=None, rounds=ROUNDS, seconds=SECONDS,
             ramp=RAMP, force=False):
     """Measure IOPS by driver, queues and jobs in one boot; return the facts.
 
-    kernel: as vm.guest.Guest takes it.  cpus: of the guest, as many as of the
-    host if not given, and as many queues, each with a thread of QEMU's own.
-    seconds: that each sample is measured for, after a ramp.  force: go on where
-    the figures mean nothing; without it that is said, and None returned.
+    kernel: the same as of vm.guest.Guest.  cpus: the guest's number of CPUs, by
+    default the host's; the disk has as many queues, each with its own QEMU thread.
+    seconds: the duration of each sample, after a ramp.  force: measure even if the
+    figures are meaningless; otherwise print why and return None.
 
-    The facts are kernel, accelerator, host_cpus, cpus, queues (the two numbers
-    of them), rounds, seconds, ramp, meaningless (why the figures are; None if
-    they are not), words (how it was done), and rows, which for each driver and
-    number of jobs have
-    driver, jobs   "ours" or "stock", and how many
+    The facts are kernel, accelerator, host_cpus, cpus, queues (the two numbers of
+    queues), rounds, seconds, ramp, meaningless (why the figures are meaningless, or
+    None), words (how they were measured), and rows, which have for each driver and
+    number of jobs
+    driver, jobs   "ours" or "stock", and the number of jobs
     one, many      with one and with many queues: iops by round, their median,
                    low and high
-    ratios         many to one, by round
+    ratios         IOPS with many queues to IOPS with one, by round
     ratio, ratio_low, ratio_high
                    their median, lowest and highest
     """
@@ -101,11 +102,11 @@ def measure(kernel=KERNEL, *, cpus=None, rounds=ROUNDS, seconds=SECONDS,
 def _check(kernel, cpus, rounds, seconds):
     wallclock.need_modules(kernel)
     if not 2 <= cpus <= host_cpus():
-        raise UserError(f"{cpus} vCPUs: there must be 2 at least, and no more than "
-                        f"the {host_cpus()} CPUs of the host")
+        raise UserError(f"--cpus is {cpus}; it must be from 2 to the host's number of "
+                        f"CPUs, {host_cpus()}")
     if rounds < 1 or seconds < 1:
-        raise UserError(f"rounds is {rounds} and seconds {seconds}; each must be "
-                        "1 at least")
+        raise UserError(f"--rounds is {rounds} and --seconds is {seconds}; each must "
+                        "be at least 1")
 
 
 def _measured(guest, cpus, rounds, seconds, ramp):
@@ -117,7 +118,7 @@ def _measured(guest, cpus, rounds, seconds, ramp):
         seconds + ramp + _FIO_SECONDS))
     found = {}
     for number in wallclock.rounds_of(rounds, guess):
-        # What comes first in one round comes last in the next.
+        # Reverse the order in each round.
         for driver, count in turns[::-1 if number % 2 else 1]:
             name = wallclock.load(guest, driver, count)
             for jobs in job_counts(cpus):
@@ -128,7 +129,7 @@ def _measured(guest, cpus, rounds, seconds, ramp):
 
 
 def _row(samples, driver, jobs, many):
-    """Return what is known of a driver with that many jobs."""
+    """Return the row of a driver and a number of jobs."""
     one, all_ = samples[driver, 1, jobs], samples[driver, many, jobs]
     ratios = [more / less for more, less in zip(all_, one)]
     return {"driver": driver, "jobs": jobs, "one": _spread(one),
@@ -142,20 +143,20 @@ def _spread(iops):
             "high": max(iops)}
 
 
-# What is said of it
+# Output
 
 def words_about(facts):
-    """Return how the figures came about, in sentences."""
-    return (f"Random reads of 4 KiB, libaio, depth 32, from a null-co disk; jobs "
-            f"pinned to the first vCPUs of {facts['cpus']}, one queue or "
-            f"{facts['cpus']}, each served by a thread of QEMU's own. These "
-            f"threads and the vCPUs share the host's {facts['host_cpus']} CPUs. "
-            f"IOPS are medians of {facts['rounds']} rounds in one boot; the range "
-            "of the ratio is from its lowest round to its highest.")
+    """Return sentences on how the figures were measured."""
+    return (f"Random reads of 4 KiB, libaio, depth 32, from a null-co disk. Jobs are "
+            f"pinned to the first of {facts['cpus']} vCPUs. The disk has one queue or "
+            f"{facts['cpus']}, each served by its own QEMU thread. These threads and "
+            f"the vCPUs share the host's {facts['host_cpus']} CPUs. IOPS are medians "
+            f"of {facts['rounds']} rounds in one boot. The range of the ratio is from "
+            "its lowest to its highest round.")
 
 
 def text(facts):
-    """Return the facts as they are shown on a terminal."""
+    """Return the facts as text for a terminal."""
     many = facts["queues"][1]
     lines = [f"Linux {facts['kernel']}, {facts['cpus']} vCPUs, "
              f"{facts['accelerator'].upper()}", "",
@@ -175,16 +176,16 @@ def _arguments():
     parser = argparse.ArgumentParser(
         prog="python3 -m perf.scaling", allow_abbrev=False,
         description="Measure how IOPS grow with jobs on 1 and on N queues.",
-        epilog="The environment's KERNEL is the kernel to boot, 6.12 if not set.")
+        epilog="The environment variable KERNEL sets the kernel to boot (6.12).")
     parser.add_argument("--cpus", type=int,
-                        help="of the guest, and queues (as many as the host's)")
+                        help="the guest's number of CPUs and queues (the host's)")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS,
-                        help=f"that each sample is measured for ({SECONDS})")
+                        help=f"duration of each sample ({SECONDS})")
     parser.add_argument("--ramp", type=int, default=RAMP,
-                        help=f"seconds before that ({RAMP})")
+                        help=f"seconds before each sample ({RAMP})")
     parser.add_argument("--force", action="store_true",
-                        help="measure where the figures mean nothing, too")
+                        help="measure even if the figures are meaningless")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Our driver's speed beside that of the kernel's own, by the clock.
+"""Compare the wall-clock speed of our driver with that of the in-tree driver.
 
 usage: python3 -m perf.wallclock [--cpus N] [--queues N] [--queue-size N] ...
 
-Both drivers are in one guest and take turns, swapped by unload and load, so
-that whatever else the host does meets both.  Only ratios of two runs side by
-side are made use of, and only as far as a sign test over them goes.  The
-figures are printed and left in build/bench/wallclock.json.
+Both drivers run in one guest in turns: one is unloaded, the other one loaded.  So
+other work on the host affects both.  The result is the ratios of pairs of consecutive
+runs, and a sign test over these ratios.  The figures are printed and written to
+build/bench/wallclock.json.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from . import jobs as job_list
 
 KERNEL = "6.12"
 ROUNDS = 10
-# QEMU's, where a disk is given none.
+# QEMU's default.
 QUEUE_SIZE = 256
 SECONDS = 2
 RAMP = 1
@@ -37,11 +37,11 @@ JOBS = {name: job_list.find(name).options() for name in (
     "randread-4k-qd32", "randwrite-4k-qd32", "randread-4k-qd32-uring",
     "randread-64k-qd8", "randread-4k-qd1")}
 DRIVERS = ("ours", "stock")
-# The chance, if there is no difference, that a verdict names one.
+# The probability that the verdict is a difference if there is none.
 LEVEL = 0.05
 
-# What swapping the drivers and starting fio take under emulation, roughly;
-# the first round's own time takes the place of it.
+# Estimates of the time to swap the drivers and to start fio under emulation.  They
+# are used until the first round has been measured.
 _SWAP_SECONDS = 2
 _FIO_SECONDS = 2
 
@@ -52,10 +52,10 @@ _OUT = _TOP / "build/bench/wallclock.json"
 # The statistics
 
 def sign_test(wins, losses):
-    """Return the two-sided p-value of so many wins and losses.
+    """Return the two-sided p-value of a number of wins and losses.
 
-    It is the chance of an outcome as lopsided as this or more if either were
-    as likely as the other.
+    It is the probability of an outcome at least as unequal, if wins and losses are
+    equally likely.
     """
     total = wins + losses
     tail = sum(math.comb(total, count) for count in range(min(wins, losses) + 1))
@@ -63,10 +63,10 @@ def sign_test(wins, losses):
 
 
 def interval(ratios):
-    """Return where the median of many more rounds would be, None if unknown.
+    """Return the confidence interval of the median, None with too few rounds.
 
-    These are the lowest and the highest median that a sign test over the
-    ratios does not rule out.  Too few rounds rule out none.
+    It has the lowest and the highest median that a sign test over the ratios does
+    not reject.
     """
     total = len(ratios)
     outside = [count for count in range(total // 2)
@@ -76,11 +76,10 @@ def interval(ratios):
 
 
 def spread(ratios, better):
-    """Return median and spread of the rounds' ratios, and what they support.
+    """Return the median, the spread and the verdict of the rounds' ratios.
 
-    ratios: ours to the kernel's own; better: "higher" or "lower", what it is
-    good for them to be.  A round in which both are equal does not count for
-    the verdict.
+    ratios: our driver's to the in-tree driver's; better: "higher" or "lower".  A
+    round with equal results does not count for the verdict.
     """
     above, below = (sum(ratio > 1 for ratio in ratios),
                     sum(ratio < 1 for ratio in ratios))
@@ -99,10 +98,10 @@ def spread(ratios, better):
 # One sample
 
 def load(guest, driver, count):
-    """Put a driver in place of the other; return the disk's name.
+    """Load a driver in place of the other one; return the disk's name.
 
-    driver: "ours" or "stock"; count: of queues.  GuestError unless it is that
-    driver, with that many queues and no scheduler.
+    driver: "ours" or "stock"; count: the number of queues.  Raises GuestError if the
+    driver, the number of queues or the scheduler is not as requested.
     """
     name = run.load(guest, driver, count)
     out_of_tree, queue_count, scheduler = guest.run(
@@ -110,16 +109,18 @@ def load(guest, driver, count):
         f"ls /sys/block/{name}/mq | wc -l; "
         f"cat /sys/block/{name}/queue/scheduler").output.splitlines()
     if (out_of_tree == "1") != (driver == "ours"):
-        raise GuestError(f"the driver that was loaded is not {driver}")
+        raise GuestError(f"the loaded driver is not {driver!r}, by the module's taint")
     if int(queue_count) != count:
-        raise GuestError(f"{driver} has {queue_count} queues and not {count}")
+        raise GuestError(f"{name} has {queue_count} queues with the driver "
+                         f"{driver!r}, and {count} were requested")
     if scheduler != "none" and "[none]" not in scheduler.split():
-        raise GuestError(f"{name} has the schedulers {scheduler}, and not none")
+        raise GuestError(f"{name} has the scheduler setting {scheduler!r}, and none "
+                         "was requested")
     return name
 
 
 def _summary(said_by_fio, said):
-    """Return what fio reports, with latencies in microseconds."""
+    """Return a summary of fio's report, with latencies in microseconds."""
     found = measure.outcome(said_by_fio, said)
     for way in set(found) & {"read", "write"}:
         took = said_by_fio["jobs"][0][way]["clat_ns"]
@@ -129,7 +130,7 @@ def _summary(said_by_fio, said):
 
 
 def _completed(guest, name):
-    """Return how many reads and writes a disk has completed."""
+    """Return the number of reads and writes that a disk has completed."""
     words = guest.sysfs(f"/sys/block/{name}/stat").split()
     return int(words[0]) + int(words[4])
 
@@ -137,10 +138,9 @@ def _completed(guest, name):
 def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None):
     """Run fio on a disk; return iops, latencies, interrupts and kicks per I/O.
 
-    virtio and name: of the disk, as "virtio2" and "vda".  options: fio's.
-    jobs: how many run at a time, each on a CPU of its own.  seconds: for how
-    long it is measured, after ramp seconds that are not.  kicks: a
-    KickCounter, or None.
+    virtio, name: the disk's, such as "virtio2" and "vda".  options: fio's.  jobs: the
+    number of parallel jobs, each on its own CPU.  seconds: the time measured, after
+    ramp seconds that are not measured.  kicks: a KickCounter, or None.
     """
     def work():
         before = _completed(guest, name)
@@ -151,12 +151,12 @@ def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None):
             ramp_time=ramp, **options)
         return done, _completed(guest, name) - before
 
-    # Interrupts and kicks are those of the ramp as well, and fio's own count
-    # of I/Os leaves it out.
-    (done, ios), came, kicked = measure.watched(guest, virtio, work, kicks)
+    # Interrupts and kicks include the ramp.  fio's count of I/Os does not, so use the
+    # disk's count.
+    (done, ios), came, kicked = measure.count_while(guest, virtio, work, kicks)
     way = done.get("read" if options["rw"] == "randread" else "write")
     if not way or not way["iops"] or not ios:
-        raise GuestError(f"fio did no {options['rw']} on {name} in {seconds} s")
+        raise GuestError(f"fio completed no {options['rw']} on {name} in {seconds} s")
     total = sum(sum(counts.values()) for counts in came.values())
     return {"iops": way["iops"], "mean_us": way["mean_us"],
             "p50_us": way["p50_us"], "interrupts_per_io": total / ios,
@@ -166,9 +166,9 @@ def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None):
 # Rounds
 
 def rounds_of(count, guess):
-    """Yield 0 to count - 1, telling each time how much remains.
+    """Yield 0 to count - 1; print the estimated time left in each round.
 
-    guess: how many seconds one may take, until the first has shown it.
+    guess: an estimate of the seconds per round, used in the first round.
     """
     started = time.monotonic()
     for number in range(count):
@@ -179,11 +179,11 @@ def rounds_of(count, guess):
 
 
 def turns(jobs, number):
-    """Return (job, driver) in the order in which a round of that number runs them.
+    """Return (job, driver) pairs in the order of the round with that number.
 
-    A job runs on both drivers one after the other, and begins with the driver
-    that the job before ended with, which saves a swap.  What comes first in one
-    round comes second in the next.
+    A job runs on both drivers one after the other.  It begins with the driver of the
+    previous job's last run, which saves a swap.  The order of the drivers changes
+    with each round.
     """
     return [(job, driver) for place, job in enumerate(jobs)
             for driver in DRIVERS[::-1 if (number + place) % 2 else 1]]
@@ -192,7 +192,7 @@ def turns(jobs, number):
 def one_round(guest, virtio, number, options, kicks=None):
     """Run each job on each driver; return samples by job, then by driver.
 
-    number: of the round; options: cpus, queues, seconds, ramp and jobs.
+    number: the round's; options: cpus, queues, seconds, ramp and jobs.
     """
     found, loaded = {}, None
     for job, driver in turns(options["jobs"], number):
@@ -205,8 +205,8 @@ def one_round(guest, virtio, number, options, kicks=None):
     return found
 
 
-def _concluded(job, words, rounds, counted):
-    """Return a job's result; rounds and counted: of that job."""
+def _job_result(job, words, rounds, counted):
+    """Return a job's result; rounds, counted: that job's samples."""
     found = measure.compare(rounds, counted)
     result = {"job": job, "options": words,
               "iops": spread(found["ratios"], "higher"),
@@ -222,29 +222,29 @@ def _concluded(job, words, rounds, counted):
 
 
 def need_modules(kernel):
-    """Raise UserError for a kernel on which drivers cannot be swapped."""
+    """Raise UserError if the drivers of a kernel cannot be swapped."""
     if kernel.builtin:
-        raise UserError(f"{kernel.name} has the driver built in, and drivers are "
-                        "swapped as modules here; choose KERNEL=6.1 or 6.12")
+        raise UserError(f"{kernel.name} has the driver built in, and this measurement "
+                        "swaps the drivers as modules; choose KERNEL=6.1 or 6.12")
 
 
 def _check(kernel, cpus, queue_count, queue_size, rounds, seconds):
     need_modules(kernel)
     if not 1 <= queue_count <= cpus:
-        raise UserError(f"{queue_count} queues for {cpus} CPUs: there must be one "
-                        "at least, and no more than CPUs")
+        raise UserError(f"--queues is {queue_count}; it must be from 1 to the number "
+                        f"of CPUs, {cpus}")
     if not 4 <= queue_size <= 1024 or queue_size & (queue_size - 1):
-        raise UserError(f"the queue size is {queue_size}; QEMU takes a power of 2 "
-                        "from 4 to 1024")
+        raise UserError(f"--queue-size is {queue_size}; it must be a power of 2 from "
+                        "4 to 1024")
     if rounds < 2:
-        raise UserError(f"rounds is {rounds}; a spread takes 2 at least, a verdict "
-                        f"{fewest_rounds()}")
+        raise UserError(f"--rounds is {rounds}; it must be at least 2 for a spread, "
+                        f"and at least {fewest_rounds()} for a verdict")
     if seconds < 1:
-        raise UserError(f"seconds is {seconds}, and must be 1 at least")
+        raise UserError(f"--seconds is {seconds}; it must be at least 1")
 
 
 def fewest_rounds():
-    """Return of how many rounds the sign test can tell anything at all."""
+    """Return the smallest number of rounds in which a sign test can be significant."""
     count = 1
     while sign_test(count, 0) >= LEVEL:
         count += 1
@@ -256,23 +256,22 @@ def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
             jobs=None):
     """Measure both drivers on a null-co disk in one boot; return the facts.
 
-    kernel: as vm.guest.Guest takes it.  queue_size: of the disk, a power of 2
-    from 4 to 1024.  Each round runs each job once on each driver, for some
-    seconds after a ramp; before the first is another in which kicks are counted,
-    and whose times are not used.  jobs: fio's options by name, JOBS if not
-    given; each runs once per CPU.
+    kernel: the same as of vm.guest.Guest.  queue_size: the disk's, a power of 2 from
+    4 to 1024.  jobs: fio's options by name, JOBS by default; each job runs once per
+    CPU.  Each round runs each job once on each driver, for some seconds after a ramp.
+    An additional round before the first one counts kicks; its times are not used.
 
     The facts are kernel, accelerator, fio, host_cpus, host_load (the load average
     of the last five minutes), cpus, queues, queue_size, rounds, seconds, ramp,
-    words (what the figures are good for), and of each of the jobs
+    words (how to interpret the figures), and for each of the jobs
     job, options   its name, and fio's options
-    iops           ratios of IOPS, ours to the kernel's own, by round; their
-                   median, low, high, quartiles, interval (that the median of
-                   more rounds is in; None of too few); wins, losses, p, verdict
+    iops           ratios of IOPS, ours to the in-tree driver's, by round; their
+                   median, low, high, quartiles, interval (the confidence interval
+                   of the median; None with too few rounds); wins, losses, p, verdict
     mean_us, p50_us
-                   likewise of latency from submission to completion, at depth 1
+                   the same for the latency from submission to completion, at depth 1
     ours, stock    iops by round, iops_median, interrupts_per_io (median),
-                   kicks_per_io (None where not known); at depth 1 mean_us and
+                   kicks_per_io (None if not known); at depth 1 mean_us and
                    p50_us by round
     """
     kernel = kernels.find(kernel) if not isinstance(kernel, kernels.Kernel) \
@@ -285,8 +284,8 @@ def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
         counted, samples = _measured(guest, rounds, options)
         fio = guest.run("fio --version").output.strip()
         load_average = round(os.getloadavg()[1], 1)
-    results = [_concluded(job, words, [found[job] for found in samples],
-                          counted[job]) for job, words in options["jobs"].items()]
+    results = [_job_result(job, words, [found[job] for found in samples],
+                           counted[job]) for job, words in options["jobs"].items()]
     facts = {"kernel": kernel.release, "accelerator": qemu.accelerator(),
              "fio": fio, "host_cpus": os.cpu_count(), "host_load": load_average,
              "cpus": cpus, "queues": queue_count, "queue_size": queue_size,
@@ -296,9 +295,9 @@ def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
 
 
 def _measured(guest, rounds, options):
-    """Return the samples of the round that counts kicks, and of all others."""
+    """Return the samples of the round that counts kicks, and of all other rounds."""
     virtio = queues.read(guest, guest.dev("null"))["virtio"]
-    # Jobs of large blocks have their buffers there.
+    # Jobs with large blocks use huge pages for their buffers.
     guest.run(f"echo {2 * options['cpus']} > /proc/sys/vm/nr_hugepages")
     guess = _SWAP_SECONDS + len(options["jobs"]) * (
         _SWAP_SECONDS + 2 * (options["seconds"] + options["ramp"] + _FIO_SECONDS))
@@ -311,27 +310,27 @@ def _measured(guest, rounds, options):
                      for number in rounds_of(rounds, guess)]
 
 
-# What is said of it
+# Output
 
 def words_about(facts):
-    """Return what the figures are good for, in sentences."""
+    """Return sentences on how to interpret the figures."""
     count = sum(key in job for job in facts["jobs"]
                 for key in ("iops", "mean_us", "p50_us"))
     words = [report.WALL_CLOCK[facts["accelerator"]],
-             "A ratio is ours to the kernel's own in one round, in which they "
-             f"run one after the other; the median is over {facts['rounds']} "
-             "rounds, the range from the lowest to the highest, the middle half "
-             "between the quartiles.",
-             "p is from a two-sided sign test over the rounds, and a difference "
-             f"is named where it is below {LEVEL}: of {count} comparisons of "
-             f"drivers that are equal, some {count * LEVEL:.1f} would be named "
-             "by chance. How large a difference is can be told no better than "
-             f"by the {1 - LEVEL:.0%} interval of the median.",
+             "A ratio is our driver's figure divided by the in-tree driver's in one "
+             "round, in which the two run one after the other. The median is over "
+             f"{facts['rounds']} rounds. The range is from the lowest to the highest "
+             "ratio, the middle half is between the quartiles.",
+             "p is from a two-sided sign test over the rounds. A difference is "
+             f"significant if p is below {LEVEL}: in {count} comparisons of equal "
+             f"drivers, {count * LEVEL:.1f} are significant by chance. The "
+             f"{1 - LEVEL:.0%} interval of the median shows how large a difference "
+             "can be.",
              f"The host's load average was {facts['host_load']} on "
-             f"{facts['host_cpus']} CPUs: what others do widens the spread."]
+             f"{facts['host_cpus']} CPUs. Other work on the host widens the spread."]
     if facts["rounds"] < fewest_rounds():
-        words.append(f"Fewer than {fewest_rounds()} rounds cannot tell any "
-                     "difference.")
+        words.append("No difference can be significant with fewer than "
+                     f"{fewest_rounds()} rounds.")
     return " ".join(words)
 
 
@@ -355,10 +354,10 @@ def _both(job, key):
 
 
 def text(facts):
-    """Return the facts as they are shown on a terminal."""
+    """Return the facts as text for a terminal."""
     lines = [f"Linux {facts['kernel']}, vCPUs: {facts['cpus']}, queues: "
              f"{facts['queues']} of {facts['queue_size']} entries, {facts['rounds']} "
-             f"rounds of {facts['seconds']} s; our driver / the kernel's own", ""]
+             f"rounds of {facts['seconds']} s; our driver / in-tree driver", ""]
     for job in facts["jobs"]:
         lines.append(job["job"])
         for key in _LABELS:
@@ -371,19 +370,19 @@ def text(facts):
 def _arguments():
     parser = argparse.ArgumentParser(
         prog="python3 -m perf.wallclock", allow_abbrev=False,
-        description="Compare our driver's speed with that of the kernel's own.",
-        epilog="The environment's KERNEL is the kernel to boot, 6.12 if not set.")
+        description="Compare our driver's speed with that of the in-tree driver.",
+        epilog="The environment variable KERNEL sets the kernel to boot (6.12).")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--queues", type=int, default=1)
     parser.add_argument("--queue-size", type=int, default=QUEUE_SIZE,
-                        help=f"entries of each ({QUEUE_SIZE})")
+                        help=f"entries of each queue ({QUEUE_SIZE})")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS,
-                        help=f"that each sample is measured for ({SECONDS})")
+                        help=f"duration of each sample ({SECONDS})")
     parser.add_argument("--ramp", type=int, default=RAMP,
-                        help=f"seconds before that ({RAMP})")
+                        help=f"seconds before each sample ({RAMP})")
     parser.add_argument("--job", action="append", choices=list(JOBS),
-                        help="run this one only; may be given several times")
+                        help="run only this job; may be repeated")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 
@@ -404,7 +403,7 @@ def main():
     print(json.dumps(facts, indent=1) if arguments.json else text(facts))
     _OUT.parent.mkdir(parents=True, exist_ok=True)
     _OUT.write_text(json.dumps(facts, indent=1) + "\n")
-    say(f"  left the figures in {_OUT.relative_to(_TOP)}")
+    say(f"  wrote the figures to {_OUT.relative_to(_TOP)}")
     return 0
 
 

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The guest's side of the runner: process 1 of a test guest.
+ * The agent: process 1 of a test guest, which runs commands for the host.
  *
- * It loads the modules that came in the initramfs, mounts what a Linux system
- * expects, moves into the root file system if there is one, and then serves
- * commands from the host on the virtio-serial port "vblk.agent" until the
- * guest is switched off.
+ * It loads the modules in the initramfs, mounts the usual file systems, switches
+ * to the root file system if there is one, and then serves commands from the
+ * host on the virtio-serial port "vblk.agent" until the guest stops.
  *
- * A message is one line of text, and as many bytes after it as it announces:
+ * A message is one line of text, followed by LENGTH bytes of data:
  *
- *	run ID LIMIT_MS LENGTH		the script; LIMIT_MS 0 means no limit
- *	put ID MODE LENGTH PATH		the file's contents
+ *	run ID LIMIT_MS LENGTH		data: the script; LIMIT_MS 0: no limit
+ *	put ID MODE LENGTH PATH		data: the file's content
  *	kill ID
  *	reboot
  *
- * What comes back:
+ * The agent's messages:
  *
  *	ready RELEASE			once, and again when the host reconnects
- *	out ID LENGTH			a piece of the command's output
- *	exit ID STATUS			as $? has it: 128 + N for signal N
- *	timeout ID			was killed at its time limit
- *	stuck ID			was killed, and still has not died
- *	error TEXT			a message that made no sense
+ *	out ID LENGTH			data: a part of the command's output
+ *	exit ID STATUS			the value of $?: 128 + N for signal N
+ *	timeout ID			the command was killed, and has exited
+ *	stuck ID			the command was killed, but does not exit
+ *	error TEXT			the agent received an unknown message
  *
- * Whatever happens to the host or to a command, this program keeps running:
- * if it ended, the kernel would panic.
+ * The agent must never exit, whatever the host or a command does, because the
+ * kernel panics if process 1 exits.
  */
 
 #define _GNU_SOURCE
@@ -57,12 +56,12 @@
 #define MAX_PAYLOAD	(256UL << 20)
 #define OUT_SIZE	(256 << 10)
 #define OUT_CHUNK	(16 << 10)
-/* Room in the output that only short messages may use. */
+/* Space in the output buffer that is reserved for short messages. */
 #define OUT_RESERVE	(32 << 10)
-/* How long a killed command may take to die before it is called stuck. */
+/* A killed command is stuck if it does not exit within this time. */
 #define DEATH_MS	5000
 #define DEVICE_WAIT_MS	30000
-/* How long there may be no port, or no host at its other end. */
+/* How long to wait for the port, and for the host to connect to it. */
 #define PORT_WAIT_MS	3000
 #define HOST_WAIT_MS	1000
 
@@ -77,10 +76,10 @@ struct job {
 	enum job_state state;
 	unsigned int id;
 	pid_t pid;		/* also its process group and session */
-	int fd;			/* its output, or -1 once that is closed */
+	int fd;			/* output pipe, -1 after its end */
 	int status;
 	bool limited;
-	long deadline;		/* ms: time limit, or when KILLED becomes stuck */
+	long deadline;		/* ms: time limit; if KILLED: when it is stuck */
 };
 
 static struct job jobs[MAX_JOBS];
@@ -88,7 +87,7 @@ static struct job jobs[MAX_JOBS];
 static struct {
 	int fd;
 	bool connected;
-	long alone_since;
+	long disconnected_since;
 	char *in;
 	size_t in_len, in_size;
 	char out[OUT_SIZE];
@@ -110,8 +109,8 @@ static void sleep_ms(long ms)
 	nanosleep(&time, NULL);
 }
 
-/* Goes to the kernel log, and so to the console that the host keeps. */
-static void complain(const char *what, const char *name)
+/* Write to the kernel log, and so to the console, which the host records. */
+static void log_error(const char *what, const char *name)
 {
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 
@@ -122,7 +121,7 @@ static void complain(const char *what, const char *name)
 }
 
 /*
- * Bringing the guest up
+ * Set-up of the guest
  */
 
 static int mount_at(const char *root, const char *path, const char *type,
@@ -134,9 +133,9 @@ static int mount_at(const char *root, const char *path, const char *type,
 	mkdir(target, 0755);
 	if (!mount(source, target, type, flags, NULL))
 		return 0;
-	/* The kernel may have mounted /dev itself, or lack debugfs. */
+	/* The kernel may have mounted /dev already, or may not have debugfs. */
 	if (errno != EBUSY && errno != ENODEV)
-		complain("mount", target);
+		log_error("mount", target);
 	return -1;
 }
 
@@ -145,12 +144,12 @@ static void load_module(const char *path)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST))
-		complain("load", path);
+		log_error("load", path);
 	if (fd >= 0)
 		close(fd);
 }
 
-/* The host lists the modules in the order in which they need each other. */
+/* The host sorts the list: each module follows those that it depends on. */
 static void load_modules(void)
 {
 	FILE *list = fopen("/vblk/load", "re");
@@ -178,7 +177,7 @@ static bool has_label(const char *device, const char *label)
 	return !strcmp(found, label);
 }
 
-/* The devices under test are not touched, so a broken one does no harm. */
+/* Skip the devices under test, because reading from a broken one may hang. */
 static bool find_disk(const char *label, char *device, size_t size)
 {
 	DIR *dir = opendir("/sys/block");
@@ -205,7 +204,7 @@ static void mount_label(const char *root, const char *path, const char *label,
 	while (!find_disk(label, device, sizeof(device))) {
 		if (now_ms() > limit) {
 			errno = ENODEV;
-			complain("find a disk labelled", label);
+			log_error("find a disk labelled", label);
 			return;
 		}
 		sleep_ms(20);
@@ -231,15 +230,14 @@ static void enter_root(const char *root)
 		mount(moved[i], target, NULL, MS_MOVE, NULL);
 	}
 	if (chdir(root) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot("."))
-		complain("enter", root);
+		log_error("enter", root);
 }
 
 /*
- * The environment holds what the kernel's command line had and the kernel did
- * not know: vblk_root and vblk_modules are the labels of the file systems that
- * the host wants mounted.
+ * The kernel puts unknown words of its command line into the environment:
+ * vblk_root and vblk_modules are the labels of the file systems to mount.
  */
-static void bring_up(void)
+static void set_up_guest(void)
 {
 	const char *root = "";
 
@@ -269,7 +267,7 @@ static void bring_up(void)
 }
 
 /*
- * Talking to the host
+ * Communication with the host
  */
 
 static bool port_is_ours(const char *name)
@@ -303,7 +301,7 @@ static void open_port(void)
 		closedir(dir);
 }
 
-static void tell_driver(const char *verb, const char *device)
+static void write_driver_file(const char *verb, const char *device)
 {
 	char path[64];
 	int fd;
@@ -311,15 +309,15 @@ static void tell_driver(const char *verb, const char *device)
 	snprintf(path, sizeof(path), DRIVER "/%s", verb);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, device, strlen(device)) < 0)
-		complain(verb, device);
+		log_error(verb, device);
 	if (fd >= 0)
 		close(fd);
 }
 
 /*
- * Binding the driver of the ports anew gets them going where they do not. After
- * a resume they can be left believing that the host is away, as all are on
- * Linux 7.3; and QEMU's emulator has been seen to lose the first interrupt.
+ * Rebinding the port's driver repairs a port that does not work. After a resume
+ * the driver may believe that the host is not connected; on Linux 7.3 it always
+ * does. QEMU under TCG sometimes loses the first interrupt, too.
  */
 static void rebind_driver(void)
 {
@@ -335,8 +333,8 @@ static void rebind_driver(void)
 		closedir(dir);
 	if (!*device)
 		return;
-	tell_driver("unbind", device);
-	tell_driver("bind", device);
+	write_driver_file("unbind", device);
+	write_driver_file("bind", device);
 }
 
 static void wait_for_port(void)
@@ -350,10 +348,10 @@ static void wait_for_port(void)
 		}
 		sleep_ms(20);
 	}
-	port.alone_since = now_ms();
+	port.disconnected_since = now_ms();
 }
 
-static void set_up_port_anew(void)
+static void reopen_port(void)
 {
 	close(port.fd);
 	port.fd = -1;
@@ -366,8 +364,8 @@ static size_t out_room(void)
 	return OUT_SIZE - port.out_len;
 }
 
-/* The replies to a host that stopped reading are lost: it will time out. */
-static void say(const char *format, ...)
+/* If the host does not read, drop the message: the host's command times out. */
+static void send_message(const char *format, ...)
 {
 	size_t room = out_room();
 	va_list args;
@@ -437,7 +435,7 @@ static void start_job(unsigned int id, long limit_ms, const char *script)
 	int pipes[2];
 
 	if (!job || pipe2(pipes, O_CLOEXEC)) {
-		say("exit %u 125\n", id);
+		send_message("exit %u 125\n", id);
 		return;
 	}
 	job->pid = fork();
@@ -446,7 +444,7 @@ static void start_job(unsigned int id, long limit_ms, const char *script)
 	close(pipes[1]);
 	if (job->pid < 0) {
 		close(pipes[0]);
-		say("exit %u 125\n", id);
+		send_message("exit %u 125\n", id);
 		return;
 	}
 	fcntl(pipes[0], F_SETFL, O_NONBLOCK);
@@ -471,7 +469,7 @@ static void kill_job(struct job *job)
 	job->deadline = now_ms() + DEATH_MS;
 }
 
-/* True once there is nothing more to read for now. */
+/* Return true if there is nothing more to read now. */
 static bool forward_output(struct job *job)
 {
 	char data[OUT_CHUNK];
@@ -488,7 +486,7 @@ static bool forward_output(struct job *job)
 			job->fd = -1;
 			return true;
 		}
-		say("out %u %zd\n", job->id, len);
+		send_message("out %u %zd\n", job->id, len);
 		memcpy(port.out + port.out_len, data, len);
 		port.out_len += len;
 	}
@@ -496,10 +494,10 @@ static bool forward_output(struct job *job)
 }
 
 /*
- * A command has died when its whole process group has: the shell is gone at
- * once, the program that it had started may hang in the kernel.
+ * A killed command has exited when its whole process group has: the shell exits
+ * at once, but a program that it started may hang in the kernel.
  */
-static void look_after(struct job *job)
+static void update_job(struct job *job)
 {
 	bool drained = forward_output(job);
 	long now = now_ms();
@@ -507,14 +505,14 @@ static void look_after(struct job *job)
 	if (job->state == RUNNING && job->limited && now >= job->deadline) {
 		kill_job(job);
 	} else if (job->state == EXITED && drained) {
-		say("exit %u %d\n", job->id, job->status);
+		send_message("exit %u %d\n", job->id, job->status);
 		end_job(job);
 	} else if (job->state == KILLED && drained) {
 		bool dead = kill(-job->pid, 0) && errno == ESRCH;
 
 		if (!dead && now < job->deadline)
 			return;
-		say("%s %u\n", dead ? "timeout" : "stuck", job->id);
+		send_message("%s %u\n", dead ? "timeout" : "stuck", job->id);
 		end_job(job);
 	}
 }
@@ -549,7 +547,7 @@ static void put_file(unsigned int id, unsigned int mode, const char *path,
 		sent = write(fd, data + done, len - done);
 		done += sent > 0 ? sent : 0;
 	}
-	say("exit %u %d\n", id, fd < 0 || sent < 0 ? errno : 0);
+	send_message("exit %u %d\n", id, fd < 0 || sent < 0 ? errno : 0);
 	if (fd < 0)
 		return;
 	fchmod(fd, mode);
@@ -562,7 +560,7 @@ static void restart_machine(void)
 	reboot(RB_AUTOBOOT);
 }
 
-/* How many bytes follow this line, or -1 if it makes no sense. */
+/* Return the number of bytes that follow this line, -1 if it is invalid. */
 static long payload_of(const char *line)
 {
 	unsigned int id, mode;
@@ -576,7 +574,7 @@ static long payload_of(const char *line)
 	return -1;
 }
 
-static void obey(const char *line, char *payload, size_t len)
+static void handle_message(const char *line, char *payload, size_t len)
 {
 	unsigned int id, mode;
 	int path = 0;
@@ -600,7 +598,7 @@ static void obey(const char *line, char *payload, size_t len)
 	}
 }
 
-/* Takes one message off the input; false if it is not complete. */
+/* Handle one message of the input; return false if it is incomplete. */
 static bool take_message(void)
 {
 	char line[MAX_LINE], *end;
@@ -619,12 +617,12 @@ static bool take_message(void)
 		len = payload_of(line);
 	}
 	if (len < 0) {
-		say("error unknown message\n");
+		send_message("error unknown message\n");
 		len = 0;
 	} else if (port.in_len - used < (size_t)len) {
 		return false;
 	} else {
-		obey(line, port.in + used, len);
+		handle_message(line, port.in + used, len);
 	}
 	used += len;
 	port.in_len -= used;
@@ -637,7 +635,7 @@ static void read_port(void)
 	ssize_t len;
 
 	for (;;) {
-		/* One byte stays free for the zero that ends a script. */
+		/* Keep one byte free for the NUL at the end of a script. */
 		if (port.in_size - port.in_len < OUT_CHUNK) {
 			size_t size = port.in_size * 2 + 4 * OUT_CHUNK;
 			char *in = realloc(port.in, size);
@@ -656,34 +654,34 @@ static void read_port(void)
 		;
 }
 
-static void host_came(void)
+static void host_connected(void)
 {
 	struct utsname name;
 
 	uname(&name);
 	port.connected = true;
-	say("ready %s\n", name.release);
+	send_message("ready %s\n", name.release);
 }
 
-static void host_is_away(void)
+static void host_disconnected(void)
 {
 	if (port.connected)
-		port.alone_since = now_ms();
+		port.disconnected_since = now_ms();
 	port.connected = false;
-	if (now_ms() - port.alone_since > HOST_WAIT_MS)
-		set_up_port_anew();
-	/* A port without a host is always ready to be polled. */
+	if (now_ms() - port.disconnected_since > HOST_WAIT_MS)
+		reopen_port();
+	/* poll() returns at once while no host is connected. */
 	sleep_ms(50);
 }
 
 static void handle_port(short events)
 {
 	if (events & POLLHUP) {
-		host_is_away();
+		host_disconnected();
 		return;
 	}
 	if (!port.connected)
-		host_came();
+		host_connected();
 	if (events & POLLIN)
 		read_port();
 	if (port.out_len)
@@ -721,7 +719,7 @@ static void serve(int signals)
 		reap_children(signals);
 	for (struct job *job = jobs; job < jobs + MAX_JOBS; job++) {
 		if (job->state != FREE)
-			look_after(job);
+			update_job(job);
 	}
 	handle_port(fds[1].revents);
 }
@@ -741,7 +739,7 @@ int main(void)
 {
 	int signals = catch_signals();
 
-	bring_up();
+	set_up_guest();
 	setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
 	setenv("HOME", "/root", 1);
 	setenv("LC_ALL", "C.UTF-8", 1);

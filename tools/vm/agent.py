@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The host's side of the conversation with a guest's agent (see agent.c)."""
+"""The host's side of the protocol with a guest's agent (see agent.c)."""
 
 import contextlib
 import select
@@ -11,11 +11,11 @@ _SEND_SECONDS = 60
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended.
+    """The result of a command.
 
-    output: what it wrote to standard output and standard error
-    status: as $? has it; None if it was stopped at its time limit
-    seconds: how long it took, as seen from the host
+    output: its standard output and standard error
+    status: the value of $?; None if the command was killed
+    seconds: its duration, measured on the host
     """
     output: str
     status: int | None
@@ -23,10 +23,10 @@ class Result:
 
 
 class Task:
-    """Something that the agent was asked to do.
+    """A command that the agent runs.
 
-    outcome: None while it is under way, then "exit", "timeout", or "stuck"
-    if it was killed and has not died.
+    outcome: None while it runs, then "exit", "timeout", "stuck" if it was killed but
+    did not exit, or "silent" if the agent does not answer.
     """
 
     def __init__(self, number, command, limit):
@@ -39,16 +39,16 @@ class Task:
         self.output = b""
 
     def end(self, outcome, status):
-        """Note how it ended."""
+        """Record the outcome and the result."""
         self.outcome = outcome
         self.result = Result(self.output.decode(errors="replace"), status,
                              time.monotonic() - self.started)
 
 
 class Agent:
-    """The agent behind a connected socket.
+    """The agent at the other end of a connected socket.
 
-    release: of the kernel, once the agent has said that it is ready.
+    release: the guest kernel's; None until the agent is ready.
     """
 
     def __init__(self, sock):
@@ -60,7 +60,7 @@ class Agent:
         self.release = None
 
     def run(self, script, limit):
-        """Start a shell script; limit in seconds, None for none."""
+        """Start a shell script; limit: in seconds, None for no limit."""
         data = script.encode()
         task = self._add(script, limit)
         milliseconds = max(int((limit or 0) * 1000), 0 if limit is None else 1)
@@ -76,17 +76,17 @@ class Agent:
         return task
 
     def kill(self, task):
-        """Kill a command and all that it has started."""
+        """Kill a command's process group."""
         self._send(f"kill {task.number}\n".encode())
 
     def reboot(self):
-        """Let the guest's machine restart."""
+        """Reboot the guest."""
         self._send(b"reboot\n")
 
     def pump(self, timeout):
-        """Take in what the agent says, waiting for it up to timeout seconds.
+        """Handle the agent's messages; wait for one up to timeout seconds.
 
-        Raises EOFError if QEMU has gone.
+        Raises EOFError if QEMU has exited.
         """
         if not self._readable(timeout):
             return
@@ -101,9 +101,9 @@ class Agent:
             pass
 
     def follow(self, sock):
-        """Go on over another socket, the old one's other end being closed.
+        """Use another socket, after the other end of the old one was closed.
 
-        What was said over the old one is taken in first.
+        Messages that arrived on the old socket are handled first.
         """
         with contextlib.suppress(EOFError):
             while True:
@@ -128,7 +128,7 @@ class Agent:
             raise EOFError from error
 
     def _take_message(self):
-        """Handle one message from the buffer; False if it is incomplete."""
+        """Handle one message in the buffer; return False if it is incomplete."""
         line, newline, rest = self._buffer.partition(b"\n")
         if not newline:
             return False

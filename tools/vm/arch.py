@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Architectures: what of a guest depends on its processor.
+"""The architectures of guests.
 
-Guests are amd64 unless their kernel's name ends in another one's, as
-6.12-s390x does.  Those are emulated, and what runs in them is built with
+Guests are amd64 unless the kernel's name ends with another architecture, such as
+6.12-s390x.  Such guests are emulated, and their programs and modules are built with
 Debian's cross compilers.
 """
 
@@ -13,15 +13,16 @@ from . import host
 
 @dataclass(frozen=True)
 class Arch:
-    """An architecture, by Debian's name for it.
+    """An architecture.
 
-    flavour: of Debian's kernels, at the end of their packages' names.
+    name: Debian's name for it.
+    flavour: the last part of the names of Debian's kernel packages.
     kbuild: the kernel's name for it.
-    triplet: GNU's, with which the cross compiler's names begin.
+    triplet: GNU's, the first part of the cross compiler's name.
     emulator: QEMU's program.
-    cpu: that it emulates.
-    machines: that guests can be, the usual one first; see vm.qemu.
-    cmdline: the kernel's command line begins with these words.
+    cpu: the CPU that QEMU emulates.
+    machines: the possible machines, the default first; see vm.qemu.
+    cmdline: the first words of the kernel's command line.
     """
     name: str
     flavour: str
@@ -34,22 +35,22 @@ class Arch:
 
     @property
     def foreign(self):
-        """Whether it is not the host's."""
+        """Whether it differs from the host's architecture."""
         return self != AMD64
 
     @property
     def make(self):
-        """The words that make kbuild compile for it."""
+        """The arguments for make that select the architecture."""
         return [f"ARCH={self.kbuild}", f"CROSS_COMPILE={self.triplet}-"] \
             if self.foreign else []
 
     @property
     def compiler(self):
-        """The C compiler for its programs."""
+        """The C compiler for programs of the architecture."""
         return f"{self.triplet}-gcc" if self.foreign else "gcc"
 
     def need(self):
-        """See to it that its compiler, C library and emulator are installed."""
+        """Install the compiler, the C library and the emulator if missing."""
         host.need(self.name)
 
 
@@ -60,15 +61,15 @@ AMD64 = Arch(
     cmdline=("console=ttyS0", "tsc=reliable", "no_timer_check",
              "pcie_port_pm=off"))
 
-# Big-endian; its devices are on the channel subsystem.  QEMU 7.2 has been seen
-# to run the first instructions of a module long gone in place of those of the
-# last of several that are loaded one after the other: guests load few.
+# Big-endian, with devices on the channel subsystem.  Load few modules in such a guest:
+# when several are loaded one after the other, QEMU 7.2 sometimes runs the first
+# instructions of an unloaded module instead of those of the last one.
 S390X = Arch(
     name="s390x", flavour="s390x", kbuild="s390", triplet="s390x-linux-gnu",
     emulator="qemu-system-s390x", cpu="qemu", machines=("s390-ccw-virtio",),
     cmdline=("console=ttyS1",))
 
-# Pointer authentication, which later CPUs have, takes long to emulate.
+# Not a later CPU, because the emulation of pointer authentication is slow.
 ARM64 = Arch(
     name="arm64", flavour="cloud-arm64", kbuild="arm64",
     triplet="aarch64-linux-gnu", emulator="qemu-system-aarch64",
@@ -79,5 +80,5 @@ ALL = (AMD64, S390X, ARM64)
 
 
 def of(name):
-    """Return the architecture of a kernel or package, by the end of its name."""
+    """Return the architecture at the end of a kernel's or package's name."""
     return next((arch for arch in ALL if name.endswith(f"-{arch.name}")), AMD64)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The cache: what was downloaded, unpacked or built once and is kept.
+"""The cache of downloaded, unpacked and built files.
 
-It is one directory, $XDG_CACHE_HOME/virtio-blk-mq, and may be removed at
-any time.  A name in it either does not exist or is complete.
+It is the directory $XDG_CACHE_HOME/virtio-blk-mq, and may be removed at any time.
+An entry in it is complete or does not exist.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(UserError):
-    """The disk filled up while something was made."""
+    """The disk became full while files were written."""
 
 
 def root():
-    """Return the cache directory, which is made if need be."""
+    """Return the cache directory; create it if it does not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.expanduser("~/.cache")
@@ -34,13 +34,13 @@ def root():
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make the cache directory {path}: {error.strerror}; "
-            "set XDG_CACHE_HOME to a directory that can be written"
+            f"cannot create the cache directory {path}: {error.strerror}; "
+            "set XDG_CACHE_HOME to a writable directory"
         ) from error
     if not os.access(path, os.W_OK):
         raise UserError(
-            f"the cache directory {path} cannot be written by user id "
-            f"{os.geteuid()}; set XDG_CACHE_HOME to one that can")
+            f"user id {os.geteuid()} cannot write to the cache directory {path}; "
+            "set XDG_CACHE_HOME to a writable directory")
     return path
 
 
@@ -53,40 +53,40 @@ def require_space(path, mib, way_out=_MORE_ROOM):
     free = _free_mib(path)
     if free < mib:
         raise UserError(f"{path} has {free} MiB free and {mib} MiB are needed; "
-                        f"make room, or {way_out}")
+                        f"free some space, or {way_out}")
 
 
 @contextlib.contextmanager
 def space_errors(path):
-    """Turn any failure inside that is owed to a full disk into DiskFull.
+    """Turn an exception inside into DiskFull if the disk is full.
 
-    Programs report a full disk each in their own way, so whatever failed,
-    a disk found full afterwards is taken to be the cause.
+    Each program reports a full disk in another way.  So if the disk is full after
+    any exception, that is taken to be the cause.
     """
     try:
         yield
     except Exception as error:
         if getattr(error, "errno", None) in _NO_SPACE or _free_mib(path) < 1:
             raise DiskFull(
-                f"the disk of {path} is full ({_free_mib(path)} MiB free); make "
-                f"room, or {_MORE_ROOM}") from error
+                f"the disk of {path} is full ({_free_mib(path)} MiB free); free some "
+                f"space, or {_MORE_ROOM}") from error
         raise
 
 
 @contextlib.contextmanager
 def lock(path, what):
-    """Hold the lock file at path; say what is waited for while another does."""
+    """Hold the lock file at path; print a message if another process holds it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(
-            f"cannot make the lock file {path}: {error.strerror}; see to its "
-            "directory") from error
+            f"cannot create the lock file {path}: {error.strerror}; make its "
+            "directory writable") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"  waiting for another process that is making {what} ...")
+            say(f"  waiting for another process that works on {what} ...")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -94,7 +94,7 @@ def lock(path, what):
 
 
 def replace(path, data):
-    """Give a file other contents; whoever reads it has the old or the new."""
+    """Replace a file's content atomically: readers see the old or the new one."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.",
                                      delete=False) as new:
         try:
@@ -108,12 +108,11 @@ def replace(path, data):
 
 
 def populate(name, build, mib):
-    """Return the cache's directory `name`, having filled it if need be.
+    """Return the cache's directory `name`; build it first if it does not exist.
 
-    build(path) fills an empty directory, which appears under its name only
-    when build has returned.  It must not record the path: the directory is
-    renamed afterwards.  mib is how many MiB of free disk it needs.  If it
-    fails, or is interrupted, nothing is left behind.
+    build(path) fills an empty directory, which is renamed to its name when build has
+    returned.  So build must not record the path.  mib: the free disk space that it
+    needs, in MiB.  If build fails or is interrupted, nothing is left behind.
     """
     final = root() / name
     if final.is_dir():

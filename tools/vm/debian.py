@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian's archive, read without touching the host's own apt.
+"""Download packages from Debian's archive without touching the host's apt.
 
-apt runs on a configuration of our own in the cache: its own sources, lists
-and downloads.  Packages are unpacked into the cache, never installed.  Where
-the archive is to be found is taken from the host's apt, or from the
-environment variable DEBIAN_MIRROR.
+apt runs with its own configuration, sources, lists and downloads in the cache.
+Packages are unpacked into the cache, never installed.  The address of the archive
+comes from the host's apt, or from the environment variable DEBIAN_MIRROR.
 """
 
 import functools
@@ -20,7 +19,7 @@ from .ui import UserError, say, step
 
 SUITES = ("bookworm", "bookworm-updates", "bookworm-security",
           "bookworm-backports", "trixie-backports")
-# What is taken from Debian 13 is source, the same for all.
+# From Debian 13 comes only kernel source, which is the same for all architectures.
 _FOREIGN_SUITES = SUITES[:-1]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -30,10 +29,7 @@ _PROBE_SECONDS = 25
 
 @dataclass(frozen=True)
 class Package:
-    """One version of a package in the archive, for guests of one architecture.
-
-    size is in bytes.
-    """
+    """One version of a package in the archive; size is in bytes."""
     name: str
     version: str
     size: int
@@ -48,8 +44,8 @@ def mirrors():
     chosen = os.environ.get("DEBIAN_MIRROR", "").rstrip("/")
     if chosen:
         if not re.match(r"[a-z+]+:/", chosen):
-            raise UserError(f"DEBIAN_MIRROR is {chosen!r}, and must be the "
-                            "address of a Debian archive, as in http://HOST/debian")
+            raise UserError(f"DEBIAN_MIRROR is {chosen!r}; it must be the address of "
+                            "a Debian archive, such as http://HOST/debian")
         return chosen, f"{chosen}-security"
     host.need("archive")
     result = subprocess.run(["apt-get", "update", "--print-uris"], text=True,
@@ -64,8 +60,9 @@ def mirrors():
         elif re.fullmatch(r"(bookworm|trixie|(old|)stable)-security", suite):
             found.setdefault("security", uri)
     if "main" not in found:
-        raise UserError("this machine's apt names no archive of Debian 12; set "
-                        "DEBIAN_MIRROR to one, as in http://HOST/debian")
+        raise UserError("this host's apt has no source of Debian 12; set "
+                        "DEBIAN_MIRROR to the address of an archive, such as "
+                        "http://HOST/debian")
     return found["main"], found.get("security", f"{found['main']}-security")
 
 
@@ -83,7 +80,7 @@ def _suites(arch):
 
 
 _CONF = """\
-// Written by virtio-blk-mq's tools; nothing here concerns the host's apt.
+// Written by virtio-blk-mq's tools; it does not affect the host's apt.
 #clear APT::Update;
 #clear DPkg;
 #clear APT::Architectures;
@@ -110,7 +107,7 @@ Dir::Etc::preferencesparts "/dev/null";
 def _here(arch="amd64"):
     """Return the directory of our apt's configuration and lists.
 
-    Each architecture has its own: most of those who use this need but one.
+    Each architecture has its own directory, because most users need only one.
     """
     return cache.root() / ("apt" if arch == "amd64" else f"apt-{arch}")
 
@@ -125,13 +122,13 @@ def _apt(program, *words, arch="amd64", **options):
 def _unreachable(detail):
     errors = re.findall(r"^E: (.*)", detail, re.MULTILINE)
     return UserError(
-        f"Debian's archive at {mirrors()[0]} cannot be reached: "
-        f"{errors[0] if errors else 'no answer'}; see to the network, or set "
-        "DEBIAN_MIRROR to another archive, as in http://HOST/debian")
+        f"cannot reach Debian's archive at {mirrors()[0]}: "
+        f"{errors[0] if errors else 'no answer'}; check the network, or set "
+        "DEBIAN_MIRROR to another archive, such as http://HOST/debian")
 
 
 def _probe(arch):
-    """Fail soon, rather than suite by suite, where there is no network."""
+    """Fail early, rather than once per suite, if there is no network."""
     probe = _here(arch) / "probe"
     try:
         result = _apt("/usr/lib/apt/apt-helper", "download-file",
@@ -146,7 +143,7 @@ def _probe(arch):
 
 
 def refresh(force=False, arch="amd64"):
-    """See to it that the archive's lists are there, and a day old at most."""
+    """Download the archive's lists if they are missing or older than a day."""
     host.need("archive")
     text = sources(_suites(arch), arch)
     here = _here(arch)
@@ -160,7 +157,8 @@ def refresh(force=False, arch="amd64"):
 
     if fresh():
         return
-    with cache.lock(here.with_name(f".{here.name}.lock"), "the lists of Debian's archive"):
+    with cache.lock(here.with_name(f".{here.name}.lock"),
+                    "the lists of Debian's archive"):
         if fresh():
             return
         cache.require_space(cache.root(), 400)
@@ -172,7 +170,7 @@ def refresh(force=False, arch="amd64"):
             (here / "status").touch()
             listed.write_text(text)
             foreign = "" if arch == "amd64" else f" for {arch}"
-            with step(f"reading the lists of Debian's archive{foreign}"):
+            with step(f"downloading the lists of Debian's archive{foreign}"):
                 _probe(arch)
                 result = _apt("apt-get", "update", "--error-on=any", arch=arch)
                 if result.returncode:
@@ -183,7 +181,7 @@ def refresh(force=False, arch="amd64"):
 
 @functools.cache
 def _stanzas(names, arch):
-    """Return what apt knows of the packages in a tuple of names."""
+    """Return all versions of the packages in a tuple of names."""
     result = _apt("apt-cache", "show", *names, arch=arch)
     packages = []
     for stanza in result.stdout.split("\n\n"):
@@ -196,7 +194,7 @@ def _stanzas(names, arch):
 
 
 def _compare(one, other):
-    """Order two packages by version, as Debian does."""
+    """Compare two packages by version, with Debian's rules."""
     if one.version == other.version:
         return 0
     newer = subprocess.run(["dpkg", "--compare-versions",
@@ -205,10 +203,10 @@ def _compare(one, other):
 
 
 def versions(pattern, arch="amd64"):
-    """Return the packages whose whole name matches a regular expression.
+    """Return all versions of the packages whose whole name matches a pattern.
 
-    Each version of each is listed, the newest first, and of one version in
-    the order of their names.
+    pattern: a regular expression.  The newest version comes first; packages of one
+    version are sorted by name.
     """
     refresh(arch=arch)
     names = tuple(sorted(
@@ -222,9 +220,9 @@ def versions(pattern, arch="amd64"):
 def newest(pattern, variable, wanted=lambda package: True, arch="amd64"):
     """Return the newest version of a package that matches.
 
-    pattern is a regular expression for the whole name, wanted a further
-    test.  If there is none the UserError says where was looked, and that
-    the environment variable `variable` names another package.
+    pattern: a regular expression for the whole name; wanted: a further condition.
+    If no package matches, the UserError lists the suites searched, and tells the
+    user to choose another package with the environment variable `variable`.
     """
     for package in versions(pattern, arch):
         if wanted(package):
@@ -236,16 +234,16 @@ def gone(what, variable, arch="amd64"):
     """Return the UserError for a package that is not in the archive."""
     name = what.replace("\\", "")
     return UserError(
-        f"Debian's archive at {mirrors()[0]} has no package {name} (any more); "
-        f"looked in {', '.join(_suites(arch))} for {arch}; set {variable} to the "
-        "name of one that it has")
+        f"Debian's archive at {mirrors()[0]} has no package {name} (or no longer has "
+        f"it) in {', '.join(_suites(arch))} for {arch}; set {variable} to the name of "
+        "a package that it has")
 
 
 def download(packages, directory):
     """Download packages into a directory and return the paths of the .debs.
 
-    Raises UserError without a network, and FileNotFoundError where the
-    archive's lists name a version that is no longer there.
+    Raises UserError if the archive cannot be reached, and FileNotFoundError if the
+    archive no longer has a version that the lists name.
     """
     what = ", ".join(map(str, packages)) if len(packages) < 6 else \
         f"{len(packages)} packages"
@@ -264,7 +262,7 @@ def _download(packages, arch, directory):
     if result.returncode:
         if re.search(r"\b404\b|was not found", result.stdout):
             raise FileNotFoundError(result.stdout)
-        # A full disk has a name of its own, which the caller gives it.
+        # On a full disk raise that error instead.
         cache.require_space(directory, 1)
         raise _unreachable(result.stdout)
 
@@ -277,33 +275,34 @@ def unpack(packages, directory):
 
 
 def current(function, *arches):
-    """Call function, a second time on fresh lists if a package had gone.
+    """Call function; on FileNotFoundError, refresh the lists and call it again.
 
-    arches are those whose lists it reads beside amd64's.
+    arches: the architectures, besides amd64, whose lists function reads.
 
-    The archive drops a version as soon as the next point release is there,
-    and lists may be up to a day old.
+    The archive removes a version when the next point release appears, and the lists
+    can be a day old.
     """
     try:
         return function()
     except FileNotFoundError:
-        say("    superseded in the archive; looking for the next release")
+        say("    the archive no longer has this version; updating the lists and "
+            "trying again")
         for arch in {"amd64", *arches}:
             refresh(force=True, arch=arch)
         return function()
 
 
 def closure(names, suite, arch="amd64"):
-    """Return packages of a suite and all that they depend on.
+    """Return packages of a suite and all their dependencies.
 
-    The host's own packages count for nothing: what is returned is complete.
+    Dependencies that the host has installed are included.
     """
     refresh(arch=arch)
     result = _apt("apt-get", "install", "--print-uris", "-y", "-t", suite,
                   *names, arch=arch)
     if result.returncode:
-        raise UserError(f"Debian's archive at {mirrors()[0]} cannot provide "
-                        f"{' '.join(names)} from {suite}; apt-get said:\n"
+        raise UserError(f"apt-get cannot resolve {' '.join(names)} from {suite} of "
+                        f"Debian's archive at {mirrors()[0]}; its output:\n"
                         f"{result.stdout.strip()}")
     return [Package(name, version.replace("%3a", ":"), int(size), arch)
             for name, version, size in re.findall(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One disk of a guest: what is behind it, and the device in front."""
+"""One disk of a guest: its backend on the host, and its virtio-blk device."""
 
 import os
 import signal
@@ -13,8 +13,7 @@ from .ui import UserError
 GIB = 1 << 30
 BACKENDS = ("null", "ram", "raw", "qcow2", "nbd", "vhost-user")
 
-# QEMU's own properties that are spelt with an underscore; all others have a
-# hyphen.
+# QEMU's properties that are spelled with underscores; all others have hyphens.
 _UNDERSCORED = {"any_layout", "backend_defaults", "discard_granularity",
                 "event_idx", "failover_pair_id", "in_order", "indirect_desc",
                 "iommu_platform", "logical_block_size", "max_revision",
@@ -26,29 +25,28 @@ _RECONNECT_MS = 200
 
 
 class Disk:
-    """A virtio-blk disk, to be given to a Guest.
+    """A virtio-blk disk of a Guest.
 
-    id: its name for QEMU, its node name, and its serial number (the first 20
-        characters; all vhost-user disks have the same).
-    backend: "null" has no data; "ram" keeps it in memory; "raw" and "qcow2"
-        in a file; "nbd" in a raw file behind an NBD server; "vhost-user" in
-        a raw file, and qemu-storage-daemon is the device.
-    size: in bytes; ignored if path names a file that exists.
-    path: the file, which is kept; without it there is a new one, removed
-        with the guest.
-    node: a block node, as for -blockdev, in place of backend, size and path: for
-        storage that is somebody else's to make and to serve.
-    queues: number of virtqueues; QEMU's default is one per CPU.
-    legacy: the device speaks virtio 0.9 only.
-    iothreads: QEMU's threads that serve the queues; 0 is its main loop.
-    latency_ns, read_zeroes: of the null backend.
-    reconnect: have QEMU (9.2 or newer) look for a "vhost-user" server that has
-        gone until it is back.
-    iops: how many requests it completes in a second at most, also after it was
-        unplugged and plugged in again; None: no limit.
-    filters: block nodes, as for -blockdev, that stand between device and
-        backend, the nearest to the backend first.
-    properties: any property of QEMU's virtio-blk device, with underscores:
+    id: the name in QEMU, the node name, and the serial number (the first 20
+        characters; all vhost-user disks have the same serial number).
+    backend: "null" stores no data; "ram" stores it in memory; "raw" and "qcow2" in
+        a file; "nbd" in a raw file behind an NBD server; "vhost-user" in a raw file,
+        with qemu-storage-daemon as the device.
+    size: in bytes; ignored if path is an existing file.
+    path: the file, which is kept; None creates a new file, which is removed with the
+        guest.
+    node: a block node, as for -blockdev, in place of backend, size and path, for
+        storage that the caller creates and serves.
+    queues: the number of virtqueues; QEMU's default is one per CPU.
+    legacy: the device supports virtio 0.9 only.
+    iothreads: the number of QEMU threads that serve the queues; 0 is the main loop.
+    latency_ns, read_zeroes: options of the null backend.
+    reconnect: QEMU (9.2 or newer) reconnects when a "vhost-user" server returns.
+    iops: the maximum number of requests per second, also after the disk was
+        unplugged and plugged in again; None is no limit.
+    filters: block nodes, as for -blockdev, between device and backend, the nearest
+        to the backend first.
+    properties: any properties of QEMU's virtio-blk device, with underscores:
         queue_size=1024, packed=True, write_cache="off", config_wce=False,
         discard=True, logical_block_size=4096, share_rw=True, serial=""...
     """
@@ -58,7 +56,7 @@ class Disk:
                  read_zeroes=False, read_only=False, reconnect=False, iops=None,
                  filters=(), **properties):
         if backend not in BACKENDS:
-            raise UserError(f"disk {id}: no backend {backend!r}; there are "
+            raise UserError(f"disk {id}: backend is {backend!r}; it must be one of "
                             + ", ".join(BACKENDS))
         self.id = id
         self.backend = backend
@@ -81,12 +79,12 @@ class Disk:
 
     @property
     def file(self):
-        """The file behind it while it is in use; None for the null backend."""
+        """The file that backs the disk in use; None for the null backend."""
         return self._file
 
     @property
     def serial(self):
-        """The serial number that it shows to the guest."""
+        """The serial number that the guest sees."""
         if self.backend == "vhost-user":
             return "vhost_user_blk"
         return self.properties.get("serial", self.id[:20])
@@ -95,9 +93,9 @@ class Disk:
         return f"Disk({self.id!r}, {self.backend!r})"
 
     def prepare(self, directory, cpus):
-        """Make the file and start the server that the disk needs.
+        """Create the file and start the server that the disk needs.
 
-        directory: for its files; cpus: how many the guest has.
+        directory: for the disk's files; cpus: the guest's number of CPUs.
         """
         if self.backend == "ram":
             self._memory = os.memfd_create(self.id)
@@ -120,10 +118,10 @@ class Disk:
         make_qcow2(self._file, self._file, self.size)
 
     def _start_server(self, directory):
-        """Start a qemu-storage-daemon and wait until it listens."""
+        """Start a qemu-storage-daemon on a socket that listens already."""
         log = directory / f"{self.id}.log"
         self._address = directory / f"{self.id}.sock"
-        # One that was killed, or had this name before, has left it.
+        # A killed server, or an earlier disk of this id, leaves its socket behind.
         self._address.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         with listener:
@@ -153,29 +151,29 @@ class Disk:
                                    "logical-block-size": block_size})]
 
     def kill_server(self):
-        """Kill what serves a disk with the backend "nbd" or "vhost-user"."""
+        """Kill the server of a disk with the backend "nbd" or "vhost-user"."""
         process.end(self._server)
         self._server = None
 
     def stop_server(self):
-        """Have what serves it do nothing until continue_server().
+        """Stop the server's process until continue_server().
 
-        To reset a "vhost-user" device, or to end QEMU's other requests, QEMU itself
-        would wait for it.
+        QEMU itself waits for the server when it resets a "vhost-user" device or
+        drains its other requests.
         """
         self._server.send_signal(signal.SIGSTOP)
 
     def continue_server(self):
-        """Have what serves it go on, if it was stopped."""
+        """Continue a stopped server."""
         if self._server:
             self._server.send_signal(signal.SIGCONT)
 
     def restart_server(self):
-        """Start it again, at the same address."""
+        """Start the server again at the same address."""
         self._start_server(self._address.parent)
 
     def release(self):
-        """Stop the server, free the memory and forget the file."""
+        """Stop the server, free the memory and drop the reference to the file."""
         self._file = None
         if self._server:
             process.end(self._server)
@@ -216,11 +214,11 @@ class Disk:
 
     @property
     def limit_id(self):
-        """The name of the object that limits it, if it has iops."""
+        """The name of the throttle group that enforces iops."""
         return f"{self.id}-limit"
 
     def objects(self):
-        """Return the objects for -object or object-add that it needs."""
+        """Return the objects that the disk needs, for -object or object-add."""
         limit = [] if self.iops is None else [
             {"qom-type": "throttle-group", "id": self.limit_id,
              "limits": {"iops-total": self.iops}}]
@@ -232,7 +230,7 @@ class Disk:
         return [f"{self.id}-io{number}" for number in range(self.iothreads)]
 
     def chardev(self):
-        """Return the character device that it needs, None if none."""
+        """Return the character device of a vhost-user disk, None for others."""
         if self.backend != "vhost-user":
             return None
         data = {"addr": {"type": "unix", "data": {"path": str(self._address)}},
@@ -245,12 +243,11 @@ class Disk:
     def device(self, transport):
         """Return the device for -device or device_add.
 
-        transport: "pci", "device" or "ccw", as at the end of QEMU's device
-            names.
+        transport: "pci", "device" or "ccw", the last part of QEMU's device names.
         """
         device = {"id": self.id}
         if self.backend == "vhost-user":
-            # Its name on virtio-mmio is a special case.
+            # On virtio-mmio the device's name has no "-device" at its end.
             name = f"vhost-user-blk-{transport}".removesuffix("-device")
             device |= {"driver": name, "chardev": f"{self.id}-socket"}
         else:
@@ -280,7 +277,7 @@ class Disk:
 
 
 def make_qcow2(path, *words):
-    """Make a qcow2 file; words: as on the command line of qemu-img create."""
+    """Create a qcow2 file; words: further arguments of qemu-img create."""
     log = path.with_suffix(".log")
     making = process.spawn([*qemu_dist.find("qemu-img"), "create", "-q", "-f",
                             "qcow2", *words], log)

@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What can go wrong with a guest, each by its name."""
+"""The exceptions of guests."""
 
 
 class GuestError(Exception):
-    """Anything that went wrong with a guest."""
+    """The base class of a guest's errors."""
 
 
 class QemuRefused(GuestError):
-    """QEMU, or a program that serves a disk, did not take its command line."""
+    """QEMU, or a program that serves a disk, rejected its command line."""
 
 
 class QemuDied(GuestError):
-    """QEMU ended while the guest was in use."""
+    """QEMU exited while the guest was in use."""
 
 
 class QmpError(GuestError):
-    """QEMU answered a QMP command with an error, or not at all."""
+    """QEMU answered a QMP command with an error, or did not answer."""
 
 
 class BootFailed(GuestError):
-    """The guest panicked before it was up, or was not up in time."""
+    """The guest panicked while it booted, or did not boot in time."""
 
 
 class BootHung(BootFailed):
-    """The guest was not up in time, and gave no sign of why."""
+    """The guest did not boot in time, and its log does not show why."""
 
 
 class CommandFailed(GuestError):
@@ -49,4 +49,4 @@ class CommandTimeout(GuestError):
 
 
 class GuestSplat(GuestError):
-    """The guest's kernel complained: a panic, an oops, a warning, a hang."""
+    """The guest's kernel logged a panic, an oops, a warning or a hang."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A guest: a Linux system on virtual disks, to be tested and measured.
+"""A guest: a Linux system in QEMU with virtio-blk disks, for tests and measurements.
 
     with Guest("6.12", disks=[Disk("data", queues=4)]) as guest:
         print(guest.run("lsblk").output)
 
-All times are in seconds.  A guest is used from one thread, which has to live
-as long as the guest does.
+All times are in seconds.  Use a guest from one thread only, which must not end
+before the guest does.
 """
 
 import contextlib
@@ -30,23 +30,23 @@ from .ui import UserError, say
 
 ROOTS = ("scsi", "virtio-blk", "initramfs")
 
-# Emulated CPUs have their time taken away by whatever else the host does:
-# the kernel's watchdogs are told to be patient.  Mitigations of the
-# processor's flaws have nothing to do with what is tested, and cost time.
+# Other work on the host takes CPU time from emulated CPUs, so the kernel's watchdogs
+# have long timeouts.  Mitigations of CPU vulnerabilities are off: they do not
+# affect what is tested, and cost time.
 _CMDLINE = ("loglevel=7", "mitigations=off", "no_console_suspend",
             "random.trust_cpu=on", "watchdog_thresh=60", "sysrq_always_enabled",
             "rcupdate.rcu_cpu_stall_timeout=300",
             "workqueue.watchdog_thresh=300")
 
-# To a QEMU on the same host the state goes as fast as it can, and the guest may
-# stand still for as long, in ms, as a busy one's memory takes.
+# To a QEMU on the same host the state is sent without a limit of the bandwidth.  The
+# downtime in ms is long enough to send the memory of a busy guest.
 _MIGRATION = {"max-bandwidth": 1 << 40, "downtime-limit": 2000}
 
 _TICK = 0.25
-# How much later than the agent the host concludes that a command hangs.
+# How long after a command's time limit the host waits for the agent's answer.
 _GRACE = 20
 _REFUSAL_SECONDS = 60
-# A console that says nothing for so long, in seconds, is a hung guest's.
+# A booting guest hangs if its console prints nothing for so many seconds.
 _BOOT_SILENCE = 120
 
 
@@ -59,32 +59,32 @@ class Job:
 
     @property
     def running(self):
-        """Whether it has not ended yet."""
+        """Whether the command still runs."""
         self._guest._pump(0)
         return self._task.outcome is None
 
     @property
     def output(self):
-        """What it has written so far."""
+        """The command's output so far."""
         return self._task.output.decode(errors="replace")
 
     def kill(self):
-        """Kill it and all that it has started; wait() then has status None."""
+        """Kill the command's process group; wait() then returns status None."""
         self._guest._agent.kill(self._task)
 
     def wait(self, check=True):
-        """Wait until it has ended and return its Result.
+        """Wait until the command ends and return its Result.
 
         Raises CommandFailed if check is set and the status is not 0,
-        CommandTimeout if it had to be stopped, GuestSplat if the kernel
-        complained meanwhile.
+        CommandTimeout if the command was killed, GuestSplat if the kernel
+        logged an error or warning meanwhile.
         """
         return self._guest._wait(self._task, check)
 
 
 @dataclass(frozen=True)
 class _Qemu:
-    """A QEMU that has started; agent is the socket that the agent is behind."""
+    """A running QEMU; agent is the socket connected to the guest's agent."""
     argv: list
     process: subprocess.Popen
     agent: socket.socket
@@ -95,32 +95,34 @@ class Guest:
     """A guest, which boots at the beginning of a with block.
 
     kernel: a vm.kernels.Kernel, or a name or path for vm.kernels.find().
-    cpus, maxcpus: how many there are, and how many there might be.
-    nodes: NUMA nodes over which CPUs and memory are spread.
+    cpus, maxcpus: the number of CPUs at boot, and the largest possible number.
+    nodes: the number of NUMA nodes that CPUs and memory are spread over.
     memory: in MiB.
-    machine: "q35", "pc", or "microvm", which has virtio-mmio and no PCI; those
-        of other architectures are in vm.arch.
+    machine: "q35", "pc", or "microvm", which has virtio-mmio and no PCI; vm.arch
+        lists those of other architectures.
     disks: the virtio-blk disks, see vm.disk.Disk.
-    driver: "ours", "stock", the path of a virtio_blk.ko, or None for none.
+    driver: "ours", "stock" (the in-tree driver), the path of a virtio_blk.ko, or
+        None to load no driver.
     params: the driver's module parameters, as on insmod's command line.
-    cmdline: more for the kernel's command line.
-    root: "scsi" for Debian on a disk that the driver has nothing to do with,
+    cmdline: more words for the kernel's command line.
+    root: "scsi" for Debian on a virtio-scsi disk, which the driver does not serve,
         on the host's architecture only;
-        "virtio-blk" for Debian on /dev/vda and no initramfs, for kernels with
-        our driver built in; "initramfs" for busybox alone, which is quickest.
-    shared: memory that later vhost-user disks can use.
-    firmware: "qboot", or "seabios" for guests that suspend to memory, from
-        which only the latter can wake them.
-    iommu: put an emulated IOMMU in front of the devices that take part.
-    parallel: under TCG, emulate each CPU by a thread of its own, not all of them
-        in turn; None for what PARALLEL says.  Not for guests whose devices come
-        and go, or sleep, under I/O (see qemu.FLAW).
-    movable: it can be moved to another QEMU, by migrate() or save_and_restore().
-    boot_timeout: how long it may take until the first command.
-    qemu_args: more for QEMU's command line.
+        "virtio-blk" for Debian on /dev/vda without an initramfs, for kernels with
+        our driver built in; "initramfs" for busybox only, which boots fastest.
+    shared: use shared memory, which vhost-user disks added later need.
+    firmware: "qboot", or "seabios" for guests that suspend to memory, because only
+        SeaBIOS can resume them.
+    iommu: put an emulated IOMMU in front of the devices that use it.
+    parallel: under TCG, emulate each CPU in its own thread instead of all CPUs in
+        one thread; None uses PARALLEL.  Set it to False for guests whose devices are
+        plugged, unplugged or suspended under I/O (see qemu.FLAW).
+    movable: the guest can be moved to another QEMU by migrate() or
+        save_and_restore().
+    boot_timeout: the time limit until the agent answers.
+    qemu_args: more arguments for QEMU.
 
-    Once up it has boot_seconds; release, the kernel's; and directory, where its
-    files are.
+    A guest that has booted has boot_seconds, release (the kernel's), and directory
+    (where the guest's files are).
     """
 
     PARALLEL = True
@@ -133,18 +135,20 @@ class Guest:
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
         if root not in ROOTS:
-            raise UserError(f"no root {root!r}; there are {', '.join(ROOTS)}")
+            raise UserError(f"root is {root!r}; it must be one of {', '.join(ROOTS)}")
         if root == "virtio-blk" and not self.kernel.builtin:
-            raise UserError('root="virtio-blk" takes a kernel with the driver '
-                            f"built in, and {self.kernel.name} has it as a module")
+            raise UserError('root="virtio-blk" needs a kernel with the driver '
+                            f"built in, and {self.kernel.name} has it as a module; "
+                            "choose KERNEL=7.3")
         if driver == "stock" and self.kernel.builtin:
             raise UserError(f"{self.kernel.name} has our driver built in; for the "
-                            "kernel's own choose one with modules, as KERNEL=6.12")
+                            "in-tree driver choose a kernel with modules, such as "
+                            "KERNEL=6.12")
         self.arch = self.kernel.arch
         if self.arch.foreign and root != "initramfs":
-            raise UserError(f"{self.kernel.name} runs without a root file system "
-                            'only, as in `make check-arch`: root is "initramfs" '
-                            f"there, and here {root!r}; choose KERNEL=6.12")
+            raise UserError(f"{self.kernel.name} supports root=\"initramfs\" only, "
+                            f"and root is {root!r}; use `make check-arch`, or choose "
+                            "KERNEL=6.12")
         self.cpus = cpus
         self.machine = machine or self.arch.machines[0]
         self.disks = {disk.id: disk for disk in disks}
@@ -162,7 +166,7 @@ class Guest:
         self._firmware = firmware
         self._iommu = iommu
         self._parallel = self.PARALLEL if parallel is None else parallel
-        # Whether it had to be booted again, with all CPUs on one thread.
+        # Whether the guest hung and was booted again, with all CPUs on one thread.
         self.hung = False
         self._movable = movable
         self._boot_timeout = boot_timeout or 240 + 6 * cpus
@@ -170,7 +174,7 @@ class Guest:
         self._process = None
         self.directory = None
 
-    # Coming and going
+    # Boot and shutdown
 
     def __enter__(self):
         self.boot()
@@ -198,7 +202,7 @@ class Guest:
             raise
 
     def _switch_on(self):
-        """Start QEMU, once more if it fails by itself, and load the driver."""
+        """Start QEMU, again if a bug in QEMU stops it, and load the driver."""
         for last in (False, False, True):
             try:
                 self._start_qemu()
@@ -208,27 +212,26 @@ class Guest:
             except QemuDied as death:
                 if last or qemu.FLAW not in str(death):
                     raise
-                say("  QEMU fell over a flaw of its own; booting once more")
+                say("  QEMU exited because of a known bug in QEMU; booting again")
             except BootHung as hang:
-                # A driver that is built in may have hung it, a module that is
-                # yet to be loaded has not, and with all CPUs on one thread
-                # QEMU has not either.
+                # The cause can be our driver only if it is built in, and QEMU
+                # only if the CPUs have several threads.
                 if last or self.kernel.builtin and not self._parallel:
                     raise
                 self._parallel = False
                 self.hung = True
-                say(f"  {hang}\n  QEMU's emulator is known for it "
-                    "(Documentation/testing.rst); booting once more, with all CPUs "
-                    "on one thread")
+                say(f"  {hang}\n  This can be a known bug in QEMU's emulator (see "
+                    "Documentation/testing.rst); booting again with all CPUs on one "
+                    "thread")
         self.boot_seconds = time.monotonic() - started
         if self._root == "initramfs":
             self.run(image.INSTALL_TOOLS)
         self._load_first_driver()
 
     def close(self, quit=True):
-        """Switch the guest off; raise GuestSplat if its kernel complained.
+        """Stop the guest; raise GuestSplat if its kernel logged an error or warning.
 
-        quit: ask QEMU to; otherwise it is ended as it is.
+        quit: ask QEMU to quit first; otherwise kill it.
         """
         if self._process is None:
             return
@@ -241,7 +244,7 @@ class Guest:
             self._end()
 
     def _end(self):
-        """Leave nothing running and nothing lying about."""
+        """Stop QEMU and the disks' servers, and remove the guest's files."""
         if self._process:
             process.end(self._process)
             self._process = None
@@ -252,29 +255,29 @@ class Guest:
             self.directory = None
 
     def reboot(self):
-        """Restart the guest, in another QEMU and with the same disks.
+        """Reboot the guest in a new QEMU with the same disks.
 
-        The driver that was asked for at first is loaded again.  What is
-        mounted is written back, but not unmounted; the root file system is
-        as new.
+        The driver chosen for the guest is loaded again.  Mounted file systems are
+        synced, but not unmounted; changes to the root file system are lost.
         """
         self.check_log()
         self._ask(self._agent.reboot)
         try:
             self._process.wait(timeout=180)
         except subprocess.TimeoutExpired:
-            raise GuestError("the guest was told to restart and did not; its "
-                             f"last words:\n{self._log.tail()}") from None
+            raise GuestError("the guest did not reboot within 180 s; the end of its "
+                             f"console:\n{self._log.tail()}") from None
         self.check_log()
         self._switch_on()
 
     def suspend(self, seconds=1, meanwhile=None, limit=None):
         """Suspend the guest to idle; after some seconds resume it.
 
-        meanwhile: called once, while it sleeps; limit: how long all of it may take.
+        meanwhile: a function called once, while the guest sleeps; limit: the time
+        limit of suspend and resume together.
 
-        The power button wakes it: an alarm of the clock, as set by rtcwake,
-        wakes a guest of QEMU's from S3 only.
+        The power button wakes the guest, because an RTC alarm, as set by rtcwake,
+        wakes a guest of QEMU from S3 only.
         """
         entry = "PM: suspend entry"
         entries = self.log().count(entry)
@@ -291,13 +294,13 @@ class Guest:
             self.qmp("system_powerdown")
         return job.wait()
 
-    # Moving
+    # Migration
 
     def migrate(self, timeout=300):
-        """Move the running guest to another QEMU on this host.
+        """Migrate the running guest to another QEMU on this host.
 
-        Both have the same disks.  Commands in the guest go on.  Raises
-        GuestError if it has not moved within timeout seconds.
+        Both have the same disks.  Commands in the guest continue.  Raises GuestError
+        if the migration takes longer than timeout seconds.
         """
         self._prepare_move()
         moved = self._spawn_qemu("-incoming", "defer")
@@ -312,9 +315,9 @@ class Guest:
         self._follow(moved)
 
     def save_and_restore(self, timeout=300):
-        """Write the guest to a file, end QEMU, and go on from there in another.
+        """Save the guest's state to a file, stop QEMU, and restore it in another.
 
-        As migrate() otherwise.
+        Otherwise the same as migrate().
         """
         self._prepare_move()
         where = f"file:{self.directory}/state"
@@ -324,39 +327,39 @@ class Guest:
         moved = self._spawn_qemu("-incoming", "defer")
         moved.qmp.command("migrate-incoming", {"uri": where}, timeout)
         self._follow(moved)
-        # Before it has been read, it would be halted again by what is read.
+        # The saved state is "stopped", so "cont" works only after it was loaded.
         if not process.wait_for(lambda: self.qmp("query-status")["status"]
                                 != "inmigrate", timeout):
-            raise GuestError(f"the guest was not read within {timeout} s; QEMU "
-                             f"said:\n{self._stderr()}")
+            raise GuestError("QEMU did not restore the guest's state within "
+                             f"{timeout} s; its output:\n{self._stderr()}")
         self.qmp("cont")
 
     def _prepare_move(self):
         if not self._movable:
-            raise UserError("only a guest with movable=True can be moved")
+            raise UserError("the guest cannot be moved; create it with movable=True")
         if list(self.disks) != self._first_disks:
-            raise UserError("a guest whose disks are not those of its start cannot "
-                            "be moved: restart it first")
-        # Once it has answered, nothing is left on the way to the agent.
+            raise UserError("the guest cannot be moved, because disks were added or "
+                            "removed since it booted; reboot it first")
+        # After this answer no message to the agent is in transit.
         self.run("true")
         self.qmp("migrate-set-parameters", **_MIGRATION)
 
     def _send_state(self, where, timeout):
-        """Send the guest's state and wait until all of it has been sent."""
+        """Send the guest's state and wait until the migration is complete."""
         self.qmp("migrate", uri=where)
         limit = time.monotonic() + timeout
         while (found := self.qmp("query-migrate"))["status"] != "completed":
             if found["status"] in ("failed", "cancelled"):
-                raise GuestError("the guest could not be moved: "
+                raise GuestError("QEMU could not migrate the guest: "
                                  f"{found.get('error-desc', found['status'])}; "
-                                 f"QEMU said:\n{self._stderr()}")
+                                 f"its output:\n{self._stderr()}")
             if time.monotonic() > limit:
-                raise GuestError(f"the guest has not moved within {timeout} s; "
-                                 f"QEMU says {found}")
+                raise GuestError(f"QEMU did not migrate the guest within {timeout} s; "
+                                 f"query-migrate: {found}")
             self._pump(_TICK)
 
     def _follow(self, moved):
-        """Go on with a QEMU that has taken over from the one that has ended."""
+        """Use the QEMU that the guest was moved to; the old one has exited."""
         self._agent.follow(moved.agent)
         self._process, self._qmp, self.argv = moved.process, moved.qmp, moved.argv
 
@@ -365,8 +368,7 @@ class Guest:
     def start(self, script, timeout=180):
         """Start a shell script and return a Job.
 
-        It is killed, with all it has started, after timeout seconds; None is
-        no limit.
+        The agent kills its process group after timeout seconds; None is no limit.
         """
         return Job(self, self._ask(lambda: self._agent.run(script, timeout)))
 
@@ -384,11 +386,11 @@ class Guest:
         self._wait(task, check=True)
 
     def sysfs(self, path):
-        """Return what a file of the guest contains, stripped."""
+        """Return the content of a file in the guest, without surrounding space."""
         return self.run(f"cat {shlex.quote(path)}").output.strip()
 
     def has_file_system(self, kind):
-        """Whether the guest's kernel knows a file system, "xfs" for instance."""
+        """Return whether the guest's kernel supports a file system, such as "xfs"."""
         return not self.run(f"modprobe -q {kind}; "
                             f"grep -qw {kind} /proc/filesystems",
                             check=False).status
@@ -400,19 +402,19 @@ class Guest:
         self.run(f"insmod /run/vblk/virtio_blk.ko {params}", timeout=120)
 
     def load_stock(self, params=""):
-        """Load the kernel's own driver."""
+        """Load the in-tree driver."""
         self.run(f"insmod /run/vblk/stock/virtio_blk.ko {params}", timeout=120)
 
     def unload(self):
-        """Unload whichever driver is loaded."""
+        """Unload our driver or the in-tree driver."""
         self.run("rmmod virtio_blk", timeout=120)
 
     # Disks
 
     def dev(self, id, timeout=60):
-        """Return the name that a disk has in the guest, as "vda".
+        """Return a disk's name in the guest, such as "vda".
 
-        It may take up to timeout seconds to appear.
+        Waits up to timeout seconds for the disk to appear.
         """
         address = self._pci_address(self.disks[id])
         limit = time.monotonic() + timeout
@@ -422,7 +424,8 @@ class Guest:
             if name:
                 return name
             if time.monotonic() > limit:
-                raise GuestError(f"disk {id} has not appeared in the guest")
+                raise GuestError(f"disk {id} did not appear in the guest within "
+                                 f"{timeout} s")
             time.sleep(0.1)
 
     def _at_address(self, address):
@@ -448,16 +451,16 @@ class Guest:
         return f"0000:00:{found >> 3:02x}.{found & 7}"
 
     def disk_path(self, id):
-        """Return the host's file behind a disk; None for the null backend."""
+        """Return the host's file that backs a disk; None for the null backend."""
         return self.disks[id].file
 
     def add_disk(self, disk):
         """Plug in a disk."""
         if disk.backend == "vhost-user" and not self._shared:
-            raise UserError(f"disk {disk.id}: vhost-user needs a guest with "
-                            "shared=True")
+            raise UserError(f"disk {disk.id}: vhost-user needs shared memory; create "
+                            "the guest with shared=True")
         if disk.id in self.disks:
-            raise UserError(f"there is a disk {disk.id} already")
+            raise UserError(f"the guest has a disk {disk.id} already; use another id")
         disk.prepare(self.directory, self.cpus)
         self.disks[disk.id] = disk
         undo = []
@@ -470,7 +473,7 @@ class Guest:
             raise
 
     def _plug(self, disk, undo):
-        """Give QEMU a disk, noting in undo how to take back each step."""
+        """Add a disk to QEMU; append to undo the command that reverts each step."""
         def step(command, arguments, back, **back_arguments):
             self.qmp(command, **arguments)
             undo.append((back, back_arguments))
@@ -486,11 +489,11 @@ class Guest:
                  **self._slots.take(disk))
 
     def remove_disk(self, id, timeout=60):
-        """Unplug a disk; the guest has timeout seconds to let go of it."""
+        """Unplug a disk; the guest must release it within timeout seconds."""
         disk = self.disks[id]
         if not self._unplug(id, timeout):
-            raise GuestError(f"the guest did not let go of disk {id} within "
-                             f"{timeout} s; its last words:\n{self._log.tail()}")
+            raise GuestError(f"the guest did not release disk {id} within {timeout} s; "
+                             f"the end of its console:\n{self._log.tail()}")
         for node in reversed(disk.block_nodes()):
             self.qmp("blockdev-del", **{"node-name": node["node-name"]})
         for item in disk.objects():
@@ -501,9 +504,9 @@ class Guest:
         self.check_log()
 
     def _unplug(self, id, timeout):
-        """Ask for a device until it is gone, as one presses a button again.
+        """Request the removal of a device again and again until it is gone.
 
-        A request that comes while the guest still brings the slot up is lost.
+        The guest loses a request that arrives while it still enables the slot.
         """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -513,25 +516,25 @@ class Guest:
         return False
 
     def request_unplug(self, id):
-        """Ask the guest to let go of a disk, and do not wait for it.
+        """Ask the guest to release a disk, without waiting for it.
 
-        The event DEVICE_DELETED says that it has.
+        QEMU sends the event DEVICE_DELETED when the guest has released it.
         """
         try:
             self.qmp("device_del", id=id)
         except QmpError as error:
-            # It is on its way, or has just gone.
+            # The removal is pending, or has just completed.
             if not re.search("unplug|not found", str(error)):
                 raise
 
     def plug_again(self, id):
-        """Plug a disk in that request_unplug() was for, with the data that it had."""
+        """Plug in the disk of an earlier request_unplug() again, with its data."""
         disk = self.disks[id]
         self.qmp("device_add", **disk.device(self._slots.transport),
                  **self._slots.place(disk))
 
     def slot(self, id):
-        """Return the directory in sysfs of the PCI slot of a disk."""
+        """Return the sysfs directory of a disk's PCI port."""
         return f"/sys/devices/pci0000:00/{self._slots.address(self.disks[id])}"
 
     def _forget(self, disk):
@@ -540,25 +543,25 @@ class Guest:
         del self.disks[disk.id]
 
     def resize_disk(self, id, size):
-        """Give a disk another size, in bytes, and tell the guest."""
+        """Change a disk's size, in bytes; the device notifies the guest."""
         if self.disks[id].backend not in ("ram", "raw", "qcow2"):
             raise UserError(f"disk {id}: QEMU cannot resize the backend "
-                            f"{self.disks[id].backend}")
+                            f"{self.disks[id].backend}; use ram, raw or qcow2")
         self.qmp("block_resize", **{"node-name": id, "size": size})
 
     # Time
 
     def kept_waiting(self):
-        """Return a function that tells for how long QEMU has since had no CPU.
+        """Return a function that returns how long QEMU has had no CPU since this call.
 
-        In seconds: what the thread has waited that has waited most, which emulates
-        CPUs; and where the host is a guest itself, what was stolen from the CPU
-        from which most was.
+        In seconds: the longest run-queue wait of a QEMU thread, which is one that
+        emulates CPUs, plus the largest steal time of a host CPU, if the host is a
+        guest itself.
         """
         def waited():
             most = 0
             for thread in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
-                # Those that do a disk's I/O come and go.
+                # The threads that do a disk's I/O can exit at any time.
                 with contextlib.suppress(OSError):
                     most = max(most, int(thread.read_text().split()[1]))
             return most / 1e9
@@ -573,12 +576,12 @@ class Guest:
             now - before for now, before in zip(stolen(), stolen_before))
 
     def clock(self):
-        """Return a clock that stands still while QEMU has no CPU, in seconds."""
+        """Return a clock, in seconds, that stops while QEMU has no CPU."""
         waited = self.kept_waiting()
         return lambda: time.monotonic() - waited()
 
     def pump(self):
-        """Take in what the guest has said; raise GuestSplat as check_log() does."""
+        """Handle the agent's messages; raise GuestSplat as check_log() does."""
         self._pump(0)
         self.check_log()
 
@@ -587,7 +590,7 @@ class Guest:
     def qmp(self, command, /, **arguments):
         """Run a QMP command and return its result.
 
-        Arguments whose names are no Python names go in a dictionary:
+        Arguments whose names are not Python identifiers go into a dictionary:
         qmp("block_resize", **{"node-name": ...}).
         """
         return self._ask(lambda: self._qmp.command(command, arguments))
@@ -595,7 +598,7 @@ class Guest:
     def wait_event(self, name, timeout=30, **data):
         """Return the next QMP event of a name whose data has these values.
 
-        None if it has not come within timeout seconds.
+        Returns None if it does not arrive within timeout seconds.
         """
         return self._ask(lambda: self._qmp.event(
             name, lambda found: data.items() <= found.items(), timeout))
@@ -603,15 +606,15 @@ class Guest:
     # The kernel's log
 
     def log(self):
-        """Return what the guest's kernel has logged, since its start."""
+        """Return what the guest's kernel has logged since it booted."""
         return self._log.text()
 
     def blocked_tasks(self):
-        """Return what the kernel logs of its blocked tasks and of the locks held.
+        """Return the kernel's log of blocked tasks and of held locks.
 
-        The host presses keys on its console, so this works while all of user space
-        hangs; a kernel that does not listen there is asked by the agent.  Only a
-        kernel with lockdep knows which locks are held.
+        The host sends SysRq keys to the serial console, so this works while all of
+        user space hangs.  If the kernel does not answer there, the agent writes to
+        /proc/sysrq-trigger.  Only a kernel with lockdep knows which locks are held.
         """
         keys = [sysrq.BLOCKED]
         if self.kernel.has("CONFIG_LOCKDEP"):
@@ -625,27 +628,27 @@ class Guest:
                 time.sleep(2)
                 found = self._log.since(start)
             said += found
-        return said or "    (the kernel does not answer)"
+        return said or "    (the kernel did not answer SysRq)"
 
     def log_since(self, start):
-        """Return what the log has beyond its first start bytes."""
+        """Return the log without its first start bytes."""
         return self._log.since(start)
 
     def log_size(self):
-        """Return how many bytes the log has."""
+        """Return the size of the log in bytes."""
         return self._log.size()
 
     def check_log(self):
-        """Raise GuestSplat if the kernel has complained since the last time."""
+        """Raise GuestSplat if the kernel logged a splat since the last call."""
         splat = self._log.new_splat()
         if splat:
-            raise GuestSplat(f"the guest's kernel complained:\n{splat}")
+            raise GuestSplat(f"the guest's kernel logged an error or warning:\n{splat}")
 
     def tolerate(self, pattern):
-        """From now on pass over splats whose first line matches a pattern."""
+        """From now on ignore splats whose first line matches a pattern."""
         self._log.tolerate(pattern)
 
-    # How it works
+    # Implementation
 
     def _start_qemu(self):
         if self._process:
@@ -658,8 +661,8 @@ class Guest:
     def _spawn_qemu(self, *more):
         """Start a QEMU and return a _Qemu.
 
-        more: for the command line of one that takes over from another, and has
-        the same disks and kernel.
+        more: further arguments for a QEMU that another guest's state moves to; it
+        has the same disks and kernel.
         """
         self._slots = qemu.Slots(self.machine, self.disks)
         if not more:
@@ -681,9 +684,9 @@ class Guest:
             raise QemuRefused(f"QEMU did not start:\n{self._stderr()}") from None
 
     def _make_layers(self):
-        """Give a guest that moves files of its own for what it writes.
+        """Create qcow2 files for what a movable guest writes to the system's disks.
 
-        Those that are for one QEMU only are gone when it is.
+        Other guests use QEMU's snapshot=on, whose files vanish with the QEMU.
         """
         self._layers = []
         for number, lower in enumerate(self._images() if self._movable else ()):
@@ -692,7 +695,7 @@ class Guest:
             self._layers.append(layer)
 
     def _images(self):
-        """Return the images of the system's disks, which it never changes."""
+        """Return the images of the system's disks; guests never change them."""
         if self._root != "scsi":
             return []
         modules = image.modules(self.kernel)
@@ -726,7 +729,7 @@ class Guest:
         return [host.which(self.arch.emulator)]
 
     def _boot_options(self):
-        """Return kernel, initramfs, command line, and the disks of the system."""
+        """Return QEMU's options for kernel, initramfs and the system's disks."""
         words = [*self.arch.cmdline, *_CMDLINE, *qemu.clock_words(self.kernel)]
         options = ["-kernel", self.kernel.image]
         images = self._images()
@@ -771,7 +774,7 @@ class Guest:
             self.load(self._params)
 
     def _await_agent(self):
-        """Wait until the guest is up, unless it panics or QEMU ends."""
+        """Wait until the agent answers; raise an error on a panic or a timeout."""
         limit = time.monotonic() + self._boot_timeout
         size, silence = 0, limit
         while self._agent.release is None:
@@ -780,20 +783,20 @@ class Guest:
             except QemuDied as death:
                 if self._process.returncode:
                     raise
-                raise BootFailed(f"the guest did not come up: {death}") from None
+                raise BootFailed(f"the guest did not boot: {death}") from None
             if "Kernel panic" in self._log.tail():
                 time.sleep(1)
-                raise BootFailed("the guest panicked while it came up:\n"
+                raise BootFailed("the guest panicked while it booted:\n"
                                  + self._log.tail(60))
             if self._log.size() > size:
                 size = self._log.size()
                 silence = time.monotonic() + _BOOT_SILENCE
             if time.monotonic() > min(limit, silence):
-                what = "was not up within %s s" % self._boot_timeout \
+                what = "did not boot within %s s" % self._boot_timeout \
                     if limit < silence else \
-                    f"said nothing for {_BOOT_SILENCE} s while it came up"
+                    f"printed nothing for {_BOOT_SILENCE} s while it booted"
                 raise BootHung(
-                    f"the guest {what}; the last lines of its "
+                    f"the guest {what}; the end of its "
                     f"console:\n{self._log.tail()}"
                     + self._pending_interrupts())
         self.release = self._agent.release
@@ -802,7 +805,7 @@ class Guest:
         self._ask(lambda: self._agent.pump(timeout))
 
     def _ask(self, question):
-        """Do something that takes a living QEMU."""
+        """Call question(); raise QemuDied if QEMU has exited."""
         if self._process is None:
             raise GuestError("the guest is not running")
         try:
@@ -810,13 +813,13 @@ class Guest:
         except EOFError:
             process.end(self._process, timeout=5)
         status = self._process.returncode
-        why = "" if status else " (the guest restarted or switched itself off)"
+        why = "" if status else " (the guest rebooted or powered off)"
         raise QemuDied(
-            f"QEMU ended with status {status}{why}; it said:\n"
-            f"{self._stderr()}\nand the guest's console:\n{self._log.tail()}")
+            f"QEMU exited with status {status}{why}; its output:\n"
+            f"{self._stderr()}\nthe end of the guest's console:\n{self._log.tail()}")
 
     def _stderr(self):
-        """Return what QEMU and the disks' servers have written."""
+        """Return the last lines of output of QEMU and the disks' servers."""
         text = "".join(path.read_text(errors="replace")
                        for path in sorted(self.directory.glob("*.log")))
         lines = text.strip().splitlines()[-20:]
@@ -840,22 +843,22 @@ class Guest:
         return task.result
 
     def _timeout(self, task):
-        """Return the exception for a task that did not end."""
+        """Return the exception for a task that timed out."""
         said = _tail(task.result.output)
-        text = f"within {task.limit} s did not end: {task.command}\n{said}"
+        text = f"timed out after {task.limit} s: {task.command}\n{said}"
         if task.outcome == "stuck":
-            text += f"\nit cannot be killed; the log:\n{self._log.tail()}\n" \
-                    "and the tasks that are blocked:\n" + self.blocked_tasks()
+            text += "\nthe command cannot be killed; the end of the log:\n" \
+                    f"{self._log.tail()}\nblocked tasks:\n" + self.blocked_tasks()
         elif task.outcome == "silent":
-            text += ("\nthe guest itself gives no answer; the last lines of "
-                     f"its console:\n{self._log.tail()}")
+            text += ("\nthe guest's agent does not answer; the end of the guest's "
+                     f"console:\n{self._log.tail()}")
         return CommandTimeout(text + self._pending_interrupts(), task.result)
 
     def _pending_interrupts(self):
-        """Tell which interrupts its CPUs have not ended, or not begun with.
+        """Return the interrupts in service or pending on each CPU, as text.
 
-        An idle guest has none.  Where I/O hangs they tell whether an interrupt
-        is lost, or a CPU that QEMU has forgotten (see qemu.FLAW).
+        An idle guest has none.  If I/O hangs, they show whether an interrupt was
+        lost, or whether QEMU lost a CPU's end of interrupt (see qemu.FLAW).
         """
         if self.arch.foreign:
             return ""

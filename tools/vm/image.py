@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a guest boots from: root file system, kernel modules, initramfs.
+"""Build what a guest boots from: root file system, kernel modules, initramfs.
 
-Images are made once and kept in the cache; guests never change them.  The
-initramfs is put together for each boot.
+Images are built once and kept in the cache; guests never change them.  The
+initramfs is built for each boot.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from .ui import UserError, step
 
 ROOT_LABEL = "vblk-root"
 MODULES_LABEL = "vblk-modules"
-# What a guest without a root file system has to run first.
+# The first command in a guest without a root file system.
 INSTALL_TOOLS = "/bin/busybox --install -s /bin"
 
 PACKAGES = ("btrfs-progs", "busybox-static", "e2fsprogs", "fdisk", "fio",
@@ -28,15 +28,14 @@ _SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _ROOT_MIB = 2048
 
-# What it takes to reach the host and to be woken by the power button, and to
-# reach the root file system.  Those that are built into a kernel are passed
-# over.
+# The modules for the connection to the host and for the power button, and those for
+# the root file system.  Modules that are built into a kernel are skipped.
 _BOOT_MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "button")
 _ROOT_MODULES = ("virtio_scsi", "sd_mod", "ext4")
 
 
 def _run(argv):
-    """Run a program that is meant to be silent and to succeed."""
+    """Run a program; raise UserError with the end of its output if it fails."""
     result = subprocess.run([host.which(argv[0]) or argv[0], *map(str, argv[1:])],
                             text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -51,18 +50,18 @@ def _digest(*parts):
 
 
 def make_ext4(tree, image, label, mib, *options):
-    """Make an ext4 image of a number of MiB from a directory; options: mke2fs's."""
+    """Create an ext4 image of mib MiB from a directory; options: for mke2fs."""
     _run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", *options,
           "-d", tree, image, f"{mib}M"])
 
 
 def agent(arch=AMD64):
-    """Return the path of the guest's agent, a static program."""
+    """Return the path of the guest's agent, a static executable."""
     return program(Path(__file__).with_name("agent.c"), arch)
 
 
 def program(source, arch):
-    """Compile a C file and return the path of the program, a static one."""
+    """Compile a C file; return the path of the static executable."""
     def build(directory):
         arch.need()
         _run([arch.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror",
@@ -79,10 +78,10 @@ def _build_root(directory):
     tarball = directory / "root.tar"
     sources = directory / "sources.list"
     sources.write_text(debian.sources(_SUITES))
-    with step("making the guests' root file system"):
-        # Packed and unpacked once more, all files belong to whoever runs
-        # this and no device files are needed: it works without being root,
-        # and all the same to a guest where everything runs as root.
+    with step("building the guests' root file system"):
+        # Packing and unpacking makes the current user the owner of all files and
+        # drops device files, so this works without root.  Guests do not mind,
+        # because they run everything as root.
         _run(["mmdebstrap", "--quiet", "--variant=apt",
               f"--include={','.join(PACKAGES)}",
               *(f"--dpkgopt=path-exclude={path}" for path in _NOT_NEEDED),
@@ -106,9 +105,9 @@ def root():
 
 
 def root_with_agent():
-    """Return a root file system that brings its own agent, as /sbin/agent.
+    """Return a root file system that contains the agent as /usr/sbin/agent.
 
-    It is for guests that boot without an initramfs.
+    Guests without an initramfs boot from it.
     """
     def build(directory):
         image = directory / "root.ext4"
@@ -138,14 +137,14 @@ def _foreign_busybox(arch):
             debian.unpack(debian.closure(["busybox-static"], _SUITES[0], arch),
                           directory)
 
-        with step(f"getting busybox for {arch} from Debian's archive"):
+        with step(f"downloading busybox for {arch} from Debian's archive"):
             debian.current(unpack, arch)
 
     return cache.populate(f"busybox-{arch}", build, mib=10) / "bin/busybox"
 
 
 def modules(kernel):
-    """Return the path of an image of a kernel's modules, None if it has none."""
+    """Return the path of an image of a kernel's modules; None without modules."""
     if kernel.modules is None:
         return None
     tree = kernel.modules / "lib/modules"
@@ -168,12 +167,12 @@ def _plain(path):
         return lzma.decompress(data)
     if path.suffix == ".ko":
         return data
-    raise UserError(f"{path} is compressed in a way that is not known here; "
-                    "use a kernel with plain or xz modules")
+    raise UserError(f"{path} has an unknown compression; use a kernel with "
+                    "uncompressed or xz modules")
 
 
 def _module_files(kernel, names):
-    """Return the files of modules, each after those it needs."""
+    """Return the files of modules, each one after the modules it depends on."""
     base = kernel.modules / "lib/modules" / kernel.release
     needs = {}
     paths = {}
@@ -196,7 +195,7 @@ def _module_files(kernel, names):
 
 
 class _Cpio:
-    """An archive in the format that the kernel unpacks, "newc"."""
+    """An archive in the "newc" format, which the kernel unpacks."""
 
     def __init__(self, path):
         self._file = open(path, "wb")
@@ -230,9 +229,9 @@ class _Cpio:
 def initramfs(path, kernel, ours=None, stock=None, tools=False):
     """Write the initramfs for one boot to path.
 
-    ours and stock are paths of modules which the guest is to find as
-    /run/vblk/virtio_blk.ko and /run/vblk/stock/virtio_blk.ko; with tools it
-    has busybox, to be used without a root file system.
+    ours, stock: modules that the guest gets as /run/vblk/virtio_blk.ko and
+    /run/vblk/stock/virtio_blk.ko; tools: add busybox, for guests without a root file
+    system.
     """
     archive = _Cpio(path)
     for directory in ("bin", "dev", "lib", "lib/modules", "mnt", "newroot",
@@ -252,7 +251,7 @@ def initramfs(path, kernel, ours=None, stock=None, tools=False):
     if stock:
         archive.file("vblk/stock/virtio_blk.ko", _plain(stock), 0o644)
     if tools:
-        # It makes the links for all else that it can be: see INSTALL_TOOLS.
+        # INSTALL_TOOLS creates the links of the other commands.
         archive.file("bin/busybox", busybox(kernel.arch).read_bytes())
         archive.link("bin/sh", "busybox")
     archive.close()

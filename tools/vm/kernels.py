@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Kernels: getting, unpacking and building them, and our driver for them.
+"""Download, unpack and build kernels, and build our driver for them.
 
-Two come from Debian 12 as they are, 6.1 and 6.12, and take our driver as a
-module.  7.3 is built from Debian's source, with our driver in place of the
-kernel's own, and for comparing the two once more as it is, with modules.  All
-of them live in the cache; none is installed.
+6.1 and 6.12 are Debian 12's binary packages; our driver is a module there.  7.3
+is built from Debian's source package, with our driver in place of the in-tree
+driver.  A second, unmodified build of 7.3 with modules serves to compare the two
+drivers.  All kernels are in the cache; none is installed on the host.
 """
 
 import contextlib
@@ -26,31 +26,31 @@ from .ui import UserError, say, step
 
 OLDEST = (6, 1)
 NEWEST = (7, 3)
-# They have neither the old nor the new way to set the limits of a queue.
+# These kernels have neither the old nor the new interface for queue limits.
 UNSUPPORTED = ((6, 9), (6, 10))
 OWN = ("7.3", "7.3-debug", "7.3-kcsan")
 NAMES = ("6.1", "6.12", *OWN)
-# For guests that are not like the host; see vm.arch.
+# For guests of another architecture than the host's; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
-# To measure with: 7.3 with its own driver, as a module; the second keeps
-# statistics of its locks, which slows it down.
+# For measuring: 7.3 with the in-tree driver as a module.  The second kernel has
+# CONFIG_LOCK_STAT, which slows it down.
 MEASURING = ("7.3-perf", "7.3-lockstat")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
-# Where the debug kernels look for what is wrong with memory, and for data races.
+# The directories that the debug kernels instrument with sanitizers.
 _CHECKED = (_DRIVER, "block", "drivers/virtio", "drivers/vdpa",
             "drivers/vdpa/vdpa_user")
-# What orders the accesses of all others: without it, KCSAN would report races that
-# there are not.
+# KCSAN must see the barriers in these directories.  Otherwise it reports data races
+# that do not exist.
 _BARRIERS = ("kernel", "kernel/locking", "kernel/rcu", "lib")
 _GRAFT = _TOP / "tools/packaging/graft"
 _SUFFIXES = (".c", ".h", ".mk")
-# What the module can be called; under the second name it can be loaded beside the
-# kernel's own driver.
+# The module's possible names.  Under the second name it can be loaded beside an
+# in-tree driver that is built in.
 MODULES = ("virtio_blk", "virtio_blk_mq")
-# Of the kernels built here, the files of options in tools/vm/kconfig; what a
-# later one says overrides the earlier.
+# The files in tools/vm/kconfig that configure each kernel built here.  A later file
+# overrides an earlier one.
 _OPTIONS = {"7.3": ("lean",), "7.3-debug": ("lean", "debug"),
             "7.3-kcsan": ("lean", "debug", "kcsan"),
             "7.3-perf": ("lean", "perf"),
@@ -61,12 +61,14 @@ _OPTIONS = {"7.3": ("lean",), "7.3-debug": ("lean", "debug"),
 class Kernel:
     """A kernel to boot, or to build the driver for.
 
-    name is what it was asked for by, release what `uname -r` says.  image is
-    what QEMU boots, a bzImage or an ELF file, None if there is only something
-    to build modules with.  modules is a directory that has
-    lib/modules/<release>, None if there are no modules.  build is the KDIR of
-    external modules.  builtin: our driver is in the kernel, and no module of it
-    can be loaded.  arch: what it runs on.
+    name: the name that find() was called with.
+    release: the output of `uname -r`.
+    image: the bzImage or ELF file that QEMU boots; None if the kernel can only be
+        used to build modules.
+    modules: a directory that contains lib/modules/<release>; None without modules.
+    build: the KDIR of external modules.
+    builtin: our driver is built in, so no module of it can be loaded.
+    arch: the architecture that the kernel runs on.
     """
     name: str
     release: str
@@ -77,17 +79,17 @@ class Kernel:
     arch: Arch = arches.AMD64
 
     def has(self, option: str) -> bool:
-        """Tell whether it is built with an option, as "CONFIG_SWAP"."""
+        """Return whether a configuration option is enabled, such as "CONFIG_SWAP"."""
         config = self.build / ".config"
         return config.exists() and bool(
             re.search(rf"^{option}=[ym]$", config.read_text(), re.MULTILINE))
 
 
 def find(name):
-    """Return the Kernel of that name, got and built first if need be.
+    """Return the Kernel of that name; download or build it first if needed.
 
-    A name is one of NAMES, FOREIGN or MEASURING, a path (with a slash in it)
-    to a kernel build tree, or a package of Debian 12, as in
+    A name is one of NAMES, FOREIGN or MEASURING, the path of a kernel build tree
+    (it must contain a slash), or a package of Debian 12, such as
     linux-image-6.12.95+deb12-cloud-amd64.
     """
     name = str(name)
@@ -101,30 +103,30 @@ def find(name):
         _supported(name.removeprefix("linux-image-"), name)
         return _debian(name, re.escape(name))
     if name in MEASURING:
-        return _built_as_it_is(name)
+        return _built_unmodified(name)
     if name in _OPTIONS:
         return _built(name)
     raise unknown(name, NAMES + FOREIGN + MEASURING)
 
 
 def check_name(name, known):
-    """Raise UserError unless a name is known, or may be a package or a path."""
+    """Raise UserError unless the name is in known, or may be a package or a path."""
     if name not in known and "/" not in name \
             and not name.startswith("linux-image-"):
         raise unknown(name, known)
 
 
 def unknown(name, known):
-    """Return the UserError for the name of a kernel that there is not."""
-    return UserError(f"KERNEL is {name!r}; known are {', '.join(known)}, a "
-                     "package linux-image-... of Debian 12, and (with a slash in "
-                     "it) the path of a kernel build tree")
+    """Return the UserError for an unknown kernel name."""
+    return UserError(f"KERNEL is {name!r}, which is unknown; choose one of "
+                     f"{', '.join(known)}, a package linux-image-... of Debian 12, "
+                     "or the path of a kernel build tree (with a slash in it)")
 
 
 def start_building(names):
-    """Begin to build kernels with what the host has to spare of its CPUs.
+    """Start building kernels in the background at the lowest CPU priority.
 
-    find() waits for those that are not done, and tells what is wrong with those
+    find() waits for a kernel that is not complete yet, and reports the error of one
     that failed.  Returns the process, for stop_building().
     """
     host.need("build")
@@ -135,21 +137,21 @@ def start_building(names):
 
 
 def stop_building(builder):
-    """End what start_building() began, compilers and all; done ones stay."""
+    """Stop start_building()'s process group; complete kernels stay in the cache."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(builder.pid, signal.SIGTERM)
     process.end(builder)
 
 
 def _supported(release, origin):
-    """Raise UserError if the driver is not for that release."""
+    """Raise UserError if the driver does not support the release."""
     match = re.match(r"(\d+)\.(\d+)", release)
     version = (int(match[1]), int(match[2])) if match else (0, 0)
     if not OLDEST <= version <= NEWEST or version in UNSUPPORTED:
         raise UserError(
             f"{origin} is Linux {release}; the driver supports "
-            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} but for 6.9 and "
-            "6.10: choose a kernel of those, such as KERNEL=6.12")
+            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} except 6.9 and "
+            "6.10; choose a supported kernel, such as KERNEL=6.12")
 
 
 # Debian's kernels
@@ -162,17 +164,17 @@ def _debian(name, pattern):
         def unpack():
             debian.unpack(_packages(pattern, arch), directory)
 
-        with step(f"getting kernel {name} from Debian's archive"):
+        with step(f"downloading kernel {name} from Debian's archive"):
             debian.current(unpack, arch.name)
-            release = _only(directory / "lib/modules").name
-            _mend(directory, release)
+            release = _single_entry(directory / "lib/modules").name
+            _make_paths_relative(directory, release)
             subprocess.run([host.which("depmod"), "-b", directory, release],
                            check=True)
 
     host.need("archive", {"depmod": "kmod"})
     directory = cache.populate(f"linux-{name.removeprefix('linux-')}", build,
                                mib=700)
-    release = _only(directory / "lib/modules").name
+    release = _single_entry(directory / "lib/modules").name
     return Kernel(name=name, release=release,
                   image=directory / f"boot/vmlinuz-{release}",
                   modules=directory,
@@ -181,11 +183,11 @@ def _debian(name, pattern):
 
 
 def _packages(pattern, arch=arches.AMD64):
-    """Return the newest image that matches and, of the same version, its headers.
+    """Return the newest image that matches, and its headers of the same version.
 
-    For a while after each release the archive has some packages of it and
-    lacks others; a release counts only when it is complete.  The programs that
-    compile modules are the host's.
+    For some time after a release the archive has only a part of its packages.  Such
+    an incomplete release is skipped.  The headers of a foreign architecture come
+    with amd64's linux-kbuild, because the host runs those programs.
     """
     for image in debian.versions(pattern, arch.name):
         abi = re.sub(rf"^linux-image-|(-cloud)?-{arch.name}(-unsigned)?$", "",
@@ -207,10 +209,10 @@ def _packages(pattern, arch=arches.AMD64):
                       arch.name)
 
 
-def _mend(directory, release):
-    """Make the headers' absolute paths relative, for they are not in /usr.
+def _make_paths_relative(directory, release):
+    """Make the headers' absolute paths relative, because they are not in /usr.
 
-    Only the link from lib/modules and one line of a Makefile need it.
+    Only the links in lib/modules and one line of a Makefile need it.
     """
     makefile = directory / f"usr/src/linux-headers-{release}/Makefile"
     makefile.write_text(re.sub(
@@ -225,16 +227,16 @@ def _mend(directory, release):
             link.symlink_to(f"../../..{target}")
 
 
-def _only(directory):
+def _single_entry(directory):
     """Return the one entry of a directory."""
     (entry,) = directory.iterdir()
     return entry
 
 
-# A person's own build tree
+# The user's build tree
 
 def _tree(path):
-    """Return the kernel in a build tree; its image only if it has one."""
+    """Return the kernel of a build tree; image is None if it has no bzImage."""
     path = path.resolve()
     release = _prepared(path)
     image = path / "arch/x86/boot/bzImage"
@@ -254,36 +256,37 @@ def _tree(path):
 
 
 def _prepared(path):
-    """Return the release of a build tree, checked for what a module needs."""
+    """Check that modules can be built with a build tree; return its release."""
     if not path.is_dir():
-        raise UserError(f"KDIR is {path}, which is no directory; name a kernel "
+        raise UserError(f"KDIR is {path}, which is no directory; set it to a kernel "
                         "build tree, such as /lib/modules/$(uname -r)/build")
     if not (path / "Makefile").exists():
-        raise UserError(f"{path} has no Makefile: it is not a kernel build tree; "
-                        "install the headers of that kernel, or name another")
+        raise UserError(f"{path} has no Makefile, so it is not a kernel build tree; "
+                        "install the kernel's headers, or set KDIR to another "
+                        "directory")
     for file in (".config", "include/generated/autoconf.h",
                  "include/config/kernel.release", "scripts/mod/modpost"):
         if not (path / file).exists():
             raise UserError(
-                f"{path} has no {file}, which modules are built with; run `make "
-                "modules_prepare` there, or install the kernel's headers")
+                f"{path} has no {file}, which the build of a module needs; run "
+                "`make modules_prepare` there, or install the kernel's headers")
     release = (path / "include/config/kernel.release").read_text().strip()
     _supported(release, str(path))
     if not (path / "Module.symvers").exists():
         raise UserError(
-            f"{path} has no Module.symvers, the list of what the kernel exports; "
-            "build that kernel with `make`, or install its headers")
+            f"{path} has no Module.symvers, the list of the kernel's exported "
+            "symbols; build that kernel with `make`, or install its headers")
     return release
 
 
 # 7.3, from source
 
 def _source():
-    """Return Debian's kernel source, unpacked into the cache."""
+    """Return the directory of Debian's kernel source, unpacked into the cache."""
     name = os.environ.get("LINUX_SOURCE") or "linux-source-7.3"
     if not re.fullmatch(r"linux-source-\d+\.\d+", name):
-        raise UserError(f"LINUX_SOURCE is {name!r}, and must be the name of a "
-                        "package, as in linux-source-7.3")
+        raise UserError(f"LINUX_SOURCE is {name!r}; it must be the name of a Debian "
+                        "source package, such as linux-source-7.3")
     _supported(name.removeprefix("linux-source-"), name)
 
     def build(directory):
@@ -291,7 +294,7 @@ def _source():
             debian.unpack([debian.newest(re.escape(name), "LINUX_SOURCE")],
                           directory)
 
-        with step(f"getting {name} from Debian's archive"):
+        with step(f"downloading {name} from Debian's archive"):
             debian.current(unpack)
             archive = directory / f"usr/src/{name}.tar.xz"
             subprocess.run(["tar", "-xf", archive, "-C", directory,
@@ -304,17 +307,17 @@ def _source():
 
 
 def source():
-    """Return the path of the 7.3 source tree, with our driver in it."""
+    """Return the path of the 7.3 source tree that contains our driver."""
     tree = _source()
     _graft(tree)
     return tree
 
 
 def own_source():
-    """Return the path of the 7.3 source tree as it is, its own driver in it.
+    """Return the path of the unmodified 7.3 source tree, with the in-tree driver.
 
-    Its files are those of the other tree, hard links to them, but for the
-    directory in which grafting rewrites files.
+    Its files are hard links to those of source(), except in the directory where
+    grafting rewrites files.
     """
     def build(directory):
         block = "drivers/block"
@@ -338,7 +341,7 @@ def _graft_lock():
 
 
 def _run(*argv):
-    """Run a program; UserError with what it said if it fails."""
+    """Run a program; raise UserError with its output if it fails."""
     result = subprocess.run(argv, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)
     if result.returncode:
@@ -346,10 +349,10 @@ def _run(*argv):
 
 
 def configure(name="7.3"):
-    """Return (source tree, build tree) of a kernel, configured and prepared.
+    """Configure and prepare a kernel; return (source tree, build tree).
 
-    The build tree can be used to compile modules, though not to link them
-    before the kernel is built.
+    Modules can be compiled in the build tree, but not linked before the kernel is
+    built.
     """
     host.need("build")
     tree = own_source() if name in MEASURING else source()
@@ -362,7 +365,7 @@ def configure(name="7.3"):
     done = build / ".configured"
     if _holds(done, key):
         return tree, build
-    with _making(build, mib=2000):
+    with _locked_build(build, mib=2000):
         if not _holds(done, key):
             done.unlink(missing_ok=True)
             options = build / "wanted.config"
@@ -382,12 +385,12 @@ _OPTION = re.compile(r"^(?:CONFIG_\w+=.*|# CONFIG_\w+ is not set)$",
 
 
 def _holds(file, text):
-    """Tell whether there is such a file and it holds that text."""
+    """Return whether a file exists and its content is the text."""
     return file.exists() and file.read_text() == text
 
 
 def _merge(texts):
-    """Return the options in texts; of an option the last that is said."""
+    """Return the options in texts; a later setting overrides an earlier one."""
     found = {}
     for option in _OPTION.findall("\n".join(texts)):
         found[re.search(r"CONFIG_\w+", option)[0]] = option
@@ -395,7 +398,7 @@ def _merge(texts):
 
 
 def _check(wanted, config):
-    """Raise UserError unless all that is wanted is in a .config."""
+    """Raise UserError unless a .config has all the wanted options."""
     got = set(_OPTION.findall(config.read_text()))
     missing = []
     for option in _OPTION.findall(wanted):
@@ -405,23 +408,23 @@ def _check(wanted, config):
                 off and not any(has.startswith(f"{symbol}=") for has in got)):
             missing.append(option)
     if missing:
-        raise UserError("this kernel source does not take these options of "
-                        f"tools/vm/kconfig: {', '.join(missing)}; mend those "
+        raise UserError("this kernel source does not accept these options of "
+                        f"tools/vm/kconfig: {', '.join(missing)}; correct those "
                         "files, or set LINUX_SOURCE to another release")
 
 
 def _built(name):
-    """Return our own build of 7.3, brought up to date with the driver."""
+    """Return 7.3 with our driver built in; rebuild it if the sources changed."""
     tree, build = configure(name)
     key = _digest([*_sources(), build / ".config"]) + \
         " ".join(_CHECKED + _BARRIERS)
     done = build / ".built"
     if not _holds(done, key):
-        with _making(build, mib=2000):
+        with _locked_build(build, mib=2000):
             if not _holds(done, key):
                 done.unlink(missing_ok=True)
                 _graft(tree)
-                with step(f"building kernel {name} with the driver in it"):
+                with step(f"building kernel {name} with the driver built in"):
                     _make(tree, f"O={build}", "vmlinux", "modules",
                           *_instrumented(tree), what=f"building kernel {name}")
                 done.write_text(key)
@@ -431,12 +434,13 @@ def _built(name):
 
 
 def _instrumented(tree):
-    """Return make's arguments that keep the sanitizers to what can be our fault.
+    """Return make arguments that restrict the sanitizers to code near the driver.
 
-    What the driver, the block layer and the transports do is checked then; what
-    else a kernel does, in twice the time if it is checked as well, is not.  An
-    object goes by its name alone, so some others that have the same are checked,
-    too.  KASAN tells of freed memory in all of the kernel by what it does to it.
+    They instrument the driver, the block layer and the transports only.  With the
+    whole kernel instrumented a guest takes twice the time.  make knows an object by
+    its file name alone, so objects of the same name elsewhere are instrumented, too.
+    KASAN poisons freed memory of the whole kernel, so it reports an instrumented
+    access to any of it.
     """
     return [f"{what}_SANITIZE{object}" for what in ("KASAN", "UBSAN", "KCSAN")
             for object in ("=n", *_objects(tree, _CHECKED))] + \
@@ -445,21 +449,21 @@ def _instrumented(tree):
 
 
 def _objects(tree, directories):
-    """Return what turns something on, in make, for all objects of directories."""
+    """Return suffixes of make variables: one enables an object of the directories."""
     stems = {path.stem for directory in directories
              for path in (tree / directory).glob("*.c")}
     return [f"_{stem}.o=y" for stem in sorted(stems)]
 
 
-def _built_as_it_is(name):
-    """Return our build of 7.3 with the kernel's own driver, and its modules."""
+def _built_unmodified(name):
+    """Return our build of 7.3 with the in-tree driver, and its modules."""
     host.need({"depmod": "kmod"})
     tree, build = configure(name)
     key = _digest([build / ".config"])
     done = build / ".built"
     installed = build / "root"
     if not _holds(done, key):
-        with _making(build, mib=2000):
+        with _locked_build(build, mib=2000):
             if not _holds(done, key):
                 done.unlink(missing_ok=True)
                 with step(f"building kernel {name}"):
@@ -476,11 +480,11 @@ def _built_as_it_is(name):
 
 
 @contextlib.contextmanager
-def _making(build, mib):
-    """Work in a build tree, alone; remove it if the disk fills up.
+def _locked_build(build, mib):
+    """Lock a build tree while it is built; remove it if the disk becomes full.
 
-    make itself leaves nothing half-done behind that it would take for
-    finished, so after any other failure the tree is kept and made use of.
+    After any other failure the tree is kept, because make leaves no incomplete file
+    behind that it takes for complete.
     """
     with cache.lock(build.with_name(f".{build.name}.lock"), build.name):
         if not build.exists():
@@ -502,13 +506,13 @@ def _sources():
              for path in (_TOP / directory).rglob("*")
              if path.suffix in _SUFFIXES or path.name == "Makefile"]
     if _TOP / _DRIVER / "Makefile" not in found:
-        raise UserError(f"{_TOP} has no {_DRIVER}/Makefile: the driver's sources "
-                        "are not there; check them out")
+        raise UserError(f"{_TOP} has no {_DRIVER}/Makefile, so the driver's sources "
+                        "are missing; check them out")
     return sorted(found)
 
 
 def _digest(paths):
-    """Return a digest of files, their names and the compiler."""
+    """Return a digest of files' names and contents and of the compiler's version."""
     digest = hashlib.sha256()
     digest.update(subprocess.run(["gcc", "--version"], check=True,
                                  stdout=subprocess.PIPE).stdout)
@@ -520,14 +524,14 @@ def _digest(paths):
 
 
 def output(release):
-    """Return the directory that gets what is built for a kernel release."""
+    """Return the directory for what is built for a kernel release; create it."""
     path = _TOP / "build" / release
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _copy_sources(directory):
-    """Copy the driver's sources, those that changed; drop those that are gone."""
+    """Copy the driver's sources that changed; delete copies of removed sources."""
     wanted = set()
     for path in _sources():
         copy = directory / path.relative_to(_TOP)
@@ -545,12 +549,11 @@ def _copy_sources(directory):
 def build_modules(kernel, out=None, name=MODULES[0]):
     """Build the driver as a module and return its path.
 
-    It is left in build/<release>/, or in the directory `out`; under its second
-    name in a directory of that name therein.  What the compiler says of our
-    sources is shown.
+    The module is in build/<release>/ or in the directory `out`; under its second
+    name, in a subdirectory of that name.  Warnings about our sources are printed.
     """
     if name not in MODULES:
-        raise UserError(f"NAME is {name!r}, and the module can be called "
+        raise UserError(f"NAME is {name!r}; the module's name must be "
                         f"{' or '.join(MODULES)}")
     host.need("build")
     directory = Path(out) if out else output(kernel.release)
@@ -567,10 +570,10 @@ def build_modules(kernel, out=None, name=MODULES[0]):
 
 
 def compile_module(build, directory, *flags, name=MODULES[0]):
-    """Build the driver in a directory and return what the compiler said.
+    """Build the driver in a directory and return the compiler's output.
 
-    build is the KDIR, flags are further words for make.  Of the sources only
-    those are copied that changed, so that make does no more than it must.
+    build: the KDIR; flags: more arguments for make.  Only changed sources are
+    copied, so that make does not rebuild the others.
     """
     directory.mkdir(parents=True, exist_ok=True)
     cache.require_space(directory, 20, "move the repository to a larger disk")
@@ -589,10 +592,9 @@ def compile_module(build, directory, *flags, name=MODULES[0]):
 
 
 def _as_in_repository(said, directory):
-    """Return compiler messages about a copy with the files' original names.
+    """Return compiler messages about a copy with the names of the original files.
 
-    Newer kernels compile a module in its own directory and have names
-    relative to that.
+    Newer kernels compile a module in its own directory, so names are relative to it.
     """
     said = said.replace(f"{directory}/", "")
     said = re.sub(r"^(In file included from |)(?:\./)*(?:\.\./)+include/",
@@ -602,13 +604,13 @@ def _as_in_repository(said, directory):
 
 
 def stock_module(kernel):
-    """Return the path of the kernel's own virtio_blk.ko, decompressed."""
+    """Return the path of the in-tree driver's virtio_blk.ko, decompressed."""
     where = "lib/modules/{}/kernel/drivers/block".format(kernel.release)
     found = sorted((kernel.modules / where).glob("virtio_blk.ko*")) \
         if kernel.modules else []
     if not found:
-        raise UserError(f"kernel {kernel.name} has no module virtio_blk of its "
-                        "own; choose KERNEL=6.1 or 6.12")
+        raise UserError(f"kernel {kernel.name} has no virtio_blk.ko of the in-tree "
+                        "driver; choose KERNEL=6.1 or 6.12")
     packed = found[0]
     if packed.suffix == ".ko":
         return packed
@@ -626,9 +628,9 @@ def stock_module(kernel):
 
 
 def _make(directory, *words, what):
-    """Run make in a directory and return what it said.
+    """Run make in a directory and return its output.
 
-    Raises UserError with the end of that if it fails.
+    Raises UserError with the last 40 lines of the output if it fails.
     """
     result = subprocess.run(
         ["make", "-s", f"-j{os.cpu_count()}", "-C", directory, *words],
@@ -637,12 +639,12 @@ def _make(directory, *words, what):
     said = result.stdout.strip()
     if result.returncode:
         last = "\n".join(said.splitlines()[-40:])
-        raise UserError(f"{what} failed; make said:\n{last}")
+        raise UserError(f"{what} failed; the output of make:\n{last}")
     return said
 
 
 def _environment():
-    """Return the environment without what our own Makefile's make put there."""
+    """Return the environment without the variables of our own Makefile's make."""
     private = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KERNEL",
                "KDIR", "DEBUG", "T", "O", "M", "V", "C", "W", "CF")
     return {**{name: value for name, value in os.environ.items()
@@ -651,7 +653,7 @@ def _environment():
 
 
 def main():
-    """Make what the Makefile's targets `modules`, `kernel` and `patch` ask for."""
+    """Do the work of the Makefile's targets `modules`, `kernel` and `patch`."""
     what = sys.argv[1]
     if what == "source":
         print(own_source())

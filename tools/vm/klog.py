@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The guest's kernel log, and what must not be in it."""
+"""The guest's kernel log, and the errors and warnings that fail a test."""
 
 import re
 import time
 
-# What the kernel prints when something is wrong with it, whoever is to blame.
+# The kernel's messages of bugs and hangs, whatever their cause.
 SPLATS = (
     r"Kernel panic - not syncing",
     r"\bOops\b",
@@ -39,12 +39,12 @@ SPLATS = (
     r"blocked for more than",
     r"soft lockup|hard LOCKUP",
     r"nobody cared",
-    # Drivers that clean up badly
+    # Incomplete cleanup by a driver
     r"sysfs: cannot create duplicate filename",
     r"kobject_add_internal failed",
 )
 
-# What looks like one of these and is part of a normal boot.
+# Messages of a normal boot that match SPLATS.
 _HARMLESS = (
     r"DMA-API: (preallocated|debugging|debug_)",
     r"Spectre V2 ?: WARNING",
@@ -52,7 +52,7 @@ _HARMLESS = (
 )
 
 _SPLAT = re.compile("|".join(SPLATS))
-# How many lines of a splat are shown, and how long it may take to be printed.
+# How many lines of a splat are shown; how many seconds the kernel gets to print it.
 _FOLLOWING = 60
 _SETTLE = 1.0
 _TAIL = 25
@@ -67,15 +67,15 @@ class KernelLog:
         self._tolerated = [re.compile(pattern) for pattern in _HARMLESS]
 
     def size(self):
-        """Return how many bytes the console has shown."""
+        """Return the size of the console's output in bytes."""
         return self._path.stat().st_size if self._path.exists() else 0
 
     def text(self):
-        """Return all that the console has shown."""
+        """Return the console's whole output."""
         return self._read(0).decode(errors="replace").replace("\r", "")
 
     def since(self, start):
-        """Return what it has shown since it had a size of start bytes."""
+        """Return the console's output after its first start bytes."""
         return self._read(start).decode(errors="replace").replace("\r", "")
 
     def tail(self, lines=_TAIL):
@@ -84,16 +84,15 @@ class KernelLog:
         return "\n".join(f"    {line}" for line in found) or "    (nothing)"
 
     def tolerate(self, pattern):
-        """Pass over lines that match a regular expression from now on."""
+        """From now on ignore lines that match a regular expression."""
         self._tolerated.append(re.compile(pattern))
 
     def new_splat(self):
-        """Return what the kernel has complained about since the last call.
+        """Return the next splat since the last call, or None.
 
-        That is the first line that is a splat and those that follow it, or
-        None.
+        It is the first line that matches SPLATS, and the lines that follow.
         """
-        # A line that is still being written is left for the next time.
+        # An incomplete last line is left for the next call.
         complete, newline, _ = self._read(self._seen).rpartition(b"\n")
         start = self._seen
         for line in (complete + newline).splitlines(keepends=True):
@@ -104,7 +103,7 @@ class KernelLog:
         return None
 
     def _splat_at(self, start):
-        """Return the splat that starts at a place in the file."""
+        """Return the splat that starts at an offset in the file."""
         time.sleep(_SETTLE)
         data = self._read(start)
         self._seen = start + len(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""fio in a guest, and what its I/O cost in interrupts and kicks."""
+"""Run fio in a guest, and count the interrupts and kicks of its I/O."""
 
 import json
 import re
@@ -8,9 +8,9 @@ import statistics
 from . import queues
 from .errors import CommandFailed, GuestError
 
-# A kick is a call of vp_notify(), which writes to the device's notification
-# register.  The third pointer of struct virtqueue, after its list head, is
-# the queue's name, "req.N" for all that a virtio-blk driver makes.
+# A kick is a call of vp_notify(), which writes to the device's notification register.
+# The third pointer in struct virtqueue, after the list head, is the queue's name,
+# which is "req.N" for the queues of both virtio-blk drivers.
 _TRACING = "/sys/kernel/tracing"
 _PROBE = "p:vblk/kick vp_notify name=+0(+24(%di)):string"
 _TRIGGER = f"{_TRACING}/events/vblk/kick/trigger"
@@ -22,12 +22,12 @@ _GRACE = 120
 
 
 def fio(guest, seconds=0, summary=None, **options):
-    """Run fio in a guest and return what its JSON says of the whole.
+    """Run fio in a guest and return the summary of its JSON report.
 
-    Jobs are threads; seconds is how long they are told to run, if they are;
-    summary is what to make of the JSON in place of outcome(); options are
-    fio's.  CommandFailed if fio ended for any reason but that it was done,
-    verify errors that it was told to pass over included.
+    seconds: the run time, if the options set one; summary: the function that
+    summarizes the report, outcome() by default; options: fio's.  Jobs are threads.
+    Raises CommandFailed if fio did not finish its work.  Verify errors that the
+    options tolerate are not a failure.
     """
     words = " ".join(f"--{name}={value}" for name, value in options.items())
     result = guest.run(
@@ -44,10 +44,10 @@ def fio(guest, seconds=0, summary=None, **options):
 
 
 def outcome(report, said):
-    """Return what matters of fio's report, and what it said besides.
+    """Return a summary of fio's report, with fio's messages if there are errors.
 
-    That is the number of verify errors, and of reads, writes and trims (ios,
-    bytes, iops).  ValueError if another error has ended fio.
+    It has the number of verify errors, and ios, bytes and iops of reads, writes and
+    trims.  Raises ValueError if another error ended fio.
     """
     (job,) = report["jobs"]
     errors = job.get("total_err", 0)
@@ -65,16 +65,16 @@ def outcome(report, said):
 
 
 def interrupts(guest, virtio):
-    """Return how often each queue's interrupt came, by queue and CPU."""
+    """Return the number of each queue's interrupts, by queue and CPU."""
     irqs = queues.parse_interrupts(guest.run("cat /proc/interrupts").output)
     return {index: irq.counts
             for index, irq in queues.disk_irqs(irqs, virtio).items()}
 
 
 class KickCounter:
-    """Counts the kicks of virtio-blk queues, in a with block.
+    """Counts the kicks of virtio-blk queues in a with block.
 
-    Its reading is None in a guest whose kernel has no kprobe events.
+    read() returns None if the guest's kernel has no kprobe events.
     """
 
     def __init__(self, guest):
@@ -88,7 +88,7 @@ class KickCounter:
         return self
 
     def read(self):
-        """Return the number of kicks since the last reading."""
+        """Return the number of kicks since the last call."""
         if not self.known:
             return None
         text = self._guest.run(
@@ -102,11 +102,11 @@ class KickCounter:
                             f"echo '-:vblk/kick' >> {_TRACING}/kprobe_events")
 
 
-def watched(guest, virtio, work, kicks=None):
-    """Do some work and count what it takes of a disk such as "virtio2".
+def count_while(guest, virtio, work, kicks=None):
+    """Call work() and count the interrupts and kicks of a disk such as "virtio2".
 
-    Returns what work() returns, the interrupts by queue and CPU, and the
-    kicks: None unless there is a KickCounter.
+    Returns what work() returns, the interrupts by queue and CPU, and the kicks, which
+    are None without a KickCounter.
     """
     before = interrupts(guest, virtio)
     if kicks:
@@ -122,17 +122,17 @@ def watched(guest, virtio, work, kicks=None):
 def workload(guest, virtio, name, rw, seconds, cpus, kicks=None):
     """Run one timed job on a disk; return its figures.
 
-    virtio and name: of the disk, as "virtio2" and "vda".  kicks: a
-    KickCounter, or None.
+    virtio, name: the disk's, such as "virtio2" and "vda".  kicks: a KickCounter, or
+    None.
     """
-    done, came, kicked = watched(guest, virtio, lambda: fio(
+    done, came, kicked = count_while(guest, virtio, lambda: fio(
         guest, seconds, filename=f"/dev/{name}", rw=rw, bs="4k",
         direct=1, ioengine="libaio", iodepth=32, numjobs=cpus,
         cpus_allowed=f"0-{cpus - 1}", cpus_allowed_policy="split",
         norandommap=1, time_based=1, runtime=seconds), kicks)
     way = done.get("read" if rw == "randread" else "write")
     if not way or not way["iops"]:
-        raise GuestError(f"fio did no {rw} on {name} in {seconds} s")
+        raise GuestError(f"fio completed no {rw} on {name} in {seconds} s")
     total = sum(sum(counts.values()) for counts in came.values())
     return {"ios": way["ios"], "iops": way["iops"], "interrupts": came,
             "interrupts_per_io": total / way["ios"],
@@ -140,10 +140,10 @@ def workload(guest, virtio, name, rw, seconds, cpus, kicks=None):
 
 
 def compare(rounds, counted):
-    """Return how two drivers did at one job.
+    """Compare the two drivers in one job.
 
-    rounds: for each the figures from workload() of "ours" and "stock";
-    counted: those of the round in which kicks were counted.
+    rounds: for each round, the figures from workload() of "ours" and "stock";
+    counted: those of the round that counted kicks.
     """
     ratios = [pair["ours"]["iops"] / pair["stock"]["iops"] for pair in rounds]
     found = {"ratios": ratios, "median": statistics.median(ratios),
@@ -160,10 +160,10 @@ def compare(rounds, counted):
 
 
 def where_interrupts_went(disk, counts):
-    """Return how many of a disk's queues interrupted, and how often elsewhere.
+    """Return how many of a disk's queues raised interrupts, and the stray interrupts.
 
-    disk: as from queues.read(); counts: each as from interrupts().  Elsewhere
-    is a CPU that is not one of the queue's.
+    disk: from queues.read(); counts: a list of results of interrupts().  "elsewhere"
+    is the number of interrupts on CPUs outside the queue's CPUs.
     """
     own, elsewhere = {}, 0
     for queue in disk["queues"]:

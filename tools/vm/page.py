@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Pages, tables and pictures: what the tools that leave a report have in common.
+"""HTML pages, tables and plots for the tools that write a report.
 
 A table is a header and rows of strings.
 """
@@ -22,7 +22,7 @@ DARK = {"ink": "#e4e6ea", "paper": "#16181c", "faint": "#9aa1ac",
 
 
 def text_table(header, rows):
-    """Return a table for a terminal, columns of numbers to the right."""
+    """Return a table for a terminal; columns of numbers are right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     numeric = [all(re.match(r"[-+]?\d|-$|not known$", cell) for cell in column)
                for column in zip(*rows)]
@@ -33,7 +33,7 @@ def text_table(header, rows):
 
 
 def html_table(header, rows, kind="wide"):
-    """Return a table; one of kind "wide" has no lines broken, and scrolls."""
+    """Return an HTML table; kind "wide" does not wrap lines, and scrolls."""
     def row(cells, tag):
         return "<tr>" + "".join(
             f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -45,9 +45,9 @@ def html_table(header, rows, kind="wide"):
 
 
 def plot(script, lines, colours=LIGHT):
-    """Return the PNG that a gnuplot script draws; OSError if it fails.
+    """Return the PNG that a gnuplot script draws; raise OSError if it fails.
 
-    lines: what the script finds set, besides the colours.
+    lines: gnuplot statements that run before the script, besides the colours.
     """
     colours = [f"{name} = '{value}'" for name, value in colours.items()]
     made = subprocess.run([host.which("gnuplot")], stdout=subprocess.PIPE,
@@ -59,9 +59,9 @@ def plot(script, lines, colours=LIGHT):
 
 
 def figure(draw, size, alt):
-    """Return a picture in the page, for light and for dark screens.
+    """Return HTML for a picture in a light and a dark variant.
 
-    draw: returns a PNG in given colours; size: its width and height.
+    draw: a function that returns a PNG in the given colours; size: width and height.
     """
     light, dark = (base64.b64encode(draw(colours)).decode()
                    for colours in (LIGHT, DARK))
@@ -72,10 +72,10 @@ def figure(draw, size, alt):
 
 
 def page(command, heading, why, body, mark=""):
-    """Return a page that needs nothing else.
+    """Return a self-contained HTML page.
 
-    command: what made it; mark: "pass" or "fail", if that is what heading says;
-    body: HTML.
+    command: the command that made it; why: text below the heading; body: HTML;
+    mark: "pass" or "fail" if the heading is a verdict.
     """
     return Template(_TEMPLATE.read_text()).substitute(
         command=command, heading=html.escape(heading), mark=mark,

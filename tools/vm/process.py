@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Programs that run beside us, and never without us.
+"""Child processes that cannot outlive this program.
 
-Each dies when the thread that started it does, even by SIGKILL, and at the
-latest when this program ends; it has a session of its own, so that ^C in a
-terminal is for us to handle.
+The kernel kills a child when the thread that started it ends, even by SIGKILL.
+atexit kills those that are left.  Each child has its own session, so that only this
+program receives ^C from a terminal.
 """
 
 import atexit
@@ -21,7 +21,7 @@ _running = set()
 
 
 def spawn(argv, log, **options):
-    """Start a program with its standard and error output in the file log."""
+    """Start a program; its standard output and error go to the file log."""
     _exit_on_sigterm()
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -33,7 +33,7 @@ def spawn(argv, log, **options):
 
 
 def end(process, timeout=0):
-    """Wait up to timeout seconds for a program to end by itself, then kill it."""
+    """Wait up to timeout seconds for a program to exit, then kill it."""
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -49,16 +49,16 @@ def _end_all():
 
 
 def _exit_on_sigterm():
-    """Let SIGTERM unwind us, so that context managers and atexit do their work."""
+    """Turn SIGTERM into SystemExit, so that context managers and atexit run."""
     if (threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def work_directory():
-    """Make a directory for one guest's files, to be removed by its user.
+    """Create a directory for one guest's files; the caller removes it.
 
-    Those of programs that were killed before they could are removed here.
+    Also removes such directories of programs that no longer run.
     """
     for path in Path(tempfile.gettempdir()).glob("vblk-*-*"):
         owner = path.name.split("-")[1]
@@ -68,7 +68,7 @@ def work_directory():
 
 
 def wait_for(condition, timeout):
-    """Poll until condition() is true, for timeout seconds; return its value."""
+    """Poll condition() until it is true or timeout seconds pass; return its value."""
     limit = time.monotonic() + timeout
     while not (value := condition()) and time.monotonic() < limit:
         time.sleep(0.02)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""QEMU: with which accelerator, on what command line."""
+"""QEMU's accelerator and command line."""
 
 import functools
 import json
@@ -19,54 +19,54 @@ MACHINES = {
     "virt": "virt",
     "virt-mmio": "virt",
 }
-# How the devices' names end on those machines that have them not on PCI.
+# The last part of QEMU's device names on machines without PCI.
 _TRANSPORTS = {"microvm": "device", "s390-ccw-virtio": "ccw",
                "virt-mmio": "device"}
 
-# Up to how many disks have a root port each, how many ports there are for
-# disks that are plugged in later, and the slots where ports and disks begin.
+# The largest number of disks that have a root port each, the number of ports for
+# disks plugged in later, and the first slots of ports and of disks without a port.
 PORTS = 8
 SPARE_PORTS = 4
 _FIRST_PORT_SLOT = 0x10
 _FIRST_DIRECT_SLOT = 0x04
 
-# To come before the devices that it is in front of.
+# On QEMU's command line the IOMMU must come before the devices that use it.
 IOMMU_OPTIONS = ("-device", "intel-iommu,intremap=off,caching-mode=on")
 
 _PROBE_SECONDS = 2
 
-# What QEMU says when one of its CPUs rearranges the memory map and another gets
-# in its way, under TCG only, and no fault of the guest.  Kernels do so while they
-# look for PCI devices, and when they put them to sleep.  More often it says
-# nothing, but loses what the other CPU wrote: the end of an interrupt, and that
-# CPU never has another one, or a kick.  On a busy host four CPUs under I/O come to
-# that by some twenty removals of a device; emulated in turn by one thread they
-# did not in 560.
+# A race in QEMU under TCG, not a bug of the guest: one CPU changes the memory map while
+# another CPU accesses it.  Kernels change it when they enumerate PCI devices, and
+# when they suspend them.  Sometimes QEMU fails with this assertion.  More often it
+# silently loses the other CPU's write: an end of interrupt, after which that CPU gets
+# no more interrupts, or a kick.  On a busy host, four CPUs under I/O reach it after
+# some 20 removals of a device.  With all CPUs emulated in one thread it did not
+# occur in 560.
 FLAW = "iotlb_to_section: Assertion"
 
 
 @functools.cache
 def accelerator():
-    """Return "kvm" or "tcg", having said which one and why."""
+    """Return "kvm" or "tcg"; print which one and why."""
     name, reason = _choose_accelerator()
     number = ".".join(map(str, qemu_dist.version(qemu_dist.find())))
-    say(f"  guests run on QEMU {number} with {name.upper()}: {reason}")
+    say(f"  guests run in QEMU {number} with {name.upper()}: {reason}")
     return name
 
 
 def _choose_accelerator():
     flags = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].split()
     if not {"vmx", "svm"} & set(flags):
-        return "tcg", "the processor's flags have neither vmx nor svm"
+        return "tcg", "the CPU has neither vmx nor svm"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg", "/dev/kvm cannot be opened"
     if not _kvm_starts_a_guest():
-        return "tcg", "/dev/kvm is there, but no guest starts on it"
-    return "kvm", "a guest was seen to start"
+        return "tcg", "/dev/kvm exists, but a test guest did not start"
+    return "kvm", "a test guest started"
 
 
 def _kvm_starts_a_guest():
-    """Tell whether the firmware gets as far as its first words."""
+    """Return whether the firmware of a test guest prints anything."""
     argv = ["setpriv", "--pdeathsig", "KILL", "--", *qemu_dist.find(),
             "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "pc", "-accel", "kvm", "-m", "64",
@@ -88,27 +88,27 @@ def json_option(value):
 
 
 def accelerator_options(arch, extra, parallel):
-    """Return -accel and -cpu; instructions can be counted on one thread only.
+    """Return -accel and -cpu; -icount in extra needs TCG with one thread.
 
-    parallel: emulate each CPU by a thread of its own.
+    parallel: emulate each CPU in its own thread.
     """
     if arch.foreign:
         return ["-accel", "tcg,thread=multi", "-cpu", arch.cpu]
     if accelerator() == "kvm" and "-icount" not in extra:
         return ["-accel", "kvm", "-cpu", "host"]
     thread = "multi" if parallel and "-icount" not in extra else "single"
-    # Five levels of page tables only make address translation slower.  A device
-    # that cannot be put to sleep stays where it is in the memory map: see FLAW.
+    # Five-level page tables would only slow down address translation.  Without PCI
+    # power management a suspended device stays in the memory map: see FLAW.
     return ["-accel", f"tcg,thread={thread}", "-cpu", arch.cpu,
             "-global", "virtio-pci.x-pcie-pm-init=off"]
 
 
 def clock_words(kernel):
-    """Return words for the kernel's command line that tell it the clock's rate.
+    """Return words for the kernel's command line that set the clock's rate.
 
-    Under TCG the guest's time stamp counter is the host's.  To measure its
-    rate, as a kernel does with each CPU, fails on a busy host: it takes
-    minutes with many CPUs, and a microvm then has no clock at all.
+    Under TCG the guest's time stamp counter is the host's.  A kernel measures its
+    rate on each CPU, which fails on a busy host: with many CPUs it takes minutes, and
+    a microvm then has no clock at all.
     """
     rate = re.search(r"^bogomips\s*: ([\d.]+)$",
                      Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -126,21 +126,22 @@ def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared,
                     firmware):
     """Return the options for the machine, its CPUs, memory and NUMA nodes.
 
-    memory in MiB; shared memory can be handed to a vhost-user device;
-    firmware: "qboot", or "seabios", QEMU's own default.
+    memory: in MiB; shared: use shared memory, which vhost-user devices need;
+    firmware: "qboot", or "seabios", QEMU's default.
     """
     if machine not in arch.machines:
-        raise UserError(f"no machine {machine!r} for {arch.name}; there are "
+        raise UserError(f"machine is {machine!r}; for {arch.name} it must be one of "
                         f"{', '.join(arch.machines)}")
     if nodes < 1 or nodes > cpus:
-        raise UserError(f"{nodes} NUMA nodes need as many CPUs, and there are {cpus}")
+        raise UserError(f"the number of NUMA nodes is {nodes}; it must be from 1 to "
+                        f"the number of CPUs, {cpus}")
     kind = ({"qom-type": "memory-backend-memfd", "share": True} if shared
             else {"qom-type": "memory-backend-ram"})
     name = MACHINES[machine]
     total = maxcpus or cpus
     smp = f"{cpus},maxcpus={total}"
     if nodes > 1:
-        # A socket that is on two nodes makes Linux complain.
+        # Linux logs a warning if a socket spans two nodes.
         smp += f",sockets={total},cores=1" if total % nodes else \
             f",sockets={nodes},cores={total // nodes}"
     options = ["-smp", smp, "-m", str(memory)]
@@ -153,21 +154,21 @@ def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared,
                                  f"cpus={first}-{last}"]
     if nodes == 1:
         name += ",memory-backend=mem0"
-    # Unlike SeaBIOS this firmware leaves the PCI devices to the kernel, which
-    # then moves them less (see FLAW), and vhost-user disks alone: on a microvm
-    # SeaBIOS stumbles over them.
+    # Unlike SeaBIOS, qboot does not set up PCI devices, so the kernel moves them less
+    # (see FLAW).  It does not access vhost-user disks either, on which SeaBIOS fails
+    # on a microvm.
     if firmware == "qboot" and not arch.foreign:
         options += ["-bios", "qboot.rom"]
     return ["-machine", name, *options]
 
 
 class Slots:
-    """The places of a machine into which disks go.
+    """The PCI slots of a machine's disks.
 
-    On q35 a disk has a root port of its own, from which it can be unplugged.
-    Where there are many it takes long to set up that many ports: then they
-    are on the root bus for good, as is a disk that speaks virtio 0.9, which
-    needs I/O ports.
+    On q35 each disk has its own root port, so it can be unplugged.  With more than
+    PORTS disks, the set-up of so many ports takes too long.  Then the disks are on the
+    root bus and cannot be unplugged.  So is a disk with virtio 0.9, because it needs
+    I/O ports.
     """
 
     def __init__(self, machine, disks):
@@ -183,7 +184,7 @@ class Slots:
                         for number in range(len(disks) if self._many else 0)]
 
     def options(self):
-        """Return the devices that make the places."""
+        """Return QEMU's options for the root ports."""
         options = []
         for number, address in enumerate(self._ports):
             options += ["-device", json_option(
@@ -193,7 +194,7 @@ class Slots:
         return options
 
     def take(self, disk):
-        """Return the properties that put a disk into its place."""
+        """Reserve a slot for a disk; return the device's properties for it."""
         if self._direct:
             place = {"bus": "pcie.0", "addr": self._direct.pop(0),
                      "multifunction": True}
@@ -201,17 +202,17 @@ class Slots:
         if disk.legacy or not self._ports:
             return {}
         if not self._free:
-            raise UserError(f"no free slot for disk {disk.id}: {SPARE_PORTS} can "
-                            "be added to those that a guest has at its start")
+            raise UserError(f"no free slot for disk {disk.id}; a running guest takes "
+                            f"at most {SPARE_PORTS} more disks, so remove one first")
         self._taken[disk.id] = self._free.pop(0)
         return self.place(disk)
 
     def place(self, disk):
-        """Return the properties of the place that a disk has taken."""
+        """Return the device's properties for the slot that a disk has."""
         return {"bus": f"port{self._taken[disk.id]}"}
 
     def give_back(self, disk):
-        """Free the place of a disk."""
+        """Free a disk's slot."""
         if disk.id in self._taken:
             self._free.append(self._taken.pop(disk.id))
 
@@ -222,7 +223,7 @@ class Slots:
 
 
 def disk_options(disk, slots):
-    """Return the options that give a machine a disk."""
+    """Return QEMU's options for a disk."""
     options = []
     chardev = disk.chardev()
     if chardev:
@@ -239,12 +240,12 @@ def disk_options(disk, slots):
 
 
 def scsi_options(transport, images, layers=None):
-    """Return a virtio-scsi controller with disks that forget what is written.
+    """Return a virtio-scsi controller with disks whose changes are discarded.
 
-    layers: qcow2 files over the images, which get what is written.
+    layers: qcow2 files over the images; if given, they take the writes.
     """
-    # With several queues the kernel's driver of 7.3, which does not follow vectors
-    # that move, loses interrupts after a suspend with a CPU offline.
+    # One queue, because the virtio-scsi driver of 7.3 does not follow vectors that
+    # move: with several queues it loses interrupts after a suspend with a CPU offline.
     options = ["-device", f"virtio-scsi-{transport},id=scsi,num_queues=1"]
     for lun, image in enumerate(layers or images):
         kind = "format=qcow2" if layers else "format=raw,snapshot=on"
@@ -255,9 +256,9 @@ def scsi_options(transport, images, layers=None):
 
 
 def root_disk_options(transport, image, cpus):
-    """Return the disk from which a guest boots that has no initramfs.
+    """Return the root disk of a guest without an initramfs.
 
-    It comes before all other disks and forgets what is written.
+    It comes before all other disks.  Its changes are discarded.
     """
     place = ",addr=02.0" if transport == "pci" else ""
     return ["-drive", f"if=none,id=root,format=raw,snapshot=on,cache=unsafe,"
@@ -269,10 +270,9 @@ def root_disk_options(transport, image, cpus):
 def channel_options(transport, agent, qmp, console):
     """Return the guest's serial console, the agent's port, and the monitor.
 
-    agent and qmp are file descriptors of connected sockets, console the
-    path of the log.  What the host writes to the socket sysrq.SOCKET is the
-    console's input; as long as it is not connected to it, the output goes to the
-    log alone.
+    agent, qmp: file descriptors of connected sockets; console: the path of the log.
+    The socket sysrq.SOCKET is the console's input.  While nothing is connected to it,
+    the console's output goes only to the log.
     """
     return ["-chardev", f"socket,id={sysrq.CHARDEV},path={sysrq.SOCKET},server=on,"
                         f"wait=off,logfile={console},logappend=on",

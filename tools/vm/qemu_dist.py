@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which QEMU is used, and getting one where the host's is too old.
+"""Find QEMU; download a newer one if the host's is too old.
 
-Queues that are served by several host threads (iothread-vq-mapping) came
-with QEMU 9.0, and Debian 12 has 7.2.  Where the host has nothing newer,
-Debian's backport is unpacked into the cache, with every library it needs but
-the C library, so that it goes on running whatever the host has installed.
+Queues served by several host threads (iothread-vq-mapping) need QEMU 9.0, and Debian
+12 has 7.2.  If the host has no newer QEMU, Debian's backport is unpacked into the
+cache with all its libraries except the C library.  So it does not depend on the
+libraries that the host has installed.
 """
 
 import functools
@@ -19,35 +19,34 @@ from .ui import UserError, step
 OLDEST = (9, 0)
 
 _SUITE = "bookworm-backports"
-# The last one has the drivers for storage in a network; they are loaded where a
-# disk asks for one.
+# qemu-block-extra has the drivers for network storage.  QEMU loads them on demand.
 _PACKAGES = ("qemu-system-x86", "qemu-utils", "qemu-block-extra")
 _TRIPLET = "x86_64-linux-gnu"
 
 
 @functools.cache
 def find(tool="qemu-system-x86_64"):
-    """Return the words that start a tool of QEMU's, to be followed by its arguments.
+    """Return the words that start a QEMU tool; the caller appends its arguments.
 
     Tools are qemu-system-x86_64, qemu-img, qemu-io, qemu-nbd and
-    qemu-storage-daemon.  The first word may be `env`, which is replaced by
-    the tool: the process id is the tool's own.  The environment variable
-    QEMU names another qemu-system-x86_64; its companions are then taken from
-    the same directory, or else from PATH.
+    qemu-storage-daemon.  The first word may be `env`, which execs the tool, so the
+    process id is the tool's.  The environment variable QEMU selects another
+    qemu-system-x86_64; the other tools then come from the same directory, or else
+    from PATH.
     """
     chosen = os.environ.get("QEMU")
     if chosen:
         emulator = host.which(chosen)
         if emulator is None:
-            raise UserError(f"QEMU is {chosen!r}, which is no program; set it to "
-                            "the path of a qemu-system-x86_64, or leave it unset")
+            raise UserError(f"QEMU is {chosen!r}, which is not a program; set it to "
+                            "the path of a qemu-system-x86_64, or unset it")
         if tool == "qemu-system-x86_64":
             return [emulator]
         beside = Path(emulator).with_name(tool)
         found = str(beside) if beside.exists() else host.which(tool)
         if found is None:
-            raise UserError(f"there is no {tool} next to {emulator}, nor in "
-                            "PATH; install qemu-utils, or leave QEMU unset")
+            raise UserError(f"there is no {tool} next to {emulator} or in PATH; "
+                            "install qemu-utils, or unset QEMU")
         return [found]
     if _host_version() >= OLDEST and host.which(tool):
         return [host.which(tool)]
@@ -80,21 +79,21 @@ def _unpacked(tool):
                                     package.name)]
             debian.unpack(packages, directory)
 
-        with step("getting QEMU from Debian's backports"):
+        with step("downloading QEMU from Debian's backports"):
             debian.current(unpack)
             found = version(_words(directory, "qemu-system-x86_64"))
         if found < OLDEST:
-            raise UserError(f"{_SUITE} has QEMU {found[0]}.{found[1]}, and "
-                            f"{OLDEST[0]}.{OLDEST[1]} is needed; set QEMU to "
-                            "the path of a qemu-system-x86_64")
+            raise UserError(f"{_SUITE} has QEMU {found[0]}.{found[1]}, and at least "
+                            f"{OLDEST[0]}.{OLDEST[1]} is needed; set QEMU to the path "
+                            "of such a qemu-system-x86_64")
 
     return _words(cache.populate("qemu-block-extra", build, mib=600), tool)
 
 
 def _words(directory, tool):
-    """Return the words that run a tool which was unpacked into a directory.
+    """Return the words that run a tool that was unpacked into a directory.
 
-    Debian's QEMU looks for libraries, modules and firmware below /usr only.
+    Without them Debian's QEMU finds libraries, modules and firmware only in /usr.
     """
     libraries = ":".join(str(directory / path / _TRIPLET)
                          for path in ("usr/lib", "lib"))

@@ -8,9 +8,9 @@ from .errors import QmpError
 
 
 class Qmp:
-    """The QMP monitor behind a connected socket.
+    """The QMP monitor at the other end of a connected socket.
 
-    Raises EOFError if QEMU has gone.
+    Methods raise EOFError if QEMU has exited.
     """
 
     def __init__(self, sock, timeout=30):
@@ -21,7 +21,7 @@ class Qmp:
         self.command("qmp_capabilities")
 
     def command(self, name, arguments=None, timeout=30):
-        """Run a command and return its result; QmpError if QEMU refuses."""
+        """Run a command and return its result; raise QmpError on an error."""
         message = {"execute": name, "arguments": arguments or {}}
         try:
             self._sock.sendall(json.dumps(message).encode() + b"\n")
@@ -31,7 +31,7 @@ class Qmp:
         while True:
             answer = self._receive(limit)
             if answer is None:
-                raise QmpError(f"{name}: no answer from QEMU in {timeout} s")
+                raise QmpError(f"{name}: QEMU did not answer within {timeout} s")
             if "return" in answer:
                 return answer["return"]
             if "error" in answer:
@@ -41,9 +41,8 @@ class Qmp:
     def event(self, name, matches, timeout):
         """Return the first event of a name whose data matches(data) accepts.
 
-        Events that came since the start, or since the last one of that name
-        that was returned, count.  None if there is none within timeout
-        seconds.
+        Events that arrived earlier count, until this method has returned them.
+        Returns None if no such event arrives within timeout seconds.
         """
         limit = time.monotonic() + timeout
         while True:
@@ -57,7 +56,7 @@ class Qmp:
             self._events.append(message)
 
     def _receive(self, limit):
-        """Return the next message; None if it does not come before limit."""
+        """Return the next message; None if it does not arrive before limit."""
         while b"\n" not in self._buffer:
             self._sock.settimeout(max(limit - time.monotonic(), 0.001))
             try:

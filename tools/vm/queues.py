@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A disk's queues as the guest sees them: their CPUs, vectors and interrupts."""
+"""The CPUs, vectors and interrupts of a disk's queues, as the guest sees them."""
 
 import re
 from dataclasses import asdict, dataclass
 
-# The part of an MSI's number that is the vector's index in its device; the
-# rest, which older kernels show as well, is the device's address.
+# The bits of an MSI's number that are the vector's index in its device.  Older kernels
+# show the device's address in the other bits.
 _VECTOR_MASK = 0x7ff
 
 
@@ -13,8 +13,8 @@ _VECTOR_MASK = 0x7ff
 class Irq:
     """A line of /proc/interrupts.
 
-    vector: the index of an MSI vector in its device, None for other kinds.
-    counts: how often it came, by CPU.
+    vector: the index of an MSI vector in its device; None for other interrupts.
+    counts: the number of interrupts, by CPU.
     """
     number: int
     counts: dict
@@ -40,14 +40,14 @@ def parse_interrupts(text):
 
 
 def _source(words):
-    """Return chip, number there, and name from what follows the counts."""
+    """Return the chip, its interrupt number, and the name, which follow the counts."""
     match = re.match(r"(\S+)\s+(\d+)-\S+\s*(.*)", words[0].strip()) \
         if words else None
     return match.groups() if match else (None, None, None)
 
 
 def parse_cpus(text):
-    """Return the CPUs in a list as the kernel writes it: "0-3,8" or "0, 1"."""
+    """Return the CPUs in a list in the kernel's format: "0-3,8" or "0, 1"."""
     cpus = set()
     for part in text.replace(",", " ").split():
         first, _, last = part.partition("-")
@@ -56,7 +56,7 @@ def parse_cpus(text):
 
 
 def format_cpus(cpus):
-    """Return a list of CPUs as short as it gets: "0-3,8"."""
+    """Return a list of CPUs as ranges: "0-3,8"."""
     runs = []
     for cpu in sorted(cpus):
         if runs and cpu == runs[-1][1] + 1:
@@ -79,10 +79,10 @@ def disk_irqs(irqs, virtio):
 
 @dataclass(frozen=True)
 class Queue:
-    """One queue of a disk; cpus are those that submit to it.
+    """One queue of a disk; cpus: the CPUs that submit to it.
 
-    vector, irq and the affinities are None where the queue has no interrupt
-    of its own, ring where the driver does not tell.
+    vector, irq and the affinities are None if the queue has no interrupt of its own;
+    ring is None if the driver does not log the ring size.
     """
     index: int
     type: str
@@ -96,12 +96,12 @@ class Queue:
 
     @property
     def affinity_equal(self):
-        """Whether its interrupt may go to its CPUs and to no others."""
+        """Whether the interrupt's affinity is exactly the queue's CPUs."""
         return self.affinity is not None and self.affinity == self.cpus
 
 
 def read(guest, name):
-    """Return what is to be known of the queues of a disk such as "vda"."""
+    """Read the queues of a disk such as "vda" from the guest."""
     files = _files(guest, f"/sys/block/{name}/mq/*/cpu_list",
                    f"/sys/block/{name}/mq/*/nr_tags",
                    f"/sys/kernel/debug/block/{name}/hctx*/type",
@@ -119,15 +119,15 @@ def read(guest, name):
 
 def _files(guest, *patterns):
     """Return the contents of the guest's files that match, by path."""
-    # Some /proc/irq files answer with an error where nobody owns the number.
+    # Reading some /proc/irq files of an unused interrupt fails.
     listing = guest.run(f"grep -H '' {' '.join(patterns)} 2>/dev/null; true")
     return dict(line.split(":", 1) for line in listing.output.splitlines())
 
 
 def assemble(name, files, irqs, log):
-    """Return a disk's Queues from the parts of which read() puts them together.
+    """Return a disk's Queues from the parts that read() collects.
 
-    files: contents by path; irqs: as from disk_irqs(); log: the kernel's.
+    files: contents by path; irqs: from disk_irqs(); log: the kernel's log.
     """
     said = re.findall(rf"\[{name}\] (\d+)/(\d+)/(\d+) default/read/poll queues, "
                       r"ring (\d+), depth \d+", log)
@@ -153,7 +153,7 @@ def assemble(name, files, irqs, log):
 
 
 def _kind(index, counts):
-    """Return the type of a queue, given how many there are of each."""
+    """Return the type of a queue, given the number of queues of each type."""
     for kind, count in zip(("default", "read", "poll"), counts):
         if index < count:
             return kind

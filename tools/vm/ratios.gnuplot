@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# IOPS of our driver divided by those of the kernel's own, by job and number
-# of queues.  vm/report.py sets before: $rounds (row, ratio), $medians (row,
-# ratio, ratio as text, queues), $jobs (the first row of each, name), reach
-# (the largest ratio to show, and the inverse of the least), rounds, ink,
-# paper, faint and accent (colours).
+# IOPS of our driver divided by IOPS of the in-tree driver, by job and number of
+# queues.  vm/report.py sets these variables first: $rounds (row, ratio), $medians
+# (row, ratio, ratio as text, queues), $jobs (the first row of each, name), reach
+# (the largest ratio to show, and the inverse of the smallest), rounds, and the
+# colours ink, paper, faint and accent.
 
 set terminal pngcairo size 1000,560 font "DejaVu Sans,19" background rgb paper
 set encoding utf8
@@ -13,7 +13,7 @@ unset key
 
 set border 1 linecolor rgb faint
 set tics nomirror textcolor rgb ink
-set xlabel sprintf("IOPS, ours ÷ the kernel's own    (dot: one of %d rounds, bar: median)", rounds) \
+set xlabel sprintf("IOPS, ours ÷ in-tree driver    (dot: one of %d rounds, bar: median)", rounds) \
 	textcolor rgb ink font ",17" offset screen -0.02, 0
 
 set logscale x

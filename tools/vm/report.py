@@ -1,37 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What `make run` shows: tables, a plot, a page.
+"""The tables, the plot and the HTML page of `make run`.
 
-All are made of the run's facts, which are also what report.json holds:
+They are made from the run's facts, which report.json holds, too:
 
 format          1
 verdict, why    "PASS" or "FAIL", and the reasons
 queues, affinities_equal
-                of the null disk: how many queues, and for how many of them
-                the IRQ's affinity equals the queue's CPUs
-verify_errors   blocks that fio found to be wrong, before and after a restart
-error           only if the run was cut short: by what
-checks          each name, expected, seen, passed
+                null disk: the number of queues, and the number of queues whose
+                IRQ affinity equals the queue's CPUs
+verify_errors   blocks with wrong content found by fio, before and after a reboot
+error           the error that ended the run early; missing if there was none
+checks          each with name, expected, seen, passed
 versions        kernel, qemu, accelerator, driver (commit), module_sha256, fio
-wall_clock      what its figures of speed are good for
-seconds, phases how long all of it took, and its parts
+wall_clock      what the figures per second are valid for
+seconds, phases the duration of the whole run, and of its parts
 disks           "null" and "files": name, virtio, affinities_equal, and for
                 each of queues index, type, cpus, vector, irq, affinity,
                 effective, affinity_equal, ring, depth
-one_queue       the null disk likewise, with num_request_queues=1
-write, reread   fio's verified writes, and the later reading: errors, and for
-                read and write ios, bytes, iops
+one_queue       the same for the null disk with num_request_queues=1
+write, reread   fio's verified writes, and the reads after the reboot: errors, and
+                for read and write ios, bytes, iops
 fsck, image_check
-                exit status and words of e2fsck and `qemu-img check`
-clearing        of discard and both kinds of write zeroes, what was read back
-                inside and around, and what the qcow2 file holds there
+                exit status and output of e2fsck and `qemu-img check`
+clearing        for discard and both kinds of write zeroes: what the cleared blocks
+                and those around them read back as, and what the qcow2 file holds
 drivers         "ours" and "stock": whether the module is "out of tree"
-comparison      for each job and number of queues: ratios of IOPS, ours to
-                the kernel's own, by round; their median, low and high; and
+comparison      for each job and number of queues: ratios of IOPS, ours to the
+                in-tree driver's, by round; their median, low and high; and
                 for "ours" and "stock" iops by round, iops_median,
-                interrupts_per_io, kicks_per_io (null where not known)
-interrupts      queues that interrupted, and interrupts elsewhere than on
-                their queue's CPUs
-kernel_log      "no complaint", if the guest's kernel had none
+                interrupts_per_io, kicks_per_io (null if not known)
+interrupts      queues: how many raised interrupts; elsewhere: the number of
+                interrupts on CPUs outside the queue's CPUs
+kernel_log      "no complaint" if the guest's kernel logged no error or warning
 
 A fact that the run did not reach is missing.
 """
@@ -46,10 +46,10 @@ from .queues import format_cpus
 from .verdict import NOT_REACHED
 
 WALL_CLOCK = {
-    "tcg": "The guest runs under emulation (TCG): figures per second say nothing "
-           "about hardware, and are good only as ratios of runs side by side.",
-    "kvm": "The guest runs under KVM: figures per second belong to this machine "
-           "and its load; the ratios of runs side by side are steadier.",
+    "tcg": "The guest runs under emulation (TCG): figures per second do not apply to "
+           "hardware. Only ratios of runs side by side are meaningful.",
+    "kvm": "The guest runs under KVM: figures per second depend on this machine and "
+           "its load. Ratios of runs side by side vary less.",
 }
 JOB_NAMES = {"randread": "random read", "randwrite": "random write"}
 _DISK_NAMES = {"null": "null-co", "files": "qcow2 with ext4"}
@@ -82,7 +82,7 @@ def _number(value):
 
 
 def _comparison_table(facts):
-    header = ["job", "queues", "ratio of IOPS", "range", "IOPS",
+    header = ["job", "queues", "IOPS ratio", "range", "IOPS",
               "interrupts per I/O", "kicks per I/O"]
     return header, [
         [JOB_NAMES[row["job"]], str(row["queues"]), f"{row['median']:.2f}",
@@ -93,14 +93,14 @@ def _comparison_table(facts):
 
 
 def _both(row, key, form):
-    """Return a figure of our driver's and of the kernel's own."""
+    """Return a figure of our driver and of the in-tree driver."""
     if row["ours"][key] is None:
         return "not known"
     return " / ".join(form.format(row[side][key]) for side in ("ours", "stock"))
 
 
 def _check_table(facts):
-    """Return the checks that were reached."""
+    """Return the table of the checks that the run reached."""
     return ["", "check", "expected", "seen"], [
         ["ok" if check["passed"] else "FAIL", check["name"],
          str(check["expected"]), str(check["seen"])]
@@ -108,7 +108,7 @@ def _check_table(facts):
 
 
 def _missing_words(facts):
-    """Return how many checks were not reached, as a sentence, if any."""
+    """Return a sentence with the number of checks not reached, "" if there are none."""
     missing = sum(check["seen"] == NOT_REACHED for check in facts["checks"])
     return f"{missing} of {len(facts['checks'])} checks were not reached." \
         if missing else ""
@@ -119,11 +119,11 @@ def _rounds(facts):
 
 
 def _comparison_words(facts):
-    return ("Ours / the kernel's own; 4 KiB on the null disk, 4 jobs of depth 32 "
-            f"pinned to CPUs 0-3. Medians of {_rounds(facts)} rounds in one boot, "
-            "the drivers taking turns; the range is from the lowest ratio of a "
-            "round to the highest. Kicks are calls of vp_notify, counted in a "
-            "round of their own.")
+    return ("Our driver / in-tree driver. 4 KiB I/O on the null disk, 4 jobs of depth "
+            f"32 pinned to CPUs 0-3. Medians of {_rounds(facts)} rounds in one boot, "
+            "in which the drivers take turns. The range is from the lowest to the "
+            "highest ratio of a round. Kicks are calls of vp_notify, counted in a "
+            "separate round.")
 
 
 def _disk_title(facts, id):
@@ -139,7 +139,7 @@ def _affinity_words(disk):
 # For the terminal
 
 def queue_tables(facts):
-    """Return the tables of both disks' queues, as text."""
+    """Return the queue tables of both disks, as text."""
     parts = [f"\n{_disk_title(facts, id)}\n{text_table(*_queue_table(disk))}\n"
              f"  {_affinity_words(disk)}\n" for id, disk in facts["disks"].items()]
     (queue, *_), one = facts["one_queue"]["queues"], facts["one_queue"]
@@ -149,12 +149,12 @@ def queue_tables(facts):
 
 
 def comparison_table(facts):
-    """Return both drivers' figures side by side, as text."""
+    """Return the figures of both drivers side by side, as text."""
     header, rows = _comparison_table(facts)
     words = "\n".join(
         textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  ")
         for text in (_comparison_words(facts), facts["wall_clock"]))
-    return (f"\nour driver and the kernel's own\n{text_table(header, rows)}\n"
+    return (f"\nour driver and the in-tree driver\n{text_table(header, rows)}\n"
             f"\n{words}\n")
 
 
@@ -194,7 +194,7 @@ def _queues(row):
 # The page
 
 def html_page(facts):
-    """Return a page that shows all of it and needs nothing else."""
+    """Return a self-contained HTML page of the whole run."""
     sections = [_queue_section, _comparison_section, _data_section]
     body = "\n".join([
         f'<div class="figures">{_figures(facts)}</div>',
@@ -207,7 +207,7 @@ def html_page(facts):
 
 
 def _figures(facts):
-    """Return the few figures that come first."""
+    """Return the HTML of the figures at the top of the page."""
     found = []
     if "queues" in facts:
         found += [(facts["queues"], "queues"),
@@ -216,7 +216,7 @@ def _figures(facts):
     if "verify_errors" in facts:
         found.append((facts["verify_errors"], "verify errors"))
     passed = sum(check["passed"] for check in facts["checks"])
-    found.append((f"{passed} of {len(facts['checks'])}", "checks hold"))
+    found.append((f"{passed} of {len(facts['checks'])}", "checks passed"))
     return "".join(f"<div><b>{value}</b> {label}</div>" for value, label in found)
 
 
@@ -233,10 +233,10 @@ def _comparison_section(facts):
     if "comparison" not in facts:
         return ""
     return (
-        "<h2>Our driver and the kernel's own</h2>"
+        "<h2>Our driver and the in-tree driver</h2>"
         + figure(lambda colours: plot(facts, colours), (1000, 560),
-                 "Ratios of IOPS, by job and number of queues, as in the table "
-                 "below") +
+                 "IOPS ratios by job and number of queues; the table below has the "
+                 "same figures") +
         f"<p><strong>{html.escape(facts['wall_clock'])}</strong></p>"
         f"{html_table(*_comparison_table(facts))}"
         f"<p>{html.escape(_comparison_words(facts))}</p>")
@@ -249,8 +249,8 @@ def _data_section(facts):
     rows = [[name, found["inside"], found["around"], found["image_inside"],
              found["image_around"]] for name, found in facts["clearing"].items()]
     return "<h2>Discard and write zeroes</h2>" + html_table(
-        ["", "reads back as", "around it", "the qcow2 file holds there",
-         "and around it"], rows)
+        ["", "reads back as", "blocks around it", "in the qcow2 file",
+         "around it in the qcow2 file"], rows)
 
 
 def _version_rows(facts):
@@ -261,8 +261,8 @@ def _version_rows(facts):
     rows = [[label, str(versions[key])[:24]] for key, label in names.items()
             if versions.get(key)]
     if facts.get("one_thread"):
-        rows.append(["emulation", "all CPUs on one thread: with one for each the guest "
-                     "hung while it came up, a flaw of QEMU's"])
+        rows.append(["emulation", "all CPUs on one thread, because with one thread per "
+                     "CPU the guest hung while it booted: a bug in QEMU"])
     rows += [[phase["name"], f"{phase['seconds']:.1f} s"]
              for phase in facts["phases"]]
-    return [*rows, ["in all", f"{facts['seconds']:.0f} s"]]
+    return [*rows, ["total", f"{facts['seconds']:.0f} s"]]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""`make run`: a guest does verified I/O through our driver, and is reported on.
+"""`make run`: verified I/O through our driver in a guest, and a report of it.
 
 usage: python3 -m vm.run
 
-It leaves report.json, report.html and ratios.png in build/run, see vm.report.
-The exit status is 0 for PASS, 1 for FAIL, 2 where it could not begin.
+It writes report.json, report.html and ratios.png to build/run, see vm.report.
+The exit status is 0 for PASS, 1 for FAIL, 2 if a UserError prevents the run.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ _OUT = _TOP / "build/run"
 _NEEDED_MIB = 500
 
 _MIB = 1 << 20
-# The file system takes the first part of its disk; what is discarded and
-# zeroed lies beyond.
+# The file system uses the first part of its disk.  The test discards and zeroes
+# blocks beyond it.
 _FS_MIB = 512
 _MOUNT = "/mnt/files"
 _VERIFY = {"directory": _MOUNT, "bs": "4k", "size": "16m", "numjobs": CPUS,
@@ -45,8 +45,8 @@ _VERIFY = {"directory": _MOUNT, "bs": "4k", "size": "16m", "numjobs": CPUS,
            "verify": "crc32c", "verify_fatal": 0,
            "continue_on_error": "verify"}
 
-# Each of these gets a stretch of 4 MiB with a pattern, of which it clears the
-# two in the middle.
+# The test writes a pattern to 4 MiB for each command, which clears the 2 MiB in the
+# middle.
 _CLEARING = {
     "discard": "blkdiscard -o {at}M -l 2M {dev}",
     "write zeroes": "blkdiscard -z -o {at}M -l 2M {dev}",
@@ -58,7 +58,7 @@ _PATTERN = b"\xa5"
 
 @contextlib.contextmanager
 def phase(facts, text):
-    """Announce a part of the run, and note how long it took."""
+    """Print the name of a part of the run, and record how long it took."""
     started = time.monotonic()
     with step(text):
         yield
@@ -67,7 +67,7 @@ def phase(facts, text):
 
 
 def prepare(facts):
-    """See to it that all is there; return the kernel to boot and our module."""
+    """Install and build all that the run needs; return the kernel and our module."""
     _OUT.mkdir(parents=True, exist_ok=True)
     for name in ("report.json", "report.html", "ratios.png"):
         (_OUT / name).unlink(missing_ok=True)
@@ -87,7 +87,7 @@ def prepare(facts):
 
 
 def commit():
-    """Return the commit that the driver is built from, None outside git."""
+    """Return the commit that the driver is built from; None outside git."""
     said = subprocess.run(["git", "-C", _TOP, "describe", "--always", "--dirty"],
                           text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL)
@@ -96,8 +96,8 @@ def commit():
 
 # The queues
 
-def look_at_queues(guest, facts):
-    """Note each disk's queues, and those that num_request_queues=1 leaves."""
+def record_queues(guest, facts):
+    """Record each disk's queues, then the null disk's with num_request_queues=1."""
     facts["one_thread"] = guest.hung
     facts["versions"]["fio"] = guest.run("fio --version").output.strip()
     facts["disks"] = {id: queues.read(guest, guest.dev(id))
@@ -114,7 +114,7 @@ def look_at_queues(guest, facts):
 # The data
 
 def write_and_verify(guest, facts):
-    """Write files through a file system, verify, unmount and check it."""
+    """Write files to a file system, verify them, unmount and check it."""
     dev = f"/dev/{guest.dev('files')}"
     guest.run(f"mkfs.ext4 -q {dev} {_FS_MIB}M && mkdir -p {_MOUNT} && "
               f"busybox mount {dev} {_MOUNT}")
@@ -124,15 +124,15 @@ def write_and_verify(guest, facts):
 
 
 def verified(guest, rw):
-    """Return what fio found, having shown what it had to say of errors."""
+    """Run fio with verification; print its messages about errors, return its result."""
     found = measure.fio(guest, rw=rw, **_VERIFY)
     if found["errors"]:
         say(found["said"])
     return found
 
 
-def read_again(guest, facts):
-    """Verify the files once more, in a guest that has not written them."""
+def verify_again(guest, facts):
+    """Verify the files again, after a reboot of the guest that wrote them."""
     dev = f"/dev/{guest.dev('files')}"
     guest.run(f"mkdir -p {_MOUNT} && busybox mount -o ro {dev} {_MOUNT}")
     facts["reread"] = verified(guest, "read")
@@ -142,7 +142,7 @@ def read_again(guest, facts):
 
 
 def clear(guest, facts):
-    """Discard and write zeroes, and note what can then be read."""
+    """Discard and write zeroes, and record what then reads back."""
     dev = f"/dev/{guest.dev('files')}"
     total = 4 * len(_CLEARING)
     guest.run(f"busybox tr '\\0' '\\{_PATTERN[0]:o}' </dev/zero | "
@@ -171,8 +171,8 @@ def _same(names):
     return " and ".join(sorted(set(names)))
 
 
-def look_at_image(path, facts):
-    """Note what the qcow2 file holds now, and whether it is sound."""
+def check_image(path, facts):
+    """Record where the qcow2 file holds data, and the result of qemu-img check."""
     tool = qemu_dist.find("qemu-img")
     check = subprocess.run([*tool, "check", path], text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -183,13 +183,13 @@ def look_at_image(path, facts):
     extents = json.loads(listing.stdout)
     for number, found in enumerate(facts["clearing"].values()):
         start = _CLEARING_AT + 4 * number
-        found["image_inside"] = _same(_held(extents, start + 1, 2))
-        found["image_around"] = _same(_held(extents, start, 1)
-                                      + _held(extents, start + 3, 1))
+        found["image_inside"] = _same(_allocation(extents, start + 1, 2))
+        found["image_around"] = _same(_allocation(extents, start, 1)
+                                      + _allocation(extents, start + 3, 1))
 
 
-def _held(extents, mib, length):
-    """Return of each extent that overlaps some MiB whether it holds data."""
+def _allocation(extents, mib, length):
+    """Return "data" or "no data" for each extent that overlaps a range in MiB."""
     start, end = mib * _MIB, (mib + length) * _MIB
     return ["data" if extent["data"] else "no data" for extent in extents
             if extent["start"] < end and start < extent["start"] + extent["length"]]
@@ -198,7 +198,7 @@ def _held(extents, mib, length):
 # The comparison
 
 def load(guest, driver, count):
-    """Reload a driver with so many queues; return the null disk's name."""
+    """Load a driver with a number of queues; return the null disk's name."""
     guest.unload()
     loader = guest.load if driver == "ours" else guest.load_stock
     loader(f"num_request_queues={count}")
@@ -208,9 +208,9 @@ def load(guest, driver, count):
 
 
 def one_round(guest, disk, order, kicks=None):
-    """Run each job on each driver, those that are compared close together.
+    """Run each job on each driver; return figures by (job, queues), then by driver.
 
-    Returns figures by (job, queues), then by driver.
+    For each number of queues the two drivers run one after the other.
     """
     found = {}
     for count in (1, QUEUES):
@@ -223,14 +223,14 @@ def one_round(guest, disk, order, kicks=None):
 
 
 def compare(guest, facts):
-    """Measure our driver and the kernel's own, taking turns."""
+    """Measure our driver and the in-tree driver in turns."""
     disk = facts["disks"]["null"]
     facts["drivers"] = {}
     for driver in ("stock", "ours"):
         load(guest, driver, QUEUES)
         taint = guest.sysfs("/sys/module/virtio_blk/taint")
         facts["drivers"][driver] = "out of tree" if "O" in taint else "in tree"
-    with phase(facts, "counting kicks, ours and the kernel's own"), \
+    with phase(facts, "counting kicks of our driver and the in-tree driver"), \
             measure.KickCounter(guest) as kicks:
         counted = one_round(guest, disk, ("ours", "stock"), kicks)
     rounds = []
@@ -248,12 +248,12 @@ def compare(guest, facts):
                for round_ in [counted, *rounds] for job in measure.JOBS])
 
 
-# All of it
+# The whole run
 
 def in_guest(guest, facts):
-    """Do all that takes a guest; print tables as they are ready."""
-    with phase(facts, "looking at queues, vectors and affinities"):
-        look_at_queues(guest, facts)
+    """Run all parts that use the guest; print each table when it is ready."""
+    with phase(facts, "checking queues, vectors and affinities"):
+        record_queues(guest, facts)
     print(report.queue_tables(facts), flush=True)
     with phase(facts, "writing files and verifying them (crc32c), fsck"):
         write_and_verify(guest, facts)
@@ -262,26 +262,26 @@ def in_guest(guest, facts):
     with phase(facts, "restarting the guest"):
         guest.reboot()
     with phase(facts, "verifying the files again"):
-        read_again(guest, facts)
+        verify_again(guest, facts)
     compare(guest, facts)
     print(report.comparison_table(facts), flush=True)
 
 
 @contextlib.contextmanager
-def full_disk_named(guest):
-    """Tell a guest that QEMU has stopped for want of space from one that hangs."""
+def full_disk_reported(guest):
+    """Replace a timeout by another error if QEMU stopped the guest on a full disk."""
     try:
         yield
     except CommandTimeout:
         if guest.qmp("query-status")["status"] == "io-error":
-            raise GuestError("QEMU could not write the guest's qcow2 disk and has "
-                             f"stopped the guest; is the disk of {_OUT} full?"
-                             ) from None
+            raise GuestError("QEMU could not write the guest's qcow2 disk and "
+                             f"stopped the guest; check whether the disk of {_OUT} "
+                             "is full") from None
         raise
 
 
-def everything(facts):
-    """Do the whole run, noting in facts what is found."""
+def run_all(facts):
+    """Do the whole run and record the results in facts."""
     kernel, module = prepare(facts)
     with tempfile.TemporaryDirectory(prefix="disk-", dir=_OUT) as directory:
         image = Path(directory, "files.qcow2")
@@ -291,10 +291,10 @@ def everything(facts):
         with contextlib.ExitStack() as stack:
             with phase(facts, f"booting a guest with {CPUS} CPUs and two disks"):
                 stack.enter_context(guest)
-            with full_disk_named(guest):
+            with full_disk_reported(guest):
                 in_guest(guest, facts)
         facts["kernel_log"] = "no complaint"
-        look_at_image(image, facts)
+        check_image(image, facts)
 
 
 def main():
@@ -303,27 +303,27 @@ def main():
         raise UserError("usage: python3 -m vm.run (it takes no arguments; "
                         "`make help` lists the variables)")
     if (os.environ.get("KERNEL") or KERNEL) != KERNEL:
-        raise UserError(f"make run boots kernel {KERNEL}, and KERNEL is "
-                        f"{os.environ['KERNEL']}; make shell and make check take "
-                        "others")
+        raise UserError(f"make run boots kernel {KERNEL} only, and KERNEL is "
+                        f"{os.environ['KERNEL']}; use make shell or make check for "
+                        "other kernels")
     facts = {"format": 1, "phases": []}
     status = 0
     started = time.monotonic()
-    say("make run: verified I/O in a guest, through our driver")
+    say("make run: verified I/O through our driver in a guest")
     try:
-        everything(facts)
+        run_all(facts)
     except (UserError, GuestError, OSError) as error:
         facts["error"] = "\n".join([str(error), *getattr(error, "__notes__", ())])
         status = 2 if isinstance(error, UserError) else 1
     facts["seconds"] = round(time.monotonic() - started, 1)
     verdict.judge(facts)
-    leave(facts)
+    write_report(facts)
     print(report.verdict_text(facts), end="")
     return status or int(facts["verdict"] != "PASS")
 
 
-def leave(facts):
-    """Leave the report's files in build/run; say so where that fails."""
+def write_report(facts):
+    """Write the report's files to build/run; print an error if that fails."""
     files = {"report.json": lambda: (json.dumps(facts, indent=1) + "\n").encode(),
              "report.html": lambda: report.html_page(facts).encode()}
     if "comparison" in facts:
@@ -331,9 +331,9 @@ def leave(facts):
     try:
         for name, make in files.items():
             (_OUT / name).write_bytes(make())
-            say(f"  left {(_OUT / name).relative_to(_TOP)}")
+            say(f"  wrote {(_OUT / name).relative_to(_TOP)}")
     except OSError as error:
-        say(f"the report could not be written in full: {error}")
+        say(f"error: the report is incomplete: {error}")
 
 
 if __name__ == "__main__":

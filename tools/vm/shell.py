@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A prompt in a guest whose disks our driver serves.
+"""A shell in a guest whose disks our driver serves.
 
     python3 -m vm.shell 6.12
     echo 'lsblk; fio ...' | python3 -m vm.shell 6.1 --disk null,queues=8
 
-Without a terminal, standard input is run as a script, and the exit status
-is the script's.
+If standard input is not a terminal, it is run as a script, and the exit status is the
+script's.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from .ui import UserError, say
 
 _ESCAPE = b"\x1d"
 _HINT = """\
-  Leave with `exit` or ^D; ^] ends the guest even when it hangs.
-  Its disks are gone after that; its kernel's log is seen with dmesg."""
+  Leave with `exit` or ^D; ^] stops the guest even if it hangs.
+  The guest's disks are then removed. `dmesg` shows the kernel's log."""
 
 _SIMULATOR = """\
   `vblkstat` shows disks and their queues.
-  `vblksim &` makes a disk that watches its driver; `vblksim --help` tells more."""
+  `vblksim &` adds a disk whose device checks its driver; see `vblksim --help`."""
 
 _TTY = "tty"
 _TTY_ARGS = ["-chardev", f"socket,id=tty,path={_TTY},server=on,wait=off",
@@ -43,20 +43,20 @@ _LOGIN = "cd; TERM={term} exec setsid -w -c bash -l <>/dev/hvc0 >&0 2>&0"
 
 def _arguments():
     parser = argparse.ArgumentParser(
-        prog="vm.shell", description="Get a prompt in a guest.")
+        prog="vm.shell", description="Start a shell in a guest.")
     parser.add_argument("kernel", nargs="?",
                         default=os.environ.get("KERNEL") or "6.12",
-                        help="name or build tree of the kernel; without it the "
-                             "environment's KERNEL counts, or else 6.12 is used")
+                        help="name or build tree of the kernel (default: the "
+                             "environment variable KERNEL, or 6.12)")
     parser.add_argument("--cpus", type=int, default=4)
     parser.add_argument("--machine", default="q35", help="q35, pc or microvm")
     parser.add_argument("--stock", action="store_true",
-                        help="use the kernel's own driver")
+                        help="use the in-tree driver")
     parser.add_argument("--params", default="",
-                        help='the driver\'s, as "num_request_queues=2"')
+                        help='module parameters, such as "num_request_queues=2"')
     parser.add_argument("--disk", action="append", metavar="BACKEND[,KEY=VALUE...]",
-                        help="as in ram,queues=4,packed=on; KEY is an argument "
-                             "of vm.disk.Disk; may be repeated")
+                        help="such as ram,queues=4,packed=on; KEY is an argument of "
+                             "vm.disk.Disk; may be repeated")
     return parser.parse_args()
 
 
@@ -71,7 +71,8 @@ def _disk(number, description):
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise UserError(f"--disk {description}: {option!r} is not KEY=VALUE")
+            raise UserError(f"--disk {description}: {option!r} must be KEY=VALUE, "
+                            "such as queues=4")
         keywords[key] = _value(value)
     return Disk(keywords.pop("id", f"disk{number}"), backend, **keywords)
 
@@ -96,7 +97,7 @@ def _raw_terminal():
 
 
 class _Terminal:
-    """The terminal here, joined to one in the guest."""
+    """The terminal on the host, connected to one in the guest."""
 
     def __init__(self, guest, sock):
         self._guest = guest
@@ -108,7 +109,7 @@ class _Terminal:
         self._guest.start(_SIZE.format(lines=size.lines, columns=size.columns))
 
     def run(self):
-        """Pass on what is typed and shown until the guest's shell ends."""
+        """Relay input and output until the guest's shell exits."""
         term = os.environ.get("TERM", "linux")
         job = self._guest.start(_LOGIN.format(term=term), timeout=None)
         signal.signal(signal.SIGWINCH, self._fit)
@@ -120,7 +121,7 @@ class _Terminal:
             pass
 
     def _relay(self):
-        """Relay for a moment; False if the way out was typed."""
+        """Relay for 0.2 s at most; return False on ^] or the end of the input."""
         ready, _, _ = select.select([sys.stdin, self._sock], [], [], 0.2)
         if self._sock in ready:
             self._show(timeout=0)
@@ -151,12 +152,13 @@ def _install_programs(guest):
     if simulator.install(guest, "/usr/bin/vblksim"):
         say(_SIMULATOR)
     else:
-        say("  no vblksim here: the kernel has no VDUSE, KERNEL=6.12 has")
+        say("  vblksim does not work here, because this kernel has no VDUSE; "
+            "use KERNEL=6.12 for it")
 
 
 def _interactive(arguments):
     with _guest(arguments, qemu_args=_TTY_ARGS) as guest:
-        say(f"  Linux {guest.release}, up after {guest.boot_seconds:.0f} s\n{_HINT}")
+        say(f"  Linux {guest.release}, booted in {guest.boot_seconds:.0f} s\n{_HINT}")
         _install_programs(guest)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(guest.directory / _TTY))
@@ -184,7 +186,7 @@ def main():
     arguments = _arguments()
     kernels.check_name(arguments.kernel, kernels.NAMES)
     if arguments.cpus < 1:
-        raise UserError(f"--cpus is {arguments.cpus}, and a guest has 1 or more")
+        raise UserError(f"--cpus is {arguments.cpus}; it must be 1 or more")
     try:
         return (_interactive if sys.stdin.isatty() else _script)(arguments)
     except GuestError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""vblksim, the device that watches its driver: built here, run in a guest."""
+"""Build vblksim, the device that checks its driver, and install it in a guest."""
 
 import functools
 import subprocess
@@ -24,14 +24,15 @@ def build(program="vblksim"):
              f"OUT={place.parent}", place],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode:
-        raise UserError(f"building {program} failed; make said:\n{made.stdout}")
+        raise UserError(f"building {program} failed; the output of make:\n"
+                        f"{made.stdout}")
     return place
 
 
 def install(guest, path):
-    """Give a guest the program, and the modules that it needs.
+    """Load the modules that vblksim needs into a guest, and copy vblksim there.
 
-    Return whether the guest's kernel can have such devices.
+    Return False if the guest's kernel has no VDUSE.
     """
     if guest.run("modprobe -q vduse && modprobe -q virtio_vdpa; "
                  "[ -e /dev/vduse/control ]", check=False).status:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernel's SysRq keys, pressed from the host.
+"""Send SysRq keys from the host to the guest's kernel.
 
-A guest whose tasks hang may have no shell that answers, and an agent that waits for a
-page on the disk that hangs.  A break on the serial console and a key after it is
-handled in the interrupt of the console, so it needs neither.  The guest's kernel
-takes it if it has CONFIG_MAGIC_SYSRQ_SERIAL.
+In a guest whose tasks hang, the shell may not answer, and the agent may wait for a
+page on the disk that hangs.  The kernel handles a break and a key on the serial
+console in the console's interrupt, so it needs neither of them.  The guest's kernel
+needs CONFIG_MAGIC_SYSRQ_SERIAL.
 """
 
 import contextlib
@@ -16,25 +16,25 @@ from pathlib import Path
 
 from .klog import KernelLog
 
-# QEMU's id of the console's character device, and the socket that is its input.
+# QEMU's id of the console's character device, and the socket of its input.
 CHARDEV = "console"
 SOCKET = "console.sock"
-# The key of a task's state, and the line that the kernel begins its answer with.
+# The SysRq key, and a text in the first line of the kernel's answer.
 BLOCKED = ("w", "Show Blocked State")
 LOCKS = ("d", "Show Locks Held")
 
 _ANSWER_SECONDS = 5
-# The answer is complete once the console has said nothing more for so long.
+# The answer is complete when the console has printed nothing for so many seconds.
 _QUIET_SECONDS = 1.5
 _MOST_SECONDS = 30
 
 
 def press(key: str, directory: Path, qmp: Callable, log: KernelLog,
           answer: str) -> str | None:
-    """Press a key and return what the kernel logs; None if it does not answer.
+    """Send a key; return what the kernel logs, None if it does not answer.
 
-    directory: where the socket is; qmp: runs a QMP command; answer: a text in the
-    first line of the answer.
+    directory: contains the socket; qmp: a function that runs a QMP command; answer: a
+    text in the first line of the answer.
     """
     start = log.size()
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as line:
@@ -44,7 +44,7 @@ def press(key: str, directory: Path, qmp: Callable, log: KernelLog,
         line.sendall(key.encode())
         limit = time.monotonic() + _ANSWER_SECONDS
         while answer not in log.since(start) and time.monotonic() < limit:
-            # QEMU waits until it is taken; the log has it as well.
+            # QEMU blocks until the output is read; the log has it, too.
             with contextlib.suppress(TimeoutError):
                 line.recv(65536)
     if answer not in log.since(start):
@@ -62,7 +62,7 @@ def _await_silence(log: KernelLog) -> None:
             size, since = log.size(), time.monotonic()
 
 
-# What each blocked task has above what it waits in.
+# Functions at the top of every blocked task's stack.
 _WAITING = re.compile(r"^(__)?schedule|^io_schedule|^schedule_timeout|^msleep|"
                       r"^__wait_for_common|^wait_for_completion|^preempt_schedule")
 _MOST_FRAMES = 6
@@ -71,7 +71,7 @@ _MOST_FRAMES = 6
 def summary(said: str) -> str:
     """Return a line for each blocked task: its name, its work, where it waits.
 
-    said: what press() returns for the key BLOCKED.
+    said: the result of press() for the key BLOCKED.
     """
     lines = []
     for part in re.split(r"^.*?\btask:", said, flags=re.MULTILINE)[1:]:

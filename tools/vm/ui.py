@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What every tool here says to a person, and how it fails.
+"""Messages, errors and exit statuses of all tools.
 
 Progress goes to standard error, so that a command's output can be piped.
 """
@@ -11,11 +11,10 @@ import time
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend.
+    """An error that the user can correct.
 
-    The text names the value that was found, the limit or expectation it
-    broke, and the way out.  Tools print it without a traceback and exit
-    with status 2.
+    The text names the value found, the limit or expectation that it violates, and
+    what to do.  Tools print it without a traceback and exit with status 2.
     """
 
 
@@ -26,7 +25,7 @@ def say(text):
 
 @contextlib.contextmanager
 def step(text):
-    """Announce a piece of work and, once it is done, how long it took."""
+    """Print what begins and, if it takes 2 s or more, how long it took."""
     say(f"  {text} ...")
     start = time.monotonic()
     yield
@@ -36,26 +35,26 @@ def step(text):
 
 
 def number(name, default=None, least=1, most=10 ** 12, what="a whole number"):
-    """Return the number that a variable of the environment has, or the default.
+    """Return the number in an environment variable, or the default.
 
-    Raises UserError if what it has is no number from least to most.
+    Raises UserError unless the value is a number from least to most.
     """
     text = os.environ.get(name)
     if not text:
         return default
-    # Python itself refuses texts that are long enough.
+    # int() itself raises an error for a text that is long enough.
     if not text.isdecimal() or len(text) > len(str(most)) \
             or not least <= int(text) <= most:
-        raise UserError(f"{name} is {text[:40]!r}; it is {what} from {least} to "
-                        f"{most}")
+        raise UserError(f"{name} is {text[:40]!r}; it must be {what} from {least} "
+                        f"to {most}")
     return int(text)
 
 
 def main(function):
-    """Run a tool's main function and exit with what it returns.
+    """Run a tool's main function and exit with the status that it returns.
 
-    A UserError becomes one clear message and exit status 2, an interrupt
-    from the keyboard exit status 130.
+    A UserError becomes one message and exit status 2, an interrupt from the
+    keyboard exit status 130.
     """
     try:
         sys.exit(function())

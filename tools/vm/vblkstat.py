@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""vblkstat, which shows disks and their queues: built here for any guest."""
+"""Build vblkstat, which shows disks and their queues, for any guest."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ _TOP = Path(__file__).resolve().parents[2]
 
 
 def build():
-    """Build one that needs no libraries, and return the program's path."""
+    """Build a static vblkstat and return the program's path."""
     host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev"})
     place = _TOP / "build/vblkstat/shell"
     place.mkdir(parents=True, exist_ok=True)
@@ -21,5 +21,6 @@ def build():
              "LDFLAGS=-static -s"],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode:
-        raise UserError(f"building vblkstat failed; make said:\n{made.stdout}")
+        raise UserError("building vblkstat failed; the output of make:\n"
+                        f"{made.stdout}")
     return place / "vblkstat"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What has to hold for `make run` to end in PASS.
+"""The checks that must all pass for `make run` to end with PASS.
 
-Each check is its name, what is expected, and where in the facts that the run
-has gathered (see vm.report) the value is.  A fact that is not there was not
-reached, and fails its check.  No figure of speed is among them: how fast a
-machine is says nothing about whether the driver is right.
+A check has a name, the expected value, and a function that finds the seen value in
+the facts of the run (see vm.report).  If the fact is missing, the run did not reach
+it and the check fails.  No check is about speed, because the speed of a machine does
+not show whether the driver is correct.
 """
 
 _VERIFIED = 4 * 16
@@ -21,13 +21,13 @@ CHECKS = (
      lambda facts: len(facts["one_queue"]["queues"])),
     ("null disk with num_request_queues=1: affinities equal", 1,
      lambda facts: facts["one_queue"]["affinities_equal"]),
-    ("queues that interrupted, with jobs on each CPU", 4,
+    ("queues that raised interrupts, with jobs on each CPU", 4,
      lambda facts: facts["interrupts"]["queues"]),
-    ("interrupts on a CPU that is not its queue's", 0,
+    ("interrupts on a CPU outside the queue's CPUs", 0,
      lambda facts: facts["interrupts"]["elsewhere"]),
     ("MiB written and verified", _VERIFIED,
      lambda facts: facts["write"]["read"]["bytes"] >> 20),
-    ("MiB verified again after a restart", _VERIFIED,
+    ("MiB verified again after a reboot", _VERIFIED,
      lambda facts: facts["reread"]["read"]["bytes"] >> 20),
     ("verify errors", 0, lambda facts: facts["verify_errors"]),
     ("e2fsck's exit status", 0, lambda facts: facts["fsck"]["status"]),
@@ -36,16 +36,16 @@ CHECKS = (
       for name in ("discard", "write zeroes", "write zeroes, may unmap")
       for what, key, expected in (
           ("reads back as", "inside", "zeroes"),
-          ("around it is", "around", "the pattern"),
-          ("the qcow2 file holds there", "image_inside", "no data"),
-          ("the qcow2 file holds around it", "image_around", "data"))),
+          ("blocks around it read back as", "around", "the pattern"),
+          ("in the qcow2 file", "image_inside", "no data"),
+          ("around it in the qcow2 file", "image_around", "data"))),
     ("qemu-img check's exit status", 0,
      lambda facts: facts["image_check"]["status"]),
-    ("measured as ours: a module that is", "out of tree",
+    ("module measured as our driver", "out of tree",
      lambda facts: facts["drivers"]["ours"]),
-    ("measured as the kernel's own: a module that is", "in tree",
+    ("module measured as the in-tree driver", "in tree",
      lambda facts: facts["drivers"]["stock"]),
-    ("kernel log of the guest", "no complaint",
+    ("the guest's kernel log", "no complaint",
      lambda facts: facts["kernel_log"]),
 )
 
@@ -53,7 +53,7 @@ NOT_REACHED = "not reached"
 
 
 def judge(facts):
-    """Add checks, verdict and why to the facts; error, if there, is a FAIL."""
+    """Add checks, verdict and why to the facts; facts with an error are a FAIL."""
     facts["checks"] = [_check(facts, *check) for check in CHECKS]
     failed = [check for check in facts["checks"] if not check["passed"]]
     wrong = [f"{check['name']}: expected {check['expected']}, seen {check['seen']}"
@@ -63,7 +63,7 @@ def judge(facts):
     if failed and not wrong:
         wrong = [f"{len(failed)} checks were not reached"]
     facts["verdict"] = "FAIL" if wrong else "PASS"
-    facts["why"] = "\n".join(wrong) or f"all {len(CHECKS)} checks hold"
+    facts["why"] = "\n".join(wrong) or f"all {len(CHECKS)} checks passed"
 
 
 def _check(facts, name, expected, find):
