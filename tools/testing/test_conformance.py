@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Documentation/conformance.rst says what is so: names in it exist.
+"""Documentation/conformance.rst is true: all names in it exist.
 
-Its tables are read as people read them, from the list-tables of the page.  Each
-row is held against the driver, the tests and the rules of vblksim.  No guest.
+The tests read the list-tables of the page, and compare each row with the driver, the
+tests and the rules of vblksim.  No guest.
 """
 
 import ast
@@ -17,10 +17,10 @@ PAGE = "Documentation/conformance.rst"
 DRIVER = "drivers/block/virtio_blk"
 TESTS = "tools/testing"
 
-COLUMNS = ("Section", "What it says", "Driver", "Test", "Rule", "Kernel's own")
-# What the tables of features have besides.
+COLUMNS = ("Section", "What it says", "Driver", "Test", "Rule", "In-tree driver")
+# The tables of features have two more.
 FEATURE_COLUMNS = COLUMNS[:1] + ("Feature", "Negotiated") + COLUMNS[1:]
-# A cell that names nothing says why.
+# A cell without a name gives the reason.
 REASON = re.compile(r"none: \S")
 
 
@@ -46,11 +46,11 @@ def tables(text):
 
 
 def literals(cell):
-    """Return what stands in a cell between double backquotes."""
+    """Return the words of a cell between double backquotes."""
     return re.findall(r"``(.+?)``", cell)
 
 
-# What there is
+# The tree
 
 def functions(top):
     """Return {file: names} of the functions that the driver defines."""
@@ -70,7 +70,7 @@ def driver_features(top):
 def feature_numbers(top):
     """Return {name: bit} of the features that vblksim knows.
 
-    Names are with the prefixes of VIRTIO, but for "VIRTIO_RING".
+    Names have the prefixes of VIRTIO, except "VIRTIO_RING".
     """
     text = "".join((top / TESTS / "vblksim" / name).read_text()
                    for name in ("blk.h", "virtio.h"))
@@ -92,7 +92,7 @@ def known_tests(top):
 def config_rows(top):
     """Return the names of the rows in config_kunit.c."""
     return set(re.findall(r'"([^"\n]+)"',
-                          (top / DRIVER / "config_kunit.c").read_text()))
+                          (top / DRIVER / "tests/config_kunit.c").read_text()))
 
 
 def rules(top, kind):
@@ -101,10 +101,10 @@ def rules(top, kind):
     return set(re.findall(r'^\tX\((\w+), "', text, re.MULTILINE))
 
 
-# Whether the one fits the other
+# The page against the tree
 
 class Checker:
-    """Holds a page against a tree; errors are sentences, each with a line."""
+    """Compares the page with a tree; errors are sentences that name the row."""
 
     def __init__(self, top):
         self.errors = []
@@ -150,7 +150,7 @@ class Checker:
 
     def _check_section(self, where, cell):
         if not re.fullmatch(r"\d+(\.\d+)*", cell):
-            self._complain(where, f"{cell!r} is no section of the standard")
+            self._complain(where, f"{cell!r} is no section number of the specification")
 
     def _check_driver(self, where, cell):
         file = None
@@ -200,12 +200,12 @@ class Checker:
         number = self._numbers.get(full.replace("_RING_F_", "_F_"), int(bit))
         if number != int(bit):
             self._complain(where, f"{full} is bit {number}")
-        # What is not the block device's is negotiated by the virtio core.
-        said = claim[1] == "yes" and ("_BLK_" in full or not
-                                      negotiated.startswith("yes, by the"))
-        if said != (name in self._in_driver):
+        # The virtio core negotiates features that are not of the block device.
+        claimed = claim[1] == "yes" and ("_BLK_" in full or not
+                                         negotiated.startswith("yes, by the"))
+        if claimed != (name in self._in_driver):
             self._complain(where, f"says {negotiated!r}, and the driver's table "
-                           f"has {name}" if not said else
+                           f"has {name}" if not claimed else
                            f"says {negotiated!r}, and the driver's table has no "
                            f"{name}")
 
@@ -219,13 +219,13 @@ class Checker:
 
 
 def test_table():
-    """Nothing that the page says is known to be wrong."""
+    """All names on the page exist, and it covers all features and rules."""
     assert not Checker(TOP).errors
 
 
 # The checker
 
-# What is changed in a copy of the tree, and what there is to complain of.
+# (file, text in it, text that replaces it in a copy of the tree, the expected error)
 WRONG = {
     "test": (PAGE, "``test_spec::test_lifetime``", "``test_spec::test_livetime``",
              "no test test_spec::test_livetime"),
@@ -258,7 +258,7 @@ WRONG = {
                 "has 5 cells"),
     "no-reason": (PAGE, "- none: not visible to a device\n", "- none\n",
                   "names no rule of vblksim, and does not say why"),
-    "columns": (PAGE, "     - Kernel's own\n", "     - Others\n",
+    "columns": (PAGE, "     - In-tree driver\n", "     - Others\n",
                 "not those of this page"),
     "section": (PAGE, "* - 5.2.6.1\n", "* - chapter 5\n",
                 "'chapter 5' is no section"),
@@ -283,7 +283,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_checker(tmp_path, case):
-    """Each thing that can be wrong is found in a copy in which it is."""
+    """The checker finds each kind of error in a copy of the tree that has it."""
     file, was, now, complaint = WRONG[case]
     for place in (Path(PAGE).parent, DRIVER, TESTS):
         shutil.copytree(TOP / place, tmp_path / place,
