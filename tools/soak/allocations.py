@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Memory that cannot be had, wherever the driver or what it calls asks for it.
+"""Failed memory allocations in the driver and in functions that it calls.
 
-A task's n-th allocation is made to fail, n = 1, 2, 3... until there are no more,
-by the kernel's /proc/self/fail-nth; only those that have the driver on their
-stack count.  What workqueues allocate is reached by every n-th failing, whoever
-asks.  kmemleak tells what nobody has a pointer to afterwards.
+The kernel's /proc/self/fail-nth makes a task's n-th allocation fail, n = 1, 2, 3...
+until there are no more.  Only allocations with the driver on their stack count.  To
+reach allocations in workqueues, every n-th allocation of any task fails.  kmemleak
+finds the leaks afterwards.
 
-The driver has to be built in, or its code could not be told from all other.
+The driver must be built in, because the address range of its code selects the
+allocations.
 """
 
 import re
@@ -21,23 +22,23 @@ from .scenario import Scenario
 
 _MIB = 1 << 20
 _MANY = 1_000_000
-# More allocations than any operation has: an end for a loop that had none.
+# More allocations than any operation has: a limit for the loop.
 _MOST = 2000
-# Whose n-th is counted, in debugfs; a pool has some memory left if it gets no more.
+# The faults that fail-nth counts, in debugfs.  A mempool may still have reserves.
 _ATTRS = "failslab fail_page_alloc fail_mempool_alloc fail_mempool_alloc_bulk"
-# I/O allocates more or less, as its pages are next to each other or not.
+# The number of allocations of an I/O varies with how contiguous its pages are.
 _MISSES = 3
 _RETURN_SECONDS = 10
 _DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
-# What the kernel has to say when it is refused memory.  It goes on without the
-# files of an interrupt in /proc, and has a warning when it comes to remove them.
+# Expected messages of the kernel after a failed allocation.  If it cannot create the
+# files of an interrupt in /proc, it warns when it removes them.
 _EXPECTED = (r"WARNING: at remove_proc_entry\+|"
              r"I/O error, dev vd|Buffer I/O error|virtqueues failed|error -12|"
              r"returns -12|kobject_add_internal failed for \S+ \(error: -12|"
              r"is offline|Reset done failure")
 
-# What a task does, by name: to /dev/$disk, $device, and its PCI $function.
-# I/O: it is not for want of memory that it fails.
+# Operations of a task, by name, on /dev/$disk, $device and its PCI $function.
+# I/O must not fail because an allocation fails.
 _MUST_WORK = {
     "read": "exec dd if=/dev/$disk of=/dev/null bs=1M count=2 iflag=direct",
     "write": "exec dd if=/run/pattern of=/dev/$disk bs=1M seek=8 oflag=direct",
@@ -46,7 +47,7 @@ _MUST_WORK = {
     "discard": "exec blkdiscard -f -o 16777216 -l 1048576 /dev/$disk",
     "write zeroes": "exec blkdiscard -z -f -o 16777216 -l 1048576 /dev/$disk",
 }
-# It may fail, and then the disk is gone for good, or is as it was before.
+# These may fail, and then the disk is dead or unbound, or as before.
 _MAY_FAIL = {
     "recovery": "echo 1 > /sys/block/$disk/recovery/reset",
     "serial number": "exec cat /sys/block/$disk/serial",
@@ -55,17 +56,17 @@ _MAY_FAIL = {
     "resume": "echo freeze > /sys/power/state",
     "probe": f"echo $device > {_DRIVER}/bind",
 }
-# What a workqueue does, which a task only asks for, and how many allocations it is
-# to be looked for in: setting up a device takes some 120.  What is plugged when a
-# task waits goes there as well.
+# Operations that a workqueue does for the task, and the number of allocations to try:
+# initializing a device takes some 120.  Requests that are plugged when a task sleeps
+# are submitted by a workqueue as well.
 _IN_WORKQUEUES = {"discard": 4, "write zeroes": 4, "recovery": 150}
 _OPERATIONS = {**_MUST_WORK, **_MAY_FAIL}
 
-# What the disk of $device is called, if there is one.
+# Sets $disk to the name of $device's disk, if there is one.
 _FIND = """disk=
 for path in $function/$device/block/*; do [ -e $path ] && disk=${path##*/}; done
 """
-# The driver's own faults, which are its disk's, would be counted as well.
+# fail-nth would count the driver's own faults as well.
 _EXEMPT = """for fault in virtio_blk/${disk:-none}/*/; do
     [ -e $fault/require-end ] || continue
     echo 1 > $fault/require-start; echo 1 > $fault/require-end
@@ -79,7 +80,7 @@ _LOOK = """state=unbound; same=unknown
 
 
 class _Target:
-    """A disk whose driver is refused memory."""
+    """A disk whose driver gets failed allocations."""
 
     def __init__(self, guest, id):
         self.guest = guest
@@ -89,16 +90,16 @@ class _Target:
         self.function, _, self.device = path.rpartition("/")
 
     def run(self, script):
-        """Run a script that knows $disk, its $device, and its PCI $function."""
+        """Run a script with $disk, its $device, and its PCI $function set."""
         return self.guest.run(
             f"device={self.device} function={self.function}\n"
             f"cd /sys/kernel/debug\n{_FIND}\nexport disk device function\n{script}")
 
     def refuse(self, number, script):
-        """Have a task's number-th allocation fail; return what came of it.
+        """Make a task's number-th allocation fail.
 
-        That is whether there was one, the script's exit status, the state of the
-        disk, and whether it has its data.
+        Return whether there was one, the script's exit status, the state of the
+        disk, and "same" if it has its data.
         """
         *_, status, refused, state, same = self.run(f"""{_EXEMPT}
             for attr in {_ATTRS}; do echo {_MANY} > $attr/times; done
@@ -114,9 +115,9 @@ class _Target:
         return refused != "0", int(status), state, same
 
     def refuse_anyone(self, number, script):
-        """Have one of number allocations fail, whoever's; return the same.
+        """Make one of number allocations of any task fail; return the same.
 
-        What has been asked for is over when the disk is live, or dead.
+        The operation has ended when the disk is live or dead.
         """
         *_, status, slab, state, same = self.run(f"""
             echo 1 > failslab/times; echo {number} > failslab/interval
@@ -138,31 +139,31 @@ class _Target:
         self.run(f"echo $device > {_DRIVER}/unbind")
 
     def bind(self):
-        """Bind the disk's driver; raise GuestError if the disk does not work."""
+        """Bind the driver to the disk; raise GuestError if the disk does not work."""
         state, same = self.run(f"""set -e
             echo $device > {_DRIVER}/bind
             {_FIND}
             {_LOOK}
             echo $state $same""").output.split()[-2:]
         if (state, same) != ("live", "same"):
-            raise GuestError(f"{self.id} is {state} when bound anew, its data is "
+            raise GuestError(f"{self.id} is {state} when bound again, its data is "
                              f"{same}")
 
 
 def _extent(guest):
-    """Return where the driver's code begins and ends."""
+    """Return the first and the last address of the driver's code."""
     symbols = [(int(address, 16), name) for address, name in re.findall(
         r"^(\w+) [tT] (\w+)$", guest.run(
             "grep -A1 ' virtblk_' /proc/kallsyms").output, re.MULTILINE)]
     probe = next(address for address, name in symbols if name == "virtblk_probe")
-    # What is seldom run, or at boot only, is elsewhere.
+    # Cold functions and those for boot are in other sections.
     own = sorted(address for address, name in symbols
                  if name.startswith("virtblk_") and abs(address - probe) < _MIB // 4)
     return own[0], min(address for address, _ in symbols if address > own[-1])
 
 
 def aim(guest):
-    """Have allocations below the driver fail that are asked to, and no other."""
+    """Restrict the kernel's fault injection to allocations below the driver."""
     start, end = _extent(guest)
     guest.tolerate(_EXPECTED)
     guest.run(f"""set -e
@@ -182,7 +183,7 @@ def aim(guest):
 
 
 def _prepare(guest, targets):
-    """Give targets their data, and have a suspend go no further than the devices."""
+    """Write the targets' data, and limit suspend to the devices."""
     aim(guest)
     guest.run("""set -e
         head -c 2M /dev/urandom > /run/pattern
@@ -194,7 +195,7 @@ def _prepare(guest, targets):
 
 
 def _one(round, target, name, number):
-    """Refuse an operation its number-th allocation; return whether it has one."""
+    """Fail the number-th allocation of an operation; return whether it has one."""
     if name == "probe":
         target.unbind()
     refuse = target.refuse_anyone if name in _IN_WORKQUEUES else target.refuse
@@ -219,9 +220,9 @@ def _one(round, target, name, number):
 
 
 def refuse(round, step=1):
-    """Have one allocation of each operation fail after the other, until the last.
+    """Fail the allocations of each operation, one after the other.
 
-    step: of so many, try one, at random, beginning with the first.
+    step: try one of so many, at random, beginning with the first.
     """
     disks = [Disk("split", "ram", 64 * _MIB, queues=2),
              Disk("packed", "ram", 64 * _MIB, queues=2, packed=True)]
@@ -235,7 +236,7 @@ def refuse(round, step=1):
 
 
 def _sweep(round, target, name, step):
-    """Have the allocations of one operation fail, the first of all in any case."""
+    """Fail the allocations of one operation, and in any case the first."""
     number = 1
     most = _IN_WORKQUEUES.get(name, _MOST)
     misses = 0
@@ -252,7 +253,7 @@ def _sweep(round, target, name, step):
 
 
 ALLOCATIONS = Scenario(
-    "allocations", "Memory is refused to the driver, one allocation after another.",
+    "allocations", "The driver's allocations fail, one after another.",
     refuse,
     goals={"operations": len(_OPERATIONS), "scans for leaks": 1},
     each={"operations": len(_OPERATIONS), "scans for leaks": 1},

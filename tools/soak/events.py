@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What may happen to a disk at any time, and which of that can happen at once.
+"""Events that may happen to a disk at any time, and the pairs that can overlap.
 
 Each event is a function of events.sh, which the guest runs in a loop.  The host
-does what the loop asks for: presses the power button of a guest that sleeps, gives a
-disk another size, unplugs it and plugs it in.
+does what the loop asks for: it presses the power button of a suspended guest, resizes
+a disk, unplugs it and plugs it in.
 """
 
 import re
@@ -14,7 +14,7 @@ from itertools import combinations
 from vm.guest import Guest
 
 MIB = 1 << 20
-# Where the guest has what it takes.
+# The guest's directory for the events' files.
 PLACE = "/run/overlap"
 _AGAIN_SECONDS = 5
 _PRESS_SECONDS = 1
@@ -23,12 +23,12 @@ _PLUG_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Event:
-    """Something that may happen to a disk.
+    """An event that may happen to a disk.
 
-    name: in counters, and with an underscore for each blank that of its function.
-    faults: it takes the driver's faults, which debug kernels have.
+    name: its name in counters; with an underscore for each blank, its function.
+    faults: it needs the driver's fault injection, which debug kernels have.
     since: the oldest kernel that has it.
-    one: it happens to the guest, so one loop is for all disks.
+    one: it happens to the guest, so there is one loop for all disks.
     removes: the disk is gone meanwhile, and its users have errors.
     """
     name: str
@@ -38,7 +38,7 @@ class Event:
     removes: bool = False
 
     def possible(self, release: str) -> bool:
-        """Tell whether a kernel has it; release: as "6.12" or "7.3.4-debug"."""
+        """Return whether a kernel has it; release: such as "6.12" or "7.3.4-debug"."""
         version = tuple(map(int, re.findall(r"\d+", release)[:2]))
         return version >= self.since and (
             not self.faults or release.endswith("-debug"))
@@ -47,7 +47,7 @@ class Event:
 EVENTS = (
     Event("reset"),
     Event("confuse", faults=True),
-    # Drivers of older kernels are not told of it.
+    # Older kernels do not report it to the driver.
     Event("function reset", since=(6, 14)),
     Event("cpus", one=True),
     Event("suspend", one=True),
@@ -64,41 +64,35 @@ EVENTS = (
     Event("memory"),
 )
 
-_SWAP = ("the swap on a disk goes with the disk, and then the kernel kills those who "
-         "had memory there")
-# Pairs that cannot meet.  A suspend freezes all loops, but begins at any point of
-# what they do, so it has met what it began in.
+_SWAP = ("the swap on a disk disappears with the disk, and then the kernel kills the "
+         "processes that have memory there")
+# Pairs that cannot overlap.  A suspend freezes all loops, but it begins at any point
+# of their runs, so it overlaps the run that it freezes.
 APART = {
     frozenset(("memory", "unbind")): _SWAP,
     frozenset(("memory", "unplug")): _SWAP,
 }
 
-# Events that are named elsewhere, and are none.
-NONE = {
-    "remap": "queues keep their CPUs and the driver aims the vectors at these: no "
-             "work follows vectors that have moved",
-}
-
 
 def pairs(release: str) -> list[tuple[Event, Event]]:
-    """Return the pairs of events that can meet on a kernel."""
+    """Return the pairs of events that can overlap on a kernel."""
     return [pair for pair in combinations(EVENTS, 2)
             if all(event.possible(release) for event in pair)
             and frozenset(event.name for event in pair) not in APART]
 
 
 def title(pair: tuple[Event, Event]) -> str:
-    """Return the name of a pair, as counters have it."""
+    """Return the name of a pair's counter."""
     return " + ".join(event.name for event in pair)
 
 
 class Loop:
     """The loop of an event, for one disk or for the guest.
 
-    met: the begin and end of each run that did what it is there for, by the guest's
-    clock; missed: how many others there were.  lines: how many it has printed, which
-    grows as long as it gets on.  silent: the guest goes to sleep or sleeps, and must
-    not be told anything.
+    met: begin and end of each effective run, by the guest's clock; missed: the number
+    of other runs.  lines: the number of printed lines, which grows as long as the loop
+    makes progress.  silent: the guest suspends or is suspended, and the host must not
+    send it anything.
     """
 
     def __init__(self, guest: Guest, event: Event, id: str, partner: Event,
@@ -118,11 +112,11 @@ class Loop:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the loop runs."""
         return self._job.running
 
     def attend(self) -> None:
-        """Read what it has printed, and do some of what it has asked for."""
+        """Read its output, and do the next step of what it asked for."""
         lines = self._job.output.split("\n")[:-1]
         for line in lines[self.lines:]:
             self._take(*line.split())
@@ -143,7 +137,7 @@ class Loop:
             self.missed += 1
 
 
-# What the host does for a loop, some of it at each step
+# What the host does for a loop: generators, one step at a time
 
 def _resize(loop: Loop, mib: str) -> Iterator[None]:
     loop.guest.resize_disk(loop.id, int(mib) * MIB)
@@ -151,10 +145,10 @@ def _resize(loop: Loop, mib: str) -> Iterator[None]:
 
 
 def _unplug(loop: Loop) -> Iterator[None]:
-    """Unplug a disk, asking until the guest lets go of it, and plug it in again.
+    """Unplug a disk, asking until the guest has removed it, and plug it in again.
 
-    A guest that is still busy with the old device may let go of the new one as well,
-    so this has no end.
+    A guest that is still busy with the old device may remove the new one as well, so
+    this generator does not end.
     """
     clock = loop.guest.clock()
     asked = -_AGAIN_SECONDS
@@ -173,15 +167,15 @@ def _unplug(loop: Loop) -> Iterator[None]:
 
 
 def _suspend(loop: Loop) -> Iterator[None]:
-    """Let the guest sleep, and press the power button until it has woken up."""
+    """Let the guest suspend, and press the power button until it has resumed."""
     start = loop.guest.log_size()
     loop.guest.start(f"touch {PLACE}/sleep")
     loop.silent = True
     clock = loop.guest.clock()
     pressed = None
     while True:
-        said = loop.guest.log_since(start)
-        if said.count("PM: suspend entry") == said.count("PM: suspend exit"):
+        log = loop.guest.log_since(start)
+        if log.count("PM: suspend entry") == log.count("PM: suspend exit"):
             pressed = None
         elif pressed is None:
             pressed = clock()
@@ -197,7 +191,7 @@ HOST: dict[str, Callable[..., Iterator[None]]] = {
 
 def meetings(first: list[tuple[float, float]],
              second: list[tuple[float, float]]) -> int:
-    """Return how many runs of the first overlap one of the second, in pairs."""
+    """Return the number of pairs of runs that overlap; a run is in one pair at most."""
     count = i = j = 0
     while i < len(first) and j < len(second):
         if first[i][0] < second[j][1] and second[j][0] < first[i][1]:

@@ -1,32 +1,34 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What soak/overlap.py has go on in a guest, each in a loop of its own:
+# Events of soak/overlap.py in a guest, each in its own loop:
 #
 #	events.sh loop EVENT DISK PARTNER SEED
 #	events.sh load DISK SEED
 #	events.sh tidy DISK...
 #
-# "loop" runs the function event_EVENT again and again, with random pauses, until the file
-# $place/stop is there.  DISK is the id that QEMU knows the disk by, PARTNER the event
-# that a second loop runs meanwhile.  It prints a line at the begin and at the end of
-# each run, which the host reads:
+# "loop" repeats the function event_EVENT with random pauses until the file $place/stop
+# exists.  DISK is QEMU's id of the disk, PARTNER the event that a second loop runs
+# meanwhile.  It prints a line at the begin and at the end of each run, which the host
+# reads:
 #
 #	begin TIME
-#	ask WORDS	the host has to do something, which the event waits for
-#	end TIME STATUS	0: it did what it is there for
+#	ask WORDS	the event waits until the host has done this
+#	end TIME STATUS	0: the event took effect
 #
-# "load" is for a disk that comes and goes: fio, and writers whose records it looks for
-# whenever the disk is back.  It prints what "writer check" does (see writer.c).
+# "load" is for a disk that is removed and added: it runs fio and writers, and checks
+# the writers' records when the disk is back.  It prints the output of "writer check"
+# (see writer.c).
 #
-# "tidy" waits until disks are live, undoes what events have set, and compares the
-# sample of each.  It prints for each its id, its state, and "same" or "different".
+# "tidy" waits until disks are live, restores their settings, and compares their
+# samples.  It prints for each its id, its state, and "same" or "different".
 
 place=/run/overlap
 driver=/sys/bus/virtio/drivers/virtio_blk
 parameters=/sys/module/virtio_blk/parameters
-# The numbers of the writers on a disk.  Each has an area of its own in the second
-# partition, because a number of a device that has gone may be the other disk's.
+# The numbers of the writers on a disk.  They are unique, because the device number of a
+# removed disk may become the other disk's; each writer has its own area in the second
+# partition.
 declare -A writers=([shared]="0 1 2 3" [spread]="4 5 6 7")
 
 exec 3>&1
@@ -50,8 +52,8 @@ find_disk() {
 }
 
 # Makes a device file of the disk, or of its partition $1, and sets node to its name.
-# A program that opens devtmpfs' file for writing may create a plain file once the disk
-# has gone, and that is in the way of the next disk's.
+# In devtmpfs a program that opens the file of a removed disk for writing would create a
+# plain file, which blocks the device file of the next disk.
 make_node() {
 	local number
 
@@ -61,8 +63,8 @@ make_node() {
 	mknod "$node" b "${number%:*}" "${number#*:}"
 }
 
-# None, a short one or a long one; a longer one where the disk goes, because writers
-# have to get something done before.
+# No pause, a short one or a long one.  Events that remove the disk have longer ones,
+# because writers must acknowledge some records before.
 pause() {
 	case $event$((RANDOM % 4)) in
 	unbind? | unplug?) sleep "$((RANDOM % 3)).$((RANDOM % 10))" ;;
@@ -76,7 +78,7 @@ ask() {
 	echo "ask $*" >&3
 }
 
-# Has the driver sleep now and then where it has dropped a lock, if it can.
+# Makes the driver sleep sometimes after it has dropped a lock, if it supports that.
 widen_gaps() {
 	local fault=$debug/delay
 
@@ -87,7 +89,7 @@ widen_gaps() {
 	echo 10 > "$fault/probability"
 } 2> /dev/null
 
-# Whether a number in a file grows beyond $2 within 15 seconds.
+# Returns whether the number in file $1 grows beyond $2 within 15 seconds.
 grows() {
 	local now n
 
@@ -126,7 +128,7 @@ event_cpus() {
 	until echo 1 > "$cpu"; do sleep 0.05; done
 }
 
-# What the host says while devices go to sleep may get lost, so it says this last.
+# A message of the host may get lost while devices suspend, so $place/sleep is its last.
 event_suspend() {
 	rm -f $place/sleep
 	ask suspend
@@ -139,7 +141,7 @@ event_resize() {
 
 	read -r was < "$block/size"
 	[ "$was" != $((mib * 2048)) ] || mib=$((mib - 8))
-	# A device that returns with less than it had is dead, as it must be.
+	# Only grow, because a device that returns with a smaller capacity is dead.
 	case $partner in
 	suspend | function_reset) mib=$((was / 2048 + 8)) ;;
 	esac
@@ -172,7 +174,7 @@ event_unbind() {
 	local n
 
 	echo "$device" > $driver/unbind || return
-	# It fails for want of memory, where that is the other event.
+	# Probe fails if an allocation fails, which may be the other event.
 	for ((n = 0; n < 50; n++)); do
 		echo "$device" > $driver/bind && return
 		[ -e "$function/$device" ] || return
@@ -192,7 +194,7 @@ event_unplug() {
 	done
 }
 
-# Reads all that there is to read of a disk, and writes what the module can be told.
+# Reads all files of a disk, and writes the module's parameters.
 event_files() {
 	local name value
 
@@ -227,7 +229,7 @@ refused() {
 	awk '$1 == "ring_full" { sum += $2 } END { print sum + 0 }' "$debug"/queue*
 }
 
-# Reads with more segments than the ring has room for.
+# Reads with more segments than fit into the ring.
 event_ring_full() {
 	local before full=1 memory=/dev/shm/$id-$$
 
@@ -245,7 +247,7 @@ event_ring_full() {
 	return $full
 }
 
-# Has additions to the ring fail, and one of some allocations below the driver.
+# Makes additions to the ring fail, and one of some allocations below the driver.
 event_allocations() {
 	local fault="$debug/fail_add" left=1000000 n attr=/sys/kernel/debug/failslab
 
@@ -253,7 +255,7 @@ event_allocations() {
 	echo 1 > "$fault/interval"
 	echo 1000000 > "$fault/times" || return
 	echo 50 > "$fault/probability"
-	# A device whose return is refused memory is dead, as it must be.
+	# Not here, because a device is dead if an allocation fails when it returns.
 	if [ "$partner" != function_reset ] && [ "$partner" != suspend ]; then
 		echo 1 > $attr/times
 		echo $((1 + RANDOM % 60)) > $attr/interval
@@ -272,7 +274,7 @@ swapped_out() {
 	awk '$1 == "pswpout" { print $2 }' /proc/vmstat
 }
 
-# Fills the memory, so that the kernel writes to the disk to have some again.
+# Fills the memory, so that the kernel writes to the disk to reclaim some.
 event_memory() {
 	local before free
 
@@ -311,7 +313,7 @@ area() {
 	echo $(($1 << 20))
 }
 
-# Has writers and fio work until they have an error, or are killed.
+# Starts writers and fio, which run until they have an error or are killed.
 begin_writing() {
 	local number whole marks
 
@@ -326,7 +328,7 @@ begin_writing() {
 		--offset=1m --size=60m --time_based --runtime=60 > /dev/null 2>&1 &
 }
 
-# Whether all writers have got as far as to write to something.
+# Returns whether all writers have acknowledged a record.
 have_written() {
 	local number
 
@@ -335,16 +337,16 @@ have_written() {
 	done
 }
 
-# Looks for the records that were acknowledged.  What fails is tried again: a disk that
-# goes meanwhile reads as zeroes, so the result counts once it has been read after that.
+# Checks the acknowledged records.  The caller repeats it if it fails.  A disk that is
+# removed meanwhile reads as zeroes, so the result is valid only if a later read works.
 look() {
-	local number said was now
+	local number acked was now
 
 	find_disk && read -r was < "$block/diskseq" && make_node 2 || return
 	for number in ${writers[$id]}; do
-		said=$(sed -n "s/^$number //p" "$place/$id.$number" | tail -n 1)
+		acked=$(sed -n "s/^$number //p" "$place/$id.$number" | tail -n 1)
 		$place/writer check "$node" "$(area "$number")" "$1" "$number" \
-			"${said:-0}" || return
+			"${acked:-0}" || return
 	done
 	dd if="$node" iflag=direct bs=4k count=1 of=/dev/null 2> /dev/null || return
 	read -r now < "$block/diskseq" && [ "$now" = "$was" ]
@@ -361,12 +363,12 @@ run_load() {
 		done
 		right=
 		until [ -z "$(jobs -r)" ]; do
-			# From then on it is certain that they write to this disk.
+			# Now it is certain that they write to this disk.
 			if have_written && read -r now < "$block/diskseq" &&
 				[ "$now" = "$was" ]; then
 				right=yes
 			fi
-			# The last ones get something done, too.
+			# The last writers must acknowledge records, too.
 			if [ -e $place/stop ] && { [ "$right" ] || ((last++ >= 100)); }; then
 				jobs -p | xargs kill -KILL 2> /dev/null
 			fi

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Interrupts and notifications that get lost, devices that ask to be reset.
+"""Lost interrupts and kicks, and devices that request a reset.
 
-The faults are the driver's own, in debugfs (see fault_inject.c), so the kernel's own
-driver has no part in this.
+The driver injects the faults through debugfs (see fault_inject.c), so these scenarios
+do not run on the in-tree driver.
 """
 
 import fio
@@ -15,22 +15,22 @@ from .scenario import Scenario
 
 _MIB = 1 << 20
 _TIMEOUT_MS = 1000
-# The block layer looks for overdue requests about once a second, and a busy host
-# has the guest wait for its CPUs.
+# The block layer checks for timed-out requests about once a second, and a busy host
+# delays the guest.
 _RECOVERY_SECONDS = 15
-# One time-out, another until the block layer looks, and what a busy host takes.
+# One time-out, another until the block layer checks, and the delay of a busy host.
 _SLOWEST_SECONDS = 6
 _MANY = 1 << 20
 LOSSES = {"interrupts": "drop_interrupt", "kicks": "drop_kick"}
 
 
 def faults(guest, id):
-    """Return the directory of the faults that a disk can be made to have."""
+    """Return the debugfs directory of a disk's faults."""
     return f"/sys/kernel/debug/virtio_blk/{guest.dev(id)}"
 
 
 def counter(guest, id, name):
-    """Return one of a disk's counters of recoveries."""
+    """Return one of a disk's recovery counters."""
     return int(guest.sysfs(f"/sys/block/{guest.dev(id)}/recovery/{name}"))
 
 
@@ -40,7 +40,7 @@ def state(guest, id):
 
 
 def set_fault(guest, id, what, percent, times=-1):
-    """Have a share of what could go wrong do so; times: that often at most."""
+    """Inject a fault with a probability, times at most; -1: without limit."""
     guest.run(f"""set -e
         cd {faults(guest, id)}/{what}
         echo 0 > verbose
@@ -58,25 +58,25 @@ def load(guest, id, **options):
 
 
 def hasten(guest, id):
-    """Give a disk a short time-out."""
+    """Set a disk's io_timeout to 1 s."""
     guest.run(f"echo {_TIMEOUT_MS} > /sys/block/{guest.dev(id)}/queue/io_timeout")
 
 
 def confuse(guest, id, queue):
-    """Have a disk's device ask for a reset; wait until it has been had."""
+    """Make a disk's device request a reset; wait until it is done."""
     resets = counter(guest, id, "resets")
     guest.run(f"echo {queue} > {faults(guest, id)}/confuse_device")
     if not process.wait_for(
             lambda: counter(guest, id, "resets") == resets + 1, _RECOVERY_SECONDS):
         raise GuestError(f"{resets} resets before and "
-                         f"{counter(guest, id, 'resets')} after the device asked "
-                         f"for one; the disk is {state(guest, id)}")
+                         f"{counter(guest, id, 'resets')} after the device requested "
+                         f"one; the disk is {state(guest, id)}")
 
 
 # The scenarios
 
 def _lose(round):
-    """Lose interrupts, then notifications, on disks whose rings differ."""
+    """Lose interrupts, then kicks, on disks with different rings."""
     disks = [Disk("split", "ram", 64 * _MIB, queues=4),
              Disk("direct", "ram", 64 * _MIB, queues=4, queue_size=1024),
              Disk("packed", "ram", 64 * _MIB, queues=4, packed=True)]
@@ -89,12 +89,9 @@ def _lose(round):
 
 
 def lose_some(guest, id, what, round, seconds=10):
-    """Lose interrupts or kicks under verified I/O; none of the I/O may be lost.
-
-    As many get lost as happen to within so many seconds of fio's.
-    """
+    """Lose interrupts or kicks for some seconds of verified I/O; no I/O may be lost."""
     fault = LOSSES[what]
-    looked = counter(guest, id, "lost_interrupts")
+    found = counter(guest, id, "lost_interrupts")
     set_fault(guest, id, fault, 20, times=_MANY)
     try:
         report = load(guest, id, time_based=1, runtime=seconds).wait()
@@ -102,7 +99,7 @@ def lose_some(guest, id, what, round, seconds=10):
     finally:
         set_fault(guest, id, fault, 0)
     round.add(what, _MANY - left)
-    round.add("found by looking", counter(guest, id, "lost_interrupts") - looked)
+    round.add("found by looking", counter(guest, id, "lost_interrupts") - found)
     slowest = max(job[way]["clat_ns"]["max"] for job in report["jobs"]
                   for way in ("read", "write")) / 1e9
     if slowest > _SLOWEST_SECONDS:
@@ -114,7 +111,7 @@ def lose_some(guest, id, what, round, seconds=10):
 
 
 def _reset(round):
-    """Have devices ask for a reset, and reset them, under verified I/O."""
+    """Make devices request a reset, or reset them, under verified I/O."""
     disks = [Disk("split", "ram", 64 * _MIB, queues=4),
              Disk("direct", "ram", 64 * _MIB, queues=4, queue_size=1024)]
     with Guest(round.kernel, disks=disks, parallel=False) as guest:
@@ -137,10 +134,10 @@ def tell_to_reset(guest, id):
 
 
 LOST = Scenario(
-    "lost", "Interrupts and notifications get lost under verified I/O.", _lose,
+    "lost", "Interrupts and kicks are lost under verified I/O.", _lose,
     goals={"interrupts": 1000, "kicks": 1000},
     each={"interrupts": 250, "kicks": 250})
 
 RESETS = Scenario(
-    "resets", "Devices ask for a reset, or are told to, under verified I/O.",
+    "resets", "The device or the administrator requests resets under verified I/O.",
     _reset, goals={"resets": 200}, each={"resets": 50})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Hostile devices: `vblksim fuzz` in a guest, see vblksim.1.
 
-`make fuzz SECONDS=600` runs rounds until the time is up; SEED= repeats the round
-of that seed, KERNEL= has another kernel than 7.3-debug.
+`make fuzz SECONDS=600` runs rounds for 600 seconds.  SEED= repeats the round of that
+seed.  KERNEL= selects another kernel than 7.3-debug.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ from vm.ui import UserError, say
 from . import leaks
 from .scenario import NotZero, Round, Scenario, listed
 
-# Configurations of a round have seeds of their own, from the round's on.
+# Each configuration has its own seed; the first is the round's seed times this.
 _SEEDS = 1_000_000
 _BATCH = 75
 _JOBS = 3
-# The longest that one may take, and then a batch; all CPUs are emulated by one.
+# Limits for one configuration and for a batch; one host CPU emulates all CPUs.
 _LIMIT_SECONDS = 90
 _BATCH_SECONDS = 600
 _FIO_SECONDS = 12
 _DEVICES = 4
-# fio has a line for each error that it is not to ignore.
+# fio prints a line for each error that it does not ignore.
 _ERRORS = ":".join(str(error) for error in (
     errno.EIO, errno.ENXIO, errno.ENOMEM, errno.ENODEV, errno.EINVAL, errno.ENOSPC,
     errno.EOPNOTSUPP, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENODATA, errno.EILSEQ,
     errno.EOVERFLOW, errno.ETOOMANYREFS))
 # Lines that the driver may log for one device, from its probe to its removal.
 MOST_LINES = 200
-# What the driver does about devices that do not answer, in seconds.
+# Short values, so that devices that do not answer are reset and fail soon.
 PARAMETERS = {"io_timeout": 1, "reset_after": 2, "reset_attempts": 1}
 
 _LINE = re.compile(r"virtio_blk (virtio\d+): ")
@@ -49,7 +49,7 @@ _END = re.compile(r"vblksim: (\S+) was seed (\d+)")
 
 
 class Flood(Exception):
-    """A device had the driver fill the log."""
+    """A device made the driver fill the log."""
 
 
 class Hostile(Exception):
@@ -57,17 +57,17 @@ class Hostile(Exception):
 
 
 def prepare(guest):
-    """Get a guest ready for hostile devices."""
+    """Prepare a guest for hostile devices."""
     vblksim.prepare(guest)
     guest.run("echo on > /proc/sys/kernel/printk_devkmsg")
-    # What devices make of their requests is an error, and no splat.
+    # Hostile devices cause I/O errors, which are no splat.
     guest.tolerate("I/O error, dev vd|Buffer I/O error")
     for name, value in PARAMETERS.items():
         guest.run(f"echo {value} > /sys/module/virtio_blk/parameters/{name}")
 
 
 def lines_per_device(log):
-    """Return (lines, seed) for each device that has come and gone in a log."""
+    """Return (lines, seed) for each device that a log has from probe to removal."""
     lines, found = {}, []
     for line in log.splitlines():
         if match := _LINE.search(line):
@@ -81,14 +81,14 @@ def _check_flood(log):
     for lines, seed in lines_per_device(log):
         if lines > MOST_LINES:
             raise Flood(f"the driver logged {lines} lines on the device of seed "
-                        f"{seed}, where {MOST_LINES} are plenty")
+                        f"{seed}, more than {MOST_LINES}")
 
 
 def campaign(guest, seed, configurations, load=300):
-    """Have some hostile devices come and go; return what vblksim counted.
+    """Probe, use and remove hostile devices; return vblksim's counts.
 
-    seed: of the first, the next one has the next.  load: how long each is used,
-    in milliseconds.
+    seed: of the first device; each further one has the next seed.  load: the time of
+    use of each, in milliseconds.
     """
     start = len(guest.log())
     result = guest.run(
@@ -96,10 +96,10 @@ def campaign(guest, seed, configurations, load=300):
         f"--jobs={_JOBS} --load={load} --limit={_LIMIT_SECONDS}",
         _BATCH_SECONDS, check=False)
     if result.status:
-        # Where do they hang?
+        # The log then shows where tasks hang.
         guest.run("echo w > /proc/sysrq-trigger; sleep 2", check=False)
-        raise Hostile(f"vblksim fuzz ended with status {result.status} and "
-                      f"said:\n{result.output[-4000:]}\nThe log has:\n"
+        raise Hostile(f"vblksim fuzz ended with status {result.status}; its output:\n"
+                      f"{result.output[-4000:]}\nThe kernel's log:\n"
                       f"{guest.log()[start:][-12000:]}")
     guest.check_log()
     _check_flood(guest.log()[start:])
@@ -107,20 +107,21 @@ def campaign(guest, seed, configurations, load=300):
 
 
 def _attached_disk(guest, sim):
-    """Return the name of the disk that the driver made of a device, or None."""
+    """Return the name of a device's disk, or None if the driver refused the device."""
     if not process.wait_for(lambda: "on the vDPA bus" in sim.output
                             or not sim.running, _LIMIT_SECONDS):
-        raise Hostile(f"the driver does not end to probe it:\n{sim.output}")
+        raise Hostile(f"the probe of {sim.name} has not ended within "
+                      f"{_LIMIT_SECONDS} s:\n{sim.output}")
     found = guest.run(f"ls /sys/bus/vdpa/devices/{sim.name}/virtio*/block",
                       check=False).output.split()
     return found[0] if found and found[0].startswith("vd") else None
 
 
 def under_fio(guest, seed):
-    """Have fio use devices that mutate all they can; return their reports.
+    """Run fio on devices with the most mutations; return their reports.
 
-    Most replies of a round are made here, for probing takes its time: so there are
-    some devices at a time, for they are slow, and requests come in batches.
+    Most replies of a round come from here, because probing takes long.  Devices are
+    slow, so there are several at a time, and requests come in batches.
     """
     with contextlib.ExitStack() as stack:
         sims = [stack.enter_context(Sim(guest, f"long{number}", ours=False,
@@ -128,7 +129,7 @@ def under_fio(guest, seed):
                 for number in range(_DEVICES)]
         disks = [_attached_disk(guest, sim) for sim in sims]
         paths = [f"/dev/{disk}" for disk in disks if disk]
-        # It need not even end well: a disk may be too small.
+        # fio may fail: a disk may be too small.
         with contextlib.suppress(FioError):
             if paths:
                 fio.run(guest, paths, timeout=_FIO_SECONDS + 60, rw="randrw",
@@ -141,7 +142,7 @@ def under_fio(guest, seed):
 
 
 def run(round):
-    """One round: a guest, hostile devices until there were enough."""
+    """Run a round: boot a guest, and probe hostile devices until the goals."""
     seed = round.seed * _SEEDS
     with Guest(round.kernel, driver=round.driver, parallel=False,
                cmdline="kmemleak=on") as guest:
@@ -164,16 +165,16 @@ def run(round):
 
 
 SCENARIO = Scenario(
-    "fuzz", "hostile devices: what they say of themselves, and what they answer",
+    "fuzz", "hostile devices: mutated configurations and mutated replies",
     run, goals={"configurations": 20_000, "mutated replies": 1_000_000},
     each={"configurations": 300, "mutated replies": 15_000}, zero=("leaks",))
 
 
 class TimedRound(Round):
-    """A round that ends when the time is up, but not before it has seen a device."""
+    """A round that ends at a given time, but not before the first device."""
 
     def __init__(self, scenario, kernel, seed, until):
-        """until: by the monotonic clock, in seconds."""
+        """until: the end, in seconds of the monotonic clock."""
         super().__init__(scenario, kernel, seed=seed)
         self._until = until
 
@@ -184,11 +185,11 @@ class TimedRound(Round):
 
 
 def main():
-    """Run rounds for SECONDS; with SEED only the one of that seed, and whole."""
+    """Run rounds for SECONDS; with SEED only the round of that seed, completely."""
     driver = os.environ.get("DRIVER") or "ours"
     if driver not in SCENARIO.drivers:
-        raise UserError(f"DRIVER is {driver!r}; hostile devices are for this driver "
-                        "alone, so leave it out")
+        raise UserError(f"DRIVER is {driver!r}; make fuzz tests only this driver, so "
+                        "unset DRIVER")
     seconds = ui.number("SECONDS", 600)
     seed = ui.number("SEED")
     kernel = kernels.find(os.environ.get("KERNEL") or SCENARIO.kernel)

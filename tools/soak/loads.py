@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Verified I/O on a disk that things happen to.
+"""Verified I/O on a disk while events happen to it.
 
-A disk, in MiB: a partition for the writers' marks, one for their records, one for
-swap.  The first 64 MiB behind the table are fio's, which uses the whole disk.
+A disk has a partition for the writers' marks, one for their records and one for swap
+(places in MiB below).  fio uses the whole disk, in the 64 MiB behind the table.
 """
 
 import re
@@ -20,7 +20,7 @@ SIZE_MIB = 192
 _MARKS, _RECORDS, _SAMPLE, _SWAP, _END = 65, 66, 75, 80, 144
 _RUN_SECONDS = 20
 _IOPS = 300
-# The limit for it on a busy host.
+# The limit for fio on a busy host.
 _LIMIT = 600
 _SECTORS = MIB // 512
 
@@ -28,7 +28,7 @@ _SECTORS = MIB // 512
 def disk(id: str, queues: int, **properties) -> Disk:
     """Return a disk whose ring fills up when requests have many segments.
 
-    It is slow, so that requests are in flight at all times.
+    The disk is slow, so that requests are in flight at all times.
     """
     return Disk(id, "ram", SIZE_MIB * MIB, queues=queues, queue_size=64,
                 indirect_desc=False, iops=_IOPS, **properties)
@@ -51,9 +51,9 @@ end
 
 
 class Verified:
-    """fio, which is started again whenever it has ended.
+    """fio, which attend() starts again when it has ended.
 
-    It asks nothing of the guest, which may sleep.
+    It sends the guest nothing while it runs, so the guest may suspend.
     """
 
     def __init__(self, guest: Guest, id: str, round: Round):
@@ -69,18 +69,18 @@ class Verified:
             verify="crc32c", time_based=1, runtime=_RUN_SECONDS)
 
     def attend(self) -> None:
-        """Start it again if it has ended; raise FioError if it has found errors."""
+        """Start fio again if it has ended; raise FioError if it found errors."""
         if not self._run.running:
             self._count()
             self._start()
 
     def stop(self) -> None:
-        """Let it end, and verify all that it wrote."""
+        """Wait until fio has ended, and has verified all that it wrote."""
         self._count()
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether fio runs."""
         return self._run.running
 
     def _count(self) -> None:
@@ -93,7 +93,7 @@ class Verified:
 
 
 class Records:
-    """Writers on a disk that comes and goes, whose records are looked for."""
+    """Writers on a disk that is removed and added, and checks of their records."""
 
     def __init__(self, guest: Guest, id: str, round: Round):
         self._round = round
@@ -102,24 +102,24 @@ class Records:
             timeout=None)
 
     def attend(self) -> None:
-        """It needs no help."""
+        """Do nothing: the load runs without the host."""
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended, which it does when loops are to end."""
+        """Whether it runs; it ends when the loops are told to end."""
         return self._job.running
 
     def stop(self) -> None:
-        """Wait for its end, and count what is there and what is lost."""
-        said = self._job.wait().output
-        for sectors, lost in re.findall(r"^checked (\d+) lost (\d+)$", said,
+        """Wait for its end, and count the sectors that were checked and lost."""
+        output = self._job.wait().output
+        for sectors, lost in re.findall(r"^checked (\d+) lost (\d+)$", output,
                                         re.MULTILINE):
             self._round.add("sectors of records checked", int(sectors))
             self._round.add("sectors of records lost", int(lost))
-        if told := re.findall(r"^writer .*", said, re.MULTILINE):
-            say("\n".join(told))
+        if messages := re.findall(r"^writer .*", output, re.MULTILINE):
+            say("\n".join(messages))
 
 
 def install(guest: Guest) -> None:
-    """Give a guest what the loads take."""
+    """Copy the loads' program to a guest."""
     guest.put(writer(guest.arch), f"{PLACE}/writer")

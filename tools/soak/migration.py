@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Guests that move to another QEMU while their disks are busy.
 
-They migrate live, or are written to a file and go on from there.  The driver is
-not told; what is in flight goes with the device.
+They migrate live, or are saved to a file and restored from it.  The driver gets no
+notice; requests in flight move with the device.
 """
 
 import fio
@@ -15,7 +15,7 @@ from .scenario import Scenario
 
 _MIB = 1 << 20
 _LOAD_SECONDS = 40
-# The limit for it on a busy host, to which what it verifies at its end adds.
+# The limit for fio on a busy host, with the verification at its end.
 _LIMIT = 300
 
 
@@ -26,7 +26,7 @@ def _disks():
 
 
 def _move(guest, round):
-    """Move a guest in one of the ways that are still wanted; return the way."""
+    """Move a guest in a way whose goal is not reached yet; return the way."""
     ways = {"migrations": guest.migrate, "restores": guest.save_and_restore}
     way = round.random.choice([name for name in ways if round.wants(name)])
     ways[way]()
@@ -52,8 +52,8 @@ def _move_under_load(guest, round):
     for run in runs:
         round.add("verified I/Os", fio.ios(run.wait()))
     if not moves:
-        raise GuestError("the guest takes longer to move than its disks are under "
-                         f"I/O, which is {_LOAD_SECONDS} s")
+        raise GuestError("the guest did not move within the "
+                         f"{_LOAD_SECONDS} s of its disks' I/O")
 
 
 def _run(round):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""All that an administrator may do to a guest, in any order, under verified I/O.
+"""All operations of an administrator on a guest, in any order, under verified I/O.
 
-What the kernel cannot do is left out: the debug kernel does not hibernate, and
-those before 6.14 do not tell drivers of a reset of the transport.
+Operations that a kernel lacks are left out: the debug kernel does not hibernate, and
+kernels before 6.14 do not report a reset of the transport to the driver.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from .scenario import Scenario
 
 _MIB = 1 << 20
 _LOAD_SECONDS = 60
-# The limit for it on a busy host, to which all that is done meanwhile adds.
+# The limit for fio on a busy host, with all operations meanwhile.
 _LIMIT = 600
-# Beyond what load() writes to.
+# Behind the area of load().
 _SAMPLE_MIB = 60
 _SIZES_MIB = range(64, 129, 8)
 _RESIZE_SECONDS = 30
@@ -35,19 +35,19 @@ def _disks():
             Disk("swap", "ram", 512 * _MIB, queues=2)]
 
 
-# What is done under load
+# Operations under load
 
 def _suspend(guest, random):
     guest.suspend()
 
 
 def _hibernate(guest, random):
-    """Write an image of the guest, and go on from that."""
+    """Hibernate: write an image of the guest and resume from it."""
     guest.run("echo disk > /sys/power/state", timeout=300)
 
 
 def _switch_cpu(guest, random):
-    """Take a CPU away, or give it back."""
+    """Take a CPU offline or online."""
     cpu = f"/sys/devices/system/cpu/cpu{random.randrange(1, guest.cpus)}/online"
     guest.run(f"echo $((1 - $(cat {cpu}))) > {cpu}")
 
@@ -58,8 +58,8 @@ def _resize(guest, random):
     guest.resize_disk(id, mib * _MIB)
     if not process.wait_for(lambda: int(guest.sysfs(size)) == mib * 2048,
                             _RESIZE_SECONDS):
-        raise GuestError(f"{id} was resized to {mib} MiB and has "
-                         f"{guest.sysfs(size)} sectors")
+        raise GuestError(f"{id} was resized to {mib} MiB and still has "
+                         f"{guest.sysfs(size)} sectors after {_RESIZE_SECONDS} s")
 
 
 def _reset_transport(guest, random):
@@ -72,7 +72,7 @@ def _reset(guest, random):
 
 
 def _possible(guest):
-    """Return what can be done to a guest, by name."""
+    """Return the operations that a guest supports, by name."""
     steps = {"suspends": _suspend, "CPU switches": _switch_cpu,
              "resizes": _resize}
     if "disk" in guest.sysfs("/sys/power/state").split():
@@ -85,10 +85,10 @@ def _possible(guest):
     return steps
 
 
-# What is done between loads
+# Operations between loads
 
 def _change_queues(guest, random):
-    """Have the driver probe all its disks anew, with another number of queues."""
+    """Make the driver probe all its disks again, with another number of queues."""
     count = random.randrange(guest.cpus + 1)
     guest.run("echo {} > /sys/module/virtio_blk/parameters/num_request_queues"
               .format(count))
@@ -99,8 +99,8 @@ def _change_queues(guest, random):
                   f"echo $device > {_DRIVER}/bind", timeout=120)
         queues = guest.run(f"ls /sys/block/{guest.dev(id)}/mq").output.split()
         if count and len(queues) > count:
-            raise GuestError(f"{id} has {len(queues)} queues and should have "
-                             f"{count} at most")
+            raise GuestError(f"{id} has {len(queues)} queues with "
+                             f"num_request_queues={count}")
 
 
 def _put_sample(guest):
@@ -120,15 +120,15 @@ def _check_sample(guest, round):
 
 
 def _count_lost(guest, round):
-    """Count what was recovered from, which no I/O tells of."""
+    """Count lost interrupts, because they cause no I/O error."""
     if round.driver == "ours":
         round.add("lost interrupts", sum(
             faults.counter(guest, id, "lost_interrupts") for id in _DATA))
 
 
 def _load(guest, steps, round):
-    """Do things by chance for a minute, under verified I/O on all data disks."""
-    # fio binds its jobs to all of them, once.
+    """Run random operations for a minute, under verified I/O on all data disks."""
+    # fio binds its jobs to all CPUs, once.
     guest.run("for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do "
               "echo 1 > $cpu; done")
     runs = [faults.load(guest, id, timeout=_LIMIT, time_based=1,
@@ -146,8 +146,8 @@ def _load(guest, steps, round):
     for run in runs:
         round.add("verified I/Os", fio.ios(run.wait()))
     if not done:
-        raise GuestError("nothing was done to the guest in the "
-                         f"{_LOAD_SECONDS} s for which its disks were under I/O")
+        raise GuestError("no operation ended within the "
+                         f"{_LOAD_SECONDS} s of the disks' I/O")
 
 
 def _run(round):
@@ -170,10 +170,10 @@ def _run(round):
 
 
 MIX = Scenario(
-    "mix", "All that may be done to a guest is, by chance, under verified I/O.",
+    "mix", "Random operations of an administrator run under verified I/O.",
     _run, goals={"minutes": 30}, each={"minutes": 5},
     zero=("samples wrong", "lost interrupts"))
 
-# Where the kernel can hibernate, with either driver.
+# On a kernel that can hibernate, with either driver.
 MIX_DEBIAN = dataclasses.replace(
     MIX, name="mix-debian", kernel="6.12", drivers=("ours", "stock"))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Two events at the same time, each pair of those that there are, under verified I/O.
+"""Each pair of events at the same time, under verified I/O.
 
 A guest has two disks: four CPUs share the one queue of the first, and the second has
 a queue for each.  For each pair of events (events.py) two loops run on each disk, with
-pauses left to chance, until runs of one have overlapped runs of the other often
-enough on both disks.  A run counts if it did what it is there for.
+random pauses, until runs of one have overlapped runs of the other often enough on
+both disks.  A run counts if its event took effect.
 
-fio verifies what it writes meanwhile.  Where one of the two takes the disk away, the
-I/O has errors, as it must; writers then note which records were acknowledged, and
-look for them when the disk is back.
+fio verifies its data meanwhile.  If one of the events removes the disk, I/O must fail.
+Writers then note which records were acknowledged, and check them when the disk is
+back.
 """
 
 import time
@@ -27,12 +27,14 @@ from .scenario import Round, Scenario
 from .watchdog import Watchdog, hang, ios, watched
 
 _POLL_SECONDS = 0.05
-# A pair that has not met by then is given up, by the guest's clock.
-_PAIR_SECONDS = 120
-# Until no disk is let go of that was just plugged in.
+# The limit for a pair to overlap once and for each further time, by the guest's clock.
+_PAIR_SECONDS, _TIME_SECONDS = 120, 10
+# A pair that has not overlapped often enough by then gets another turn, in so many.
+_TURNS = 4
+# By then a guest does not remove a disk any more that was just plugged in.
 _SETTLE_SECONDS = 3
-# In one go; a round goes once through all pairs.
-TIMES = 2
+# Overlaps of each pair in a round.
+TIMES = 20
 DISKS = ("shared", "spread")
 
 Pair = tuple[Event, Event]
@@ -43,7 +45,7 @@ def _disks() -> list:
 
 
 def _prepare(guest: Guest) -> None:
-    """Give a guest what the events take."""
+    """Copy the events' files to a guest, and prepare its disks."""
     guest.run(f"mkdir -p {PLACE}; modprobe -qa mq-deadline kyber-iosched bfq; true")
     guest.put(Path(__file__).with_name("events.sh"), f"{PLACE}/events.sh")
     guest.put(full_ring.SCATTER.encode(), f"{PLACE}/scatter")
@@ -57,7 +59,7 @@ def _prepare(guest: Guest) -> None:
 
 
 class _Meeting:
-    """A pair of events that is to meet."""
+    """The loops of a pair of events."""
 
     def __init__(self, guest: Guest, pair: Pair, round: Round,
                  running: Sequence):
@@ -77,18 +79,18 @@ class _Meeting:
                     partial(getattr, loop, "lines"))
 
     def _met(self, id: str) -> int:
-        """Return how often the two have met on a disk."""
+        """Return how often the two have overlapped on a disk."""
         first, second = (self._loops[event, DISKS[0] if event.one else id].met
                          for event in self._pair)
         return events.meetings(first, second)
 
     def met(self) -> int:
-        """Return how often they have met on each disk."""
+        """Return how often they have overlapped on each disk."""
         return min(map(self._met, DISKS))
 
-    def until(self, done: Callable[[], bool]) -> None:
-        """Attend to all that goes on until done() or there has been enough time."""
-        limit = self._watchdog.clock() + _PAIR_SECONDS
+    def until(self, done: Callable[[], bool], seconds: int = _PAIR_SECONDS) -> None:
+        """Attend to loops and loads until done() or the time limit."""
+        limit = self._watchdog.clock() + seconds
         while not done() and self._watchdog.clock() < limit:
             self._guest.pump()
             for loop in self._loops.values():
@@ -100,11 +102,11 @@ class _Meeting:
             time.sleep(_POLL_SECONDS)
 
     def _silent(self) -> bool:
-        """Tell whether the guest sleeps, so that nothing must be said to it."""
+        """Return whether the guest is suspended, and must not be sent anything."""
         return any(loop.silent for loop in self._loops.values())
 
     def end(self) -> None:
-        """Have the loops end, and wait until they have."""
+        """Tell the loops to end, and wait until they have."""
         self.until(lambda: not self._silent())
         self._guest.start(f"touch {PLACE}/stop")
         self.until(lambda: not any(loop.running for loop in self._loops.values()))
@@ -116,9 +118,9 @@ class _Meeting:
             raise hang(self._guest, f"did not end: {', '.join(late)}")
 
     def missed(self) -> str:
-        """Return how many runs of each loop there were, and were for nothing."""
+        """Return the number of effective and other runs of each loop, as a text."""
         return ", ".join(f"{event.name} of {id}: {len(loop.met)} runs and "
-                         f"{loop.missed} for nothing"
+                         f"{loop.missed} without effect"
                          for (event, id), loop in self._loops.items())
 
 
@@ -133,43 +135,45 @@ def _swap(guest: Guest, pair: Pair, how: str) -> None:
 
 def _meet(guest: Guest, pair: Pair, round: Round, times: int,
           running: Sequence) -> None:
-    """Have a pair meet so many times; count how often it did."""
+    """Run a pair until it has overlapped so many times; count how often it did."""
+    times -= round.counts[events.title(pair)]
+    seconds = _PAIR_SECONDS + _TIME_SECONDS * times
+    started = time.monotonic()
     guest.run(f"rm -f {PLACE}/stop")
     _swap(guest, pair, "on")
     meeting = _Meeting(guest, pair, round, running)
-    meeting.until(lambda: meeting.met() >= times)
+    meeting.until(lambda: meeting.met() >= times, seconds)
     meeting.end()
-    if meeting.met() < times:
-        say(f"  {events.title(pair)} met {meeting.met()} times in {_PAIR_SECONDS} s: "
-            f"{meeting.missed()}")
+    say(f"  {events.title(pair)} overlapped {meeting.met()} times in "
+        f"{time.monotonic() - started:.0f} s"
+        + (f": {meeting.missed()}" if meeting.met() < times else ""))
     round.add(events.title(pair), min(meeting.met(), times))
     round.add("pairs overlapped", min(meeting.met(), times))
 
 
 def _tidy(guest: Guest, pair: Pair, round: Round) -> None:
-    """See that all is well after a pair has met."""
-    said = guest.run(f"bash {PLACE}/events.sh tidy {' '.join(DISKS)}; "
-                     "cat /sys/devices/system/cpu/offline").output.splitlines()
-    for id, state, same in map(str.split, said[:len(DISKS)]):
+    """Check the disks and CPUs after a pair, and undo its settings."""
+    lines = guest.run(f"bash {PLACE}/events.sh tidy {' '.join(DISKS)}; "
+                      "cat /sys/devices/system/cpu/offline").output.splitlines()
+    for id, state, same in map(str.split, lines[:len(DISKS)]):
         if state != "live":
             raise GuestError(f"{id} is {state} after {events.title(pair)}; the log:\n"
                              + "\n".join(guest.log().splitlines()[-40:]))
         round.add("samples wrong", int(same != "same"))
-    if offline := said[-1].strip():
+    if offline := lines[-1].strip():
         raise GuestError(f"CPUs {offline} are offline after {events.title(pair)}")
     _swap(guest, pair, "off")
 
 
-def _quiet(guest: Guest, round: Round) -> None:
-    """Count what has been recovered from, where there was nothing to recover from."""
-    for name in ("timeouts", "lost_interrupts"):
-        round.add(f"unexpected {name.replace('_', ' ')}",
-                  sum(faults.counter(guest, id, name) for id in DISKS))
+def _recoveries(guest: Guest) -> dict[str, int]:
+    """Return the numbers of time-outs and lost interrupts of both disks."""
+    return {name: sum(faults.counter(guest, id, name) for id in DISKS)
+            for name in ("timeouts", "lost_interrupts")}
 
 
 def _with_disks(guest: Guest, pairs: Iterable[Pair], round: Round,
                 times: int) -> None:
-    """Have pairs meet that leave the disks where they are."""
+    """Run pairs that do not remove the disks."""
     running = [loads.Verified(guest, id, round) for id in DISKS]
     for pair in pairs:
         with watched(guest):
@@ -182,7 +186,7 @@ def _with_disks(guest: Guest, pairs: Iterable[Pair], round: Round,
 
 def _without_disks(guest: Guest, pairs: Iterable[Pair], round: Round,
                    times: int) -> None:
-    """Have pairs meet of which one takes the disks away."""
+    """Run pairs of which one event removes the disks."""
     for pair in pairs:
         with watched(guest):
             running = [loads.Records(guest, id, round) for id in DISKS]
@@ -193,38 +197,41 @@ def _without_disks(guest: Guest, pairs: Iterable[Pair], round: Round,
 
 
 def sweep(guest: Guest, pairs: list[Pair], round: Round, times: int) -> None:
-    """Have each pair meet so many times, in an order left to chance.
+    """Run each pair until it has overlapped `times` times in the round, in any order.
 
-    First those after which no request may have timed out.
+    Pairs after which no request may have timed out are first.
     """
     pairs = round.random.sample(pairs, len(pairs))
     lasting = [pair for pair in pairs if not any(event.removes for event in pair)]
     plain = [pair for pair in lasting if not any(event.faults for event in pair)]
     if plain:
+        before = _recoveries(guest)
         _with_disks(guest, plain, round, times)
-        _quiet(guest, round)
+        for name, count in _recoveries(guest).items():
+            round.add(f"unexpected {name.replace('_', ' ')}", count - before[name])
     if faulty := [pair for pair in lasting if pair not in plain]:
         _with_disks(guest, faulty, round, times)
     _without_disks(guest, [pair for pair in pairs if pair not in lasting], round,
                    times)
 
 
-def run(round: Round, pairs: list[Pair] | None = None) -> None:
-    """Boot a guest and have pairs of events meet, all that can unless told which."""
+def run(round: Round, pairs: list[Pair] | None = None, times: int = TIMES) -> None:
+    """Boot a guest and run pairs of events, by default all that can overlap."""
     with Guest(round.kernel, driver=round.driver, disks=_disks(),
                memory=384 if round.kernel.name.endswith("debug") else 256,
                parallel=False) as guest:
         _prepare(guest)
         chosen = events.pairs(guest.kernel.release) if pairs is None else pairs
-        while round.wants("sweeps"):
-            sweep(guest, chosen, round, TIMES)
-            round.add("sweeps")
+        for _ in range(_TURNS):
+            if left := [pair for pair in chosen
+                        if round.counts[events.title(pair)] < times]:
+                sweep(guest, left, round, times)
         round.add("times each pair",
                   min(round.counts[events.title(pair)] for pair in chosen))
 
 
 OVERLAP = Scenario(
-    "overlap", "Each pair of events that can meet does, under verified I/O.", run,
-    goals={"times each pair": 20}, each={"sweeps": 1},
+    "overlap", "Each pair of events overlaps, under verified I/O.", run,
+    goals={"times each pair": TIMES}, each={"times each pair": TIMES},
     zero=("samples wrong", "sectors of records lost", "unexpected timeouts",
           "unexpected lost interrupts"), more_kernels=("6.12", "6.1"))

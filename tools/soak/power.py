@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Power cuts: what was acknowledged is there afterwards.
+"""Power cuts: acknowledged data must be on the disk afterwards.
 
-Writers (writer.c), four to a disk, write records to a raw disk, to files of an ext4
-and to files of an xfs: past the page cache and through it, with fdatasync, fsync and
-synchronous writes.  The power is cut in two ways:
+Four writers for each disk (writer.c) write records to a raw disk, to files of an ext4
+and to files of an xfs: with direct and with buffered I/O, and with fdatasync, fsync and
+synchronous writes.  The test cuts the power in two ways:
 
-- QEMU is killed by SIGKILL, the guest boots again and looks for all records that
-  the writers had told the host are safe, or had noted so on the disk.  What has
-  reached QEMU by then survives; what the driver, or QEMU, had not yet passed on does
-  not.  Each time that is a cut, of three disks at once.
-- All that comes to a disk is logged, and then each prefix of the log is what the
-  disk has seen when its power fails.  With it goes any part of what was written after
-  the last flush.  On the raw disk each prefix, with each part of the sectors that may
-  be lost, is looked at ("prefixes", see prefixes.py).  Of those of a file system
-  some ("replays") are written to another disk, with a part that is chosen at random,
-  or nothing, missing; the guest mounts it, looks for the records, and checks it.
-  Most are prefixes that end where a flush comes next, or after a mark, which is
-  where the most may be lost, or has just been promised.
+- It kills QEMU with SIGKILL.  The guest boots again and checks all records that the
+  writers acknowledged, on their output or in marks on the disk.  Data that had reached
+  QEMU survives; data that the driver or QEMU had not passed on does not.  Each kill is
+  a "cut" of three disks at once.
+- QEMU logs all writes and flushes of a disk.  Each prefix of the log is what the disk
+  has received when its power fails, and any part of the data after the last flush may
+  be lost.  On the raw disk the test checks each prefix, with each part of the sectors
+  that may be lost ("prefixes", see prefixes.py).  Of a file system it writes some
+  prefixes to another disk ("replays"), without a random part of the data that may be
+  lost, or with all of it.  The guest mounts that disk, and checks records and file
+  system.  Most replays end before a flush, where the most data may be lost, or after a
+  mark, where data has just been acknowledged.
 
-A file system is clean if it can be mounted, and after that e2fsck or xfs_repair
-finds nothing to repair.
+A file system is clean if it can be mounted, and e2fsck or xfs_repair then finds
+nothing to repair.
 """
 
 import contextlib
@@ -45,14 +45,14 @@ SECTOR = 512
 WRITERS = range(4)
 # The first partition is for marks, the second one for data.
 MARKS_START, DATA_START = 1 * _MIB, 2 * _MIB
-# mkfs.xfs makes none that is smaller.
+# mkfs.xfs does not make a smaller file system.
 SIZES = {"raw": 64 * _MIB, "ext4": 128 * _MIB, "xfs": 320 * _MIB}
 FILE_SYSTEMS = ("ext4", "xfs")
 _MAKE = {"ext4": "mkfs.ext4 -q -F -b 4096", "xfs": "mkfs.xfs -q -f"}
 _CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 _LOAD_SECONDS = 4
 _FIRST_ACK_SECONDS = 30
-# Of a log, in one go.
+# Replays of one log.
 _REPLAYS = 4
 
 LOST = "acknowledged bytes lost"
@@ -65,14 +65,14 @@ def writer(arch):
 
 
 def disk(kind, directory, **options):
-    """Return a disk for the writers, in a file that a killed guest leaves."""
+    """Return a disk for the writers, in a file that outlives a killed guest."""
     return Disk(kind, "raw", DATA_START + SIZES[kind], path=directory / kind,
                 queues=4, **options)
 
 
 @contextlib.contextmanager
 def work_directory():
-    """A directory that outlives the guest, for as long as the block runs."""
+    """A directory that outlives the guest, and exists while the block runs."""
     directory = process.work_directory()
     try:
         yield directory
@@ -81,9 +81,9 @@ def work_directory():
 
 
 class Target:
-    """One of a guest's disks, with writers at work on it.
+    """One of a guest's disks, and its writers.
 
-    kind: the disk's id, too: "raw" or a file system.
+    kind: "raw" or a file system; also the disk's id.
     """
 
     def __init__(self, guest, kind):
@@ -110,8 +110,7 @@ class Target:
         if self.kind in FILE_SYSTEMS:
             if not self._guest.has_file_system(self.kind):
                 raise UserError(f"KERNEL is {self._guest.kernel.name}, which has "
-                                f"no {self.kind}; one that has is "
-                                f"{SCENARIO.kernel}")
+                                f"no {self.kind}; set KERNEL={SCENARIO.kernel}")
             self._guest.run(f"{_MAKE[self.kind]} {data}; sync")
 
     def mount(self):
@@ -127,7 +126,7 @@ class Target:
         return f"{self._directory}/{self.seed}.{number} 0"
 
     def start(self, seed, seconds):
-        """Set the writers to work; they end by themselves after some seconds."""
+        """Start the writers; they end by themselves after some seconds."""
         self.seed = seed
         marks = self._device(1)
         script = "".join(f"timeout {seconds} /run/writer write "
@@ -139,22 +138,22 @@ class Target:
             seconds + 60)
 
     def wait(self):
-        """Wait for the writers to end; raises CommandFailed if one had an error."""
+        """Wait for the writers to end; raise CommandFailed if one had an error."""
         self._job.wait()
 
     def told(self):
-        """Return of each writer the last record that it said to be safe."""
-        # A line that has not come to its end may lack digits.
-        said = re.findall(r"^(\d+) (\d+)\n", self._job.output, re.MULTILINE)
+        """Return the last record that each writer acknowledged on its output."""
+        # An incomplete line may lack digits.
+        found = re.findall(r"^(\d+) (\d+)\n", self._job.output, re.MULTILINE)
         return dict.fromkeys(WRITERS, 0) | {
-            int(number): int(record) for number, record in said}
+            int(number): int(record) for number, record in found}
 
     def complaints(self):
-        """Return what writers have said of errors."""
+        """Return the error messages of the writers."""
         return re.sub(r"^\d+ \d+\n", "", self._job.output, flags=re.MULTILINE)
 
     def noted(self):
-        """Return of each writer the last record that its mark on disk names."""
+        """Return the last record that each writer's mark on the disk names."""
         backend = Backend(self._guest, self.kind)
         return {number: mark_of(backend.read(MARKS_START + number * MARK_DISTANCE,
                                              SECTOR), self.seed, number)
@@ -167,47 +166,48 @@ class Target:
 
 
 def _check_records(guest, seed, acked, place):
-    """Look for records in a guest; return bytes looked at, and lost.
+    """Check records in a guest; return the number of bytes checked, and lost.
 
-    acked: the last safe record of each writer; place(number): TARGET and OFFSET.
+    acked: the last acknowledged record of each writer; place(number): its TARGET and
+    OFFSET.
     """
-    said = guest.run("".join(
+    output = guest.run("".join(
         f"/run/writer check {place(number)} {seed} {number} {record} || exit\n"
         for number, record in acked.items())).output
     checked = lost = 0
-    for line in said.splitlines():
+    for line in output.splitlines():
         if line.startswith("checked "):
             _, sectors, _, bad = line.split()
             checked += int(sectors) * SECTOR
             lost += int(bad) * SECTOR
     if lost:
-        say(said)
+        say(output)
     return checked, lost
 
 
 def check_file_system(guest, kind, device):
-    """Return 0 if a file system, not mounted, is clean and 1 if not."""
+    """Return 0 if an unmounted file system is clean and 1 if not."""
     result = guest.run(f"{_CHECK[kind]} {device}", check=False)
     if result.status:
         say(result.output)
     return int(result.status != 0)
 
 
-# QEMU is killed
+# Kill QEMU
 
 def _await_first_acks(targets, guest):
-    """Wait until each writer has said that some record is safe."""
+    """Wait until each writer has acknowledged a record."""
     if not process.wait_for(lambda: guest.run("true") and all(
             all(target.told().values()) for target in targets),
             _FIRST_ACK_SECONDS):
         raise GuestError(
-            f"a writer had no record safe in {_FIRST_ACK_SECONDS} s: "
+            f"a writer acknowledged no record within {_FIRST_ACK_SECONDS} s: "
             + "; ".join(f"{target.kind}: {target.told()} {target.complaints()}"
                         for target in targets))
 
 
 def _cut(round, guest, targets):
-    """Have the writers write, kill QEMU, and look for what they wrote."""
+    """Run the writers, kill QEMU, and check their records."""
     for target in targets:
         target.mount()
         target.start(round.random.getrandbits(31), 120)
@@ -226,7 +226,7 @@ def _cut(round, guest, targets):
 
 
 def _look_after_cut(round, guest, target, acked):
-    """Look for records, and return whether the file system is dirty."""
+    """Check records, and return whether the file system is dirty."""
     target.mount()
     checked, lost = _check_records(guest, target.seed, acked, target.place)
     round.add("acknowledged bytes", checked)
@@ -239,7 +239,7 @@ def _look_after_cut(round, guest, target, acked):
 
 
 def cut_power(round):
-    """Kill QEMU as often as a round is to."""
+    """Kill QEMU until the round has its number of cuts."""
     with work_directory() as directory, \
             Guest(round.kernel, driver=round.driver,
                   disks=[disk(kind, directory) for kind in SIZES]) as guest:
@@ -254,10 +254,10 @@ def cut_power(round):
 # The log
 
 class Recording:
-    """A log of what came to a disk, with writers at work.
+    """A log of a disk's writes and flushes while writers ran.
 
-    start: the number of its entries before they began.
-    told: of each writer the last record that it said to be safe.
+    start: the number of its entries before the writers.
+    told: the last record that each writer acknowledged on its output.
     """
 
     def __init__(self, entries, start, seed, told):
@@ -275,16 +275,16 @@ class Recording:
                 record = mark_of(entry.data, self.seed, number)
                 if record:
                     found.append((index, number, record))
-        # What was told last may have gone without a mark, as writers end there.
+        # A writer may end after it printed a record and before it wrote the mark.
         last = {number: record for _, number, record in found}
         for number, record in self.told.items():
             if not 0 < record <= last.get(number, 0) + BATCH:
-                raise GuestError(f"writer {number} said that record {record} is "
-                                 f"safe, and its last mark {last.get(number)}")
+                raise GuestError(f"writer {number} acknowledged record {record}, but "
+                                 f"its last mark is of record {last.get(number)}")
         return found
 
     def data(self, index):
-        """Return an entry as the second partition sees it, None if not there."""
+        """Return an entry relative to the second partition, None if not in it."""
         entry = self.entries[index]
         if "flush" in entry.flags:
             return entry
@@ -294,9 +294,9 @@ class Recording:
 
 
 def record(guest, logs, seeds, prepare="true"):
-    """Have writers write to all logged disks; return a Recording for each.
+    """Run writers on all logged disks; return a Recording for each.
 
-    prepare: a shell script, run once the file systems are mounted.
+    prepare: a shell script to run when the file systems are mounted.
     """
     targets = {kind: Target(guest, kind) for kind in logs}
     for kind, target in targets.items():
@@ -316,15 +316,15 @@ def record(guest, logs, seeds, prepare="true"):
 
 
 def plan(arch, seed, number, count):
-    """Return where a writer's records go: first sector and count of each."""
-    said = subprocess.run([writer(arch), "plan", str(seed), str(number),
-                           str(count)], check=True, stdout=subprocess.PIPE,
-                          text=True).stdout
-    return [tuple(map(int, line.split())) for line in said.splitlines()]
+    """Return the first sector and the count of sectors of a writer's records."""
+    lines = subprocess.run([writer(arch), "plan", str(seed), str(number),
+                            str(count)], check=True, stdout=subprocess.PIPE,
+                           text=True).stdout.splitlines()
+    return [tuple(map(int, line.split())) for line in lines]
 
 
 def check_raw(recording, arch):
-    """Look at all prefixes of a raw disk's log; return a Counter."""
+    """Check all prefixes of a raw disk's log; return a Counter."""
     marks = {index: (number, record)
              for index, number, record in recording.marks()}
     witnesses = [Witness(recording.seed, number, plan(
@@ -341,7 +341,7 @@ def check_raw(recording, arch):
 
 
 def _show(witnesses, entry):
-    """Show an entry of the log, if it is one of theirs, to the witnesses."""
+    """Pass an entry of the log to the witnesses whose area it covers."""
     if entry is None:
         return
     start, end = entry.offset, entry.offset + len(entry.data)
@@ -356,7 +356,7 @@ def _show(witnesses, entry):
 
 
 def _points(recording, count, random):
-    """Choose prefixes of a log: after each of these entries the power fails."""
+    """Choose entries of a log after which the power fails."""
     last = len(recording.entries) - 1
     marks = [index for index, _, _ in recording.marks()]
     before_flush = [index - 1 for index in range(recording.start, last + 1)
@@ -371,9 +371,9 @@ def _points(recording, count, random):
 
 
 def check_replays(guest, kind, recording, count, random):
-    """Look at some prefixes of a file system's log; return a Counter.
+    """Check some prefixes of a file system's log; return a Counter.
 
-    The guest has a disk "replay", in memory, of at least that size.
+    The guest must have a disk "replay" in memory that is at least as large.
     """
     picture = Image(SIZES[kind])
     marks = {index: (number, last) for index, number, last in recording.marks()}
@@ -388,7 +388,7 @@ def check_replays(guest, kind, recording, count, random):
             number, last = marks[index]
             acked[number] = last
         if index in points:
-            # All that was written is there, half of it, or none.
+            # All data that is not durable survives, half of it, or none.
             share = random.choice([0, 0.5, 1])
             picture.store(Backend(guest, "replay").path,
                           lambda: random.random() < share)
@@ -397,7 +397,7 @@ def check_replays(guest, kind, recording, count, random):
 
 
 def _replay(guest, kind, seed, acked):
-    """Look for records, and for damage, on the disk "replay"."""
+    """Check records and file system on the disk "replay"."""
     device = f"/dev/{guest.dev('replay')}"
     mounted = guest.run(f"mkdir -p /mnt/replay; blockdev --flushbufs {device}; "
                         f"mount -t {kind} {device} /mnt/replay", check=False)
@@ -425,7 +425,7 @@ def logging_guest(kernel, driver, kinds):
 
 
 def replay_logs(round):
-    """Record what comes to disks, and cut it off anywhere."""
+    """Record logs of disks, and check prefixes of them."""
     with logging_guest(round.kernel, round.driver, SIZES) as (guest, logs):
         seeds = {kind: round.random.getrandbits(31) for kind in logs}
         recordings = record(guest, logs, seeds)

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a disk may hold if its power fails after any entry of a log of its writes.
+"""The contents that a disk may have if its power fails after any entry of a log.
 
-The log is QEMU's, of all that came to the disk (backend.WriteLog).  The disk has a
-volatile cache: what was written before a flush is there for good, of what came
-later any part may be.  Which records have been acknowledged the log says itself:
-writer.c, once fsync has returned, writes a mark to the same disk, and writes no
-other record before that.  So at each entry all records up to the last mark before
-it have to be there.
+QEMU logs all writes and flushes of the disk (backend.WriteLog).  The disk has a
+volatile cache: data that was written before a flush is durable, and any part of later
+data may be.  The log also shows which records are acknowledged: when fsync has
+returned, writer.c writes a mark to the same disk, and only then further records.  So
+at each entry the disk must have all records up to the last mark before it.
 
-A write that a driver sends after it has called it done, but before the flush, goes
-undetected here.
+This does not detect a driver that completes a write early, and sends it later but
+before the flush.
 """
 
 import mmap
@@ -25,14 +24,14 @@ _RECORD_MAGIC = 0x64726F6365527642
 _MARK_MAGIC = 0x00006B72614D7642
 _HEADER = struct.Struct("<QIIQQ")
 
-# The content of a sector that no writer would have left there.
+# The content of a sector that holds no record.
 _TORN = -1
 
 
 def mark_of(data, seed, number):
-    """Return up to which record a writer's mark says that all are safe.
+    """Return the last acknowledged record that a writer's mark names.
 
-    data: a sector, at least.  0 if it is no such mark.
+    data: a sector, at least.  Return 0 if it is no mark of this writer.
     """
     if not _whole(data[:_SECTOR]):
         return 0
@@ -42,25 +41,25 @@ def mark_of(data, seed, number):
 
 
 def _whole(sector):
-    """Whether a sector has the checksum of what is in it."""
+    """Return whether a sector has the right checksum."""
     return len(sector) == _SECTOR and \
         zlib.crc32(sector[:-4]) == int.from_bytes(sector[-4:], "little")
 
 
 class Witness:
-    """What the area of one writer on a raw disk may hold, entry by entry.
+    """The possible contents of one writer's area on a raw disk, entry by entry.
 
-    lost: sectors that may be without what was acknowledged, at some entry.
-    acked: the last record that is known to be.
+    lost: sectors that may lack an acknowledged record, at some entry.
+    acked: the last acknowledged record.
     """
 
     def __init__(self, seed, number, plan):
-        """plan: of each record, from the first one on, first sector and count."""
+        """plan: first sector and count of each record, from the first one on."""
         self._seed = seed
         self._number = number
         self._plan = plan
-        # Of each sector the record that is there for good, those that may be, and
-        # the one that has to be.
+        # For each sector the record that is durable, those that may be there, and
+        # the oldest one that must be.
         self._safe = [0] * AREA_SECTORS
         self._maybe = {}
         self._wanted = [0] * AREA_SECTORS
@@ -77,19 +76,19 @@ class Witness:
         return range(first, first + count)
 
     def _is_coming(self, place):
-        """Whether a record may be on its way to a sector."""
+        """Return whether a write in flight may cover a sector."""
         return any(place in self._sectors_of(record) for record
                    in range(self.acked + 1, self.acked + 1 + BATCH))
 
     def _look_at(self, place, content):
-        """Note a sector as lost if this is not what it may hold."""
+        """Note a sector as lost if it may not have this content."""
         wanted = self._wanted[place]
         if wanted and content < wanted and not (content == _TORN
                                                 and self._is_coming(place)):
             self.lost.add(place)
 
     def write(self, place, data):
-        """Some of the area's sectors, from a place on, were written to."""
+        """Take a write to sectors of the area from place on."""
         for start in range(0, len(data), _SECTOR):
             content = self._content(data[start:start + _SECTOR], place)
             self._maybe.setdefault(place, []).append(content)
@@ -97,18 +96,18 @@ class Witness:
             place += 1
 
     def flush(self):
-        """All that was written is there for good."""
+        """Take a flush: all written data is durable."""
         for place, contents in self._maybe.items():
             self._safe[place] = contents[-1]
         self._maybe.clear()
 
     def acknowledge(self, last):
-        """The records up to one are said to be safe."""
+        """Take an acknowledgement of all records up to last."""
         while self.acked < last:
             self.acked += 1
             for place in self._sectors_of(self.acked):
                 self._wanted[place] = self.acked
-        # Few sectors are in the area, and any may have been waited for.
+        # The area is small, and any sector may be affected: check all.
         for place, wanted in enumerate(self._wanted):
             if wanted:
                 for content in (self._safe[place], *self._maybe.get(place, ())):
@@ -116,10 +115,10 @@ class Witness:
 
 
 class Image:
-    """What a disk holds for good, and what it may hold, entry by entry."""
+    """The durable and the possible contents of a disk, entry by entry."""
 
     _CHUNK = 64 << 10
-    # What a disk with sectors of 512 bytes need not write as a whole.
+    # A disk may tear a write into pieces of this size.
     _PIECE = 4 << 10
 
     def __init__(self, size):
@@ -145,12 +144,12 @@ class Image:
                                 -(-end // self._CHUNK)))
 
     def store(self, path, survives):
-        """Write what the disk holds after a power cut to a file.
+        """Write the disk's contents after a power cut to a file.
 
-        survives: called for each piece that is not there for good.
+        survives: called for each piece that is not durable; returns whether to keep it.
         """
         with open(path, "r+b") as file:
-            # Nothing of what was there before.
+            # Remove all previous contents.
             file.truncate(0)
             file.truncate(self._size)
             for chunk in self._used:
@@ -164,7 +163,7 @@ class Image:
                         file.write(data)
 
     def _pieces(self, entry):
-        """Return offset and data of what a write may be torn into."""
+        """Yield offset and data of each piece that a write may be torn into."""
         if "discard" in entry.flags:
             return
         start, end = entry.offset, entry.offset + len(entry.data)

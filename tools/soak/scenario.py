@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A scenario: something that goes wrong many times, and what must not come of it.
+"""A scenario: a fault that happens many times, and the damage that it must not do.
 
     def run(round):
         with Guest(round.kernel, driver=round.driver) as guest:
@@ -12,9 +12,8 @@
                         goals={"cuts": 200}, each={"cuts": 20},
                         zero=("bytes lost",))
 
-`make soak` runs it in rounds until what it has counted reaches the goals; a test
-of `make check` plays one short round: Round(SCENARIO, kernel,
-wanted={"cuts": 3}).play().
+`make soak` runs it in rounds until its counts reach the goals.  A test of `make check`
+runs one short round: Round(SCENARIO, kernel, wanted={"cuts": 3}).play().
 """
 
 import random
@@ -30,20 +29,18 @@ def listed(counts):
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something that goes wrong many times.
+    """A fault that happens many times.
 
-    name: what ONLY= calls it.
+    name: its name in ONLY=.
     what: a sentence for the report.
-    run: called with a Round, once for each; raises an exception for what must
-        not happen.
-    goals: how many of each counter a full run takes.
-    each: how many of them a round takes at most: as many as a guest should serve
-        before the next one boots.
-    zero: counters that have to stay 0.
-    kernel: the one that it runs on unless told otherwise; more_kernels: further ones,
-        each of which has figures of its own.
-    drivers: those that it makes sense with, "ours" and maybe "stock".
-    stock_kernel: the one to run the kernel's own driver on, if another.
+    run: called once for each Round; raises an exception if the test fails.
+    goals: the count of each counter that a full run reaches.
+    each: the largest count of each that a round reaches: as many as one guest should
+        serve before the next one boots.
+    zero: counters that must stay 0.
+    kernel: the default kernel; more_kernels: further ones, each with its own counts.
+    drivers: the drivers that it can run on: "ours", and "stock" or not.
+    stock_kernel: the kernel for the in-tree driver.
     """
     name: str
     what: str
@@ -57,7 +54,7 @@ class Scenario:
     stock_kernel: str = "6.12"
 
     def kernels(self, driver):
-        """Return the names of the kernels that it runs on with a driver."""
+        """Return the names of the kernels to run a driver on."""
         return (self.kernel, *self.more_kernels) if driver == "ours" \
             else (self.stock_kernel,)
 
@@ -65,13 +62,12 @@ class Scenario:
 class Round:
     """One run of a scenario.
 
-    kernel and driver are for Guest; seed makes random, a random.Random, which is
-    all that is left to chance.  counts is what has been counted, ["cuts"] and so
-    on.
+    kernel and driver are for Guest.  All random choices come from random, a
+    random.Random of seed.  counts are the counters so far: counts["cuts"] and so on.
     """
 
     def __init__(self, scenario, kernel, driver="ours", seed=1, wanted=None):
-        """wanted: how many of each goal; as many as a round has unless given."""
+        """wanted: the count of each goal; by default scenario.each."""
         self.scenario = scenario
         self.kernel = kernel
         self.driver = driver
@@ -81,18 +77,18 @@ class Round:
         self._wanted = wanted or scenario.each
 
     def wants(self, name):
-        """Whether there are to be more of a counter."""
+        """Return whether a counter is below its goal."""
         return self.counts[name] < self._wanted.get(name, 0)
 
     def add(self, name, number=1):
-        """Count something; 0 tells that it was looked for."""
+        """Add to a counter; adding 0 records that the round has checked it."""
         self.counts[name] += number
 
     def play(self):
-        """Run the scenario and return what it counted.
+        """Run the scenario and return its counters.
 
-        Raises NotZero if what has to be 0 is not, and whatever the scenario
-        raises, with a note of the seed.
+        Raises NotZero if a counter that must be 0 is not, and the exceptions of the
+        scenario, all with a note of the seed.
         """
         try:
             self.scenario.run(self)
@@ -108,4 +104,4 @@ class Round:
 
 
 class NotZero(Exception):
-    """Something was counted that must not happen."""
+    """A counter that must be 0 is not."""

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices that are slow and healthy: whatever waits for them waits long enough.
+"""Slow but healthy devices: all operations must wait for them.
 
 A device completes 1, 10, 100 or 1000 requests a second, or none for half a minute, or
 one of its queues takes three seconds for each.  Meanwhile the disk is removed with
-dirty pages in memory, the guest sleeps, the device is reset, gets another size,
-is flushed and is probed.  Nothing that the device would have completed may fail.
+dirty pages in memory, the guest suspends, and the device is reset, resized, flushed
+and probed.  No request may fail that the device would have completed.
 
-- A disk of QEMU's is limited (throttle.py).
-- For a stall the server of a vhost-user disk is stopped, and goes on half a minute
-  later.  QEMU itself is no device that stalls: it lets all requests of all disks
-  through when any device is reset.  Such a disk cannot be resized.
-- One slow queue is vblksim's, a process in the guest.  It is frozen while the guest
-  sleeps, so no suspend waits for it.
+- The rates are limits of a disk of QEMU's (throttle.py).
+- For a stall the test stops the server of a vhost-user disk, and continues it half a
+  minute later.  QEMU itself cannot stall: it completes all throttled requests of all
+  disks when any device is reset.  A vhost-user disk cannot be resized.
+- The slow queue is vblksim's, a process in the guest.  It is frozen while the guest
+  is suspended, so there is no suspend with it.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ _SIZE_MIB = 64
 _QUEUES = 4
 _STALL_SECONDS = 30
 _DELAY_MS = 3000
-# Until all that uses the device waits for it.
+# By then all users of the device wait for it.
 _ARM_SECONDS = 2
 _LOAD_SECONDS = 8
-# How long an operation may take on a busy host: far longer than the device does.
+# The limit for an operation on a busy host: far longer than the device takes.
 _LIMIT = 400
 _DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
-# Pages are written here, every other one, so that each is a request.
+# Pages are written from here on, every other one, so that each is a request.
 _PAGES_MIB = 16
 
 
@@ -54,7 +54,7 @@ class Pace:
     """How slow a device is.
 
     iops: requests that it completes in a second; 0: it is slow in another way.
-    pages: dirty ones at its removal, which then takes some 10 seconds or more.
+    pages: dirty pages at its removal, which then takes some 10 seconds or more.
     """
     name: str
     iops: int
@@ -68,7 +68,7 @@ ONE_QUEUE = Pace("one slow queue", 0, 20)
 
 
 class Slow(ABC):
-    """A disk whose device can be slow."""
+    """A disk whose device can be made slow."""
 
     def __init__(self, guest: Guest):
         self.guest = guest
@@ -80,15 +80,15 @@ class Slow(ABC):
 
     @abstractmethod
     def slow_down(self, pace: Pace) -> None:
-        """Have the device be slow from now on."""
+        """Make the device slow."""
 
     @abstractmethod
     def speed_up(self) -> None:
-        """Have the device be quick again."""
+        """Make the device fast again."""
 
     @abstractmethod
     def resize(self, mib: int) -> None:
-        """Give the device another size."""
+        """Resize the device."""
 
     @property
     def device(self) -> str:
@@ -98,7 +98,7 @@ class Slow(ABC):
 
 
 class Throttled(Slow):
-    """A disk of QEMU's with a limit."""
+    """A disk of QEMU's with a limited rate."""
 
     def __init__(self, guest: Guest, id: str):
         super().__init__(guest)
@@ -119,7 +119,7 @@ class Throttled(Slow):
 
 
 class Stopped(Slow):
-    """A disk of a vhost-user server that stops for a while."""
+    """A disk whose vhost-user server is stopped for a while."""
 
     def __init__(self, guest: Guest, id: str):
         super().__init__(guest)
@@ -137,11 +137,12 @@ class Stopped(Slow):
         self._timer.start()
 
     def speed_up(self) -> None:
-        self._timer.cancel()
+        if self._timer:
+            self._timer.cancel()
         self.guest.disks[self._id].continue_server()
 
     def resize(self, mib: int) -> None:
-        raise NotImplementedError("its size is that of its file")
+        raise NotImplementedError("a vhost-user disk has the size of its file")
 
 
 class Simulated(Slow):
@@ -165,14 +166,13 @@ class Simulated(Slow):
         self._sim.ctl(f"resize {mib}M")
 
 
-# What is done to a slow disk
+# Operations on a slow disk
 
 @contextlib.contextmanager
 def _load(disk: Slow, pace: Pace, round: Round) -> Iterator[None]:
-    """Have all CPUs use the disk, which is slow, while the block runs.
+    """Run I/O of all CPUs on the slow disk while the block runs; none may fail.
 
-    Nothing of that may fail.  fio's tasks sleep while they wait for the device, so
-    that they can be frozen.
+    fio's tasks sleep while they wait for the device, so that they can be frozen.
     """
     run = fio.start(disk.guest, f"/dev/{disk.name}", timeout=_LIMIT, rw="randrw",
                     bs=PAGE, numjobs=4, iodepth=2, size="256k",
@@ -199,7 +199,7 @@ def _run_slow(disk: Slow, pace: Pace, script: str) -> None:
 
 
 def _remove(disk: Slow, pace: Pace, round: Round) -> None:
-    """Remove a disk with dirty pages; all of them have to reach the device."""
+    """Remove a disk with dirty pages; all of them must reach the device."""
     guest, device = disk.guest, disk.device
     pages = Pages(pace.pages, _PAGES_MIB * MIB, 2 * PAGE,
                   round.random.randrange(1 << 30))
@@ -213,14 +213,14 @@ def _remove(disk: Slow, pace: Pace, round: Round) -> None:
 
 
 def _probe(disk: Slow, pace: Pace, _round: Round) -> None:
-    """Probe a disk, whose partition table is read then."""
+    """Probe a disk, which reads its partition table."""
     device = disk.device
     disk.guest.run(f"echo {device} > {_DRIVER}/unbind", timeout=120)
     _run_slow(disk, pace, f"echo {device} > {_DRIVER}/bind")
 
 
 def _flush(disk: Slow, pace: Pace, _round: Round) -> None:
-    """Write pages and wait until they are safe."""
+    """Write pages and wait until they are flushed."""
     _run_slow(disk, pace, "for n in 0 2 4 6 8; do "
               f"dd if=/dev/urandom of=/dev/{disk.name} bs={PAGE} count=1 "
               f"seek=$(({48 * MIB // PAGE} + n)) conv=notrunc,fsync status=none "
@@ -228,7 +228,7 @@ def _flush(disk: Slow, pace: Pace, _round: Round) -> None:
 
 
 def _reset(disk: Slow, pace: Pace, round: Round) -> None:
-    """Have the administrator reset the device."""
+    """Reset the device as the administrator."""
     with _load(disk, pace, round):
         disk.guest.run(f"echo 1 > /sys/block/{disk.name}/recovery/reset", _LIMIT)
 
@@ -241,21 +241,21 @@ def _reset_function(disk: Slow, pace: Pace, round: Round) -> None:
 
 
 def _suspend(disk: Slow, pace: Pace, round: Round) -> None:
-    """Have the guest sleep."""
+    """Suspend the guest."""
     with _load(disk, pace, round):
         disk.guest.suspend(limit=_LIMIT)
 
 
 def _resize(disk: Slow, pace: Pace, round: Round) -> None:
-    """Make the disk larger, and as large as it was."""
+    """Grow the disk, and shrink it again."""
     size = f"/sys/block/{disk.name}/size"
     with _load(disk, pace, round):
         for mib in (_SIZE_MIB + 8, _SIZE_MIB):
             disk.resize(mib)
             if not process.wait_for(
                     lambda: int(disk.guest.sysfs(size)) == mib * 2048, _LIMIT):
-                raise GuestError(f"the disk was resized to {mib} MiB and has "
-                                 f"{disk.guest.sysfs(size)} sectors")
+                raise GuestError(f"the disk was resized to {mib} MiB and still has "
+                                 f"{disk.guest.sysfs(size)} sectors after {_LIMIT} s")
 
 
 OPERATIONS: dict[str, Callable[[Slow, Pace, Round], None]] = {
@@ -264,7 +264,7 @@ OPERATIONS: dict[str, Callable[[Slow, Pace, Round], None]] = {
 
 
 def operations(release: str) -> list[str]:
-    """Return the names of what can be done on a kernel."""
+    """Return the names of the operations that a kernel supports."""
     version = tuple(map(int, re.findall(r"\d+", release)[:2]))
     return [name for name in OPERATIONS
             if name != "function reset" or version >= (6, 14)]
@@ -273,7 +273,7 @@ def operations(release: str) -> list[str]:
 # The scenario
 
 def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
-    """Do something to a slow disk, and see that all is well afterwards."""
+    """Run an operation on a slow disk, and check disk and log afterwards."""
     guest = disk.guest
     start = guest.log_size()
     with watched(guest):
@@ -282,8 +282,8 @@ def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
                 f"/sys/block/{disk.name}/state") == "live", 60):
             raise GuestError(f"the disk is not live after {name}, {pace.name}; the "
                              f"log:\n{guest.log_since(start)[-3000:]}")
-    said = re.findall(r"I/O error,? (?:on )?dev vd", guest.log_since(start))
-    round.add("I/O errors", len(said))
+    errors = re.findall(r"I/O error,? (?:on )?dev vd", guest.log_since(start))
+    round.add("I/O errors", len(errors))
     round.add("operations")
     round.add(f"{name}, {pace.name}")
     if round.counts["I/O errors"] or round.counts["pages lost"]:
@@ -294,9 +294,9 @@ def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
 
 def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
          disk: Disk) -> None:
-    """Do things to a disk at several paces, in an order left to chance.
+    """Run operations on a disk at several paces, in a random order.
 
-    slow(guest, id): returns what makes the disk slow.
+    slow(guest, id): returns the Slow for the disk.
     """
     with Guest(round.kernel, driver=round.driver, disks=[disk], memory=512,
                parallel=False) as guest:
@@ -305,19 +305,19 @@ def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
 
 
 def throttled(round: Round, names: list[str], rates: tuple = RATES) -> None:
-    """Do things to a disk that is limited, at several rates."""
+    """Run operations on a throttled disk at several rates."""
     play(round, [(pace, name) for pace in rates for name in names], Throttled,
          Disk("slow", "ram", _SIZE_MIB * MIB, queues=_QUEUES))
 
 
 def stalled(round: Round, names: list[str]) -> None:
-    """Do things to a disk that does nothing for a while."""
+    """Run operations on a disk that stalls."""
     play(round, [(STALLED, name) for name in names if name != "resize"], Stopped,
          Disk("slow", "vhost-user", _SIZE_MIB * MIB, queues=_QUEUES))
 
 
 def one_queue(round: Round, names: list[str]) -> None:
-    """Do things to a disk of which one queue is slow."""
+    """Run operations on a disk with one slow queue."""
     names = [name for name in names if name not in ("suspend", "function reset")]
     with Guest(round.kernel, driver=round.driver, memory=512,
                parallel=False) as guest:
@@ -330,7 +330,7 @@ def one_queue(round: Round, names: list[str]) -> None:
 
 
 def run(round: Round) -> None:
-    """Do everything at each pace once."""
+    """Run each operation at each pace once."""
     names = operations(round.kernel.release)
     while round.wants("turns"):
         throttled(round, names)
@@ -341,6 +341,6 @@ def run(round: Round) -> None:
 
 
 SLOW = Scenario(
-    "slow", "Slow devices are removed, reset, resized..., and nothing fails.", run,
+    "slow", "Slow devices are removed, reset and resized without an error.", run,
     goals={"turns": 5}, each={"turns": 1}, zero=("I/O errors", "pages lost"),
     more_kernels=("6.12", "6.1"))

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """make soak: run the scenarios until their figures are reached.
 
-Each scenario runs in rounds, one guest or so each.  What they count is added to
-build/soak/record.json, or the file that RECORD= names, after each round, so that a
-run can be stopped and gone on with, and figures add up over runs and over those
-that go on side by side; those of another KERNEL= are figures of their own.  A round
-that fails is in the record with its seed; SEED= plays it again, and leaves the record
-alone.
+Each scenario runs in rounds of one guest or so.  After each round its counts go to
+the record, which is build/soak/record.json or the file that RECORD= names.  So a run
+can be stopped and continued, and counts add up over runs, also over parallel ones.
+Each KERNEL= has its own counts.  The record has failed rounds with their seeds; SEED=
+repeats such a round and does not change the record.
 """
 
 import json
@@ -30,31 +29,31 @@ SCENARIOS = (faults.LOST, faults.RESETS, power.SCENARIO, vanish.VANISH,
              allocations.ALLOCATIONS, overlap.OVERLAP, slow.SLOW)
 
 _OUT = Path(__file__).resolve().parents[2] / "build/soak/record.json"
-# What a round on record has, and what is made of it here.
+# The fields of a round in the record that this module uses, and their types.
 _FACTS = {"scenario": str, "driver": str, "kernel": str, "seed": int, "counts": dict,
           "error": (str, type(None))}
-# So many rounds of a scenario may fail before the next one's turn.
+# After so many failed rounds the next scenario runs.
 _MAX_FAILURES = 3
 _SEEDS = 1_000_000
 
 
 class Job(NamedTuple):
-    """A scenario, the driver to play it with, and the kernel by its name."""
+    """A scenario, the driver to run it with, and the name of the kernel."""
     scenario: Scenario
     driver: str
     kernel: str
 
     def again(self, seed):
-        """Return the command that plays a round once more."""
+        """Return the command that repeats a round."""
         return (f"make soak ONLY={self.scenario.name} SEED={seed} "
                 f"DRIVER={self.driver} KERNEL={self.kernel}")
 
 
 class Record:
-    """What all runs have counted, in a file."""
+    """The counts of all runs, in a file."""
 
     def __init__(self, path):
-        """Raises UserError if it is no record, or none can be written there."""
+        """Raises UserError if the file is no record, or cannot be written."""
         self._path = path.resolve()
         self._make_directory()
         self._read()
@@ -64,11 +63,11 @@ class Record:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make {directory} for the record: "
-                            f"{error.strerror}; name another with RECORD=") from error
+            raise UserError(f"cannot create {directory} for the record: "
+                            f"{error.strerror}; set RECORD= to another file") from error
         if not os.access(directory, os.W_OK):
-            raise UserError(f"{directory}, which is to have the record, cannot be "
-                            "written; name another with RECORD=")
+            raise UserError(f"{directory} for the record is not writable; set RECORD= "
+                            "to another file")
 
     def _read(self):
         try:
@@ -78,7 +77,7 @@ class Record:
             self._rounds = []
         except (OSError, ValueError) as error:
             raise UserError(f"{self._path} is no record of make soak ({error}); "
-                            "name another with RECORD=, or move it away") from error
+                            "set RECORD= to another file, or move it away") from error
 
     def _check(self):
         if not isinstance(self._rounds, list):
@@ -92,8 +91,8 @@ class Record:
                 raise ValueError(f"its entry {number} is not a round")
 
     def add(self, **facts):
-        """Append a round to what the file has by now."""
-        # Whoever cleans up while a round is played takes the directory along.
+        """Append a round to the file, to which other runs may have added rounds."""
+        # make clean during a round removes the directory.
         self._make_directory()
         lock = self._path.with_name(f"{self._path.name}.lock")
         with cache.lock(lock, "the record"):
@@ -117,16 +116,16 @@ class Record:
         return [facts for facts in self.rounds(job) if facts["error"] is not None]
 
     def left(self, job):
-        """Return what a job has yet to count, by name."""
+        """Return how much of each goal of a job is left: {name: count}."""
         left = {name: goal - self.sum(job, name)
                 for name, goal in job.scenario.goals.items()}
         return {name: count for name, count in left.items() if count > 0}
 
 
 def _play(job, seed):
-    """Run a round and return what goes on record of it.
+    """Run a round and return its facts for the record.
 
-    All rounds are whole ones, so that a seed stands for the same each time.
+    All rounds are complete, so that a seed means the same each time.
     """
     host.need("build", "vm")
     kernel = kernels.find(job.kernel)
@@ -149,7 +148,7 @@ def _play(job, seed):
 
 
 def _play_again(job, seed):
-    """Play the round of a seed, for whoever wants to see it; return an exit status."""
+    """Repeat the round of a seed and print its counts; return an exit status."""
     facts = _play(job, seed)
     print(f"{job.scenario.name}, seed {seed}: "
           + (listed(facts["counts"]) or "nothing"))
@@ -158,35 +157,35 @@ def _play_again(job, seed):
 
 
 def _soak(record, job):
-    """Run rounds until a job has counted enough."""
+    """Run rounds until a job has reached its goals, fails too often or is stuck."""
     failures = 0
     while (left := record.left(job)) and failures < _MAX_FAILURES:
         say(f"{job.scenario.name}: " + ", ".join(_figures(record, job)))
-        # Rounds differ, those of runs that go on side by side as well.
+        # Rounds must differ, also those of parallel runs.
         facts = _play(job, random.randrange(1, _SEEDS))
         record.add(**facts)
         if facts["error"] is not None:
             failures += 1
         elif record.left(job) == left:
-            # What a kernel cannot do, say, is not waited for.
+            # This kernel cannot count the rest, for example leaks.
             return
 
 
 def _figures(record, job):
-    """Return what a job has counted, as a list of texts."""
+    """Return a job's counts as a list of texts."""
     figures = [f"{record.sum(job, name)} of {goal} {name}"
                for name, goal in job.scenario.goals.items()]
     rounds = record.rounds(job)
     for name in job.scenario.zero:
-        looked = sum(name in facts["counts"] for facts in rounds)
+        checked = sum(name in facts["counts"] for facts in rounds)
         figures.append(f"{record.sum(job, name)} {name}"
-                       + (f" (looked for in {looked} of {len(rounds)} rounds)"
-                          if looked < len(rounds) else ""))
+                       + (f" (checked in {checked} of {len(rounds)} rounds)"
+                          if checked < len(rounds) else ""))
     return figures
 
 
 def summary(record, jobs):
-    """Return a table of what is on record, and of what has failed."""
+    """Return a table of the record's counts and failed rounds."""
     lines = []
     for job in jobs:
         failures = record.failures(job)
@@ -194,51 +193,52 @@ def summary(record, jobs):
                      f"{job.kernel}, {len(failures)} failed: "
                      + ", ".join(_figures(record, job)))
         for facts in failures:
-            # A kernel's complaint begins in the second line.
+            # The kernel's message begins in the second line.
             lines += [f"{'':12} failed: " + " ".join(facts["error"].split("\n")[:2]),
                       f"{'':12} again:  {job.again(facts['seed'])}"]
     return "\n".join(lines)
 
 
 def choose(only, driver, kernel):
-    """Return the jobs that ONLY=, DRIVER= and KERNEL= ask for."""
+    """Return the jobs that ONLY=, DRIVER= and KERNEL= select."""
     if driver not in ("ours", "stock"):
-        raise UserError(f"DRIVER is {driver!r}; it is ours or stock")
+        raise UserError(f"DRIVER is {driver!r}; it must be ours or stock")
     jobs = {scenario.name: [Job(scenario, driver, name) for name in
                             ((kernel,) if kernel else scenario.kernels(driver))]
             for scenario in SCENARIOS if driver in scenario.drivers}
-    # By name, for each is played once, however often it is named.
+    # By name, because each runs once, however often ONLY names it.
     chosen = {}
     for name in map(str.strip, only.split(",")) if only else jobs:
         if name not in jobs and name in [scenario.name for scenario in SCENARIOS]:
-            raise UserError(f"{name} is not for the kernel's own driver; what "
-                            f"DRIVER={driver} is for is {', '.join(jobs)}")
+            raise UserError(f"{name} does not run on the in-tree driver; with "
+                            f"DRIVER={driver} ONLY can be {', '.join(jobs)}")
         if name not in jobs:
-            raise UserError(f"no scenario {name!r}; ONLY is one or more, with commas "
-                            f"between, of {', '.join(jobs)}")
+            raise UserError(f"no scenario {name!r}; ONLY must be one or more, "
+                            f"separated by commas, of {', '.join(jobs)}")
         chosen[name] = jobs[name]
     return [job for found in chosen.values() for job in found]
 
 
 def main():
-    """Run what ONLY, DRIVER, SEED and KERNEL ask for; 0 if all is well."""
+    """Run the scenarios that the variables select; return 0 if all passed."""
     jobs = choose(os.environ.get("ONLY"), os.environ.get("DRIVER") or "ours",
                   os.environ.get("KERNEL"))
     if seed := ui.number("SEED"):
         if len({job.scenario.name for job in jobs}) > 1:
-            raise UserError(f"SEED={seed} is of a round of one scenario; say of which, "
+            raise UserError(f"SEED={seed} repeats a round of one scenario; name it, "
                             "as in ONLY=lost")
         if len(jobs) > 1:
-            raise UserError(f"SEED={seed} is of a round on one kernel; say KERNEL= one "
-                            f"of {', '.join(job.kernel for job in jobs)}")
+            raise UserError(f"SEED={seed} repeats a round on one kernel; set KERNEL= "
+                            f"to one of {', '.join(job.kernel for job in jobs)}")
         return _play_again(jobs[0], seed)
     path = Path(os.environ.get("RECORD") or _OUT)
     record = Record(path)
     for job in jobs:
         _soak(record, job)
     print(summary(record, jobs))
-    say(f"  left {os.path.relpath(path)}")
-    bad = [job.scenario.name for job in jobs if record.failures(job) or record.left(job)]
+    say(f"  wrote {os.path.relpath(path)}")
+    bad = [job.scenario.name for job in jobs
+           if record.failures(job) or record.left(job)]
     say(f"FAIL: {', '.join(bad)}" if bad else "PASS")
     return 1 if bad else 0
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices that vanish while they are used, in all the ways that they can.
+"""Devices that vanish while they are used, in all possible ways.
 
-    unplugged   the host takes the disk away, the guest's driver is told
-    pulled      the slot loses its power, and the guest finds nothing there
-    killed      the process that is the device is killed: vblksim, which is in
-                the guest, and qemu-storage-daemon, behind vhost-user; it comes
-                back or it does not, and then the disk is taken away
+    unplugged   the host unplugs the disk, and the guest's driver is notified
+    pulled      the slot loses its power, and the guest finds an empty slot
+    killed      the process that is the device is killed: vblksim in the guest, or
+                qemu-storage-daemon for vhost-user.  It is restarted or not, and
+                then the disk is removed
 
-All that uses the disk has to end, with an error, and the removal has to be done
-in time; a new device gets the name of the old one and works.
+All users of the disk must end with an error, and the removal must end in time.  A new
+device then gets the name of the old one and works.
 """
 
 import contextlib
@@ -26,40 +26,39 @@ from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 _SIZE = 64 * _MIB
-# How long a removal may take, from being asked for to the device being gone; and
-# all that used the disk, after that.
+# Limits for a removal, from its request until the device is gone, and then for the
+# end of all users of the disk.
 REMOVAL_SECONDS = 5
 _END_SECONDS = 15
-# The limit for what should end long before.
+# The limit for operations that should end long before.
 _LIMIT = 300
-# A PCI device that is gone says so.  A process that is gone leaves a device that is
-# silent, for which the driver waits so long, in seconds, before its removal fails
-# what is left.
+# The driver detects a PCI device that is gone.  A killed process leaves a silent
+# device: removal waits for it for removal_timeout seconds, and then fails the rest.
 _SILENCE = "removal_timeout=3"
 
-# What may be going on when the device vanishes.
+# Uses of the disk when the device vanishes.
 _USES = ("open", "mounted", "flush", "sysfs")
 _SIM_USES = (*_USES, "zones")
 _ZONED = {"features": "default,+zoned", "model": "hm", "zone_sectors": "4M"}
-# VDUSE itself waits that long, in seconds, for a process that is not there.
+# VDUSE itself waits so long, in seconds, for a process that is gone.
 _VDUSE_SECONDS = 1
 
 
 class _MortalSim(Sim):
-    """A device of vblksim's that can be killed."""
+    """A vblksim that can be killed."""
 
     def kill(self):
-        """Kill its process, which leaves the device where it is."""
+        """Kill its process; the device stays."""
         self._guest.run(f"echo {_VDUSE_SECONDS} > "
                         f"/sys/class/vduse/{self.name}/msg_timeout")
         self.signal("KILL")
         self.report = {}
 
 
-# What goes on
+# Uses
 
 def _repeat(guest, command):
-    """Have two processes run a command until it fails."""
+    """Start two processes that repeat a command until it fails."""
     return [guest.start(f"while {command}; do :; done > /dev/null 2>&1", _LIMIT)
             for _ in range(2)]
 
@@ -71,7 +70,7 @@ def _fio(guest, path, **options):
 
 
 def _begin(guest, disk, use):
-    """Begin to use a disk; return fio's run, and the jobs that go on besides."""
+    """Begin to use a disk; return fio's run, and a list of other jobs."""
     path = f"/dev/{disk}"
     if use == "mounted":
         guest.run(f"mkfs.ext4 -q -F {path} && mount {path} /mnt")
@@ -88,7 +87,7 @@ def _begin(guest, disk, use):
 
 
 def _end(guest, run, others, use, round):
-    """See that all that used a disk that has vanished ends, with an error."""
+    """Check that all users of a disk that has vanished end with an error."""
     process.wait_for(lambda: not run.running
                      and not any(job.running for job in others), _END_SECONDS)
     left = run.running + sum(job.running for job in others)
@@ -106,26 +105,26 @@ def _end(guest, run, others, use, round):
         run.wait()
     except fio.FioError:
         return
-    raise GuestError("fio has not noticed that the disk is gone")
+    raise GuestError("fio reported no error although the disk is gone")
 
 
 def _blocked(guest):
-    """Return the tasks that nothing could wake."""
+    """Return the tasks in uninterruptible sleep."""
     return guest.run("ps -eo stat=,comm= | grep ^D; true").output.splitlines()
 
 
-# How it ends
+# Removal
 
 @contextlib.contextmanager
 def _removal(guest, disk, round):
-    """See that a disk's device is gone in time, once the block has asked for it.
+    """Check that the removal of a disk's device that the block requests ends in time.
 
-    By the guest's clock, from before the block until the device has gone from
-    sysfs, which is when its driver has let go of it; without the time for which
-    QEMU, on a busy host, had no CPU to run on.  The guest itself has to look, and
-    not so often that this keeps it busy.
+    The time is by the guest's clock, from before the block until the device has
+    disappeared from sysfs, after its driver has released it.  It excludes the time
+    for which QEMU got no CPU of a busy host.  The guest itself polls, but so seldom
+    that this does not keep it busy.
     """
-    # The next device may be there before the guest looks, under the same name.
+    # Compare inodes: the next device may have the same name before the guest polls.
     job = guest.start(
         f"device=$(readlink -f /sys/block/{disk}/device); "
         "inode() { stat -c %i $device 2> /dev/null; }; was=$(inode); "
@@ -140,14 +139,14 @@ def _removal(guest, disk, round):
     round.add("removals")
     round.add("ms of removal", int(seconds * 1000))
     if seconds > REMOVAL_SECONDS:
-        said = guest.run(f"dmesg | grep -F '[{disk}]' | tail -5").output
-        raise GuestError(f"it took {seconds:.1f} s until the device was gone, from "
-                         f"{begin} to {end} by the guest's clock, more than "
-                         f"{REMOVAL_SECONDS} s; the driver said:\n{said}")
+        log = guest.run(f"dmesg | grep -F '[{disk}]' | tail -5").output
+        raise GuestError(f"the removal of {disk} took {seconds:.1f} s, from {begin} to "
+                         f"{end} by the guest's clock, more than {REMOVAL_SECONDS} s; "
+                         f"the driver logged:\n{log}")
 
 
 def _vanish(guest, disk, use, round, way):
-    """Use a disk, have its device vanish by calling way(), and see it end."""
+    """Use a disk, make its device vanish by calling way(), and check that uses end."""
     run, others = _begin(guest, disk, use)
     run.wait_for_io(disk, requests=50)
     guest.run(f"sleep {round.random.uniform(0, 0.3):.2f}")
@@ -156,7 +155,7 @@ def _vanish(guest, disk, use, round, way):
 
 
 def _works(guest, disk, name):
-    """See that a new device has the name of the old one, and works."""
+    """Check that a new device has the name of the old one, and works."""
     if disk != name:
         raise GuestError(f"the new device is {disk}; the one that vanished was "
                          f"{name}")
@@ -165,21 +164,21 @@ def _works(guest, disk, name):
 
 
 def _succeed(guest, disk, name):
-    """See that a disk that is plugged in next has the name, and works."""
+    """Check that a disk that is plugged in next has the name, and works."""
     guest.add_disk(disk)
     _works(guest, guest.dev(disk.id), name)
     guest.remove_disk(disk.id)
 
 
 def _in_turn(round, items):
-    """Return an endless iterator over items, in an order left to chance."""
+    """Return an endless iterator over items in a random order."""
     return itertools.cycle(round.random.sample(items, len(items)))
 
 
 # PCI
 
 def unplug(guest, round, uses):
-    """Have disks vanish that the host unplugs."""
+    """Make disks vanish: the host unplugs them."""
     while round.wants("unplugged"):
         guest.add_disk(Disk("victim", "ram", _SIZE, queues=4))
         name = guest.dev("victim")
@@ -194,16 +193,15 @@ def unplug(guest, round, uses):
 
 
 def slot_power(guest, port, on):
-    """Switch the power of a slot, by its root port's PCI address.
+    """Switch the power of a slot, given its root port's PCI address.
 
-    In the control register of the slot: its power controller and its power
-    indicator.
+    This sets power controller and power indicator in the slot control register.
     """
     guest.run(f"setpci -s {port} CAP_EXP+18.w={'0' if on else '0700'}:0700")
 
 
 def pull(guest, round, uses):
-    """Have a disk vanish whose slot loses its power."""
+    """Make a disk vanish: its slot loses power."""
     guest.add_disk(Disk("victim", "ram", _SIZE, queues=4))
     name = guest.dev("victim")
     function = guest.run(f"readlink -f /sys/block/{name}/device/..") \
@@ -211,7 +209,7 @@ def pull(guest, round, uses):
     port = function.split("/")[-2]
 
     def way():
-        # The driver is left with a device that is not there for a while.
+        # The driver may use the missing device for a while.
         slot_power(guest, port, False)
         guest.run(f"sleep {round.random.choice((0, 0.5))}")
         with _removal(guest, name, round):
@@ -236,7 +234,7 @@ def _on_pci(round):
 # Processes
 
 def kill_backends(guest, round, uses):
-    """Have disks vanish whose vhost-user server is killed."""
+    """Make disks vanish: their vhost-user server is killed."""
     come_back = _in_turn(round, (False, True))
     while round.wants("backends killed"):
         disk = Disk("victim", "vhost-user", _SIZE, queues=4, reconnect=True)
@@ -259,7 +257,7 @@ def kill_backends(guest, round, uses):
 
 
 def kill_sims(guest, round, uses):
-    """Have disks vanish whose vblksim is killed."""
+    """Make disks vanish: their vblksim is killed."""
     come_back = _in_turn(round, (False, True))
     while round.wants("sims killed"):
         use = next(uses)
@@ -277,7 +275,7 @@ def kill_sims(guest, round, uses):
                     successor=successor):
                 sim.kill()
                 with _removal(guest, name, round):
-                    # The next one removes what the one before it has left.
+                    # The next vblksim removes the device that the old one left.
                     if returns:
                         stack.enter_context(successor)
                     else:
@@ -288,14 +286,14 @@ def kill_sims(guest, round, uses):
             _vanish(guest, name, use, round, way)
             if not returns:
                 stack.enter_context(successor)
-            # While the old one was in use still, its name was not to be had.
+            # If the old device is still in use, its name is not free.
             new = successor.disk()
             _works(guest, new, new if returns else name)
         round.add("sims killed")
 
 
 def _params(round: Round) -> str:
-    """Return the driver's parameters; the in-tree driver has none of the sort."""
+    """Return the driver's parameters; the in-tree driver has no removal_timeout."""
     return _SILENCE if round.driver == "ours" else ""
 
 
@@ -306,7 +304,7 @@ def _on_vhost_user(round):
 
 
 def _on_vdpa(round):
-    # Without a disk on PCI: lockdep takes its interrupts for VDUSE's.
+    # No disk on PCI, because lockdep confuses its interrupts with VDUSE's.
     with Guest(round.kernel, driver=round.driver, params=_params(round),
                parallel=False) as guest:
         vblksim.prepare(guest)
@@ -314,7 +312,7 @@ def _on_vdpa(round):
 
 
 def _run(round):
-    """Have devices vanish of each kind that is still wanted."""
+    """Make devices vanish in each way whose goal is not reached yet."""
     if round.wants("unplugged") or round.wants("pulled"):
         _on_pci(round)
     if round.wants("backends killed"):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Whether a guest still gets on, as seen from outside of it.
+"""Detect a hang of a guest from the host.
 
-What goes on in the guest is given as numbers that grow: lines of loops, I/Os that
-QEMU has done for a disk.  One that stands still for a minute of the guest's time is a
-hang.  The report names all that stand still, and who waits for whom.
+Progress is a set of numbers that grow: lines of loops, I/Os that QEMU has done for a
+disk.  A number that does not change for a minute of the guest's time is a hang.  The
+report names all these numbers, and the blocked tasks.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,22 +18,22 @@ SECONDS = 60
 
 
 class Hang(GuestError):
-    """Something in the guest stands still."""
+    """Something in the guest makes no progress."""
 
 
 def hang(guest: Guest, what: str) -> Hang:
-    """Return an exception that says what hangs, and what waits for what."""
+    """Return an exception that says what hangs, with the blocked tasks and the log."""
     log = guest.log()
-    said = guest.blocked_tasks()
-    return Hang(f"{what}\nblocked tasks, each with what it waits in first:\n"
-                f"{sysrq.summary(said)}\nthe log before that:\n"
+    tasks = guest.blocked_tasks()
+    return Hang(f"{what}\nblocked tasks, with the functions that they wait in:\n"
+                f"{sysrq.summary(tasks)}\nthe log before that:\n"
                 + "\n".join(f"    {line}" for line in log.splitlines()[-60:])
-                + f"\nblocked tasks:\n{said}")
+                + f"\nblocked tasks:\n{tasks}")
 
 
 @contextmanager
 def watched(guest: Guest) -> Iterator[None]:
-    """Raise Hang for a command that does not end, or a task that has hung."""
+    """Raise Hang for a command that times out, or a hung task."""
     try:
         yield
     except CommandTimeout as error:
@@ -45,7 +45,7 @@ def watched(guest: Guest) -> Iterator[None]:
 
 
 def ios(guest: Guest, id: str) -> int | None:
-    """Return how many I/Os QEMU has done for a disk; None while it is unplugged."""
+    """Return the number of I/Os that QEMU has done for a disk; None if unplugged."""
     for found in guest.qmp("query-blockstats"):
         if found.get("node-name") == id:
             stats = found["stats"]
@@ -57,7 +57,7 @@ def ios(guest: Guest, id: str) -> int | None:
 class Watchdog:
     """Watches numbers of one guest.
 
-    seconds: for how long of the guest's time one may stand still.
+    seconds: how long a number may stay the same, in the guest's time.
     """
     guest: Guest
     seconds: float = SECONDS
@@ -68,17 +68,17 @@ class Watchdog:
         self.clock = self.guest.clock()
 
     def watch(self, name: str, number: Callable) -> None:
-        """Watch what number() returns, from now on."""
+        """Watch the result of number() from now on."""
         self._numbers[name] = number
         self._seen[name] = number(), self.clock()
 
     def forget(self, *names: str) -> None:
-        """Watch some no longer."""
+        """Stop watching these numbers."""
         for name in names:
             del self._numbers[name], self._seen[name]
 
     def look(self) -> None:
-        """Raise Hang if one of them has stood still for too long."""
+        """Raise Hang if a number has stayed the same for too long."""
         now = self.clock()
         for name, number in self._numbers.items():
             value = number()

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes records, tells which of them are safe, and looks for them later:
+ * Write records, report which of them are durable, and check them later:
  *
  *	writer write TARGET OFFSET MARKS SEED NUMBER
  *	writer check TARGET OFFSET SEED NUMBER ACKED
  *	writer plan SEED NUMBER COUNT
  *
- * TARGET is a disk or a file, of which it uses AREA sectors from OFFSET (in
- * bytes) on.  SEED and NUMBER, that of one of several writers, say where each
- * record goes and how long it is; "plan" prints that, a line with first sector
- * and sectors for each record.
+ * TARGET is a disk or a file; a writer uses AREA sectors of it from OFFSET (in
+ * bytes) on.  SEED and the writer's NUMBER determine place and length of each
+ * record; "plan" prints a line with first sector and number of sectors for each.
  *
- * "write" goes on for ever.  Once the kernel has said that all records up to one
- * are safe, it prints NUMBER and that record's own, and notes the same in a sector
- * of MARKS, a disk.  Only then it writes the next ones, BATCH at most.  How it
- * writes depends on NUMBER: see "enum way".
+ * "write" does not end.  When the kernel has confirmed that all records up to one
+ * are durable, it prints NUMBER and the number of that record, and writes the same
+ * to a sector of the disk MARKS.  Only then it writes the next records, BATCH at
+ * most.  The way of writing depends on NUMBER: see "enum way".
  *
- * Each sector of a record says which record it is of, and where it belongs, and has
- * a checksum.  "check" looks at each sector that a record up to ACKED was written
- * to: it has to hold the newest of these, or a newer one.  Another content it may
- * only have where a newer record may have been on its way.  It prints how many
- * sectors it has looked at, and how many of them are lost.
+ * Each sector of a record has the number of the record, its place, and a checksum.
+ * "check" reads each sector that a record up to ACKED covers.  The sector must have
+ * the newest of these records, or a newer one; any other content is valid only if a
+ * newer record may have been in flight.  It prints how many sectors it has checked,
+ * and how many of them are lost.
  */
 
 #define _GNU_SOURCE
@@ -81,7 +80,7 @@ static int fail(const char *what)
 	return 1;
 }
 
-/* A number that looks random and is the same each time. */
+/* Return a pseudo-random number that depends on the value only (splitmix64). */
 static uint64_t scramble(uint64_t value)
 {
 	value += 0x9e3779b97f4a7c15ULL;
@@ -107,7 +106,7 @@ static struct extent plan(const struct writer *writer, uint64_t record)
 	return extent;
 }
 
-/* The checksum of zlib's crc32(). */
+/* The same checksum as zlib's crc32(). */
 static uint32_t checksum(const struct sector *sector)
 {
 	static uint32_t table[256];
@@ -166,7 +165,7 @@ static int write_record(const struct writer *writer, uint64_t record,
 	return -1;
 }
 
-/* Write some records, and return the last one's number once they are safe. */
+/* Write some records and make them durable; return the number of the last one. */
 static uint64_t write_batch(const struct writer *writer, uint64_t record,
 			    struct sector *sectors)
 {
@@ -198,7 +197,7 @@ static int acknowledge(const struct writer *writer, int marks, uint64_t record,
 	       SECTOR ? 0 : -1;
 }
 
-/* A file's name has to be safe as well. */
+/* The file's name must be durable as well. */
 static int sync_directory(const char *path)
 {
 	char *directory = strdup(path);
@@ -206,6 +205,7 @@ static int sync_directory(const char *path)
 	int fd, error;
 
 	if (!slash) {
+		free(directory);
 		errno = EINVAL;
 		return -1;
 	}
@@ -247,7 +247,7 @@ static int write_records(struct writer *writer, const char *target,
 
 /* Checking */
 
-/* All of the area; what is not there is zero. */
+/* Read the area; anything beyond the end of the file is zero. */
 static int read_area(const char *target, off_t offset, struct sector *area)
 {
 	char *data = (char *)area;
@@ -314,10 +314,10 @@ static int check_records(const struct writer *writer, const char *target,
 		if (whole ? area[n].record >= wanted[n] : coming[n] != 0)
 			continue;
 		if (lost++ < MAX_TOLD)
-			printf("writer %u, sector %u: record %llu is safe, "
-			       "and here is %s %llu\n", writer->number, n,
+			printf("writer %u, sector %u: record %llu is acknowledged, "
+			       "found %s %llu\n", writer->number, n,
 			       (unsigned long long)wanted[n],
-			       whole ? "record" : "something else, with",
+			       whole ? "record" : "other data, with",
 			       (unsigned long long)area[n].record);
 	}
 	printf("checked %u lost %u\n", checked, lost);

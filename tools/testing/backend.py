@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the host sees of a guest's disk: its data, its holes, what it was asked.
+"""A guest's disk as the host sees it: its data, its holes, its requests.
 
-A test that writes and reads through the driver alone believes a driver that is
-wrong in the same way twice; this is the second witness.
+A test that writes and reads only through the driver does not find a driver that
+makes the same mistake both ways.  The host is the second witness.
 """
 
 import os
@@ -22,27 +22,27 @@ class Backend:
         self.path = guest.disk_path(id)
 
     def read(self, offset, size):
-        """Return what the disk holds at a place."""
+        """Return size bytes of the disk from an offset."""
         with open(self.path, "rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def write(self, offset, data):
-        """Change what the disk holds at a place, behind the guest's back."""
+        """Overwrite the disk's data from an offset; the guest does not see it."""
         with open(self.path, "r+b") as file:
             file.seek(offset)
             file.write(data)
 
     def allocated(self):
-        """Return for how many bytes the host has set memory or blocks aside."""
+        """Return for how many bytes the host has allocated memory or blocks."""
         with open(self.path, "rb") as file:
             os.fdatasync(file.fileno())
             return os.fstat(file.fileno()).st_blocks * 512
 
     def stats(self):
-        """Return what QEMU has counted of the guest's requests.
+        """Return QEMU's statistics of the guest's requests.
 
-        Discards it counts only where they reach the file: discard-nb-ok,
+        QEMU counts discards only where they reach the file: discard-nb-ok,
         discard-nb-failed and discard-bytes-ok.
         """
         for row in self._guest.qmp("query-blockstats"):
@@ -59,10 +59,10 @@ class Backend:
 
 @dataclass(frozen=True)
 class Logged:
-    """What a backend was asked.
+    """A request that reached a backend.
 
-    flags: some of "flush", "fua" and "discard"; a write without has none.
-    offset, size: in bytes; data: what a write wrote, empty otherwise.
+    flags: a subset of "flush", "fua" and "discard"; a plain write has none.
+    offset, size: in bytes; data: the data of a write, empty otherwise.
     """
     flags: frozenset
     offset: int
@@ -71,9 +71,9 @@ class Logged:
 
 
 class WriteLog:
-    """What QEMU's filter blklogwrites has seen on the way to a backend.
+    """The log of QEMU's filter blklogwrites in front of a backend.
 
-    node is to be among the disk's filters.
+    The disk's filters must include node.
     """
 
     def __init__(self, path):
@@ -83,18 +83,18 @@ class WriteLog:
                      "log": {"driver": "file", "filename": str(path)}}
 
     def entries(self):
-        """Return what was asked: a list of (set of flags, sector, sectors)."""
+        """Return the requests: a list of (set of flags, sector, sectors)."""
         return [(set(entry.flags), entry.offset // _LOG_BLOCK,
                  entry.size // _LOG_BLOCK) for entry in self.requests()]
 
     def requests(self):
-        """Return what was asked, with all that was written: a list of Logged.
+        """Return the requests with their data: a list of Logged.
 
-        They are in the order in which they came to the filter.
+        The order is that in which the filter received them.
         """
         data = memoryview(self._path.read_bytes())
         found = []
-        # The first block is a header, which QEMU writes only now and then.
+        # The first block is a header, which QEMU does not keep up to date.
         place = _LOG_BLOCK
         while place < len(data):
             sector, sectors, flags, _ = struct.unpack_from("<QQQQ", data, place)

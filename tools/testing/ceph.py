@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A Ceph cluster of our own, on this host, for disks that live on it.
+"""A Ceph cluster on this host, as a backend for disks.
 
     with Cluster() as cluster:
         cluster.create("disk", 256 << 20)
         Disk("disk", node=cluster.node("disk"))
 
-Its programs are Debian's.  They are unpacked into the cache, not installed: the
-packages would have services started that outlast the tests.  They listen on the
-loopback interface alone, ask for no authentication, and keep all their files in one
-directory, which is removed with them.
+Its programs are Debian's.  They are unpacked into the cache, not installed, because
+the packages start services that outlive the tests.  The daemons listen on the
+loopback interface only, need no authentication, and keep all their files in one
+directory, which is removed when the cluster ends.
 """
 
 import json
@@ -22,21 +22,21 @@ from vm import cache, debian, host, process, qemu_dist
 from vm.ui import step
 
 GIB = 1 << 30
-# What rbd gives back when it is discarded, a whole one at a time.
+# A discard frees whole objects of this size.
 OBJECT = 1 << 20
 POOL = "rbd"
 REPLICAS = 3
-# With fewer replicas than this a write is not done, and waits.
+# With fewer replicas than this a write waits.
 MIN_REPLICAS = 2
 
 _PACKAGES = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common")
-# Of what they depend on, what these programs themselves use.
+# Of the packages that they depend on, those that these programs themselves use.
 _NEEDED = (r"lib(?!c6$|c-bin)|zlib1g|ceph-(?!mgr-modules)|"
            r"python3(\.11(-minimal)?|-(ceph-argparse|rados|prettytable|wcwidth))$")
 _TRIPLET = "x86_64-linux-gnu"
 _MIB_NEEDED = 1500
 _COMMAND_SECONDS = 60
-# A busy host takes its time; an idle one needs some 10 s.
+# An idle host needs some 10 s, a busy one more.
 _SETTLE_SECONDS = 120
 
 _CONF = """\
@@ -61,7 +61,7 @@ osd_data = {here}/$name
 erasure_code_dir = {libraries}/ceph/erasure-code
 plugin_dir = {libraries}/ceph
 osd_class_dir = {libraries}/rados-classes
-# The manager is there to count; what it could do beside that is in modules.
+# The cluster needs the manager for its counters only, and so none of its modules.
 mgr_module_path = {here}
 mgr_initial_modules =
 
@@ -72,7 +72,7 @@ osd_pool_default_pg_autoscale_mode = off
 # Replicas are on different OSDs, not hosts.
 osd_crush_chooseleaf_type = 0
 mon_osd_min_down_reporters = 1
-# A host's disk that is nearly full is no reason to stop.
+# Go on while the host's disk is nearly full.
 mon_data_avail_warn = 1
 mon_data_avail_crit = 1
 bluestore_block_size = {size}
@@ -84,15 +84,15 @@ osd_op_num_threads_per_shard = 2
 [client]
 log_file =
 admin_socket =
-# What QEMU's client has not been told to flush stays in its memory: a flush that is
-# lost does not go unnoticed.
+# QEMU's client keeps data in its memory until it is told to flush, so that the tests
+# notice a lost flush.
 rbd_cache_policy = writeback
 rbd_cache_max_dirty_age = 600
 """
 
 
 class CephError(Exception):
-    """The cluster did not do what it was told to."""
+    """A command of the cluster failed, or a state was not reached in time."""
 
 
 def programs():
@@ -110,18 +110,18 @@ def programs():
 
 
 def need_driver():
-    """See to it that QEMU has its driver for rbd, which is a module."""
-    # The lists that QEMU prints name those that are not there, too.
-    said = subprocess.run(
+    """Install QEMU's driver for rbd, which is a module, if it is missing."""
+    # QEMU's lists of drivers name missing modules, too.
+    result = subprocess.run(
         [*qemu_dist.find("qemu-img"), "info", "--image-opts",
          "driver=rbd,pool=none,image=none,conf=/nonexistent"], text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if "Unknown driver" in said.stdout:
+    if "Unknown driver" in result.stdout:
         host.need("ceph")
 
 
 def free_port():
-    """Return a TCP port of the loopback interface that nobody listens on."""
+    """Return a TCP port of the loopback interface on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -130,7 +130,7 @@ def free_port():
 class Cluster:
     """One monitor, one manager and some OSDs, for as long as a with block runs.
 
-    osds: how many; size: of each one's file, in bytes, which is sparse.
+    osds: how many; size: the size of each OSD's sparse file, in bytes.
     """
 
     def __init__(self, osds=REPLICAS, size=2 * GIB):
@@ -165,7 +165,7 @@ class Cluster:
 
     @property
     def conf(self):
-        """The file that tells a client where the cluster is."""
+        """The configuration file that a client needs to find the cluster."""
         return self.directory / "ceph.conf"
 
     def _set_up(self):
@@ -174,7 +174,7 @@ class Cluster:
         self.conf.write_text(_CONF.format(
             fsid=fsid, port=port, here=self.directory, libraries=libraries,
             size=self._size, replicas=REPLICAS, min_replicas=MIN_REPLICAS))
-        # Somebody looks for it, although there is no authentication.
+        # The programs need the file to exist, although there is no authentication.
         (self.directory / "keyring").touch()
         monmap = self.directory / "monmap"
         self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a",
@@ -198,7 +198,7 @@ class Cluster:
             self.directory / f"{kind}.{name}.output")
 
     def _words(self, program):
-        """Return the words that start a program of the cluster's."""
+        """Return the command line of a program of the cluster."""
         usr = self._programs / "usr"
         words = ["/usr/bin/env", f"LD_LIBRARY_PATH={usr}/lib/{_TRIPLET}:"
                  f"{usr}/lib/{_TRIPLET}/ceph:{self._programs}/lib/{_TRIPLET}",
@@ -210,7 +210,7 @@ class Cluster:
         return [*words, usr / "bin" / program]
 
     def _run(self, program, *words, seconds=_COMMAND_SECONDS):
-        """Run a program of the cluster's and return what it prints."""
+        """Run a program of the cluster and return its output."""
         found = subprocess.run(
             list(map(str, [*self._words(program), *words])), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -223,33 +223,33 @@ class Cluster:
     # Its state
 
     def ceph(self, *words):
-        """Run a command as the program ceph does and return its answer."""
-        said = self._run("ceph", "--format", "json", *words)
-        return json.loads(said) if said.strip() else None
+        """Run a command of the program ceph and return its decoded output."""
+        output = self._run("ceph", "--format", "json", *words)
+        return json.loads(output) if output.strip() else None
 
     def wait_for(self, condition, what):
-        """Wait until condition() is true; what: the words for it."""
+        """Wait until condition() is true; what: its name, for the error."""
         if not process.wait_for(condition, _SETTLE_SECONDS):
-            raise CephError(f"after {_SETTLE_SECONDS} s the cluster is not {what}: "
-                            f"{self.ceph('status')}")
+            raise CephError(f"the cluster is not {what} after {_SETTLE_SECONDS} s; "
+                            f"its status is {self.ceph('status')}")
 
     def clean(self):
-        """Return whether all replicas of all that it holds are there."""
+        """Return whether the cluster has all replicas of all its data."""
         counts = self.ceph("status")["pgmap"]
         states = {row["state_name"] for row in counts["pgs_by_state"]}
         return states == {"active+clean"}
 
     def used(self):
-        """Return how many bytes of the OSDs' room the images take, replicas and all."""
+        """Return how many bytes the images take on all OSDs, with their replicas."""
         (pool,) = self.ceph("df")["pools"]
         return pool["stats"]["bytes_used"]
 
-    # What goes wrong
+    # Faults
 
     def kill(self, *osds):
-        """Kill OSDs by SIGKILL, and wait until the cluster has seen them go.
+        """Kill OSDs by SIGKILL, and wait until the cluster has marked them down.
 
-        One at least has to be left: it takes one to miss another.
+        At least one must be left, because an OSD reports another one as down.
         """
         for osd in osds:
             process.end(self._daemons[f"osd.{osd}"])
@@ -264,7 +264,7 @@ class Cluster:
             process.end(self._daemons[f"osd.{osd}"])
 
     def restart(self, *osds):
-        """Start OSDs that were killed, and wait until all replicas are as they were."""
+        """Start OSDs that were killed, and wait until all replicas are complete."""
         before = {osd: self._up_since(osd) for osd in osds}
         for osd in osds:
             self._start("osd", osd)
@@ -272,31 +272,31 @@ class Cluster:
                       and self.clean(), "clean")
 
     def _up_since(self, osd):
-        """Return the number of the map since which an OSD is up, 0 if it is not."""
+        """Return the epoch of the map since which an OSD is up, 0 if it is down."""
         found = self.ceph("osd", "dump")["osds"][osd]
         return found["up"] and found["up_from"]
 
     # Images
 
     def create(self, image, size):
-        """Make an image, of size bytes, in objects of OBJECT bytes."""
+        """Create an image of size bytes, in objects of OBJECT bytes."""
         self._run("rbd", "create", "--size", f"{size}B", "--object-size",
                   f"{OBJECT}B", f"{POOL}/{image}")
 
     def allocated(self, image):
         """Return how many bytes an image has objects for."""
-        said = json.loads(self._run("rbd", "du", "--format", "json",
-                                    f"{POOL}/{image}"))
-        return said["images"][0]["used_size"]
+        usage = json.loads(self._run("rbd", "du", "--format", "json",
+                                     f"{POOL}/{image}"))
+        return usage["images"][0]["used_size"]
 
     def export(self, image):
-        """Copy what an image holds, seen by one more client, into a new file."""
+        """Copy an image's data, as another client sees it, into a new file."""
         path = self.directory / f"{image}.export"
         path.unlink(missing_ok=True)
         self._run("rbd", "export", "--no-progress", f"{POOL}/{image}", path)
         return path
 
     def node(self, image):
-        """Return the block node that QEMU has an image by."""
+        """Return QEMU's block node for an image."""
         return {"driver": "rbd", "pool": POOL, "image": image,
                 "conf": str(self.conf)}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Pages of a disk that wait in the page cache, and whether they reach the disk.
+"""Dirty pages of a disk in the page cache, and whether they reach the disk.
 
-The kernel writes them by itself: they are there when a disk is removed, or when all
+The kernel writes them back by itself, even when a disk is removed or when all
 processes are frozen for a suspend.
 """
 
@@ -14,7 +14,7 @@ from vm.guest import Guest, Job
 
 PAGE = 4096
 
-# As long as the program runs the disk is open: closing it waits for the pages.
+# The program keeps the disk open, because closing it waits for the pages.
 _WRITE = """
 $| = 1;
 open my $disk, "+<", $ARGV[0] or die "$ARGV[0]: $!";
@@ -42,9 +42,9 @@ print "$missing\\n";
 class Pages:
     """Pages of a disk.
 
-    count: how many; start: of the first, in bytes; stride: from one to the next, in
-    bytes, more than a page, because the block layer merges writes of neighbours;
-    seed: each page has its number, from 1 on, and this added.
+    count: how many; start: offset of the first, in bytes; stride: from one to the
+    next, in bytes, more than a page, because the block layer merges writes of adjacent
+    pages; seed: each page is filled with its number, from 1 on, plus seed.
     """
     count: int
     start: int = 0
@@ -58,9 +58,9 @@ class Pages:
                            f"{self.stride} {self.seed}", timeout=None)
 
     def write(self, guest: Guest, name: str) -> Job:
-        """Write them to the page cache; kill the job that is returned.
+        """Write the pages to the page cache; the caller must kill the returned job.
 
-        name: the disk's in the guest.  Raises GuestError if that fails.
+        name: the disk's name in the guest.  Raises GuestError on failure.
         """
         job = self._run(guest, _WRITE, name)
         process.wait_for(lambda: "dirty" in job.output or not job.running, 60)
@@ -69,19 +69,19 @@ class Pages:
         return job
 
     def missing(self, guest: Guest, id: str) -> list[int]:
-        """Return which of them are not on a disk, by QEMU's id, as the host sees it."""
+        """Return the pages that the host does not find on a disk, by QEMU's id."""
         backend = Backend(guest, id)
         return [page for page in range(1, self.count + 1)
                 if backend.read(self.start + (page - 1) * self.stride, PAGE)
                 != (self.seed + page).to_bytes(8, "little") * (PAGE // 8)]
 
     def count_missing(self, guest: Guest, name: str) -> int:
-        """Return how many of them are not on a disk, by its name, as the guest sees it."""
+        """Return how many pages the guest does not find on a disk, by its name."""
         return int(self._run(guest, _COUNT, name).wait().output)
 
 
 def unthrottled(guest: Guest, id: str) -> str:
-    """Have the block layer send all that there is at once; return the disk's name."""
+    """Have the block layer send all requests at once; return the disk's name."""
     name = guest.dev(id)
     guest.run(f"cd /sys/block/{name}/queue; echo none > scheduler; "
               "if [ -e wbt_lat_usec ]; then echo 0 > wbt_lat_usec; fi")

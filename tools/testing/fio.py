@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""fio in a guest: run it, and take nothing for success that is none.
+"""Run fio in a guest; a run that has errors or does no I/O raises FioError.
 
     fio.run(guest, "/dev/vda", rw="randrw", bs="4k", size="16m", verify="crc32c")
 
@@ -14,15 +14,16 @@ import shlex
 
 from vm import process
 
-# All else in a guest goes first: under emulation no shell would have its turn.
+# All other processes of a guest have priority: under emulation a shell starves
+# beside fio.
 DEFAULTS = {"ioengine": "libaio", "direct": 1, "thread": 1, "iodepth": 16,
             "nice": 19, "group_reporting": 1}
 
 
 class FioError(Exception):
-    """fio found an error, or did not do what it was told to.
+    """fio ended with an error, without a report, or without any I/O.
 
-    output: all that it said; report: its JSON report, None if there is none.
+    output: all of fio's output; report: its JSON report, None if there is none.
     """
 
     def __init__(self, text, output, report=None):
@@ -40,14 +41,14 @@ class Run:
 
     @property
     def running(self):
-        """Whether it has not ended yet."""
+        """Whether fio has not ended yet."""
         return self._job.running
 
     def wait_for_io(self, disk, requests=300):
-        """Wait until a disk has answered so many requests more, or fio has ended.
+        """Wait until a disk has completed so many more requests, or fio has ended.
 
-        disk: its name in the guest.  On a slow host fio may end before whoever
-        counts has had its turn.
+        disk: its name in the guest.  On a slow host fio may end before the shell
+        that counts the requests runs.
         """
         stat = f"/sys/block/{disk}/stat"
         job = self._guest.start(
@@ -61,36 +62,36 @@ class Run:
             job.kill()
 
     def kill(self):
-        """Kill it; there is nothing to be had from wait() then but an error."""
+        """Kill fio; wait() then raises an error."""
         self._job.kill()
 
     def wait(self):
-        """Wait until it has ended and return its report, a dictionary.
+        """Wait until fio has ended and return its report, a dictionary.
 
-        Raises FioError for any error, that of a verification among them, and
-        for a run that did no I/O.
+        Raises FioError for any error, including a failed verification, and for a
+        run that did no I/O.
         """
         result = self._job.wait(check=False)
         report = _report(result.output)
-        said = result.output.partition("\n{\n")[0].strip()[-3000:]
+        messages = result.output.partition("\n{\n")[0].strip()[-3000:]
         if report is None:
             raise FioError(f"fio ended with status {result.status} and without "
-                           f"a report:\n{said}", result.output)
+                           f"a report:\n{messages}", result.output)
         failed = sorted({job["error"] for job in report["jobs"]} - {0})
         if result.status or failed:
             raise FioError(f"fio ended with status {result.status}, errors "
-                           f"{failed}:\n{said}", result.output, report)
+                           f"{failed}:\n{messages}", result.output, report)
         if not any(job[way]["total_ios"] for job in report["jobs"]
                    for way in ("read", "write", "trim", "sync")):
-            raise FioError(f"fio did no I/O:\n{said}", result.output, report)
+            raise FioError(f"fio did no I/O:\n{messages}", result.output, report)
         return report
 
 
 def start(guest, filename, timeout=240, **options):
     """Start fio on a file or disk of the guest and return a Run.
 
-    filename: or a list of them, each of which has a job of its own.
-    timeout: in seconds, after which it is killed.
+    filename: a name, or a list of names, each of which gets a job.
+    timeout: in seconds, after which fio is killed.
     """
     words = ["fio", "--output-format=json", "--eta=never"]
     for name, value in {**DEFAULTS, **options}.items():
@@ -98,11 +99,11 @@ def start(guest, filename, timeout=240, **options):
             if item is not None:
                 item = int(item) if isinstance(item, bool) else item
                 words.append(f"--{name}={item}")
-    # What comes before the first job is for all.  A colon separates files, and is
-    # in the names of some.
+    # Options before the first job apply to all jobs.  fio splits a filename at
+    # colons, so escape those that are part of a name.
     for name in filename if isinstance(filename, list) else [filename]:
         words += ["--name=job", "--filename=" + name.replace(":", r"\:")]
-    # Only this way its complaints do not get in between the lines of the report.
+    # A file for the report keeps fio's messages out of it.
     return Run(guest, guest.start(
         f"report=$(mktemp); {shlex.join(words)} --output=$report; status=$?; "
         "echo; cat $report; rm $report; exit $status", timeout))

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What fills a ring that has no indirect descriptors, and tells that it was full.
+"""Fill a ring that has no indirect descriptors, and check that it was full.
 
-Tags do not run out before the ring does only where requests have many segments.
-fio's memory is too much of one piece for that, so it is given other memory.
+The ring runs out before the tags do only if requests have many segments.  fio's
+own memory is too contiguous for that, so these tests give it scattered memory.
 """
 
 import contextlib
 
 PAGE = 4096
 
-# The pages of a file in /dev/shm, made in such an order that neighbours in the
-# file are no neighbours in memory.
+# The pages of a file in /dev/shm, made in such an order that pages that are adjacent
+# in the file are not adjacent in memory.
 SCATTER = """
 open my $file, "+>", $ARGV[0] or die $!;
 for my $first (0 .. 7) {
@@ -26,7 +26,7 @@ _EVENT = "/sys/kernel/tracing/events/block/block_rq_requeue/enable"
 def memory(guest, bytes):
     """Return a value for fio's iomem: scattered memory for one job.
 
-    bytes: what its requests take together, iodepth times bs.
+    bytes: the size of its requests together, iodepth times bs.
     """
     guest.put(SCATTER.encode(), "/tmp/scatter")
     # fio adds a page, and rounds.
@@ -37,9 +37,9 @@ def memory(guest, bytes):
 
 @contextlib.contextmanager
 def expected(guest, id):
-    """See to it that a disk's ring fills up meanwhile: it takes requests back.
+    """Check that a disk's ring fills up in the block: the driver requeues requests.
 
-    The kernel counts them, for a ring is full for moments only.
+    A trace event counts the requeues, because a ring is full for moments only.
     """
     numbers = guest.sysfs(f"/sys/block/{guest.dev(id)}/dev").replace(":", ",")
     trace = "/sys/kernel/tracing/trace"
@@ -50,4 +50,4 @@ def expected(guest, id):
         guest.run(f"echo 0 > {_EVENT}; rm -f /dev/shm/fio*")
     requeued = guest.run(f"grep -c 'block_rq_requeue: {numbers} ' {trace}",
                          check=False).output
-    assert int(requeued) > 0, f"the ring of {id} was never full"
+    assert int(requeued) > 0, f"the ring of {id} was never full: no request requeued"

@@ -5,9 +5,9 @@
         print(machine.step("uname -r; findmnt /"))
         machine.step("dpkg -i *.deb", packages)
 
-Unlike a vm.guest.Guest it boots its own kernel and initramfs, the ones that
-/vmlinuz and /initrd.img name, and keeps what is written to its disk.  Each step
-is a boot, a script that runs when systemd has come up, and a shutdown.
+Unlike a vm.guest.Guest, a Machine boots its own kernel and initramfs, those that
+/vmlinuz and /initrd.img name, and keeps the data written to its disk.  Each step
+boots, runs a script when systemd is up, and shuts down.
 """
 
 import hashlib
@@ -49,18 +49,18 @@ After=local-fs.target systemd-udev-settle.service
 
 [Service]
 ExecStart=/usr/local/sbin/vblk-step
-# lsinitramfs for one expects that a pipe can break.
+# Some programs, for example lsinitramfs, expect SIGPIPE when a pipe breaks.
 IgnoreSIGPIPE=no
 
 [Install]
 WantedBy=multi-user.target
 """
-# An emulated CPU takes long to make an initramfs small.
+# Strong compression of an initramfs takes long on an emulated CPU.
 _QUICK = "COMPRESS=zstd\nCOMPRESSLEVEL=1\n"
 
 
 def _run(*argv):
-    """Run a program of the host; return its output or fail with it."""
+    """Run a program of the host; return its output, which must be a success."""
     result = subprocess.run([host.which(argv[0]) or argv[0], *map(str, argv[1:])],
                             text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -69,13 +69,13 @@ def _run(*argv):
 
 
 def make_disk(image, tree, mib, label):
-    """Make an ext4 image of what is in a directory, all of it root's."""
+    """Make an ext4 image of a directory; root owns all files in it."""
     _run("mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", "-E",
          "root_owner=0:0", "-d", tree, image, f"{mib}M")
 
 
 def add_runner(tree):
-    """Add to a system, or to an empty directory, what runs a Machine's steps."""
+    """Add the service that runs a Machine's steps to a directory tree."""
     runner = tree / "usr/local/sbin/vblk-step"
     units = tree / "etc/systemd/system"
     wanted = units / "multi-user.target.wants"
@@ -88,7 +88,7 @@ def add_runner(tree):
 
 
 def system():
-    """Return the path of the system's disk image, which is made once."""
+    """Return the path of the system's disk image; the first call makes it."""
     def build(directory):
         tree = directory / "tree"
         tarball = directory / "root.tar"
@@ -118,7 +118,7 @@ def system():
 
 
 def kernel_packages(series):
-    """Return the .debs of a kernel of Debian 12, as in "6.12", and its headers."""
+    """Return the .debs of a Debian 12 kernel, e.g. "6.12", and of its headers."""
     def build(directory):
         def download():
             debian.download(kernels._packages(
@@ -131,9 +131,9 @@ def kernel_packages(series):
 
 
 class Machine:
-    """A machine, to be used in a with block.
+    """A machine, to use in a with block.
 
-    image: of its disk, which is copied; cpus: how many.
+    image: the disk image, which is copied; cpus: the number of CPUs.
     """
 
     def __init__(self, image=None, cpus=2):
@@ -150,11 +150,11 @@ class Machine:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def step(self, script, files=(), cmdline="", timeout=1800):
-        """Boot, run a shell script as root, switch off; return what it wrote.
+        """Boot, run a shell script as root, switch off; return the script's output.
 
-        files are in its working directory.  Raises CommandFailed if it fails,
-        BootHung if the machine is not off within timeout seconds, GuestSplat if
-        its kernel complained.
+        The script finds the files in its working directory.  Raises CommandFailed
+        if the script fails, BootHung if the machine is not off within timeout
+        seconds, GuestSplat if its kernel logs a splat.
         """
         self._make_step_disk(script, files)
         console, output = (self._directory / name for name in ("console", "output"))
@@ -168,28 +168,28 @@ class Machine:
             machine.wait(timeout)
         except subprocess.TimeoutExpired:
             raise BootHung(f"the machine was not off after {timeout} s; it wrote:\n"
-                           f"{self._said(output)}\nits console:\n{log.tail(40)}"
+                           f"{self._read(output)}\nits console:\n{log.tail(40)}"
                            ) from None
         finally:
             process.end(machine)
         self.seconds = time.monotonic() - started
         self.log = log.text()
-        return self._judge(self._said(output), log)
+        return self._judge(self._read(output), log)
 
-    def _judge(self, said, log):
-        found = re.search(r"^status (\d+)\n", said, re.MULTILINE)
+    def _judge(self, output, log):
+        found = re.search(r"^status (\d+)\n", output, re.MULTILINE)
         if splat := log.new_splat():
-            raise GuestSplat(f"the machine's kernel complained:\n{splat}")
+            raise GuestSplat(f"the machine's kernel logged a splat:\n{splat}")
         if not found:
-            raise BootHung(f"the machine did not get as far as the step; it wrote:\n"
-                           f"{said}\nits console:\n{log.tail(40)}")
-        result = Result(said[:found.start()], int(found[1]), self.seconds)
+            raise BootHung(f"the machine went off before the step ended; it wrote:\n"
+                           f"{output}\nits console:\n{log.tail(40)}")
+        result = Result(output[:found.start()], int(found[1]), self.seconds)
         if result.status:
             raise CommandFailed(f"the step failed with status {result.status}:\n"
                                 f"{result.output}", result)
         return result.output
 
-    def _said(self, output):
+    def _read(self, output):
         return output.read_text(errors="replace").replace("\r", "") \
             if output.exists() else ""
 
@@ -206,9 +206,9 @@ class Machine:
         make_disk(image, tree, size + 32, "vblk-step")
 
     def _extract(self, name):
-        """Copy a file of the system, by the link to it in its root, and return it."""
-        said = _run("debugfs", "-R", f"stat /{name}", self._disk)
-        target = re.search(r'link dest: "(.+)"', said)[1]
+        """Copy the file that a link in the system's root names; return the copy."""
+        status = _run("debugfs", "-R", f"stat /{name}", self._disk)
+        target = re.search(r'link dest: "(.+)"', status)[1]
         copy = self._directory / name
         _run("debugfs", "-R", f"dump /{target} {copy}", self._disk)
         return copy

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Has a virtio disk keep its write cache on: what the driver writes to the wce field
- * of the configuration space does not reach the device.  For test_recovery_return.py,
- * because neither QEMU nor VDUSE has such a device.
+ * Keep a virtio disk's write cache on: drop writes of the driver to the wce field of
+ * the configuration space.  test_recovery_return.py needs this, because neither QEMU
+ * nor VDUSE has such a device.
  */
 
 #include <linux/blkdev.h>
@@ -14,7 +14,7 @@
 
 static char *disk;
 module_param(disk, charp, 0444);
-MODULE_PARM_DESC(disk, "The disk, as /dev/vda");
+MODULE_PARM_DESC(disk, "The disk, such as /dev/vda");
 
 static struct virtio_device *vdev;
 static const struct virtio_config_ops *real;

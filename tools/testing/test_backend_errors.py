@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The host cannot read, write, flush, discard: what becomes of it in the guest.
+"""Errors of the host's reads, writes, flushes and discards, as the guest sees them.
 
-QEMU's filter blkdebug makes the errors.  virtio-blk has one status for all that
-goes wrong at the host (VIRTIO_BLK_S_IOERR), so that an application is told EIO even
-where the host had ENOSPC.
+QEMU's filter blkdebug injects the errors.  virtio-blk has one status for all errors of
+the host (VIRTIO_BLK_S_IOERR), so that an application gets EIO even where the host had
+ENOSPC.
 """
 
 import pytest
@@ -19,21 +19,21 @@ SECTOR = 512
 BLOCK = 4096
 EIO, ENOSPC = 5, 28
 
-# Where reads, writes, discards and writes of zeroes fail, each time.
+# At this offset reads, writes, discards and writes of zeroes always fail.
 BAD = 32 * MIB
-# Of four jobs with 16 MiB each, the one whose reads and writes fail.
+# The one of four jobs with 16 MiB each whose reads and writes fail.
 BAD_JOB = BAD // (16 * MIB)
 
 
 def failing(iotype, errno=EIO, offset=BAD, once=False):
-    """Return blkdebug's rule by which an offset fails; None for any."""
+    """Return blkdebug's rule that fails requests at an offset, or all if it is None."""
     return {"event": "none", "iotype": iotype, "errno": errno, "once": once,
             **({} if offset is None else {"sector": offset // SECTOR})}
 
 
 def disk(id, rules, **options):
-    """Return a disk that has faults."""
-    # Merged by QEMU, requests would fail that are next to those.
+    """Return a disk with rules of blkdebug."""
+    # If QEMU merged requests, those next to a bad one would fail, too.
     return Disk(id, "ram", 64 * MIB, queues=4, request_merging=False,
                 filters=[{"driver": "blkdebug", "discard": "unmap",
                           "inject-error": rules}], **options)
@@ -42,9 +42,9 @@ def disk(id, rules, **options):
 DISKS = (
     disk("bad", [failing(kind) for kind in
                  ("read", "write", "discard", "write-zeroes")]),
-    # Left to itself QEMU stops the guest when the host has no space.
+    # By default QEMU stops the guest on ENOSPC.
     disk("full", [failing("write", ENOSPC)], werror="report"),
-    # Each time that QEMU goes on the next of these is in its way.
+    # Each time that QEMU resumes, the next of these rules stops it again.
     disk("stops", [failing("write", ENOSPC, once=True) for _ in range(3)],
          werror="enospc"),
     disk("waits", [failing(kind, once=True) for kind in
@@ -57,7 +57,7 @@ DISKS = (
 def guest(kernel):
     with Guest(kernel, disks=DISKS) as guest:
         guest.tolerate("I/O error, dev vd|Buffer I/O error|lost async page write")
-        # Of more than ten errors in 5 s the kernel would not tell.
+        # Otherwise the kernel logs no more than ten errors in 5 s.
         guest.run("echo 0 > /proc/sys/kernel/printk_ratelimit")
         yield guest
 
@@ -77,7 +77,7 @@ def device(guest, id):
 
 
 def command(guest, id, what, offset):
-    """Return a shell command that has the block layer do something at a place."""
+    """Return a shell command that makes a kind of request at an offset."""
     path = device(guest, id)
     area = f"-o {offset} -l {BLOCK}"
     return {
@@ -97,7 +97,7 @@ def command(guest, id, what, offset):
 
 
 def assert_fails(guest, id, what, offset):
-    """Something fails, with EIO, and the same next to it does not."""
+    """A request at an offset fails with EIO, and the same 1 MiB further on does not."""
     result = guest.run(command(guest, id, what, offset), check=False)
     assert result.status and "Input/output error" in result.output, result
     guest.run(command(guest, id, what, offset + MIB))
@@ -106,26 +106,26 @@ def assert_fails(guest, id, what, offset):
 @pytest.mark.parametrize("what", ["read", "write", "buffered write", "discard",
                                   "write zeroes", "punch hole"])
 def test_error(guest, what):
-    """EIO at the host is EIO in the guest, and what comes next is unharmed."""
+    """EIO at the host is EIO in the guest, and the next request succeeds."""
     assert_fails(guest, "bad", what, BAD)
 
 
 @pytest.mark.parametrize("flush_disk", [{}], indirect=True)
 def test_flush_error(guest, flush_disk):
-    """A flush that fails fails fsync, once; the next one is as good as any."""
+    """A failed flush fails one fsync, and the next fsync succeeds."""
     assert_fails(guest, flush_disk, "flush", BAD)
 
 
 def test_no_space(guest):
-    """The host's ENOSPC has no word in virtio-blk: it is an I/O error, EIO."""
+    """ENOSPC at the host is EIO in the guest: virtio-blk has no status for it."""
     assert_fails(guest, "full", "write", BAD)
 
 
 def test_the_block_layer_reads_again(guest):
-    """A page that cannot be read spoils none of those that are read with it.
+    """An unreadable page does not affect the pages that are read ahead with it.
 
-    What is read ahead is one request, and fails as a whole; the block layer
-    then reads each page that somebody wants.
+    Readahead is one request, which fails as a whole; the block layer then reads
+    each requested page again.
     """
     backend = Backend(guest, "bad")
     start, size = BAD - 64 * BLOCK, 128 * BLOCK
@@ -137,22 +137,22 @@ def test_the_block_layer_reads_again(guest):
     guest.run(f"blockdev --flushbufs --setra 256 {path}; "
               f"dd if={path} of=/tmp/read bs=4k skip={start // BLOCK} "
               f"count={size // BLOCK} conv=noerror,sync status=none; true")
-    said = guest.run("for page in $(seq 0 127); do "
-                     "od -An -tu8 -N8 -j $((page * 4096)) /tmp/read; done").output
-    # dd leaves a page of zeroes in the place of the bad one.
-    wanted = list(range(size // BLOCK))
-    wanted[64] = 0
-    assert [int(word) for word in said.split()] == wanted
+    output = guest.run("for page in $(seq 0 127); do "
+                       "od -An -tu8 -N8 -j $((page * 4096)) /tmp/read; done").output
+    # dd writes a page of zeroes in place of the bad one.
+    expected = list(range(size // BLOCK))
+    expected[64] = 0
+    assert [int(word) for word in output.split()] == expected
     (after,) = backend.count("failed_rd_operations")
     assert after - before >= 2
 
 
 @pytest.mark.parametrize("rw", ["randwrite", "randread"])
 def test_others_are_unharmed(guest, rw):
-    """Of four jobs on four queues the one with a bad block fails, and no other."""
+    """The job with a bad block fails, and the three jobs on other queues do not."""
     path = device(guest, "bad")
     verified = {"bs": "4k", "size": "4m", "verify": "crc32c", "iodepth": 32}
-    # There have to be blocks to read; the bad one is not among them.
+    # Write the blocks to read, except the bad one.
     jobs = [number * 16 * MIB for number in range(4)]
     if rw == "randread":
         for start in jobs:
@@ -172,8 +172,8 @@ def test_others_are_unharmed(guest, rw):
 
 # QEMU stops the guest
 
-def go_on(guest, id, operation, errors):
-    """Have QEMU stop and go on as often as there are errors."""
+def resume_after(guest, id, operation, errors):
+    """For each of so many errors wait until QEMU stops the guest, and resume it."""
     for _ in range(errors):
         assert guest.wait_event("BLOCK_IO_ERROR", 30, action="stop",
                                 operation=operation, **{"node-name": id})
@@ -184,15 +184,14 @@ def go_on(guest, id, operation, errors):
 
 
 def test_stop_and_resume_without_space(guest):
-    """Writes for which the host has no space wait until it has, under load.
+    """Writes wait while the host has no space, and no error reaches an application.
 
-    Four jobs write, verified.  The guest is stopped three times, and no error
-    reaches an application.
+    Four jobs write and verify, while QEMU stops the guest three times.
     """
     running = fio.start(guest, device(guest, "stops"), rw="write", bs="4k",
                         numjobs=4, offset=BAD - 2 * MIB, offset_increment="4m",
                         size="3m", verify="crc32c", verify_fatal=1, iodepth=16)
-    go_on(guest, "stops", "write", 3)
+    resume_after(guest, "stops", "write", 3)
     assert fio.ios(running.wait(), "write") == 4 * 3 * MIB // BLOCK
     stats = Backend(guest, "stops").stats()
     assert stats["failed_wr_operations"] == 0
@@ -202,15 +201,15 @@ def test_stop_and_resume_without_space(guest):
     ("read", "read"), ("write", "write"), ("discard", "write"),
     ("write zeroes", "write")])
 def test_stop_and_resume(guest, what, operation):
-    """Whatever failed is done once the guest goes on, and was no error to it."""
+    """A failed request completes when QEMU resumes, and the guest sees no error."""
     running = guest.start(command(guest, "waits", what, BAD))
-    go_on(guest, "waits", operation, 1)
+    resume_after(guest, "waits", operation, 1)
     running.wait()
 
 
 @pytest.mark.parametrize("flush_disk", [{"werror": "stop"}], indirect=True)
 def test_stop_and_resume_flush(guest, flush_disk):
-    """So is a flush."""
+    """A failed flush completes when QEMU resumes, and the guest sees no error."""
     running = guest.start(command(guest, flush_disk, "flush", BAD))
-    go_on(guest, flush_disk, "write", 1)
+    resume_after(guest, flush_disk, "write", 1)
     running.wait()

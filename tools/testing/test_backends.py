@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Every backend that the runner knows, and QEMU's threads in front of it.
+"""Every backend that the runner knows, served by QEMU's threads.
 
-What a guest writes is compared with what the host then finds, and the other
-way round, so that a mistake that the driver makes twice, in writing and in
-reading, is one too many.
+Each test compares the guest's writes with the host's data, and the host's writes with
+the guest's reads, so that a mistake that the driver makes both in writing and in
+reading is found.
 """
 
 import hashlib
@@ -21,15 +21,14 @@ from vm.guest import Guest
 MIB = 1 << 20
 SIZE = 64 * MIB
 SECTOR = 512
-FILES = ("ram", "raw", "qcow2", "nbd", "vhost-user")
 
-# vhost-user has its queues served by the program behind it.
+# The program behind vhost-user serves its queues, not QEMU's threads.
 CASES = [(backend, threads) for backend in BACKENDS for threads in (0, 1, 2)
          if backend != "vhost-user" or not threads]
 
 
 def pattern(first, count):
-    """Return sectors each of which holds its own number, in decimal."""
+    """Return sectors that each hold their own number, in decimal."""
     return b"".join(b"%0511d\n" % number
                     for number in range(first, first + count))
 
@@ -38,7 +37,7 @@ def pattern(first, count):
 def guest(kernel, tmp_path_factory):
     """A guest with all backends, served by no, one and two threads.
 
-    Those in files hold the pattern in their first mebibyte.
+    Backends in files hold the pattern in their first MiB.
     """
     directory = tmp_path_factory.mktemp("backends")
     disks = []
@@ -58,15 +57,15 @@ def guest(kernel, tmp_path_factory):
 
 
 def held(guest, id, start, length):
-    """Return what the backend of a disk holds, as the host sees it."""
+    """Return the data of a disk's backend, as the host sees it."""
     path = guest.disk_path(id)
     if guest.disks[id].backend == "qcow2":
-        # QEMU has the file open, and goes on writing to others of it.
-        said = subprocess.run(
+        # QEMU has the file open: -U shares it.
+        output = subprocess.run(
             [*qemu_dist.find("qemu-io"), "-U", "-r", "-f", "qcow2", "-c",
              f"read -v {start} {length}", str(path)],
             check=True, stdout=subprocess.PIPE, text=True).stdout
-        return b"".join(bytes.fromhex(line[11:58]) for line in said.splitlines()
+        return b"".join(bytes.fromhex(line[11:58]) for line in output.splitlines()
                         if line[8:9] == ":")
     with Path(path).open("rb") as file:
         file.seek(start)
@@ -74,7 +73,7 @@ def held(guest, id, start, length):
 
 
 def thread_seconds(guest, id):
-    """Return how long each of a disk's threads has run so far."""
+    """Return how long each of a disk's threads has run so far, in seconds."""
     used = {}
     for thread in guest.qmp("query-iothreads"):
         if thread["id"].startswith(f"{id}-io"):
@@ -86,7 +85,7 @@ def thread_seconds(guest, id):
 
 @pytest.mark.parametrize("backend,threads", CASES)
 def test_backend(guest, backend, threads):
-    """Data survives on its way to the host and back."""
+    """Data is correct on the host and when read back, and each thread serves I/O."""
     id = f"{backend}{threads}"
     name = guest.dev(id)
     before = thread_seconds(guest, id)
@@ -106,21 +105,21 @@ def test_backend(guest, backend, threads):
         check_write(guest, id, name)
     after = thread_seconds(guest, id)
     assert all(after[thread] > before[thread] for thread in before), \
-        f"a thread had nothing to do: {before} {after}"
+        f"a thread served no I/O: seconds before {before}, after {after}"
 
 
 def check_read(guest, name):
-    """The guest reads what the host has written."""
-    wanted = hashlib.sha256(pattern(0, MIB // SECTOR)).hexdigest()
+    """The guest reads the host's data."""
+    expected = hashlib.sha256(pattern(0, MIB // SECTOR)).hexdigest()
     found = guest.run(f"dd if=/dev/{name} bs=64k count=16 iflag=direct "
                       "status=none | sha256sum").output.split()[0]
-    assert found == wanted
+    assert found == expected
 
 
 def check_write(guest, id, name):
-    """The host finds what the guest has written, and nothing beside it."""
+    """The host finds the guest's data, and nothing beside it."""
     first, count = 60 * MIB // SECTOR, MIB // SECTOR
-    # Of an odd number of sectors, so that requests end in the midst of pages.
+    # 70 sectors, so that requests end inside pages.
     guest.run(f"seq -f %0511.0f {first} {first + count - 1} | "
               f"dd of=/dev/{name} bs=35840 seek={first * SECTOR}B "
               "iflag=fullblock oflag=direct status=none && sync")
@@ -131,7 +130,7 @@ def check_write(guest, id, name):
 
 
 def test_two_threads_serve_different_queues(guest):
-    """With two threads, half of the queues are served by each."""
+    """Each of two threads serves half of the queues."""
     disk = topology.read(guest).disks["raw2"]
     for cpu in range(4):
         before = thread_seconds(guest, "raw2")
@@ -139,6 +138,6 @@ def test_two_threads_serve_different_queues(guest):
                   "count=400 iflag=direct status=none")
         after = thread_seconds(guest, "raw2")
         busy = [after[thread] - before[thread] for thread in sorted(before)]
-        mine = disk.queue_of(cpu) % 2
-        assert busy[mine] > 2 * busy[1 - mine], \
-            f"queue {disk.queue_of(cpu)} of CPU {cpu} kept them busy for {busy} s"
+        serving = disk.queue_of(cpu) % 2
+        assert busy[serving] > 2 * busy[1 - serving], \
+            f"queue {disk.queue_of(cpu)} of CPU {cpu}: threads were busy for {busy} s"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What an I/O costs is held to what tools/perf/budget.json allows.
+"""The instructions of an I/O stay within the budget in tools/perf/budget.json.
 
-The counts do not depend on what else the machine does, nor on its speed.
+The counts do not depend on the load of the machine or on its speed.
 """
 
 import pytest
@@ -16,11 +16,11 @@ BOOTS = 3
 
 @pytest.mark.parametrize("ring", budget.JOBS)
 def test_budget(kernel, ring):
-    """No main job costs more than 1 % more than it is allowed to.
+    """No main job needs over 1 % more instructions than its budget.
 
-    The level of a count differs between boots by about as much, so what is over in
-    one is counted in another: a driver that costs more does so in all of them.  If
-    a change is worth its cost, `make budget` writes the file anew.
+    Counts differ between boots by about as much, so a job over its budget is counted
+    in another boot: a driver that costs more does so in all of them.  If a change is
+    worth its cost, `make budget` writes the file again.
     """
     kept = budget.load()
     for _ in range(BOOTS):
@@ -30,7 +30,7 @@ def test_budget(kernel, ring):
             break
     assert not over, "\n\n".join(over)
 
-    # That it counts at all, and what it is to.
+    # The counters work, and see the driver.
     cost = costs["randread-4k-qd32"]
     assert cost.interrupts == pytest.approx(1, abs=0.03)
     assert cost.kicks == pytest.approx(1, abs=0.03)
@@ -50,7 +50,7 @@ def kept(costs):
 
 
 def all_jobs(functions, null_blk=1000):
-    """Return costs of all jobs, and of null_blk."""
+    """Return the costs of all jobs, and of null_blk."""
     return {**{job: cost(functions) for job in budget.JOBS[1024]},
             "null_blk": cost({("blk", "vmlinux"): null_blk})}
 
@@ -61,6 +61,7 @@ BEFORE = {("virtqueue_add", "vmlinux"): 900.0, ("virtblk_build", "virtio_blk"): 
 @pytest.mark.parametrize("now,fits", ((100.0, True), (109.0, True), (111.0, False),
                                       (50.0, True)))
 def test_growth_of_one_percent(now, fits):
+    """Growth of less than 1 % fits into the budget, and more does not."""
     costs = all_jobs({**BEFORE, ("virtblk_build", "virtio_blk"): now})
     over = budget.over(kept(all_jobs(BEFORE)), "6.12.0", 1024, costs)
     assert bool(over) != fits
@@ -68,6 +69,7 @@ def test_growth_of_one_percent(now, fits):
 
 
 def test_growth_names_its_functions():
+    """The message has both counts, and the functions that grew but no other."""
     costs = all_jobs({**BEFORE, ("kmalloc", "vmlinux"): 40.0})
     first, *_ = budget.over(kept(all_jobs(BEFORE)), "6.12.0", 1024, costs)
     assert "1040 instructions" in first and "1000" in first
@@ -76,7 +78,7 @@ def test_growth_names_its_functions():
 
 
 def test_another_kernel_has_another_block_layer():
-    """What the block layer costs more is not the driver's."""
+    """On another kernel, growth that null_blk has too is not the driver's."""
     before = kept(all_jobs(BEFORE))
     grown = {**BEFORE, ("blk", "vmlinux"): 200.0}
     assert budget.over(before, "6.12.0", 1024, all_jobs(grown, 1200))

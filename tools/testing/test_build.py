@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Building, and what a person is told when it cannot be done.
+"""Building, and the messages when a build is not possible.
 
 No test here needs the network, or anything in the cache.
 """
@@ -25,7 +25,7 @@ NOBODY = 65534
 
 
 def python(code, *prefix, **environment):
-    """Run Python code in a process of its own, with what the tools need."""
+    """Run Python code in a new process, with the tools' modules."""
     return subprocess.run(
         [*prefix, sys.executable, "-B", "-c",
          "from vm import cache, debian, host, kernels, ui\n" + code],
@@ -41,7 +41,7 @@ def make(*words, **environment):
 
 
 def contents(directory):
-    """Return all that is in a directory: names, modes, and what they hold."""
+    """Return the names, modes and contents of all files in a directory."""
     return {path.relative_to(directory): (
                 path.stat().st_mode, path.read_bytes() if path.is_file() else None)
             for path in directory.rglob("*")}
@@ -49,14 +49,14 @@ def contents(directory):
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    """Let the tools start with nothing in their cache."""
+    """Give the tools an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache/virtio-blk-mq"
 
 
 @pytest.fixture
 def closed_port():
-    """Return a port of this machine on which nothing answers."""
+    """Return a port of this machine on which no program listens."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -66,6 +66,7 @@ def closed_port():
 # The cache
 
 def test_cache_is_filled_once(empty_cache):
+    """populate() builds an entry the first time only, in a temporary directory."""
     calls = []
 
     def build(path):
@@ -80,6 +81,7 @@ def test_cache_is_filled_once(empty_cache):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
 def test_cache_drops_what_was_interrupted(empty_cache, interruption):
+    """An interrupted build leaves nothing in the cache except its lock."""
     def build(path):
         (path / "half").write_text("done")
         raise interruption
@@ -90,6 +92,7 @@ def test_cache_drops_what_was_interrupted(empty_cache, interruption):
 
 
 def test_cache_clears_what_a_killed_process_left(empty_cache):
+    """The next build removes the remains of a build that was killed."""
     code = ("import os, signal\n"
             "def build(path):\n"
             "    (path / 'half').touch()\n"
@@ -104,11 +107,19 @@ def test_cache_clears_what_a_killed_process_left(empty_cache):
 
 
 def test_cache_is_filled_by_one_process_at_a_time(empty_cache, tmp_path):
+    """Of two processes that need an entry at the same time one builds it."""
     log = tmp_path / "log"
-    code = ("import time\n"
+    # The build ends when /proc/locks shows that the other process waits for the lock.
+    code = ("import os\n"
+            "from vm import process\n"
+            "lock = cache.root() / '.thing.lock'\n"
+            "def awaited():\n"
+            "    inode = f':{os.stat(lock).st_ino} '\n"
+            "    return any('->' in line and inode in line\n"
+            "               for line in open('/proc/locks'))\n"
             "def build(path):\n"
             f"    open({str(log)!r}, 'a').write('built\\n')\n"
-            "    time.sleep(1)\n"
+            "    process.wait_for(awaited, 5)\n"
             "cache.populate('thing', build, mib=1)")
     both = [subprocess.Popen(
                 [sys.executable, "-B", "-c", "from vm import cache\n" + code],
@@ -131,6 +142,7 @@ def on_small_disk(code, directory):
 
 
 def test_too_little_disk_is_said_before_anything_is_done(tmp_path):
+    """Too little disk space is an error with both sizes, before any download."""
     result = on_small_disk("ui.main(lambda: kernels.find('6.12'))",
                            tmp_path / "small")
     assert result.returncode == 2
@@ -145,6 +157,7 @@ def test_too_little_disk_is_said_before_anything_is_done(tmp_path):
     "check=True, stderr=subprocess.DEVNULL)",
 ])
 def test_disk_that_fills_up_is_said_and_left_as_it_was(tmp_path, write):
+    """A disk that fills up during a build is an error, and the build is removed."""
     code = ("import os, subprocess\n"
             "def build(path):\n"
             f"    {write}\n"
@@ -154,13 +167,14 @@ def test_disk_that_fills_up_is_said_and_left_as_it_was(tmp_path, write):
             "    print(error)\n"
             "print(os.listdir(cache.root()))")
     result = on_small_disk(code, tmp_path / "small")
-    said, left = result.stdout.splitlines()
-    assert "full" in said and "XDG_CACHE_HOME" in said
+    message, left = result.stdout.splitlines()
+    assert "full" in message and "XDG_CACHE_HOME" in message
     assert left == "['.thing.lock']"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 def test_cache_that_cannot_be_written(tmp_path):
+    """A cache directory without write permission is an error with its path."""
     result = python("import os\n"
                     f"os.setuid({NOBODY})\n"
                     "ui.main(cache.root)", XDG_CACHE_HOME="/proc/1")
@@ -171,6 +185,7 @@ def test_cache_that_cannot_be_written(tmp_path):
 # The network, and Debian's archive
 
 def test_no_network(empty_cache, closed_port):
+    """Without a network make fails within 30 s, and names the mirror."""
     mirror = f"http://127.0.0.1:{closed_port}/debian"
     start = time.monotonic()
     result = make("modules", "KERNEL=6.12", f"DEBIAN_MIRROR={mirror}")
@@ -183,6 +198,7 @@ def test_no_network(empty_cache, closed_port):
 
 
 def test_no_mirror_known(empty_cache, tmp_path):
+    """Without any known mirror the error asks for DEBIAN_MIRROR."""
     nothing = tmp_path / "apt.conf"
     nothing.write_text('Dir::Etc::sourcelist "/dev/null";\n'
                        'Dir::Etc::sourceparts "/dev/null";\n')
@@ -193,13 +209,14 @@ def test_no_mirror_known(empty_cache, tmp_path):
 
 
 def test_mirror_that_is_no_address(monkeypatch):
+    """A DEBIAN_MIRROR that is no URL is an error with its value."""
     monkeypatch.setenv("DEBIAN_MIRROR", "somewhere")
     with pytest.raises(UserError, match="DEBIAN_MIRROR is 'somewhere'"):
         debian.mirrors()
 
 
 def archive(monkeypatch, *packages):
-    """Let the archive have these packages, given as 'name version'."""
+    """Replace the archive by one with these packages, given as 'name version'."""
     stored = [debian.Package(*package.split(), 1) for package in packages]
     monkeypatch.setattr(debian, "versions", lambda pattern, arch: [
         package for package in stored if re.fullmatch(pattern, package.name)])
@@ -207,6 +224,7 @@ def archive(monkeypatch, *packages):
 
 
 def test_release_that_is_incomplete_is_passed_over(monkeypatch):
+    """A release without all of its packages is skipped for an older complete one."""
     archive(monkeypatch,
             "linux-image-6.12.9+deb12-cloud-amd64 6.12.9-1",
             "linux-headers-6.12.9+deb12-common 6.12.9-1",
@@ -221,16 +239,18 @@ def test_release_that_is_incomplete_is_passed_over(monkeypatch):
 
 
 def test_package_that_is_gone(empty_cache, monkeypatch):
+    """A kernel that no suite has is an error that names the suites and KERNEL."""
     archive(monkeypatch, "linux-image-6.11.1-cloud-amd64 6.11.1-1")
     with pytest.raises(UserError) as caught:
         kernels.find("6.12")
-    said = str(caught.value)
-    assert "linux-image-6.12" in said and "set KERNEL to" in said
-    assert all(suite in said for suite in debian.SUITES)
+    message = str(caught.value)
+    assert "linux-image-6.12" in message and "set KERNEL to" in message
+    assert all(suite in message for suite in debian.SUITES)
     assert [path.name for path in empty_cache.iterdir()] == [".linux-6.12.lock"]
 
 
 def test_superseded_package_is_looked_for_again(monkeypatch):
+    """When a package is no longer in the archive, its lists are refreshed once."""
     calls = []
     monkeypatch.setattr(debian, "refresh",
                         lambda force, arch: calls.append(arch))
@@ -245,6 +265,7 @@ def test_superseded_package_is_looked_for_again(monkeypatch):
 
 
 def test_source_package_that_is_not_one(monkeypatch):
+    """A LINUX_SOURCE that is unsupported, or no package name, is an error."""
     monkeypatch.setenv("LINUX_SOURCE", "linux-source-5.10")
     with pytest.raises(UserError, match="linux-source-5.10.*supports 6.1 to 7.3"):
         kernels.source()
@@ -256,12 +277,12 @@ def test_source_package_that_is_not_one(monkeypatch):
 # The host
 
 def without_sudo(tmp_path):
-    """Return a PATH with what the tools run, and no sudo."""
+    """Return a PATH with the programs that the tools run, and no sudo."""
     directory = tmp_path / "bin"
     directory.mkdir()
     for program in ("apt-get", "id", "tail", "sh", "env", "dirname"):
         (directory / program).symlink_to(shutil.which(program))
-    # A user without rights has to get there too.
+    # An unprivileged user must reach the directory, too.
     for path in (directory, *directory.parents[:4]):
         if path.owner() != "root" or path.stat().st_mode & 0o055 != 0o055:
             path.chmod(path.stat().st_mode | 0o055)
@@ -269,11 +290,12 @@ def without_sudo(tmp_path):
 
 
 def drop_root():
-    """Return code that makes a process run as nobody."""
+    """Return code that makes a process run as the user nobody."""
     return f"import os; os.geteuid() or os.setuid({NOBODY})\n"
 
 
 def test_no_root_and_no_sudo():
+    """Without root and sudo the error has the command that installs the packages."""
     result = python(drop_root() + "host.which = lambda name: "
                     "None if name == 'sudo' else '/usr/bin/apt-get'\n"
                     "ui.main(lambda: host.install(['virtio-none']))")
@@ -284,11 +306,13 @@ def test_no_root_and_no_sudo():
 
 
 def test_nothing_is_run_when_nothing_is_missing(monkeypatch):
+    """need() installs nothing if all programs are there."""
     monkeypatch.setattr(host, "install", lambda packages: pytest.fail(packages))
     host.need({"sh": "dash", "/usr/bin/env": "coreutils"})
 
 
 def test_only_what_is_missing_is_installed(monkeypatch):
+    """need() installs the packages of the missing programs only."""
     asked = []
     monkeypatch.setattr(host, "install", asked.append)
     host.need({"sh": "dash", "no-such-program": "b", "/no/such/file": "a"})
@@ -296,6 +320,7 @@ def test_only_what_is_missing_is_installed(monkeypatch):
 
 
 def test_no_python_and_no_root(tmp_path):
+    """Without Python and root the error has the command that installs Python."""
     if os.geteuid():
         pytest.skip("hiding Python takes root")
     script = ('mount --bind /dev/null /usr/bin/python3 && '
@@ -314,6 +339,7 @@ def test_no_python_and_no_root(tmp_path):
 # Kernels
 
 def test_unknown_kernel():
+    """An unknown KERNEL is an error with all known names."""
     result = make("modules", "KERNEL=5.4")
     assert result.returncode == 2
     assert "KERNEL is '5.4'" in result.stderr
@@ -323,12 +349,13 @@ def test_unknown_kernel():
 
 
 def test_unsupported_package():
+    """A kernel package of an unsupported version is an error with the range."""
     with pytest.raises(UserError, match="supports 6.1 to 7.3"):
         kernels.find("linux-image-5.10.0-1-amd64")
 
 
 def build_tree(directory, release="6.12.1", without=None):
-    """Make what passes for a prepared kernel build tree."""
+    """Make a directory that looks like a prepared kernel build tree."""
     for name in ("Makefile", ".config", "include/generated/autoconf.h",
                  "include/config/kernel.release", "scripts/mod/modpost",
                  "Module.symvers"):
@@ -340,6 +367,7 @@ def build_tree(directory, release="6.12.1", without=None):
 
 @pytest.mark.parametrize("release", ["5.15.0-1", "6.0.19", "7.4.0-rc1", "nonsense"])
 def test_unsupported_version(tmp_path, release):
+    """A KDIR of an unsupported version is an error with the range; nothing is built."""
     tree = build_tree(tmp_path / "tree", release)
     result = make("modules", f"KDIR={tree}")
     assert result.returncode == 2
@@ -352,6 +380,7 @@ def test_unsupported_version(tmp_path, release):
                                   "include/generated/autoconf.h",
                                   "scripts/mod/modpost"])
 def test_headers_missing(tmp_path, file):
+    """A KDIR without one of its files is an error with the file, and builds nothing."""
     tree = build_tree(tmp_path / "tree", "6.12.1-headless", without=file)
     result = make("modules", f"KDIR={tree}")
     assert result.returncode == 2
@@ -361,30 +390,34 @@ def test_headers_missing(tmp_path, file):
 
 
 def test_kdir_is_not_there(tmp_path):
+    """A KDIR that does not exist is an error with its path."""
     result = make("modules", f"KDIR={tmp_path}/nowhere")
     assert result.returncode == 2
     assert "nowhere" in result.stderr and "no directory" in result.stderr
 
 
-@pytest.mark.parametrize("said", [
+@pytest.mark.parametrize("line", [
     "/b/drivers/block/virtio_blk/io.c:3:1: warning",
     "io.c:3:1: warning",
 ])
-def test_compiler_names_the_original(said):
-    assert kernels._as_in_repository(said, Path("/b")) == \
+def test_compiler_names_the_original(line):
+    """Messages of the compiler have the path of a source in the repository."""
+    assert kernels._as_in_repository(line, Path("/b")) == \
         "drivers/block/virtio_blk/io.c:3:1: warning"
 
 
-@pytest.mark.parametrize("said", [
+@pytest.mark.parametrize("line", [
     "/b/include/compat/linux/blkdev.h:3:1: warning",
     "././../../../include/compat/linux/blkdev.h:3:1: warning",
 ])
-def test_compiler_names_the_original_header(said):
-    assert kernels._as_in_repository(said, Path("/b")) == \
+def test_compiler_names_the_original_header(line):
+    """Messages of the compiler have the path of a header in the repository."""
+    assert kernels._as_in_repository(line, Path("/b")) == \
         "include/compat/linux/blkdev.h:3:1: warning"
 
 
 def test_option_the_source_does_not_know(tmp_path):
+    """Options that a kernel's .config does not have are an error with their names."""
     config = tmp_path / ".config"
     config.write_text("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_D=m\n")
     kernels._check("CONFIG_A=y\n# CONFIG_B is not set\n# CONFIG_C is not set\n",
@@ -394,12 +427,14 @@ def test_option_the_source_does_not_know(tmp_path):
 
 
 def test_later_options_override():
+    """When fragments are merged, the last value of an option wins."""
     assert kernels._merge(["# A text\nCONFIG_A=y\nCONFIG_B=y\n",
                            "CONFIG_A=m\n# CONFIG_B is not set\nCONFIG_C=1\n"]) \
         == "CONFIG_A=m\n# CONFIG_B is not set\nCONFIG_C=1\n"
 
 
 def test_options_of_the_kernels_built_here():
+    """Kernels built here are known; those for measuring have the driver as a module."""
     for name in kernels._OPTIONS:
         assert name in kernels.NAMES + kernels.MEASURING
     for name in kernels.MEASURING:
@@ -439,7 +474,7 @@ obj-$(CONFIG_VIRTIO_BLK)\t+= virtio_blk.o
 
 
 def linux_tree(directory, version="6.18", kconfig_end="\nconfig LAST\n\tbool\n"):
-    """Make what passes for a Linux source tree."""
+    """Make a directory that looks like a Linux source tree."""
     block = directory / "drivers/block"
     block.mkdir(parents=True)
     (directory / "include/trace/events").mkdir(parents=True)
@@ -449,7 +484,7 @@ def linux_tree(directory, version="6.18", kconfig_end="\nconfig LAST\n\tbool\n")
     (directory / "Kconfig").write_text("source drivers/block/Kconfig\n")
     (block / "Kconfig").write_text(KCONFIG.format(kconfig_end))
     (block / "Makefile").write_text(MAKEFILE)
-    (block / "virtio_blk.c").write_text("/* the kernel's own */\n")
+    (block / "virtio_blk.c").write_text("/* the in-tree driver */\n")
     (block / "virtio_blk.c").chmod(0o640)
     (block / "Kconfig").chmod(0o600)
     return directory
@@ -462,6 +497,7 @@ def graft(*words):
 
 @pytest.mark.parametrize("kconfig_end", ["\nconfig LAST\n\tbool\n", "\n", ""])
 def test_graft_and_undo(tmp_path, kconfig_end):
+    """A graft replaces the in-tree driver, and --undo restores the tree exactly."""
     tree = linux_tree(tmp_path / "linux", kconfig_end=kconfig_end)
     before = contents(tree)
     result = graft(tree)
@@ -477,7 +513,7 @@ def test_graft_and_undo(tmp_path, kconfig_end):
     assert "virtio_blk.o" not in (block / "Makefile").read_text()
     assert (block / "virtio_blk/compat").is_dir() == (TOP / "include/compat").is_dir()
 
-    # Objects of a build go too.
+    # --undo also removes the objects of a build.
     (block / "virtio_blk/virtio_blk.o").touch()
     result = graft("--undo", tree)
     assert result.returncode == 0, result.stderr
@@ -487,6 +523,7 @@ def test_graft_and_undo(tmp_path, kconfig_end):
 
 
 def test_graft_again_updates_what_changed(tmp_path):
+    """A second graft restores a changed file, and touches no other."""
     tree = linux_tree(tmp_path / "linux")
     before = contents(tree)
     assert graft(tree).returncode == 0
@@ -505,12 +542,14 @@ def test_graft_again_updates_what_changed(tmp_path):
 
 
 def test_graft_newest_takes_no_compat(tmp_path):
+    """A graft into the newest kernel has no compat headers."""
     tree = linux_tree(tmp_path / "linux", "7.3")
     assert graft(tree).returncode == 0
     assert not (tree / kernels._DRIVER / "compat").exists()
 
 
 def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
+    """own_source() is a copy of the original tree; no graft or undo changes it."""
     monkeypatch.setenv("LINUX_SOURCE", "linux-source-7.3")
     empty_cache.mkdir(parents=True)
     tree = linux_tree(empty_cache / "linux-source-7.3", "7.3")
@@ -519,7 +558,7 @@ def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
     own = kernels.own_source()
     assert own != tree
     assert contents(own) == before
-    # What is grafted later does not reach it, and neither does the undoing.
+    # Neither a later graft nor an undo changes the copy.
     (tree / kernels._DRIVER / "main.c").write_text("changed")
     assert kernels.source() == tree
     assert graft("--undo", tree).returncode == 0
@@ -530,7 +569,7 @@ def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
 
 
 def running_in_group(group):
-    """Return the processes of a group, but for those that have ended."""
+    """Return the processes of a group, except zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -541,7 +580,7 @@ def running_in_group(group):
 
 
 def test_building_beside_tests_can_be_stopped(empty_cache):
-    """Nothing that it has started goes on, in the middle of whatever it is."""
+    """stop_building() ends all processes of a build, at any point of it."""
     builder = kernels.start_building(["7.3"])
     assert process.wait_for(empty_cache.is_dir, 30)
     assert builder.poll() is None
@@ -552,6 +591,7 @@ def test_building_beside_tests_can_be_stopped(empty_cache):
 
 @pytest.mark.parametrize("version", ["5.15", "6.0", "7.4"])
 def test_graft_unsupported_version(tmp_path, version):
+    """A graft into an unsupported version is an error, and changes nothing."""
     tree = linux_tree(tmp_path / "linux", version)
     before = contents(tree)
     result = graft(tree)
@@ -561,6 +601,7 @@ def test_graft_unsupported_version(tmp_path, version):
 
 
 def test_graft_wrong_target(tmp_path):
+    """A graft into no Linux source tree is an error, and changes nothing."""
     result = graft(tmp_path)
     assert result.returncode == 2
     assert "Linux source tree" in result.stderr
@@ -569,6 +610,7 @@ def test_graft_wrong_target(tmp_path):
 
 
 def test_graft_foreign_driver_is_left_alone(tmp_path):
+    """A graft does not replace a virtio_blk directory that it did not make."""
     tree = linux_tree(tmp_path / "linux")
     (tree / "drivers/block/virtio_blk").mkdir()
     (tree / "drivers/block/virtio_blk/Makefile").write_text("theirs\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernel with the driver built in boots from our disk, with no initramfs."""
+"""A kernel with the driver built in boots from a virtio-blk disk, with no initramfs."""
 
 import re
 
@@ -23,7 +23,7 @@ def guest(kernel):
 
 
 def test_root_is_on_our_disk(guest):
-    """/ is on vda, and vda is served by our driver, as only that one says it."""
+    """/ is on vda, and this driver serves vda: its line in the log is its own."""
     assert guest.run("findmnt -no SOURCE / || awk '$2 == \"/\" { print $1 }' "
                      "/proc/mounts").output.split()[-1] in ("/dev/vda",
                                                             "/dev/root")
@@ -35,13 +35,13 @@ def test_root_is_on_our_disk(guest):
                      ).output.strip().endswith("/virtio/drivers/virtio_blk")
     assert re.search(r"\[vda\] \d/0/0 default/read/poll queues, ring \d+, depth \d+$",
                      guest.log(), re.MULTILINE)
-    # Built in, and nothing else to come from.
+    # Neither a module nor an initramfs can have brought the driver.
     assert guest.run("cat /proc/modules 2>/dev/null || true").output == ""
     assert "initrd" not in guest.sysfs("/proc/cmdline")
 
 
 def test_parameters_on_the_command_line(guest):
-    """virtio_blk.name=value is heard, as it is from insmod."""
+    """virtio_blk.name=value on the kernel's command line sets a parameter."""
     base = "/sys/module/virtio_blk/parameters"
     assert guest.sysfs(f"{base}/num_request_queues") == "2"
     assert guest.sysfs(f"{base}/queue_depth") == "32"
@@ -54,7 +54,7 @@ def test_parameters_on_the_command_line(guest):
 
 
 def test_using_the_root_file_system(guest):
-    """What is written to / and to another disk is read back from the device."""
+    """Data written to / and to another disk is read back from the device."""
     fio.run(guest, "/root/file", rw="randwrite", bs="16k", size="8m",
             verify="crc32c", end_fsync=1)
     fio.run(guest, f"/dev/{guest.dev('data')}", rw="randwrite", bs="4k",
@@ -65,7 +65,7 @@ def test_using_the_root_file_system(guest):
 
 
 def test_restart(guest):
-    """The guest restarts from its disk, and what it wrote to another is there."""
+    """The guest restarts from its disk, and another disk keeps its data."""
     data = b"written before the restart\n" * 1000
     guest.put(data, "/tmp/data")
     guest.run(f"dd if=/tmp/data of=/dev/{guest.dev('data')} conv=fsync "

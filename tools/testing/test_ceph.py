@@ -2,8 +2,8 @@
 """Disks on a Ceph cluster of three OSDs, by QEMU's driver for rbd.
 
 `make check-full` runs these, or `make check T=ceph`.  Each object has three
-replicas, and two of them have to be written before a write is done: the cluster
-goes on without one OSD, and waits without two.
+replicas, and a write needs two of them: the cluster goes on without one OSD, and
+waits without two.
 """
 
 import subprocess
@@ -48,14 +48,14 @@ def device(guest):
 
 
 def stored(cluster, offset, size):
-    """Return what the cluster has of the disk "data", not what QEMU has of it."""
+    """Return data of the disk "data" from the cluster, without QEMU's cache."""
     with cluster.export("data").open("rb") as file:
         file.seek(offset)
         return file.read(size)
 
 
 def test_data(guest):
-    """Four queues' data comes back."""
+    """Data written through four queues is read back."""
     report = fio.run(guest, device(guest), rw="randrw", bsrange="4k-256k",
                      numjobs=4, offset_increment="16m", size="8m",
                      verify="crc32c", cpus_allowed="0-3",
@@ -64,12 +64,12 @@ def test_data(guest):
 
 
 def test_flush(guest, cluster):
-    """What is flushed is in the cluster; what is not is still in QEMU's memory."""
+    """Flushed data is in the cluster, and data not yet flushed is in QEMU's memory."""
     text = b"".join(b"%0511d\n" % number for number in range(64))
     offset = 120 * MIB
     write = (f"seq -f %0511.0f 0 63 | dd of={device(guest)} bs=32k "
              f"seek={offset}B iflag=fullblock oflag=direct status=none conv=")
-    # The cache writes through until it has seen a flush.
+    # The client's cache writes through until the first flush.
     guest.run(f"blockdev --flushbufs {device(guest)}; sync; "
               f"dd if=/dev/zero of={device(guest)} count=1 conv=fsync")
     guest.run(f"{write}notrunc")
@@ -79,13 +79,13 @@ def test_flush(guest, cluster):
 
 
 def test_discard(guest, cluster):
-    """What is discarded takes no room in the cluster, on any OSD."""
+    """Discarded data takes no space in the cluster, on any OSD."""
     path = device(guest)
     guest.run(f"dd if=/dev/urandom of={path} bs=1M count=64 oflag=direct "
               "conv=fsync status=none", timeout=120)
     full = cluster.allocated("data")
     assert full >= 64 * MIB
-    # The OSDs tell of what they hold some seconds later.
+    # The OSDs report their usage some seconds later.
     assert process.wait_for(lambda: cluster.used() >= REPLICAS * 64 * MIB, 60)
     guest.run(f"blkdiscard -o 16M -l 32M {path}; sync")
     assert cluster.allocated("data") == full - 32 * MIB
@@ -95,7 +95,7 @@ def test_discard(guest, cluster):
 
 
 def test_fstrim(guest, cluster):
-    """A file that is removed from a file system takes no room after fstrim."""
+    """A file that is removed from a file system takes no space after fstrim."""
     guest.run(f"mkfs.ext4 -q -F {device(guest)}; mkdir -p /mnt/ceph; "
               f"mount {device(guest)} /mnt/ceph; sync")
     empty = cluster.allocated("data")
@@ -110,16 +110,16 @@ def test_fstrim(guest, cluster):
 
 
 def test_too_few_osds(guest, cluster):
-    """I/O waits for a second replica: the disk is stalled, then live, no error."""
-    # At that rate, 5 s at least.
+    """I/O waits for a second replica: the disk is stalled, then live, with no error."""
+    # At that rate the run takes 5 s at least.
     running = fio.start(guest, device(guest), rw="randrw", bs="4k", numjobs=4,
                         offset_increment="16m", size="4m", rate_iops=100,
                         verify="crc32c", fsync=16, cpus_allowed="0-3",
                         cpus_allowed_policy="split", timeout=300)
-    guest.run("sleep 1")
+    running.wait_for_io(guest.dev("data"), requests=100)
     cluster.kill(0, 1)
     assert process.wait_for(lambda: faults.state(guest, "data") == "stalled", 30)
-    # For as long as it takes.
+    # The disk stays stalled, without an error, while the OSDs are down.
     guest.run("sleep 10")
     assert faults.state(guest, "data") == "stalled"
     assert running.running
@@ -131,7 +131,7 @@ def test_too_few_osds(guest, cluster):
 
 
 def test_acknowledged_data_is_there(kernel, cluster):
-    """OSDs die one by one and come back, at last all die, and QEMU: nothing is lost."""
+    """No acknowledged data is lost when OSDs die in turn, then all and QEMU."""
     def one_by_one(guest, target):
         for osd in cluster.osds:
             cluster.kill(osd)
@@ -145,7 +145,7 @@ def test_acknowledged_data_is_there(kernel, cluster):
 
 
 def test_flushes_that_are_not_sent(kernel, cluster):
-    """The same finds what is lost where the kernel is told that it need not flush."""
+    """The check finds lost data where the kernel is told that it need not flush."""
     def no_flushes(guest, target):
         guest.run("echo write through > "
                   f"/sys/block/{guest.dev('raw')}/queue/write_cache")
@@ -157,11 +157,11 @@ def test_flushes_that_are_not_sent(kernel, cluster):
 
 
 def cut_power(kernel, cluster, image, disturb):
-    """Have four writers write to a new image, and all that serves it die.
+    """Have four writers write to a new image, then kill QEMU and all OSDs.
 
-    disturb(guest, target): what happens meanwhile.  Returns how many of the
-    sectors that the guest's kernel has called safe were looked for in the cluster,
-    and how many are lost.
+    disturb(guest, target): called while they write.  Returns how many of the sectors
+    that the guest's kernel has acknowledged were checked in the cluster, and how many
+    of them are lost.
     """
     cluster.create(image, power.DATA_START + power.SIZES["raw"])
     with Guest(kernel, disks=[Disk("raw", queues=4,
@@ -172,28 +172,28 @@ def cut_power(kernel, cluster, image, disturb):
         target.start(SEED, 600)
         await_records(guest, target)
         disturb(guest, target)
-        told = target.told()
+        acknowledged = target.told()
         guest.close(quit=False)
     cluster.kill_all()
     cluster.restart(*cluster.osds)
     found = [check(cluster.export(image), number, record)
-             for number, record in told.items()]
+             for number, record in acknowledged.items()]
     return tuple(map(sum, zip(*found)))
 
 
 def await_records(guest, target):
-    """Wait until each writer has got some more records safe."""
-    told = target.told()
+    """Wait until each writer has more than 50 more acknowledged records."""
+    before = target.told()
     assert process.wait_for(lambda: guest.run("true") and all(
-        record > told[number] + 50 for number, record in target.told().items()),
-        120), f"{told} {target.told()} {target.complaints()}"
+        record > before[number] + 50 for number, record in target.told().items()),
+        120), f"{before} {target.told()} {target.complaints()}"
 
 
 def check(path, number, acked):
-    """Look for a writer's records; return how many sectors, and how many are lost."""
+    """Check a writer's records; return how many sectors, and how many are lost."""
     place = power.DATA_START + number * power.AREA_SECTORS * SECTOR
-    said = subprocess.run(
+    output = subprocess.run(
         [power.writer(AMD64), "check", path, str(place), str(SEED), str(number),
          str(acked)], check=True, stdout=subprocess.PIPE, text=True).stdout
-    _, checked, _, lost = said.splitlines()[-1].split()
+    _, checked, _, lost = output.splitlines()[-1].split()
     return int(checked), int(lost)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Requests that end many at a time: all of them, once each, and as they should.
+"""Requests that complete many at a time: each completes once, with the right status.
 
-Disks whose requests end in bursts are given what makes a driver, or the block
-layer behind it, lose one of them: schedulers, tags that run out, completions
-for other CPUs, errors in the midst of a burst, flushes, polling, a ring that
-fills up.  After each test nothing is left: no request is in flight, no tag is
-taken, and nobody waits for one.
+The tests expose disks whose requests complete in bursts to conditions in which a
+driver or the block layer may lose a request: schedulers, tags that run out,
+completions for other CPUs, errors inside a burst, flushes, polling, a full ring.
+After each test no request is in flight, no tag is allocated, and no task waits for a
+tag.
 
-Linux 6.3 had a virtio-blk driver that ended requests in batches, and took it
-back: fio hung at its end, after all requests had been answered.  Readers that
-sleep for want of tags may be what it was, or a request that a full ring refused:
-test_more_readers_than_tags and test_full_ring_at_the_end.
+Linux 6.3 gave the in-tree driver completion of requests in batches, and then reverted
+it: fio hung at its end, after the device had completed all requests.  The cause may be
+readers that sleep for tags (test_more_readers_than_tags), or a request that a full
+ring refused (test_full_ring_at_the_end).
 """
 
 import contextlib
@@ -41,8 +41,8 @@ SCHEDULERS = ("none", "mq-deadline", "bfq", "kyber")
 EVERYWHERE = {"numjobs": 4, "cpus_allowed": "0-3",
               "cpus_allowed_policy": "split"}
 
-# Sectors that cannot be read, and others that cannot be written.  All tests
-# together get no more than the ten errors that the kernel tells of in 5 s.
+# Sectors that cannot be read, and others that cannot be written.  They are few, because
+# the kernel logs no more than ten errors in 5 s.
 UNREADABLE = ((2 * MIB + 40960) // SECTOR, (2 * MIB + 45056) // SECTOR)
 UNWRITABLE = (9 * MIB // SECTOR, (12 * MIB - BLOCK) // SECTOR)
 
@@ -61,12 +61,12 @@ DISKS = (
     # 16 descriptors: two requests of 16 KiB, or 5 of 4 KiB.
     {"id": "narrow", "backend": "ram", "queues": 2, "queue_size": 16,
      "indirect_desc": False},
-    # Merged, requests would fail that are next to those.
+    # If QEMU merged requests, those next to a bad one would fail, too.
     {"id": "faulty", "backend": "ram", "queues": 2, "request_merging": False,
      "filters": [
         {"driver": "blkdebug", "inject-error": failing("read", UNREADABLE)
          + failing("write", UNWRITABLE)}]},
-    # What was sent within a millisecond is answered together.
+    # Requests that are sent within one millisecond complete together.
     {"id": "burst1", "backend": "null", "queues": 1, "latency_ns": 1_000_000},
     {"id": "burst4", "backend": "null", "queues": 4, "latency_ns": 1_000_000},
     {"id": "fewtags", "backend": "null", "queues": 2, "queue_size": 16,
@@ -85,7 +85,7 @@ def booted(kernel):
 
 @pytest.fixture
 def guest(booted):
-    """The guest; after the test each of its disks has come to rest."""
+    """The guest; after the test each of its disks must be at rest."""
     yield booted
     assert_at_rest(booted)
 
@@ -101,13 +101,13 @@ def set_queue(guest, id, **settings):
 
 
 def leave_schedulers(guest):
-    """Have no scheduler on any disk."""
+    """Set the scheduler of all disks to none."""
     guest.run("for disk in /sys/block/vd*; do "
               "echo none > $disk/queue/scheduler; done")
 
 
-# Of each disk all that shows whether it has something left to do.  debugfs has
-# busy tags and those who wait for one (ws_active) of each queue.
+# All files that show whether a disk has requests left.  debugfs has the busy tags of
+# each queue and its tasks that wait for a tag (ws_active).
 _LEFT = """
 cd /sys/kernel/debug/block
 grep -HE . /sys/block/vd*/inflight vd*/hctx*/dispatch vd*/hctx*/active \\
@@ -121,23 +121,23 @@ _NOTHING = re.compile(r"\S+/inflight:\s+0\s+0|\S+:(busy|ws_active)=0|"
 
 
 def left(guest):
-    """Return what the disks of a guest have left to do, as lines."""
+    """Return the lines of _LEFT that show requests or waiters of the guest's disks."""
     lines = guest.run(_LEFT).output.splitlines()
     assert any("busy=" in line for line in lines)
     return [line for line in lines if not _NOTHING.fullmatch(line)]
 
 
 def assert_at_rest(guest):
-    """No request is left, no tag taken, nobody waits and no queue is stopped.
+    """No request is in flight, no tag allocated, no task waits, no queue is stopped.
 
-    What udev reads after a file is closed has a few seconds to end.
+    udev reads a disk after its file is closed; these reads get 5 s to end.
     """
     process.wait_for(lambda: not left(guest), 5)
     assert not left(guest)
 
 
 def few(guest, number):
-    """Return how much to do: less where each costs several times more."""
+    """Return how much to do: less on a debug kernel, where I/O is slower."""
     return number // 4 if guest.kernel.name.endswith("debug") else number
 
 
@@ -150,12 +150,12 @@ def verified(guest, id, **options):
 
 
 def finish(guest, *runs):
-    """Wait for runs of verified(); each has written all that it was to."""
+    """Wait for runs of verified(); each must have written all of its data."""
     for run in runs:
         assert fio.ios(run.wait(), "write") * BLOCK == 4 * few(guest, MIB // 2)
 
 
-# Only what the shell does itself, so as to look often.
+# Only builtins of the shell, so that it polls often.
 _WATCH = """
 touch /tmp/watching
 seen=0
@@ -173,20 +173,20 @@ echo $seen
 
 @contextlib.contextmanager
 def waiting_for_tags(guest, id):
-    """See to it that somebody waits for a tag of a disk meanwhile."""
+    """Check that in the block tasks wait for a tag of a disk."""
     watch = guest.start(_WATCH.format(name=guest.dev(id)), timeout=180)
     try:
         yield
     finally:
         guest.run("rm -f /tmp/watching")
-    assert int(watch.wait().output) > 0, "there were tags for all"
+    assert int(watch.wait().output) > 0, f"no task waited for a tag of {id}"
 
 
 # Schedulers
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_scheduler(guest, scheduler):
-    """Each scheduler, on a queue for all CPUs and on one for each."""
+    """Data is correct under each scheduler, with one queue and with one per CPU."""
     for id in ("one", "four"):
         set_queue(guest, id, scheduler=scheduler)
         assert f"[{scheduler}]" in guest.sysfs(
@@ -196,7 +196,7 @@ def test_scheduler(guest, scheduler):
 
 
 def test_switching_schedulers(guest):
-    """Schedulers come and go under load."""
+    """I/O goes on without error while the scheduler changes under load."""
     load = verified(guest, "two", time_based=1, runtime=2)
     switches = 0
     while load.running:
@@ -207,14 +207,14 @@ def test_switching_schedulers(guest):
     leave_schedulers(guest)
 
 
-# Whose CPU ends a request
+# The CPU that completes a request
 
 @pytest.mark.parametrize("affinity", (0, 2))
 def test_rq_affinity(guest, affinity):
-    """Requests end on the CPU of the interrupt, or on the one they are from.
+    """Data is correct when requests complete on the interrupt's CPU, or on their own.
 
-    0 leaves them where the interrupt is, so that one burst has the requests of
-    several CPUs in it; 2 sends each to its own.
+    0 completes them where the interrupt is, so that one burst has requests of several
+    CPUs; 2 completes each on the CPU that submitted it.
     """
     ids = ("one", "two", "four")
     for id in ids:
@@ -227,9 +227,9 @@ def test_rq_affinity(guest, affinity):
 # Bursts
 
 def read_all(guest, id, ios, **options):
-    """Read so many blocks in each of some jobs; return how many that makes.
+    """Read ios blocks in each of some jobs; return how many blocks that is.
 
-    fio and the block layer's own accounts have to agree on it.
+    The counts of fio and of the block layer must agree on it.
     """
     def accounted():
         reads, merged = guest.sysfs(f"/sys/block/{name}/stat").split()[:2]
@@ -237,34 +237,35 @@ def read_all(guest, id, ios, **options):
 
     name = guest.dev(id)
     options = {**EVERYWHERE, "iodepth": 32, **options}
-    wanted = ios * options["numjobs"]
+    expected = ios * options["numjobs"]
     before = accounted()
     report = fio.run(guest, f"/dev/{name}", rw="randread", bs="4k",
                      norandommap=1, size=ios * BLOCK, **options)
-    assert fio.ios(report, "read") == wanted
-    assert accounted() - before == wanted
-    return wanted
+    assert fio.ios(report, "read") == expected
+    assert accounted() - before == expected
+    return expected
 
 
 @pytest.mark.parametrize("id,affinity", (("burst1", 1), ("burst4", 0),
                                          ("burst4", 2)))
 def test_bursts(guest, id, affinity):
-    """Small reads that end many at an interrupt, and are all accounted for."""
+    """All small reads are counted when many complete in one interrupt."""
     set_queue(guest, id, rq_affinity=affinity)
     before = topology.read(guest).disks[id].interrupts.values()
     done = read_all(guest, id, few(guest, 2000), iodepth=64)
     after = topology.read(guest).disks[id].interrupts.values()
-    came = sum(irq.total for irq in after) - sum(irq.total for irq in before)
-    assert 0 < came < done / 2, "there were no bursts"
+    raised = sum(irq.total for irq in after) - sum(irq.total for irq in before)
+    assert 0 < raised < done / 2, \
+        f"no bursts: {raised} interrupts for {done} reads of {id}"
     set_queue(guest, id, rq_affinity=1)
 
 
 @pytest.mark.parametrize("jobs,depth", ((8, 32), (48, 1)))
 def test_more_readers_than_tags(guest, jobs, depth):
-    """Readers sleep for want of tags, and the last of them is woken.
+    """Each reader that sleeps for a tag is woken, even the last one.
 
-    Time and again, for it is at the end that nobody comes to wake those whom a
-    batch of freed tags has passed over.
+    The test reads several times, because the end of a run is the critical moment: no
+    later completion wakes a reader that a batch of freed tags did not wake.
     """
     with waiting_for_tags(guest, "fewtags"):
         for affinity in (0, 2):
@@ -277,7 +278,7 @@ def test_more_readers_than_tags(guest, jobs, depth):
 
 @pytest.mark.skipif(not os.environ.get("FULL"), reason="long: make check-full")
 def test_long(guest):
-    """Half a million small reads, and many rounds with too few tags."""
+    """Half a million small reads, and many rounds with too few tags, all complete."""
     for id in ("burst1", "burst4"):
         read_all(guest, id, few(guest, 16_000), numjobs=16, iodepth=128)
     for affinity in (0, 1, 2) * 10:
@@ -288,13 +289,13 @@ def test_long(guest):
 # Errors
 
 def failed_sectors(guest, since):
-    """Return the sectors of which the kernel's log has told since then."""
+    """Return the sectors of the I/O errors in the kernel's log since an offset."""
     return sorted(int(found) for found in re.findall(
         r"I/O error, dev vd\w+, sector (\d+)", guest.log()[since:]))
 
 
 def io_with_errors(guest, id, errors, **options):
-    """Run jobs of which so many I/Os fail, with EIO; return those sectors."""
+    """Run jobs of which so many I/Os must fail with EIO; return their sectors."""
     since = len(guest.log())
     with pytest.raises(fio.FioError) as caught:
         verified(guest, id, size="1m", offset_increment="1m",
@@ -306,7 +307,7 @@ def io_with_errors(guest, id, errors, **options):
 
 @pytest.mark.parametrize("affinity", (0, 2))
 def test_errors_in_a_burst(guest, affinity):
-    """Those fail that the device fails, and the others of the burst do not."""
+    """Requests that the device fails fail, and the others of the burst do not."""
     set_queue(guest, "faulty", rq_affinity=affinity, nomerges=2)
     backend = Backend(guest, "faulty")
     backend.write(0, b"\xa5" * (12 * MIB))
@@ -324,26 +325,26 @@ def test_errors_in_a_burst(guest, affinity):
 
 @pytest.mark.kernels("6.12")
 def test_passthrough_that_fails(guest):
-    """A question that the device does not answer has an error for an answer.
+    """A passthrough request that the device fails returns an error, even in a batch.
 
-    The block layer ends a passthrough request of a batch without an error,
-    whatever became of it.
+    The block layer completes the passthrough requests of a batch without an error,
+    whatever their status.
     """
     if guest.kernel.name != "6.12":
-        pytest.skip("only 6.12 and 7.3-debug have VDUSE, and lockdep takes its "
-                    "disks and QEMU's for the same: test_spec.py has a guest "
-                    "without the latter")
+        pytest.skip("only 6.12 and 7.3-debug have VDUSE, and lockdep on 7.3-debug "
+                    "confuses its disks with QEMU's: test_spec.py has a guest "
+                    "without QEMU's")
     vblksim.prepare(guest)
     with Sim(guest, queues=4, script=[
             "on type=get_lifetime every=2: fail ioerr",
             "on type=get_id every=2: fail unsupp"]) as sim:
         name = sim.disk()
-        # Ended where the interrupt is, and so in a batch if there are any.
+        # Complete where the interrupt is, and so in a batch, if the driver has them.
         guest.run(f"echo 0 > /sys/block/{name}/queue/rq_affinity")
         load = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k",
                          iodepth=4, time_based=1, runtime=60, **EVERYWHERE)
         assert process.wait_for(lambda: sim.stats()["requests"] > 500, 30)
-        said = guest.run(
+        lines = guest.run(
             f"cd /sys/block/{name}; for n in $(seq 8); do "
             "taskset -c $((n % 4)) cat lifetime/est_typ_a 2> /dev/null || "
             "echo error; echo id=$(taskset -c $((n % 4)) cat serial); done"
@@ -351,16 +352,16 @@ def test_passthrough_that_fails(guest):
         load.kill()
         with pytest.raises((CommandTimeout, fio.FioError)):
             load.wait()
-        assert said.count("error") == 4, said
-        answers = [line for line in said if line.startswith("id=")]
-        assert sorted(answers) == ["id="] * 4 + [f"id={sim.name}"] * 4
+        assert lines.count("error") == 4, lines
+        ids = [line for line in lines if line.startswith("id=")]
+        assert sorted(ids) == ["id="] * 4 + [f"id={sim.name}"] * 4
         assert_at_rest(guest)
 
 
-# Flushes, and other requests that are not ended like reads and writes
+# Flushes, and other requests that do not complete like reads and writes
 
 def test_flushes_and_questions(guest, id="two"):
-    """Flushes, synchronous writes, writeback and questions to the device."""
+    """Data and serial are correct under flushes, synchronous writes and writeback."""
     def flushes():
         return int(guest.sysfs(f"/sys/block/{name}/stat").split()[15])
 
@@ -373,21 +374,21 @@ def test_flushes_and_questions(guest, id="two"):
         verified(guest, id, offset="32m", offset_increment="2m", direct=0,
                  ioengine="psync", iodepth=1, fsync=64, bsrange="4k-64k"),
     ]
-    asked = 0
+    queries = 0
     while any([run.running for run in runs]):
-        said = guest.run(f"for n in $(seq 8); do cat /sys/block/{name}/serial; "
-                         "echo; done").output.split()
-        assert said == [id] * 8
-        asked += 8
+        output = guest.run(f"for n in $(seq 8); do cat /sys/block/{name}/serial; "
+                           "echo; done").output.split()
+        assert output == [id] * 8
+        queries += 8
     for run in runs:
         run.wait()
-    assert flushes() - before > 10 and asked >= 16
+    assert flushes() - before > 10 and queries >= 16
 
 
 # Polling
 
 def test_polling_beside_interrupts(guest):
-    """One disk's queues, of which one is polled and others interrupt."""
+    """Data is correct when one queue of a disk is polled and others interrupt."""
     polled = {"ioengine": "io_uring", "hipri": 1}
     topology.probe_again(guest, poll_queues=1)
     try:
@@ -405,10 +406,10 @@ def test_polling_beside_interrupts(guest):
         leave_schedulers(guest)
 
 
-# A ring that is full
+# A full ring
 
 def test_full_ring(guest):
-    """Rings that fill up stop and start their queue, and nothing gets stuck."""
+    """A full ring stops its queue and starts it again, and no request gets stuck."""
     for affinity in (0, 2):
         set_queue(guest, "narrow", rq_affinity=affinity)
         with full_ring.expected(guest, "narrow"):
@@ -434,11 +435,11 @@ done
 
 
 def test_full_ring_at_the_end(kernel):
-    """What a full ring has refused last is sent, though nothing comes after it.
+    """The last request that a full ring refuses is sent, though no other follows.
 
-    Not every end of a request has blk-mq look for those that it could not send:
-    that of a batch has not.  The device answers while the guest notifies it, and
-    so before blk-mq has put aside what was refused.
+    blk-mq does not rerun the queue at each completion: not at the end of a batch.
+    The device completes requests while the guest notifies it, and so before blk-mq has
+    put the refused request on its dispatch list.
     """
     disk = Disk("narrow", backend="null", queues=2, queue_size=16,
                 indirect_desc=False, ioeventfd=False, size=64 * MIB)
@@ -446,9 +447,9 @@ def test_full_ring_at_the_end(kernel):
         leave_schedulers(guest)
         name = guest.dev("narrow")
         with full_ring.expected(guest, "narrow"):
-            said = guest.run(_SHORT_RUNS.format(
+            failures = guest.run(_SHORT_RUNS.format(
                 runs=40 if os.environ.get("FULL") else 15, path=f"/dev/{name}",
                 debugfs=f"/sys/kernel/debug/block/{name}",
                 memory=full_ring.memory(guest, 8 * 16384)), timeout=300).output
-        assert not said.strip(), said
+        assert not failures.strip(), failures
         assert_at_rest(guest)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What was written is what is read, and what the backend holds.
+"""Data that is written reads back unchanged, and is in the backend.
 
-Not here: discards of several ranges in one request.  QEMU's devices say that
-they take one (max_discard_seg is 1) and reject more, so they take a device that
-is made for testing.
+Discards of several ranges in one request are not tested here: QEMU's devices offer
+one range (max_discard_seg is 1) and reject more, so that test_spec.py uses vblksim.
 """
 
 import hashlib
@@ -55,7 +54,7 @@ def device(guest, id):
 
 
 def quota(guest, size):
-    """Return how much I/O to do: less where each costs several times more."""
+    """Return how much I/O to do: less on a debug kernel, where I/O is slower."""
     return size // 4 if guest.kernel.name.endswith("debug") else size
 
 
@@ -64,7 +63,7 @@ def queue_file(guest, id, name):
 
 
 def verified(guest, filename, **options):
-    """Write, read back and compare, in turn."""
+    """Write, read back and compare, a backlog of blocks at a time."""
     return fio.run(guest, filename, **{
         "rw": "randwrite", "verify": "crc32c", "verify_fatal": 1,
         "verify_backlog": 64, "iodepth": 32, **options})
@@ -76,7 +75,7 @@ def verified(guest, filename, **options):
 @pytest.mark.parametrize("id", ["sector", "page"])
 @pytest.mark.parametrize("bs", ["4k", "64k", "1m", "4m"])
 def test_raw(guest, id, bs):
-    """Each request size on either block size is read back as written."""
+    """Data of each request size reads back unchanged, on both block sizes."""
     size = quota(guest, {"4k": 4, "64k": 16, "1m": 48, "4m": 64}[bs] * MIB)
     report = verified(guest, device(guest, id), bs=bs, size=size, iodepth=8)
     assert fio.ios(report, "write") * fio_bytes(bs) == size
@@ -87,14 +86,14 @@ def fio_bytes(bs):
 
 
 def test_smallest_requests(guest):
-    """A disk with blocks of 512 bytes takes requests of as many."""
+    """A disk with blocks of 512 bytes takes requests of 512 bytes."""
     verified(guest, device(guest, "sector"), bs="512", size=MIB)
 
 
 @pytest.mark.parametrize("id,size", [("wide", 2040 << 10),
                                      ("sector", 504 << 10)])
 def test_large_requests_stay_whole(guest, id, size):
-    """510 pages in a ring of 512 are one request, be each page a segment.
+    """510 scattered pages are one request on a ring of 512.
 
     A ring of 1024 takes 126: the driver uses it without indirect descriptors.
     """
@@ -104,13 +103,13 @@ def test_large_requests_stay_whole(guest, id, size):
     fio.run(guest, device(guest, id), rw="write", bs=size, size=16 * size,
             iodepth=1, iomem=full_ring.memory(guest, size))
     after, merged_after = backend.count("wr_operations", "wr_merged")
-    # QEMU would count what it merges itself.
+    # QEMU merged no requests itself.
     assert merged_after == merged
     assert after - before == 16
 
 
 def _stamp(first, sectors):
-    """Return sectors each of which holds its own number, many times."""
+    """Return sectors that each hold their own number, many times."""
     return b"".join(number.to_bytes(8, "little") * 64
                     for number in range(first, first + sectors))
 
@@ -118,9 +117,9 @@ def _stamp(first, sectors):
 @short
 @pytest.mark.parametrize("id", ["sector", "page"])
 def test_each_sector_is_in_its_place(guest, id):
-    """The guest reads what the host has put at a place, and the reverse.
+    """Guest and host read each other's data at the same offsets.
 
-    A driver that is off by some sectors for writes and reads alike passes any
+    A driver whose writes and reads are off by the same number of sectors passes any
     test from within the guest.
     """
     disk, backend = device(guest, id), Backend(guest, id)
@@ -129,13 +128,13 @@ def test_each_sector_is_in_its_place(guest, id):
     for place, size, bs in places:
         data = _stamp(place // 512, size // 512)
         backend.write(place, data)
-        said = guest.run(f"dd if={disk} iflag=direct,skip_bytes,count_bytes "
-                         f"bs={bs} skip={place} count={size} status=none "
-                         "| sha256sum").output
-        assert said.split()[0] == hashlib.sha256(data).hexdigest(), place
+        output = guest.run(f"dd if={disk} iflag=direct,skip_bytes,count_bytes "
+                           f"bs={bs} skip={place} count={size} status=none "
+                           "| sha256sum").output
+        assert output.split()[0] == hashlib.sha256(data).hexdigest(), place
 
-    said = guest.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=8 "
-                     "status=none; sha256sum /tmp/noise").output
+    output = guest.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=8 "
+                       "status=none; sha256sum /tmp/noise").output
     for place, size, bs in places:
         around = backend.read(place + size, MIB)
         guest.run(f"dd if=/tmp/noise of={disk} oflag=direct,seek_bytes "
@@ -143,22 +142,22 @@ def test_each_sector_is_in_its_place(guest, id):
                   "conv=notrunc status=none")
         if size == 8 * MIB:
             assert hashlib.sha256(backend.read(place, size)).hexdigest() == \
-                said.split()[0]
+                output.split()[0]
         else:
             assert backend.read(place, size) == backend.read(0, size)
         assert backend.read(place + size, MIB) == around
     guest.run("rm /tmp/noise")
 
 
-# Rings that are too short
+# Full rings
 
 @short
 @pytest.mark.parametrize("id", ["narrow", "full"])
 def test_more_than_the_ring_holds(guest, id):
-    """Mixed sizes from all CPUs, 64 deep each, through rings of 8 and 16.
+    """Requests of mixed sizes, 64 deep on each CPU, pass rings of 8 and 16.
 
-    "narrow" has indirect descriptors, so that its 8 tags are what is short.
-    "full" has none: its ring fills up with requests of several segments.
+    "narrow" has indirect descriptors, so that its 8 tags run out.  "full" has none:
+    its ring fills up with requests of several segments.
     """
     size = quota(guest, 8 * MIB)
     verified(guest, device(guest, id), size=size, offset_increment=16 * MIB,
@@ -169,7 +168,7 @@ def test_more_than_the_ring_holds(guest, id):
 @with_debug
 @pytest.mark.parametrize("id", ["sector", "packed"])
 def test_large_ring_that_is_full(guest, id):
-    """A ring of 1024 is full with 32 requests, of 31 segments each."""
+    """Data is correct while 32 requests of 31 segments fill a ring of 1024."""
     requests = {"bs": 31 * 4096, "iodepth": 64, "iodepth_batch": 32}
     with full_ring.expected(guest, id):
         runs = [fio.start(guest, device(guest, id), rw="randwrite", size="8m",
@@ -181,8 +180,8 @@ def test_large_ring_that_is_full(guest, id):
             assert fio.ios(run.wait(), "write") == 8 * MIB // (31 * 4096)
 
 
-# Direct writes of 14 pieces of memory with a gap after each: what no merging
-# makes less than 14 segments, and 16 descriptors.
+# Direct writes of 14 pieces of memory with a gap after each: they cannot be merged, and
+# so take 14 segments and 16 descriptors.
 _PIECES = r"""
 use Fcntl;
 sysopen F, $ARGV[0], O_RDWR | 040000 or die "$ARGV[0]: $!";
@@ -198,11 +197,11 @@ for (1 .. $ARGV[1]) {
 
 @with_debug
 def test_full_ring_stops_its_own_queue_only(guest):
-    """A queue is stopped while its ring is full, its neighbour goes on.
+    """A full ring stops its own queue, and another queue goes on.
 
-    The device takes its time, so that one request fills the ring of the first
-    queue nearly always and others have to wait; all of them are done in the
-    end.  The second queue's requests, of one segment, are two at a time.
+    The device is slow, so that one request fills the ring of the first queue nearly
+    always and others must wait; all of them complete.  The second queue has two
+    requests of one segment at a time.
     """
     name = guest.dev("slow")
     first, second = (guest.sysfs(f"/sys/block/{name}/mq/{number}/cpu_list")
@@ -225,19 +224,19 @@ def test_full_ring_stops_its_own_queue_only(guest):
 
 @with_debug
 def test_all_cpus_while_another_disk_is_busy(guest):
-    """Verified I/O from each CPU, while one of them hammers another disk."""
-    hammer = fio.start(guest, device(guest, "null"), rw="randread", bs="4k",
-                       size="64m", iodepth=128, cpus_allowed="3",
-                       time_based=1, runtime=300)
+    """Data of all CPUs is correct while one of them keeps another disk busy."""
+    busy = fio.start(guest, device(guest, "null"), rw="randread", bs="4k",
+                     size="64m", iodepth=128, cpus_allowed="3",
+                     time_based=1, runtime=300)
     try:
         verified(guest, device(guest, "sector"), bssplit="4k/70:64k/30",
                  size=quota(guest, 8 * MIB), offset_increment=64 * MIB,
                  numjobs=4, cpus_allowed="0-3", cpus_allowed_policy="split")
-        assert hammer.running
+        assert busy.running
     finally:
-        hammer.kill()
+        busy.kill()
         with pytest.raises((CommandTimeout, fio.FioError)):
-            hammer.wait()
+            busy.wait()
 
 
 # File systems
@@ -278,20 +277,20 @@ def _use_file_system(guest, kind, id):
 @short
 @pytest.mark.parametrize("kind,id", [("ext4", "page"), ("xfs", "sector")])
 def test_file_system(guest, kind, id):
-    """Buffered, mapped and direct writes are there after mounting again."""
+    """Buffered, mapped and direct writes are intact after the next mount."""
     _use_file_system(guest, kind, id)
 
 
 @pytest.mark.parametrize("kind,id", [("ext4", "sector"), ("xfs", "page")])
 def test_file_system_on_other_blocks(guest, kind, id):
-    """The same, with the other size of logical blocks."""
+    """Writes are intact after the next mount, with the other logical block size."""
     _use_file_system(guest, kind, id)
 
 
 # Discard and write zeroes
 
 _FILL = b"\xa5" * MIB
-# What the host's file system may need for a file with holes.
+# Metadata that the host's file system may add for a file with holes.
 _METADATA = 256 * 1024
 
 
@@ -305,7 +304,7 @@ def _filled(guest, id, size):
 
 
 def _assert_zeroed(backend, size, start, end):
-    """Assert that the range reads as zeroes, and nothing else was touched."""
+    """Assert that the range reads as zeroes, and all other data is unchanged."""
     for place in range(0, size, MIB):
         inside = start <= place < end
         assert backend.read(place, MIB) == (bytes(MIB) if inside else _FILL), \
@@ -314,7 +313,7 @@ def _assert_zeroed(backend, size, start, end):
 
 @short
 def test_discard(guest):
-    """A discard empties its range, in requests of the device's size, no more."""
+    """A discard frees exactly its range, in requests of the device's maximum size."""
     backend = _filled(guest, "thin", 64 * MIB)
     counters = ("discard-nb-ok", "discard-bytes-ok", "discard-nb-failed",
                 "wr_operations")
@@ -332,14 +331,14 @@ def test_discard(guest):
 @pytest.mark.parametrize("command,unmaps", [
     ("fallocate -z", False), ("blkdiscard -z", False), ("fallocate -p", True)])
 def test_write_zeroes(guest, command, unmaps):
-    """Zeroes are written by the device, which frees space only if it may."""
+    """The device writes the zeroes, and frees space only if the request allows it."""
     backend = _filled(guest, "thin", 64 * MIB)
     counters = ("wr_operations", "wr_bytes", "discard-nb-ok")
     before = backend.count(*counters)
     held = backend.allocated()
     guest.run(f"{command} -o {4 * MIB} -l {16 * MIB} {device(guest, 'thin')}")
     after = backend.count(*counters)
-    # 2 MiB at a time; had the block layer sent pages, there would be more.
+    # 2 MiB at a time; pages of zeroes from the block layer would be more requests.
     assert [b - a for a, b in zip(before, after)] == [8, 16 * MIB, 0]
     freed = 16 * MIB if unmaps else 0
     assert abs(backend.allocated() - (held - freed)) <= _METADATA
@@ -348,11 +347,11 @@ def test_write_zeroes(guest, command, unmaps):
 
 @with_debug
 def test_trim_of_a_file_system(guest):
-    """fstrim gives back what deleted files held, and nothing of the others."""
+    """fstrim frees the space of deleted files, and does not affect other files."""
     disk, backend = device(guest, "thin"), Backend(guest, "thin")
     guest.run(f"mkfs.ext4 -q -F {disk} && mount {disk} /mnt")
     try:
-        # Free space in many pieces, each of which becomes a discard.
+        # Many pieces of free space: fstrim discards each one.
         guest.run("cd /mnt && for i in $(seq 100); do "
                   "dd if=/dev/urandom of=$i bs=256k count=1 status=none; done; "
                   "sync; fstrim /mnt; sha256sum $(seq 1 2 100) > sums; "
@@ -371,7 +370,7 @@ def test_trim_of_a_file_system(guest):
 # Flushes
 
 def _entries(guest, command):
-    """Return what reached the backend of the disk "logged" by a command."""
+    """Return the requests that a command makes to the backend of the disk "logged"."""
     seen = len(guest.write_log.entries())
     guest.run(command)
     return guest.write_log.entries()[seen:]
@@ -389,7 +388,7 @@ def _write(guest, id, flags="", conv=""):
 
 @with_debug
 def test_flush_with_a_volatile_cache(guest):
-    """fsync sends one flush, after the writes; without one there is none."""
+    """fsync sends one flush, after the writes; without fsync there is none."""
     backend = Backend(guest, "logged")
     assert guest.sysfs(queue_file(guest, "logged", "write_cache")) == \
         "write back"
@@ -406,10 +405,10 @@ def test_flush_with_a_volatile_cache(guest):
 
 @with_debug
 def test_fua_becomes_a_flush(guest):
-    """Each synchronous write is followed by a flush before the next one.
+    """A flush follows each synchronous write before the next one.
 
-    virtio-blk has no FUA: the block layer flushes instead, but only if it was
-    not told that the device has it.
+    virtio-blk has no FUA: the block layer flushes instead, if the driver does not
+    offer FUA.
     """
     backend = Backend(guest, "logged")
     assert guest.sysfs(queue_file(guest, "logged", "fua")) == "0"
@@ -423,7 +422,7 @@ def test_fua_becomes_a_flush(guest):
 
 @with_debug
 def test_no_flush_without_a_volatile_cache(guest):
-    """A device that writes through is never asked to flush."""
+    """A write-through device receives no flush."""
     backend = Backend(guest, "through")
     assert guest.sysfs(queue_file(guest, "through", "write_cache")) == \
         "write through"
@@ -445,10 +444,10 @@ def test_changing_the_cache_mode(guest):
     try:
         assert guest.sysfs(queue_file(guest, "logged", "write_cache")) == \
             "write through"
-        # What the cache holds by then is flushed, and nobody will again.
+        # The change flushes the cache, and nothing flushes after it.
         assert backend.count("flush_operations")[0] == start + 1
         done = _entries(guest, _write(guest, "logged", conv=",fsync"))
-        # The flushes after single writes are QEMU's own, none is the guest's.
+        # The flushes after single writes are QEMU's own, not the guest's.
         assert "FW" in _kinds(done)
         assert backend.count("flush_operations")[0] == start + 1
     finally:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The pages for people: they build, and what they point at is there.
+"""The pages for readers build, and all that they name exists.
 
-Pages are read as text.  What counts are words in literals, and those that can only
-be names of the driver's.  No guest.
+The tests read the pages as text, and look up words in literals and words that can only
+be names of the driver.  No guest.
 """
 
 import re
@@ -20,7 +20,7 @@ TOP = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md",
          *(f"Documentation/{path.name}"
            for path in sorted((TOP / "Documentation").glob("*.rst"))))
-# What a reader is to write, and what lies beside a file in build/.
+# A file that the reader writes, and one that is in build/.
 FOREIGN = {"experiment.py", "report.json"}
 SOURCES = ("drivers", "include", "tools")
 FILE = re.compile(r"(?<![\w/.$~-])[\w.-]+(?:/[\w.-]+)*"
@@ -30,7 +30,7 @@ FILE = re.compile(r"(?<![\w/.$~-])[\w.-]+(?:/[\w.-]+)*"
 # Pages
 
 def literals(text):
-    """Yield what a page has between backquotes and in literal blocks."""
+    """Yield the text of a page between backquotes and in literal blocks."""
     for match in re.finditer(r"``(.+?)``|`([^`]+)`(?!_)", text, re.DOTALL):
         yield re.sub(r"\s+", " ", match[1] or match[2])
     yield from blocks(text)
@@ -39,7 +39,7 @@ def literals(text):
 def blocks(text):
     """Yield the lines of a page that are indented by four or more, each stripped.
 
-    Literal blocks are; so are a few others, which do no harm.
+    These are the lines of literal blocks, and a few others, which do no harm.
     """
     for line in text.splitlines():
         if line.startswith("    ") and line.strip():
@@ -47,28 +47,29 @@ def blocks(text):
 
 
 def files(text):
-    """Return the names of files that a page has in its literals.
+    """Return the names of files in a page's literals.
 
-    What begins at a root, at home, in a variable or in build/ is not in the tree.
+    Absolute paths and those that begin with ~, a variable or build/ are left out,
+    because they are not in the tree.
     """
     return {name for literal in literals(text) for name in FILE.findall(literal)
             if not name.startswith("build/")} - FOREIGN
 
 
 def targets(text):
-    """Return what a page has its reader give to make, but for make -C."""
+    """Return the targets of make on a page, except those of make -C."""
     return {match[1] for literal in literals(text)
             if (match := re.match(r"(?:\w+=\S+ )*make ([a-z][a-z-]*)", literal))}
 
 
 def modules(text):
-    """Return the modules that a page has its reader start with python3 -m."""
+    """Return the modules that a page starts with python3 -m."""
     return {module for literal in literals(text)
             for module in re.findall(r"python3 -m ((?:vm|perf|soak)\.\w+)", literal)}
 
 
 def suites(text):
-    """Return the names of files of tests, and of tests, on a page."""
+    """Return the names of test files and tests on a page."""
     return set(re.findall(r"(?<![\w/])test_\w+", text))
 
 
@@ -82,12 +83,12 @@ def tree():
 
 
 def is_there(name, paths):
-    """Tell whether a path, or the end of one, names a file."""
+    """Return whether a path, or the end of a path, names a file."""
     return any(path == name or path.endswith(f"/{name}") for path in paths)
 
 
 class Tree:
-    """What there is to point at."""
+    """The names in the tree that a page can refer to."""
 
     def __init__(self):
         self.paths = tree()
@@ -100,14 +101,14 @@ class Tree:
             Path(path).stem for path in self.paths if path.startswith("tools/testing")}
 
     def _found(self, pattern, suffixes):
-        """Return what the sources with these suffixes have of a pattern."""
+        """Return the matches of a pattern in the sources with these suffixes."""
         return {word for path in self.paths
                 if path.startswith(SOURCES) and path.endswith(suffixes)
                 for word in re.findall(pattern, (TOP / path).read_text())}
 
 
 def complaints(page, text, there):
-    """Return what a page names and the tree does not have, as sentences."""
+    """Return the names on a page that the tree does not have, as sentences."""
     found = [f"{page}: there is no file {name}" for name in sorted(files(text))
              if not is_there(name, there.paths)]
     found += [f"{page}: make has no target {name}"
@@ -130,7 +131,7 @@ def there():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_names_is_there(page, there):
-    """Files, functions, make's targets, tests: all are in the tree."""
+    """All files, functions, targets of make and tests on a page are in the tree."""
     assert not complaints(page, (TOP / page).read_text(), there)
 
 
@@ -151,22 +152,23 @@ def test_what_a_page_names_is_there(page, there):
     ("``build/run/report.html`` and ``/usr/src/x.c``, ``$HOME/y.c``, ``~/z.c``", None),
 ))
 def test_what_is_complained_of(text, complaint, there):
+    """A name that does not exist gives one error, and a name that does gives none."""
     found = complaints("page", text, there)
     assert len(found) == bool(complaint)
     assert not complaint or complaint in found[0]
 
 
 def test_help_has_every_target():
-    """`make help` names all that can be made, in one screen."""
+    """`make help` names all targets, in one screen."""
     makefile = (TOP / "Makefile").read_text().replace("\\\n", "")
-    wanted = set(re.search(r"^\.PHONY: (.*)", makefile, re.MULTILINE)[1].split())
+    targets = set(re.search(r"^\.PHONY: (.*)", makefile, re.MULTILINE)[1].split())
     shown = (TOP / "tools/vm/help.txt").read_text()
-    assert wanted - {"help", "python"} == set(re.findall(r"make ([a-z-]+)", shown))
+    assert targets - {"help", "python"} == set(re.findall(r"make ([a-z-]+)", shown))
     assert len(shown.splitlines()) <= 48
 
 
 def test_every_suite_is_in_the_table():
-    """Documentation/testing.rst has a line for each file of tests."""
+    """Documentation/testing.rst has a line for each test file."""
     page = (TOP / "Documentation/testing.rst").read_text()
     missing = [path.stem for path in sorted((TOP / "tools/testing").glob("test_*.py"))
                if not re.search(rf"^``{path.stem}`` ", page, re.MULTILINE)]
@@ -176,7 +178,7 @@ def test_every_suite_is_in_the_table():
 # HTML
 
 class Links(HTMLParser):
-    """The ids of a page, and where its links lead."""
+    """The ids and the link targets of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -193,7 +195,7 @@ class Links(HTMLParser):
 
 
 def broken(directory):
-    """Return the links between built pages that lead nowhere, as (page, link)."""
+    """Return the broken links between built pages, as (page, link)."""
     pages = {path: Links(path) for path in directory.glob("*.html")}
     found = []
     for path, page in pages.items():
@@ -210,7 +212,7 @@ def broken(directory):
 
 
 def make_html(top):
-    """Run make html in a tree, and return what became of it."""
+    """Run make html in a tree, and return the completed process."""
     return subprocess.run(
         ["make", "-C", top, "-f", TOP / "Makefile", "html"], text=True, timeout=300,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -218,14 +220,14 @@ def make_html(top):
 
 @pytest.fixture
 def copy(tmp_path):
-    """A tree whose pages can be changed."""
+    """A tree whose pages a test may change."""
     shutil.copytree(TOP / "Documentation", tmp_path / "Documentation")
     (tmp_path / "tools").symlink_to(TOP / "tools")
     return tmp_path
 
 
 def test_html(copy):
-    """make html has no warning, makes each page, and their links lead somewhere."""
+    """make html has no warning, builds each page, and no link is broken."""
     made = make_html(copy)
     assert made.returncode == 0, made.stdout
     pages = {path.stem for path in (copy / "build/html").glob("*.html")}
@@ -234,6 +236,7 @@ def test_html(copy):
 
 
 def test_a_warning_fails(copy):
+    """make html fails on a warning, and shows its file and line."""
     page = copy / "Documentation/guide.rst"
     page.write_text(page.read_text() + "\nSee :doc:`nowhere`.\n")
     made = make_html(copy)
@@ -242,6 +245,7 @@ def test_a_warning_fails(copy):
 
 
 def test_links_that_lead_nowhere(tmp_path):
+    """broken() finds links to missing files and missing ids, and no others."""
     (tmp_path / "a.html").write_text('<p id="x"><a href="b.html"><a href="#x">')
     (tmp_path / "b.html").write_text('<a href="a.html#x"><a href="https://c.org/d">')
     assert broken(tmp_path) == []

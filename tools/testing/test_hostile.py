@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices that lie: what they answer, what they say of themselves, and when.
+"""Hostile devices: wrong completions, configuration changes, IDs, and the fuzzer.
 
-Values of the configuration space are tried one by one in the driver's own unit
-tests (config_kunit.c), zone reports in test_zoned.py; here is what takes a running
-device, and the fuzzer in its short form.
+The driver's unit tests (config_kunit.c) try values of the configuration space one by
+one, and test_zoned.py tries zone reports.  The tests here need a running device; the
+last one runs the fuzzer for a short time.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ IO_ERRORS = "I/O error, dev vd|Buffer I/O error|operation not supported"
 
 @pytest.fixture(scope="module")
 def guest(kernel):
-    """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's."""
+    """A guest for vblksim only: lockdep confuses PCI's interrupts with VDUSE's."""
     with Guest(kernel, parallel=False) as guest:
         vblksim.prepare(guest)
         guest.tolerate(IO_ERRORS)
@@ -38,7 +38,7 @@ def guest(kernel):
 
 @contextlib.contextmanager
 def few_lines(guest):
-    """Check that the driver does not fill the log in the meantime."""
+    """Check that the driver logs no more than fuzz.MOST_LINES lines in the block."""
     start = len(guest.log())
     yield
     lines = re.findall(r"virtio_blk virtio\d+: .*", guest.log()[start:])
@@ -50,9 +50,9 @@ def state(guest, disk):
 
 
 def read(guest, disk, sectors=256):
-    """Read the start of a disk past the caches; return whether all of it came.
+    """Read the start of a disk past the caches; return whether all of it was read.
 
-    A disk that is dead has no size, which for dd is no error.
+    A dead disk has size 0, which is no error for dd.
     """
     found = guest.run(f"dd if=/dev/{disk} bs=4k count={sectors // 8} "
                       "iflag=direct status=none | wc -c").output.split()
@@ -66,13 +66,13 @@ def verify(guest, disk, **options):
     assert fio.ios(report) > 200
 
 
-# One that may be another request's would be believed: all that is left to find
-# out then is that the one that was meant is never answered.
-# On a packed ring one that answers twice loses its place, and answers no more.
+# No case returns the id of another request in flight: the driver cannot tell that from
+# a valid completion.  A packed ring has no case "twice", because the device loses its
+# place in the ring and completes no more requests.
 @pytest.mark.parametrize("ring, answer", (
     ("split", "twice"), ("split", "bad_id 60000"), ("packed", "bad_id 60000")))
 def test_wrong_id(guest, ring, answer):
-    """A device that answers what it was not asked is dead: errors, no hang."""
+    """A device that returns an unknown id is dead: I/O fails, and does not hang."""
     with few_lines(guest), Sim(guest, capacity="32M", features=RINGS[ring],
                                script=[f"on type=in sector=128-255: {answer}"],
                                ) as sim:
@@ -87,7 +87,7 @@ def test_wrong_id(guest, ring, answer):
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_wrong_length(guest, ring):
-    """The used length is not believed: data and status are what they are."""
+    """A wrong used length affects neither data nor status."""
     with few_lines(guest), Sim(guest, capacity="32M",
                                features=RINGS[ring]) as sim:
         disk = sim.disk()
@@ -102,7 +102,7 @@ def test_wrong_length(guest, ring):
 
 @pytest.mark.kernels("6.12")
 def test_hardened(kernel):
-    """Hardened, a read of which less came than was asked for fails, and no other."""
+    """With harden=1 a read with too short a used length fails, and no other request."""
     with Guest(kernel, params="harden=1", parallel=False) as guest:
         vblksim.prepare(guest)
         guest.tolerate(IO_ERRORS)
@@ -110,16 +110,17 @@ def test_hardened(kernel):
                 "on type=in sector=128-255: short 1"]) as sim:
             disk = sim.disk()
             assert not read(guest, disk)
-            assert "the device says that it wrote" in guest.log()
+            assert "bytes written for a read of" in guest.log()
             assert read(guest, disk, sectors=64)
             verify(guest, disk, offset="1m")
             assert state(guest, disk) == "live"
 
 
 def test_no_status(guest):
-    """A status that was never written hangs nobody and harms nothing later.
+    """A missing status causes no hang, and does not affect later requests.
 
-    VDUSE's memory has another request's status there, so either may come of it.
+    VDUSE's memory has another request's status there, so that the request may succeed
+    or fail.
     """
     with few_lines(guest), Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
@@ -134,7 +135,7 @@ def test_no_status(guest):
 
 
 def test_unknown_status(guest):
-    """A status that no device may send is an error, of that request alone."""
+    """An unknown status fails its request, and no other."""
     with few_lines(guest), Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
         for status in (255, 7, 128):
@@ -148,12 +149,13 @@ def test_unknown_status(guest):
 
 
 def test_config_storm(guest):
-    """Interrupts for changes of nothing are taken, and cost no line in the log."""
+    """I/O goes on under configuration interrupts without a change; none is logged."""
     with Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
         start = len(guest.log())
         running = fio.start(guest, f"/dev/{disk}", rw="randrw", bs="4k",
                             size="8m", verify="crc32c", time_based=1, runtime=8)
+        running.wait_for_io(disk, requests=20)
         for _ in range(10):
             sim.ctl("storm 2000")
         assert fio.ios(running.wait()) > 50
@@ -162,11 +164,12 @@ def test_config_storm(guest):
 
 
 def test_capacity_storm(guest):
-    """The size that a device shows last is that of the disk, however it got there."""
+    """After many changes of the capacity the disk has the last one."""
     with few_lines(guest), Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
         running = fio.start(guest, f"/dev/{disk}", rw="randrw", bs="4k",
                             size="8m", verify="crc32c", time_based=1, runtime=8)
+        running.wait_for_io(disk, requests=20)
         for _ in range(10):
             sim.ctl("storm 1000 48M")
         sim.ctl("resize 40M")
@@ -178,13 +181,14 @@ def test_capacity_storm(guest):
 
 
 def test_capacity_comes_and_goes(guest):
-    """I/O beyond a capacity that is gone fails, and works once it is back."""
+    """The disk works again after its capacity was 0 and 2^64-1 under I/O."""
     with few_lines(guest), Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
         with contextlib.suppress(FioError):
             running = fio.start(guest, f"/dev/{disk}", rw="randread", bs="4k",
                                 size="32m", time_based=1, runtime=5,
                                 continue_on_error="all")
+            running.wait_for_io(disk, requests=20)
             for _ in range(2):
                 sim.ctl("storm 500 0")
                 sim.ctl("storm 500 18446744073709551615")
@@ -198,7 +202,7 @@ def test_capacity_comes_and_goes(guest):
 
 
 def test_id_without_end(guest):
-    """An ID that is noise is shown up to its first NUL, and no further than 20."""
+    """serial shows a random ID up to its first NUL, and at most 20 bytes."""
     with few_lines(guest), Sim(guest, script=["on type=get_id: garbage"]) as sim:
         disk = sim.disk()
         for _ in range(20):
@@ -208,10 +212,10 @@ def test_id_without_end(guest):
 
 @pytest.mark.kernels(full=("7.3-debug",))
 def test_fuzz(kernel):
-    """Hostile devices at random, but the same ones each time."""
+    """The driver survives hostile devices, random from a fixed seed."""
     counts = Round(fuzz.SCENARIO, kernel, seed=1,
                    wanted={"configurations": 26}).play()
     assert counts["configurations"] >= 26
-    # More than a few can be used, and of those some do their worst.
+    # Some of them become disks, and those return mutated replies.
     assert counts["disks"] >= 5
     assert counts["mutated replies"] >= 100

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What runs inside the kernel: config_kunit.c, in the debug kernel.
-
-It needs no disk.  Here it is started, and what it reports is read.
-"""
+"""Run the driver's KUnit suite, config_kunit.c, in the debug kernel, with no disk."""
 
 import re
 import subprocess
@@ -19,7 +16,7 @@ FEWEST_ROWS = 150
 
 @pytest.fixture(scope="module")
 def guest(kernel):
-    # Without these words the kernel has the tests, and no way to run them.
+    # Without kunit.enable the kernel has the suite, but does not run it.
     with Guest(kernel, cpus=2, root="initramfs",
                cmdline="kunit.enable=1") as guest:
         yield guest
@@ -27,16 +24,16 @@ def guest(kernel):
 
 @pytest.fixture(scope="module")
 def report(guest):
-    """What KUnit says of the suite, run once."""
-    assert "Subtest: virtio_blk_config" not in guest.log(), "it ran at boot"
+    """KUnit's report of the suite, which runs once."""
+    assert "Subtest: virtio_blk_config" not in guest.log(), "the suite ran at boot"
     guest.run(f"echo run > {SUITE}/run", timeout=240)
     return guest.sysfs(f"{SUITE}/results")
 
 
 def results(report, indent):
-    """Return {name: passed} of the results at a depth of the report.
+    """Return {name: passed} of the results at an indentation of the report.
 
-    A test that was skipped has not passed.
+    A skipped test has not passed.
     """
     found = re.findall(rf"^ {{{indent}}}(not ok|ok) \d+ ([^#\n]*)(.*)$", report,
                        re.MULTILINE)
@@ -45,7 +42,7 @@ def results(report, indent):
 
 
 def test_all_pass(guest, report):
-    """Every test of the suite has run, and none has failed."""
+    """Every test of the suite runs and passes."""
     tests = results(report, 4)
     planned = re.search(r"^ {4}1\.\.(\d+)$", report, re.MULTILINE)
     assert len(tests) == int(planned[1]) > 0
@@ -56,7 +53,7 @@ def test_all_pass(guest, report):
 
 
 def test_table_is_long_enough(guest, report):
-    """Rows of the table were accepted and refused, each row under a name."""
+    """The table has enough rows, each with a name; some are refused, some accepted."""
     rows, refused = map(int, re.search(r"(\d+) rows, (\d+) refused",
                                        report).groups())
     table = report[:report.index("virtblk_test_count")]
@@ -65,45 +62,45 @@ def test_table_is_long_enough(guest, report):
 
 
 def test_each_refusal_has_a_reason(guest, report):
-    """The guest's log has a line from the test's device for each refusal."""
+    """The driver logs one line for each configuration that it refuses."""
     refused = sum(int(number) for number in
                   re.findall(r"\d+ (?:rows|random devices), (\d+) refused",
                              report))
-    said = re.findall(r" virtblk-config-test: (?:block size |a ring of |"
-                      r"segments of |zones of |a write granularity of )",
-                      guest.log())
-    assert len(said) == refused
+    lines = re.findall(r" virtblk-config-test: (?:block size |a ring of |"
+                       r"segments of |zones of |a write granularity of )",
+                       guest.log())
+    assert len(lines) == refused
 
 
 def test_no_warning(guest, report):
-    """The block layer has not warned of any limits."""
+    """The suite causes no warning, for example of the block layer about limits."""
     guest.check_log()
     taint = int(guest.sysfs("/proc/sys/kernel/tainted"))
     assert not taint & (1 << 9), "the kernel is tainted by a warning"
 
 
 def _calls(kernel, object):
-    """Return what an object of a kernel built here calls and does not have."""
+    """Return the undefined symbols of an object of a kernel that was built here."""
     return subprocess.run(["nm", "-u", kernel.build / f"{object}.o"], check=True,
                           text=True, stdout=subprocess.PIPE).stdout
 
 
 def test_what_can_be_our_fault_is_checked(kernel):
-    """The sanitizers are in the driver, the block layer and the ring.
+    """The sanitizers instrument the driver, the block layer and virtio_ring.
 
-    And what orders their accesses tells KCSAN so.
+    KCSAN also instruments the code that orders their accesses.
     """
     checked = ("drivers/block/virtio_blk/queue", "block/blk-mq",
                "drivers/virtio/virtio_ring")
     ordering = ("kernel/locking/spinlock_debug", "kernel/workqueue", "lib/sbitmap")
     if kernel.name.endswith("-debug"):
-        wanted = [(object, "__asan_load") for object in checked]
+        expected = [(object, "__asan_load") for object in checked]
     elif kernel.name.endswith("-kcsan"):
-        wanted = [(object, "__tsan_write") for object in checked] + \
+        expected = [(object, "__tsan_write") for object in checked] + \
             [(object, "__kcsan_") for object in ordering]
     else:
         pytest.skip("only the debug kernels have sanitizers")
-    for object, function in wanted:
+    for object, function in expected:
         assert function in _calls(kernel, object), object
     for object in checked:
         assert "__ubsan_handle" in _calls(kernel, object), object

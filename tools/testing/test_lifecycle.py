@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Disks that come and go, and guests that sleep and restart, under I/O."""
+"""Disks that are added and removed, and guests that suspend and restart, under I/O."""
 
 import contextlib
 
@@ -21,9 +21,9 @@ short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
 
 @contextlib.contextmanager
 def _two_disks(kernel, firmware="qboot"):
-    """Boot a guest with two disks, and something to write to them.
+    """Boot a guest with two disks and a sample to write to them.
 
-    The driver gives up indirect descriptors on one of them, its ring being so
+    The driver uses no indirect descriptors on the second disk, because its ring is
     large.
     """
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
@@ -40,18 +40,18 @@ def guest(kernel):
 
 
 def times(guest, count):
-    """Return how often to do something: less where it takes much longer."""
+    """Return how often to do something: less on a debug kernel, which is slower."""
     return max(2, count // 5) if guest.kernel.name.endswith("debug") else count
 
 
 def virtio_device(guest, id):
-    """Return the name of the virtio device that is a disk, as "virtio3"."""
+    """Return the name of a disk's virtio device, e.g. "virtio3"."""
     return guest.run("basename $(readlink -f /sys/block/"
                      f"{guest.dev(id)}/device)").output.strip()
 
 
 def queues(guest, id):
-    """Return which CPUs each queue serves, and its interrupt may go to."""
+    """Return the CPUs that each queue serves, and those its interrupt may go to."""
     name, device = guest.dev(id), virtio_device(guest, id)
     maps = guest.run(f"cd /sys/block/{name}/mq && grep . */cpu_list").output
     lines = guest.run(f"grep -- '{device}-req' /proc/interrupts").output
@@ -65,25 +65,26 @@ def queues(guest, id):
 
 
 def rings(guest):
-    """Return features, depth and longest request of the two disks.
+    """Return features, nr_requests and max_segments of the two disks.
 
     "data" has indirect descriptors (bit 28), and "other" has none.
     """
-    said = {id: guest.run(f"cd /sys/block/{guest.dev(id)} && cat device/features "
-                          "queue/nr_requests queue/max_segments").output.split()
-            for id in ("data", "other")}
-    assert (said["data"][0][28], said["other"][0][28]) == ("1", "0")
-    assert said["other"][1:] == ["341", "126"]
-    return said
+    found = {id: guest.run(f"cd /sys/block/{guest.dev(id)} && cat device/features "
+                           "queue/nr_requests queue/max_segments").output.split()
+             for id in ("data", "other")}
+    assert (found["data"][0][28], found["other"][0][28]) == ("1", "0")
+    assert found["other"][1:] == ["341", "126"]
+    return found
 
 
 def put_sample(guest, id):
+    """Write the sample to a disk."""
     guest.run(f"dd if=/tmp/sample of=/dev/{guest.dev(id)} bs=1M oflag=direct "
               "conv=notrunc,fsync status=none")
 
 
 def check_sample(guest, id):
-    """Assert that a disk has what put_sample() wrote."""
+    """Assert that a disk has the sample that put_sample() wrote."""
     disk = f"/dev/{guest.dev(id)}"
     guest.run(f"blockdev --flushbufs {disk}; cmp -n {4 * MIB} /tmp/sample "
               f"{disk}")
@@ -99,25 +100,25 @@ def load(guest, id, **options):
 
 
 def whole_load(guest, id="data"):
-    """Run a load from beginning to end: all that it wrote is verified."""
+    """Run a load to its end: all of its data is verified."""
     load(guest, id, time_based=None, runtime=None, size="1m").wait()
 
 
 def plain_load(guest, id):
-    """Start reads and writes from all CPUs, as load() does.
+    """Start reads and writes from all CPUs, as load() does, but do not verify.
 
-    Without verifying: reads from a disk that has gone return nothing, as at
-    the end of a file, and fio holds what its buffer had before for wrong data.
+    Reads from a disk that has been removed return 0 bytes, as at the end of a file, and
+    fio would take the old contents of its buffer for wrong data.
     """
     return load(guest, id, rw="randrw", verify=None, verify_backlog=None)
 
 
 def assert_failed(run):
-    """Assert that fio ended, and that it did because of I/O errors."""
+    """Assert that fio ended because of I/O errors."""
     with pytest.raises(fio.FioError) as caught:
         run.wait()
     errors = {job["error"] for job in caught.value.report["jobs"]} - {0}
-    # EIO, ENXIO, ENODEV; ENOSPC is what lies beyond the end of a dead disk.
+    # EIO, ENXIO, ENODEV; ENOSPC for a write beyond the end of a dead disk.
     assert errors and errors <= {5, 6, 19, 28}, caught.value
 
 
@@ -136,7 +137,7 @@ done
 
 @short
 def test_unbind_and_bind(guest):
-    """50 times in a row a disk goes, and comes back as it was."""
+    """A disk that is unbound and bound 50 times keeps its queues and its data."""
     put_sample(guest, "data")
     before = queues(guest, "data")
     guest.run(_REBIND.format(driver=DRIVER, name=guest.dev("data"),
@@ -148,7 +149,7 @@ def test_unbind_and_bind(guest):
 
 @short
 def test_unbind_under_load(guest):
-    """fio gets errors and ends; the disk comes back and works."""
+    """An unbind under load fails fio's I/O, and the disk works after the next bind."""
     put_sample(guest, "data")
     for _ in range(times(guest, 5)):
         running = plain_load(guest, "data")
@@ -165,7 +166,7 @@ def test_unbind_under_load(guest):
 
 @with_debug
 def test_unbind_while_mounted(guest):
-    """A file system outlives its disk without harm to the kernel."""
+    """A file system can be unmounted after an unbind, and fsck repairs it."""
     disk, device = f"/dev/{guest.dev('other')}", virtio_device(guest, "other")
     guest.run(f"mkfs.ext4 -q -F {disk} && mount {disk} /mnt && "
               "cp /tmp/sample /mnt/sample && sync")
@@ -187,7 +188,7 @@ def test_unbind_while_mounted(guest):
 
 # The module
 
-# With so many more disks, what is lost for each of them stands out.
+# So many more disks make a leak for each disk visible.
 _DISKS = 7
 
 @pytest.fixture(scope="module")
@@ -204,12 +205,17 @@ def reloaded(kernel):
 def test_unload_in_use(reloaded):
     """The module cannot be unloaded while a disk is open."""
     guest = reloaded
-    guest.run(f"sleep 100 < /dev/{guest.dev('data')} > /dev/null 2>&1 & "
-              "echo $! > /tmp/pid; sleep 0.2")
+    disk = f"/dev/{guest.dev('data')}"
+    guest.run(f"sleep 100 < {disk} > /dev/null 2>&1 & echo $! > /tmp/pid; "
+              f"until [ \"$(readlink /proc/$!/fd/0)\" = {disk} ]; do sleep 0.1; done",
+              timeout=30)
     with pytest.raises(CommandFailed, match="in use"):
         guest.unload()
     put_sample(guest, "data")
-    guest.run("kill $(cat /tmp/pid); sleep 0.2")
+    # The disk is closed when the process is a zombie or gone.
+    guest.run("pid=$(cat /tmp/pid); kill $pid; while "
+              "grep -q '^State:.[^ZX]' /proc/$pid/status 2> /dev/null; "
+              "do sleep 0.1; done", timeout=30)
     guest.unload()
     assert "vd" not in guest.run("ls /sys/block").output
     guest.load()
@@ -225,8 +231,8 @@ for n in $(seq {count}); do
 done
 """
 
-# Objects in each of the kernel's general caches, once those that are only kept
-# at hand have been given back.
+# The number of objects in each of the kernel's general caches, after the kernel has
+# freed those that it only keeps for reuse.
 _OBJECTS = """
 sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1
 for cache in /sys/kernel/slab/*; do [ -L $cache ] || echo 1 > $cache/shrink; done
@@ -236,18 +242,19 @@ awk '/^kmalloc-|^sgpool|^biovec|^blkdev|^request_queue/ {{ print $1, $2 }}' \\
 
 
 def objects(guest):
-    said = guest.run(_OBJECTS.format()).output
+    """Return the number of objects in use in each of the kernel's general caches."""
+    output = guest.run(_OBJECTS.format()).output
     return {name: int(count) for name, count in
-            map(str.split, said.splitlines())}
+            map(str.split, output.splitlines())}
 
 
 @pytest.mark.module
 def test_reload(reloaded):
-    """40 times in a row the module goes and comes, and leaves nothing behind.
+    """40 unloads and loads of the module leak nothing, and keep queues and data.
 
-    What leaks does so in each round, once or more for each disk.  The number
-    of objects that the kernel has in use wavers by some hundred of the small
-    ones with either driver, upwards even twice in a row, but not four times.
+    A leak occurs in each round, at least once for each disk.  The number of small
+    objects in use varies by some hundred with either driver; it may grow twice in a
+    row, but does not grow four times.
     """
     guest = reloaded
     put_sample(guest, "data")
@@ -271,7 +278,7 @@ def test_reload(reloaded):
 
 @short
 def test_hotplug(guest, tmp_path):
-    """A disk is plugged in and out again and again; its data stay."""
+    """A disk that is plugged and unplugged repeatedly keeps its data."""
     path = tmp_path / "disk"
     path.write_bytes(bytes(16 * MIB))
     for number in range(times(guest, 10)):
@@ -286,7 +293,7 @@ def test_hotplug(guest, tmp_path):
 
 @short
 def test_unplug_under_load(guest):
-    """Unplugging a busy disk ends its I/O with errors, and harms no other."""
+    """Unplugging a busy disk fails its I/O, and does not affect another disk."""
     steady = load(guest, "data", numjobs=1, cpus_allowed="0")
     for _ in range(times(guest, 4)):
         guest.add_disk(Disk("plugged", "ram", 64 * MIB, queues=4))
@@ -301,7 +308,7 @@ def test_unplug_under_load(guest):
 
 @with_debug
 def test_pci_remove_and_rescan(guest):
-    """The PCI device goes and is found again, idle or busy."""
+    """A disk works after its PCI device is removed, idle or busy, and rescanned."""
     put_sample(guest, "data")
     path = guest.run("dirname $(readlink -f /sys/block/"
                      f"{guest.dev('data')}/device)").output.strip()
@@ -318,11 +325,11 @@ def test_pci_remove_and_rescan(guest):
         check_sample(guest, "data")
 
 
-# Sleep
+# Suspend
 
 @short
 def test_suspend_to_idle(guest):
-    """Verified I/O from all CPUs runs on across suspends, on the same queues."""
+    """Verified I/O from all CPUs continues across suspends, on the same queues."""
     put_sample(guest, "data")
     put_sample(guest, "other")
     before = queues(guest, "data"), queues(guest, "other"), rings(guest)
@@ -345,10 +352,10 @@ def test_suspend_to_idle(guest):
 
 @with_debug
 def test_cache_mode_across_suspend(guest):
-    """The reset that suspend takes does not bring an old cache mode back.
+    """The cache mode survives the reset of a suspend.
 
-    QEMU's device is as it was first configured after a reset. A cache of
-    which the block layer does not know would never be flushed.
+    A reset restores the mode that QEMU's device was configured with.  If the block
+    layer did not know of the write-back cache, it would never flush it.
     """
     name = guest.dev("data")
     guest.run(f"echo write through > /sys/block/{name}/cache_type")
@@ -364,10 +371,10 @@ def test_cache_mode_across_suspend(guest):
 
 @pytest.mark.module
 def test_suspend_while_polling(kernel):
-    """Polled I/O in flight does not keep the guest from being suspended.
+    """The guest can suspend with polled I/O in flight.
 
-    The tasks that poll are frozen by then, and no interrupt tells of what
-    they wait for.
+    The polling tasks are frozen by then, and their requests complete without an
+    interrupt.
     """
     disk = Disk("slow", "null", 64 * MIB, queues=4, latency_ns=20_000_000)
     with Guest(kernel, disks=[disk], params="poll_queues=2",
@@ -386,7 +393,7 @@ def test_suspend_while_polling(kernel):
 
 @pytest.fixture(scope="module")
 def sleeper(kernel):
-    """A guest that sleeps once: QEMU lets none suspend to memory again."""
+    """A guest that suspends to memory once: QEMU does not support a second time."""
     if kernel.name.startswith("7.3"):
         pytest.skip("waking from S3 resets the machine, with this kernel and "
                     "QEMU, before any driver runs")
@@ -396,11 +403,11 @@ def sleeper(kernel):
 
 @on_both
 def test_suspend_to_memory(sleeper):
-    """Where devices lose all they know, I/O goes on, on the same queues.
+    """I/O continues on the same queues after a suspend to memory.
 
-    The disk learns of a new size, though its device had nobody to tell.  And
-    num_request_queues can be changed at any time: what it says is for disks
-    that are probed later.
+    Devices lose their state in it.  The disk gets its new size, although the guest
+    could not receive the device's interrupt.  num_request_queues can change at any
+    time, and affects only disks that are probed later.
     """
     guest = sleeper
     parameter = "/sys/module/virtio_blk/parameters/num_request_queues"
@@ -432,10 +439,10 @@ def test_suspend_to_memory(sleeper):
 # is built without hibernation.
 @pytest.mark.kernels("6.12")
 def test_hibernate(kernel):
-    """The image of a hibernation goes to the driver's disk and comes from it.
+    """A hibernation image is written to a disk and read back, and I/O continues.
 
-    With test_resume the kernel reads the image right after it has written it,
-    and goes on from there: devices freeze, thaw, freeze once more, and restore.
+    With test_resume the kernel reads the image right after it has written it, and
+    continues from there: devices freeze, thaw, freeze again, and restore.
     """
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
              Disk("swap", "ram", 512 * MIB, queues=2)]
@@ -460,7 +467,7 @@ def test_hibernate(kernel):
 
 @with_debug
 def test_reboot_under_load(guest):
-    """A guest restarts with I/O in flight; what was flushed before is there."""
+    """After a restart with I/O in flight, data that was flushed before is intact."""
     put_sample(guest, "data")
     running = load(guest, "data")
     running.wait_for_io(guest.dev("data"))

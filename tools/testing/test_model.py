@@ -10,13 +10,13 @@ from vm.ui import UserError
 
 @pytest.mark.parametrize("variant", check.VARIANTS, ids=lambda variant: variant.name)
 def test_model(variant: Variant) -> None:
-    """The driver as it is holds, and each known bug that is put back is found."""
+    """The model of the driver holds, and the checker finds each reinserted bug."""
     assert check.verdict(variant, check.check(variant)) is None
 
 
 @pytest.mark.parametrize("model", sorted({item.model for item in check.VARIANTS}))
 def test_model_has_no_dead_code(model: str) -> None:
-    """Each statement of a model runs in one of the variants that must hold."""
+    """Each statement of a model runs in at least one of the variants that must hold."""
     assert check.unreached(model, map(check.check, check.holding(model))) == []
 
 
@@ -25,12 +25,12 @@ def test_model_has_no_dead_code(model: str) -> None:
     ("a bug", "invalid end state", False), ("a bug", None, True),
     ("a bug", "assertion violated", True)))
 def test_verdict_of_model(bug: str | None, complaint: str | None, wrong: bool) -> None:
-    """A model that fails is wrong, and so is a known bug that it does not find."""
+    """A model that fails is an error, and so is a known bug that it does not find."""
     variant = Variant("full_ring", "", bug)
     assert bool(check.verdict(variant, Result(1, 1.0, complaint))) == wrong
 
 
 def test_unknown_model_is_named() -> None:
-    """MODEL= with a name that there is not gets one line with those that there are."""
+    """MODEL= with an unknown name gives one line with the known names."""
     with pytest.raises(UserError, match="MODEL is 'kik'; it is one of full_ring, kick"):
         check.chosen("kik")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Disks that QEMU has from an NBD server, over TCP.
+"""Disks on an NBD server, which QEMU reaches over TCP.
 
-The network is the loopback interface, and what it does to a disk is what any does:
-the server is gone, and back some time later.  What becomes of I/O meanwhile is for
-QEMU's option reconnect-delay to say.
+The network is the loopback interface, and the fault is the one of any network: the
+server disappears, and returns some time later.  QEMU's option reconnect-delay decides
+whether I/O waits meanwhile or fails.
 """
 
 import re
@@ -23,14 +23,14 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 SECTOR = 512
 PROGRAMS = ("nbdkit", "qemu-nbd")
-# For how long QEMU has I/O wait for a server, in seconds; 0 is not at all.
+# For how many seconds I/O waits for a server (reconnect-delay); 0: it fails at once.
 PATIENCE = 120
 _START_SECONDS = 15
 _EXPORT = "disk"
 
 
 class Server:
-    """An NBD server in front of a file, which outlives it."""
+    """An NBD server in front of a file; the file outlives the server."""
 
     def __init__(self, program, directory, id):
         self.file = directory / f"{id}.raw"
@@ -62,7 +62,7 @@ class Server:
                 f"log.filename={node['log']['filename']}"]
 
     def start(self):
-        """Start it, at the same address each time, and wait until it listens."""
+        """Start the server, always at the same address, and wait until it listens."""
         words = self._nbdkit() if self._program == "nbdkit" else self._qemu_nbd()
         self._process = process.spawn(words, f"{self.file}.output")
         assert process.wait_for(self._listens, _START_SECONDS)
@@ -75,20 +75,20 @@ class Server:
         return True
 
     def kill(self):
-        """Kill it, in the midst of whatever it does."""
+        """Kill the server, whatever it is doing."""
         process.end(self._process)
 
     def node(self, patience=PATIENCE):
-        """Return the block node that QEMU has it by."""
+        """Return QEMU's block node for the server."""
         return {"driver": "nbd", "export": _EXPORT, "reconnect-delay": patience,
                 "server": {"type": "inet", "host": "127.0.0.1",
                            "port": str(self._port)}}
 
     def asked(self):
-        """Return the kinds of requests that it has had, as far as it tells."""
+        """Return the flushes and discards that the server has logged, by name."""
         if self._program == "nbdkit":
-            said = self._log.read_text()
-            return re.findall(r"connection=\d+ (Flush|Trim) ", said)
+            log = self._log.read_text()
+            return re.findall(r"connection=\d+ (Flush|Trim) ", log)
         names = {"flush": "Flush", "discard": "Trim"}
         return [names[flag] for entry in self._writes.requests()
                 for flag in entry.flags if flag in names]
@@ -100,7 +100,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """The servers, by name; behind "fragile" is a disk that does not wait for it."""
+    """The servers by name; the disk on "fragile" does not wait for its server."""
     host.need("vm")
     directory = tmp_path_factory.mktemp("network")
     found = {program: Server(program, directory, program) for program in PROGRAMS}
@@ -128,7 +128,7 @@ def device(guest, id):
 
 @pytest.mark.parametrize("id", PROGRAMS)
 def test_data(guest, servers, id):
-    """Four queues' data comes back, and is what the server's file has."""
+    """Data of four queues reads back unchanged, and is in the server's file."""
     fio.run(guest, device(guest, id), rw="randrw", bsrange="4k-64k", numjobs=4,
             offset_increment="12m", size="4m", verify="crc32c",
             cpus_allowed="0-3", cpus_allowed_policy="split")
@@ -143,19 +143,19 @@ def test_data(guest, servers, id):
 
 @pytest.mark.parametrize("id", PROGRAMS)
 def test_discard(guest, servers, id):
-    """What is discarded takes no room any more on the server's disk."""
+    """Discarded data takes no space on the server's disk."""
     guest.run(f"dd if=/dev/urandom of={device(guest, id)} bs=1M count=16 "
               "oflag=direct conv=fsync status=none")
     before, full = servers[id].asked().count("Trim"), servers[id].allocated()
     guest.run(f"blkdiscard -o 4M -l 8M {device(guest, id)}")
     assert servers[id].asked().count("Trim") > before
-    # A file system may need a block more to tell where the rest is.
+    # The host's file system may need a block more for the file's metadata.
     assert 7 * MIB < full - servers[id].allocated() <= 8 * MIB
 
 
 @pytest.mark.parametrize("id", PROGRAMS)
 def test_flush(guest, servers, id):
-    """fsync gets to the server; writes without one do not bring any."""
+    """fsync sends the server one flush; writes without fsync send none."""
     def flushes(conv):
         before = servers[id].asked().count("Flush")
         guest.run(f"dd if=/dev/zero of={device(guest, id)} bs=4k count=4 "
@@ -167,7 +167,7 @@ def test_flush(guest, servers, id):
 
 
 def load(guest, id):
-    """Start verified I/O from all CPUs: 2048 requests, in no less than 5 s."""
+    """Start verified I/O from all CPUs: 2048 requests, which take at least 5 s."""
     return fio.start(guest, device(guest, id), rw="randrw", bs="4k", numjobs=4,
                      offset_increment="16m", size="2m", rate_iops=50,
                      verify="crc32c", cpus_allowed="0-3",
@@ -175,13 +175,13 @@ def load(guest, id):
 
 
 def reads(guest, id):
-    """Whether a disk can be read."""
+    """Return whether a read from a disk succeeds."""
     return not guest.run(f"dd if={device(guest, id)} of=/dev/null bs=4k count=1 "
                          "iflag=direct status=none", check=False).status
 
 
 def await_writes(guest, id):
-    """Wait until a disk has done some writes from now on."""
+    """Wait until a disk has completed more than 50 more writes."""
     def writes():
         return int(guest.sysfs(f"/sys/block/{guest.dev(id)}/stat").split()[4])
 
@@ -191,7 +191,7 @@ def await_writes(guest, id):
 
 @pytest.mark.parametrize("id", PROGRAMS)
 def test_server_comes_back(guest, servers, id):
-    """I/O waits for the server: the disk is stalled, then live, and has no error."""
+    """I/O waits for the server: the disk is stalled, then live, with no error."""
     running = load(guest, id)
     await_writes(guest, id)
     servers[id].kill()
@@ -205,7 +205,7 @@ def test_server_comes_back(guest, servers, id):
 
 
 def test_server_not_waited_for(guest, servers):
-    """Errors are the application's to know; a server that is back is used again."""
+    """With reconnect-delay 0 I/O fails, and works again when the server is back."""
     guest.tolerate("I/O error, dev vd|Buffer I/O error")
     running = load(guest, "fragile")
     await_writes(guest, "fragile")
@@ -214,6 +214,6 @@ def test_server_not_waited_for(guest, servers):
         running.wait()
     assert faults.state(guest, "fragile") == "live"
     servers["fragile"].start()
-    # QEMU connects again in the background, once I/O has made it want to.
+    # QEMU reconnects in the background, after I/O has asked for it.
     assert process.wait_for(lambda: reads(guest, "fragile"), 30)
     assert fio.ios(load(guest, "fragile").wait()) > 2000

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Installing the driver, living with it, and going back.
+"""Installing, upgrading and removing the driver.
 
-With FULL set also on a Debian system with the driver under its root disk, through
-a kernel's upgrade and the driver's removal.
+With FULL set also on a Debian system whose root disk uses the driver, through an
+upgrade of the kernel and the removal of the driver.
 """
 
 import os
@@ -24,7 +24,7 @@ FULL = pytest.mark.skipif(not os.environ.get("FULL"), reason="long: make check-f
 
 
 def run(*argv, cwd=TOP, timeout=120, **environment):
-    """Run a program, with a name and address for git; return how it ended."""
+    """Run a program, with a name and address for git; return its CompletedProcess."""
     person = {"GIT_AUTHOR_NAME": "A Person", "GIT_AUTHOR_EMAIL": "a@example.org",
               "GIT_COMMITTER_NAME": "A Person",
               "GIT_COMMITTER_EMAIL": "a@example.org"}
@@ -42,6 +42,7 @@ def output(*argv, **options):
 
 
 def version():
+    """Return the version of the packages and the module."""
     return output(PACKAGING / "version").strip()
 
 
@@ -56,6 +57,7 @@ def packages():
 # Packages
 
 def test_packages(packages):
+    """make deb builds both packages without lintian warnings, and leaves no debian/."""
     assert {path.name for path in packages.values()} == {
         f"virtio-blk-mq-dkms_{version()}_all.deb",
         f"virtio-blk-mq-tools_{version()}_amd64.deb"}
@@ -66,6 +68,7 @@ def test_packages(packages):
 
 
 def test_dkms_package_has_all_that_is_built(packages, tmp_path):
+    """The DKMS package has all sources, and no placeholder is left in its files."""
     output("dpkg", "-x", packages["virtio-blk-mq-dkms"], tmp_path)
     source = tmp_path / f"usr/src/virtio-blk-mq-{version()}"
     packed = {path.relative_to(source) for path in source.rglob("*")
@@ -78,6 +81,7 @@ def test_dkms_package_has_all_that_is_built(packages, tmp_path):
 
 
 def test_tools_package(packages):
+    """The tools package has vblkstat, its manual page and its completion."""
     listed = output("dpkg", "-c", packages["virtio-blk-mq-tools"])
     for path in ("usr/sbin/vblkstat", "usr/share/man/man8/vblkstat.8.gz",
                  "usr/share/bash-completion/completions/vblkstat"):
@@ -85,13 +89,14 @@ def test_tools_package(packages):
 
 
 def dkms_builds_for(release, tmp_path):
-    """Tell whether dkms.conf lets DKMS build for a release, as DKMS asks it."""
+    """Return whether dkms.conf lets DKMS build for a release."""
     conf = tmp_path / f"usr/src/virtio-blk-mq-{version()}/dkms.conf"
     return run("bash", "-c", f'. {conf}; [[ "$1" =~ $BUILD_EXCLUSIVE_KERNEL ]]',
                "bash", release).returncode == 0
 
 
 def test_dkms_builds_for_the_kernels_that_are_supported(tmp_path):
+    """DKMS builds for supported kernels only."""
     output(PACKAGING / "dkms/files", tmp_path)
     for major, minor in [(5, 10), (5, 19), *((6, n) for n in range(20)),
                          *((7, n) for n in range(12)), (8, 0), (61, 0), (16, 1)]:
@@ -105,6 +110,7 @@ def test_dkms_builds_for_the_kernels_that_are_supported(tmp_path):
 # Without a package
 
 def build_tree(directory, release):
+    """Make a directory that looks like a kernel's build tree; return it."""
     (directory / "include/config").mkdir(parents=True)
     (directory / "include/config/kernel.release").write_text(f"{release}\n")
     return directory
@@ -112,7 +118,7 @@ def build_tree(directory, release):
 
 @pytest.fixture
 def built():
-    """Return the release of a kernel for which there seems to be a module."""
+    """Make a fake module of a kernel; return the kernel's release."""
     release = "6.12.0-none"
     directory = TOP / "build" / release
     directory.mkdir(parents=True)
@@ -122,6 +128,7 @@ def built():
 
 
 def test_install_and_uninstall_below_a_directory(tmp_path, built):
+    """With DESTDIR, install copies the module there and --undo removes it."""
     tree = build_tree(tmp_path / "tree", built)
     root = tmp_path / "root"
     said = output(PACKAGING / "install", tree, DESTDIR=str(root))
@@ -135,6 +142,7 @@ def test_install_and_uninstall_below_a_directory(tmp_path, built):
 
 
 def test_uninstall_needs_no_headers(tmp_path):
+    """install --undo works when the kernel's headers are gone."""
     module = tmp_path / "lib/modules/6.12.0-none/updates/virtio_blk.ko"
     module.parent.mkdir(parents=True)
     module.touch()
@@ -150,6 +158,7 @@ def test_uninstall_needs_no_headers(tmp_path):
     (["tree"], "make modules"),
 ])
 def test_install_tells_what_is_wrong(tmp_path, words, said):
+    """install exits with 2 and says what is wrong with its arguments."""
     build_tree(tmp_path / "tree", "6.12.0-not-built")
     result = run(PACKAGING / "install", *words, cwd=tmp_path)
     assert result.returncode == 2
@@ -157,12 +166,14 @@ def test_install_tells_what_is_wrong(tmp_path, words, said):
 
 
 def test_install_for_a_kernel_that_is_not_installed(tmp_path, built):
+    """install refuses a kernel that is not installed on this host."""
     result = run(PACKAGING / "install", build_tree(tmp_path / "tree", built))
     assert result.returncode == 2
     assert f"Linux {built} is not installed here" in result.stdout
 
 
 def test_install_beside_what_is_built_in(tmp_path, built):
+    """install refuses a kernel with virtio_blk built in, and suggests another name."""
     modules = tmp_path / "root/lib/modules" / built
     modules.mkdir(parents=True)
     (modules / "modules.builtin").write_text("kernel/drivers/block/virtio_blk.ko\n")
@@ -174,6 +185,7 @@ def test_install_beside_what_is_built_in(tmp_path, built):
 
 
 def test_unknown_name():
+    """make modules refuses an unknown NAME, and says which names it knows."""
     result = run("make", "modules", "NAME=vda")
     assert result.returncode == 2
     assert "NAME is 'vda'" in result.stdout and "virtio_blk_mq" in result.stdout
@@ -183,6 +195,7 @@ def test_unknown_name():
     "version", "deb", "install", "patch", "graft", "dkms/files", "dkms/register",
     "dkms/kernels", "cloud-image/make-image"])
 def test_help(tool):
+    """Each tool has --help, and refuses an unknown option."""
     assert output(PACKAGING / tool, "--help").startswith("usage: ")
     assert run(PACKAGING / tool, "--no-such-option").returncode in (1, 2)
 
@@ -190,6 +203,7 @@ def test_help(tool):
 # Built in
 
 def test_graft_refuses_what_is_between(tmp_path):
+    """graft refuses Linux 6.9, which the driver does not support."""
     for file in ("Kconfig", "drivers/block/Kconfig", "drivers/block/Makefile"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
@@ -200,7 +214,7 @@ def test_graft_refuses_what_is_between(tmp_path):
 
 
 def check_patch(tree, tmp_path):
-    """Make the patch for a tree; it does what graft does, and has good style."""
+    """Check that a tree's patch passes checkpatch and has the same result as graft."""
     patch = tmp_path / "virtio_blk.patch"
     output(PACKAGING / "patch", tree, patch)
     said = output("perl", tree / "scripts/checkpatch.pl", f"--root={tree}", patch,
@@ -224,29 +238,35 @@ def check_patch(tree, tmp_path):
 
 
 def test_patch(tmp_path):
+    """The patch for the default kernel source is clean and equals graft."""
     check_patch(kernels.own_source(), tmp_path)
 
 
 @FULL
 @pytest.mark.parametrize("series", ["6.1", "6.12"])
 def test_patch_for_older_kernels(series, tmp_path, monkeypatch):
+    """The patches for older kernel sources are clean and equal graft."""
     monkeypatch.setenv("LINUX_SOURCE", f"linux-source-{series}")
     check_patch(kernels.own_source(), tmp_path)
 
 
 def test_patch_tells_what_is_wrong(tmp_path):
+    """patch refuses a directory that is no kernel source, and writes no file."""
     result = run(PACKAGING / "patch", tmp_path, tmp_path / "out")
     assert result.returncode == 2
     assert f"{tmp_path} has no Makefile" in result.stdout
     assert not (tmp_path / "out").exists()
 
 
-# Beside the kernel's own
+# Beside the in-tree driver
 
 @pytest.mark.module
 @pytest.mark.kernels("6.12", full=("6.1",))
 def test_second_name_beside_the_kernels_own(kernel):
-    """It takes a disk over, and gives it back; the other disk has no part in it."""
+    """virtio_blk_mq binds a disk of the in-tree driver and unbinds it again.
+
+    The other disk keeps its name and driver.
+    """
     module = kernels.build_modules(kernel, name="virtio_blk_mq")
     disks = [Disk("kept", "ram", size=1 << 25, queues=2),
              Disk("taken", "ram", size=1 << 25, queues=2)]
@@ -270,7 +290,7 @@ def test_second_name_beside_the_kernels_own(kernel):
         assert guest.sysfs("/sys/module/virtio_blk_mq/version") == version()
         guest.run("cmp -n 8388608 /run/data /dev/vdmqa && "
                   "dd if=/run/data of=/dev/vdmqa oflag=direct bs=1M seek=8")
-        # While it is away its name is free, and a third disk may have it.
+        # The disk's old name is free meanwhile, and a third disk gets it.
         third = Disk("third", "ram", size=1 << 25)
         guest.add_disk(third)
         assert guest.dev("third") == before["taken"]
@@ -304,7 +324,7 @@ for initrd in /boot/initrd.img-*; do
 	lsinitramfs $initrd | grep /virtio_blk.ko
 done
 """
-# What kernels that are not for the driver, with their headers, look like to DKMS.
+# Fake kernels with headers that DKMS must not build the driver for.
 UNSUPPORTED = """\
 for kernel in 6.9.1-none 6.12.1-builtin; do
 	mkdir -p /lib/modules/$kernel/build/include /lib/modules/$kernel/kernel
@@ -325,13 +345,14 @@ rm /root/file
 
 
 def initrds(said):
-    """Return which file is virtio_blk in each initramfs: {release: path}."""
+    """Return the file of virtio_blk in each initramfs: {release: path}."""
     return dict(re.findall(r"^usr/lib/modules/([^/]+)/(\S+/virtio_blk\.ko\S*)$", said,
                            re.MULTILINE))
 
 
 @FULL
 def test_installed_upgraded_and_removed(packages):
+    """The root disk uses the driver from installation to removal."""
     with machines.Machine() as machine:
         said = machine.step(OWN + "dpkg -i *.deb\n" + STATE, packages.values())
         (first,) = initrds(said)
@@ -339,7 +360,7 @@ def test_installed_upgraded_and_removed(packages):
         assert initrds(said)[first] == "updates/dkms/virtio_blk.ko"
         assert f"{first}, x86_64: installed" in said
 
-        # The headers come with the kernel, in whatever order.
+        # dpkg configures the headers and the kernel in any order.
         said = machine.step(OURS.format(version=version()) + VERIFY
                             + "dpkg -i *.deb\n" + STATE,
                             machines.kernel_packages("6.12"))
@@ -351,8 +372,8 @@ def test_installed_upgraded_and_removed(packages):
         said = machine.step(OURS.format(version=version()) + VERIFY + UNSUPPORTED
                             + "dpkg -r virtio-blk-mq-dkms\n" + STATE)
         assert said.startswith(second)
-        assert said.count("6.9.1-none keeps its own virtio_blk: this driver") == 2
-        assert said.count("6.12.1-builtin keeps its own virtio_blk: it is built") == 2
+        assert said.count("6.9.1-none keeps its in-tree virtio_blk: this driver") == 2
+        assert said.count("6.12.1-builtin keeps its in-tree virtio_blk: it is built") == 2
         assert set(initrds(said)) == {first, second}
         assert all(path.startswith("kernel/drivers/block/virtio_blk.ko")
                    for path in initrds(said).values())
@@ -364,12 +385,12 @@ def test_installed_upgraded_and_removed(packages):
 
 @FULL
 def test_machine_that_wants_signatures_keeps_its_own(packages):
-    """Nobody has told this machine's firmware of the key that DKMS made."""
+    """If DKMS's key is not enrolled, the in-tree driver stays in use."""
     with machines.Machine() as machine:
         said = machine.step(OWN + "dpkg -i virtio-blk-mq-dkms_*.deb\n" + STATE,
                             [packages["virtio-blk-mq-dkms"]],
                             cmdline="module.sig_enforce=1")
-        assert re.search("keeps its own virtio_blk: .*mokutil --import", said)
+        assert re.search("keeps its in-tree virtio_blk: .*mokutil --import", said)
         assert all(path.startswith("kernel/") for path in initrds(said).values())
         machine.step(OWN, cmdline="module.sig_enforce=1")
 
@@ -377,6 +398,7 @@ def test_machine_that_wants_signatures_keeps_its_own(packages):
 @FULL
 @pytest.mark.skipif(os.geteuid() != 0, reason="making the image takes root")
 def test_image_with_no_other_driver(packages, tmp_path):
+    """A cloud image that has no other virtio_blk boots from the driver's module."""
     host.need("vm", "archive")
     added, image = tmp_path / "added", tmp_path / "image"
     machines.add_runner(added)

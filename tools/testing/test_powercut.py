@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Power cuts: the short form of the soak test, and whether it would see a loss."""
+"""Power cuts: the short form of the soak test, and a check that it detects a loss."""
 
 import random
 import signal
@@ -16,7 +16,7 @@ SECTOR = power.SECTOR
 
 
 def test_nothing_is_lost(kernel):
-    """QEMU is killed, and logs are cut off: what was acknowledged is there."""
+    """All acknowledged data is on the disk after QEMU is killed or a log is cut off."""
     if kernel.name in ("7.3-debug", "7.3-kcsan"):
         pytest.skip("this kernel has no xfs")
     counts = Round(power.SCENARIO, kernel, wanted={"cuts": 3, "replays": 8}).play()
@@ -27,10 +27,10 @@ def test_nothing_is_lost(kernel):
 
 
 def test_flushes_that_are_not_sent(kernel):
-    """When no flush is sent, prefixes and replays alike tell of what is lost.
+    """Prefixes and replays both detect the data that is lost without flushes.
 
-    The kernel is told that the disks have no volatile cache, once their file
-    systems are there, so that fsync and synchronous writes do not flush.
+    After mkfs the test sets write_cache to "write through", so that fsync and
+    synchronous writes do not flush.
     """
     kinds = ("raw", "ext4")
     with power.logging_guest(kernel, "ours", kinds) as (guest, logs):
@@ -46,13 +46,13 @@ def test_flushes_that_are_not_sent(kernel):
         assert counts[power.LOST] + counts[power.DIRTY]
 
 
-# What the writer's own check finds, on the host
+# The writer's check, on the host
 
 @pytest.fixture
 def written(tmp_path):
     """A function that runs a writer on a file of the host and kills it.
 
-    It returns the file and the last record that is safe.
+    It returns the file and the number of the last acknowledged record.
     """
     program = power.writer(AMD64)
 
@@ -64,15 +64,15 @@ def written(tmp_path):
             stdout=subprocess.PIPE, text=True)
         time.sleep(0.5)
         running.send_signal(signal.SIGKILL)
-        said = running.communicate()[0].splitlines()
-        assert len(said) > 10
-        return path, int(said[-1].split()[1])
+        lines = running.communicate()[0].splitlines()
+        assert len(lines) > 10
+        return path, int(lines[-1].split()[1])
 
     return write
 
 
 def check(path, number, acked):
-    """Return how many sectors were looked at, and how many are lost."""
+    """Return how many sectors were checked, and how many are lost."""
     said = subprocess.run([power.writer(AMD64), "check", path, "0", "7",
                            str(number), str(acked)], check=True,
                           stdout=subprocess.PIPE, text=True).stdout
@@ -82,7 +82,7 @@ def check(path, number, acked):
 
 @pytest.mark.parametrize("number", power.WRITERS)
 def test_the_writer_finds_what_it_wrote(written, number):
-    """A writer that was killed finds each record that it has called safe."""
+    """The check finds each record that a killed writer has acknowledged."""
     path, acked = written(number)
     checked, lost = check(path, number, acked)
     assert checked > 100
@@ -90,10 +90,10 @@ def test_the_writer_finds_what_it_wrote(written, number):
 
 
 def test_the_writer_finds_what_is_wrong(written):
-    """A changed byte, a sector in another's place, an older one, an empty file."""
+    """The check detects a changed byte, a misplaced or zeroed sector, an empty file."""
     path, acked = written(1)
     data = path.read_bytes()
-    # Sectors that no record is on its way to.
+    # Sectors that no write in flight covers.
     coming = [power.plan(AMD64, 7, 1, acked + power.BATCH)[record]
               for record in range(acked, acked + power.BATCH)]
     still = [place for place in range(power.AREA_SECTORS)
@@ -118,7 +118,7 @@ def test_the_writer_finds_what_is_wrong(written):
 
 
 def test_the_writer_wants_the_newest(written):
-    """Records that are not as new as others that were safe are lost."""
+    """The check reports a loss where a record is older than an acknowledged one."""
     path, last = written(1)
     later = power.plan(AMD64, 7, 1, last + 100)[last + power.BATCH:]
     places = {place for first, count in later

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The device goes away and comes back, or does not.
+"""Suspend, and resets of the transport: the device returns, or fails to.
 
-The virtio core reports resets of the transport from 6.14 on, and only the debug
-kernel can have an allocation of the driver's fail.
+The virtio core reports resets of the transport from 6.14 on.  Only the debug kernel
+can make an allocation of the driver fail.
 """
 
 import pytest
@@ -24,8 +24,8 @@ MIB = 1 << 20
 def guest(kernel):
     """A guest with three disks.
 
-    The driver gives up indirect descriptors on "direct", its ring being so
-    large.
+    The driver does without indirect descriptors on "direct" because its ring is
+    large enough.
     """
     with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=4),
                               Disk("packed", "ram", 64 * MIB, queues=2,
@@ -43,40 +43,42 @@ def function_of(guest, id):
 
 
 def rings(guest, id):
-    """Return features, depth and longest request of a disk."""
+    """Return a disk's features, queue depth and largest number of segments."""
     return guest.run(f"cd /sys/block/{guest.dev(id)} && cat device/features "
                      "queue/nr_requests queue/max_segments").output.split()
 
 
 @pytest.mark.parametrize("id", ("data", "packed", "direct"))
 def test_transport_reset_under_load(guest, id):
-    """I/O waits while its device is reset, and goes on: none is lost."""
+    """I/O waits while its device is reset, and then continues: none is lost."""
     function = function_of(guest, id)
     before = rings(guest, id)
     assert before[0][28] == ("0" if id == "direct" else "1")
     running = load(guest, id, time_based=1, runtime=6)
     for _ in range(3):
-        guest.run(f"sleep 0.5; echo 1 > {function}/reset")
+        running.wait_for_io(guest.dev(id), requests=50)
+        guest.run(f"echo 1 > {function}/reset")
     assert fio.ios(running.wait()) > 100
     assert rings(guest, id) == before
 
 
 def test_transport_reset_while_polling(guest):
-    """A reset does not wait for a moment without polled I/O, nor lose any."""
+    """A reset completes although polled I/O never pauses, and no I/O is lost."""
     running = fio.start(guest, f"/dev/{guest.dev('data')}", ioengine="io_uring",
                         hipri=1, rw="randread", bs="4k", iodepth=32, numjobs=2,
                         time_based=1, runtime=6)
     for _ in range(3):
-        guest.run(f"sleep 0.5; echo 1 > {function_of(guest, 'data')}/reset")
+        running.wait_for_io(guest.dev("data"), requests=50)
+        guest.run(f"echo 1 > {function_of(guest, 'data')}/reset")
     assert fio.ios(running.wait()) > 100
 
 
 @pytest.mark.kernels("6.12", full=("6.1",))
 def test_function_reset_that_is_not_reported(kernel):
-    """A device that was reset without the driver being told is set up again.
+    """The driver initializes a device again that was reset without a report.
 
-    Kernels before 6.14 do not report a reset of the PCI function.  Verified I/O goes
-    on after each once a request has timed out, and none of it fails.
+    Kernels before 6.14 do not report a reset of the PCI function.  After each reset
+    verified I/O continues when a request has timed out, and none of it fails.
     """
     with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=4)],
                parallel=False) as guest:
@@ -93,7 +95,7 @@ def test_function_reset_that_is_not_reported(kernel):
 
 
 def test_transport_reset_resize(guest):
-    """What the device had no way to tell is found when it is back."""
+    """After a reset the driver reads a capacity that changed without an interrupt."""
     guest.resize_disk("packed", 96 * MIB)
     guest.run(f"echo 1 > {function_of(guest, 'packed')}/reset")
     size = f"/sys/block/{guest.dev('packed')}/size"
@@ -101,7 +103,7 @@ def test_transport_reset_resize(guest):
 
 
 def fail_allocation_in(guest, function):
-    """Have the first allocation fail that happens in a function of the kernel."""
+    """Make the next allocation in a function of the kernel fail."""
     guest.run(f"""set -e
         set -- $(grep -A1 ' {function}$' /proc/kallsyms)
         cd /sys/kernel/debug/failslab
@@ -118,18 +120,18 @@ def fail_allocation_in(guest, function):
 # Vectors and CPUs
 
 def switch_cpu(guest, cpu, on):
-    """Take a CPU away, or give it back."""
+    """Take a CPU offline or online."""
     guest.run(f"echo {int(on)} > /sys/devices/system/cpu/cpu{cpu}/online")
 
 
 def requests(guest, id):
-    """Return how many reads and writes a disk has answered."""
+    """Return how many reads and writes a disk has completed."""
     stat = guest.sysfs(f"/sys/block/{guest.dev(id)}/stat").split()
     return int(stat[0]) + int(stat[4])
 
 
 def vectors_fit(guest):
-    """Tell whether each queue's vector goes to the CPUs that use the queue."""
+    """Return whether each queue's vector goes to the CPUs that use the queue."""
     return all(disk.wanted_affinity() == {
         vector: interrupt.affinity for vector, interrupt
         in disk.interrupts.items() if vector != "config"}
@@ -140,12 +142,12 @@ def vectors_fit(guest):
     ("reset", ""), ("transport reset", "read_queues=1"), ("suspend", "")),
     ids=("reset", "transport-reset", "suspend"))
 def test_vectors_follow_queue_map(kernel, way, params):
-    """After a return with a CPU offline each vector still serves its queue's CPUs.
+    """A device that returns with a CPU offline has vectors that fit its queue map.
 
-    The kernel spreads managed vectors by the CPUs that are online, and shuts one
-    down with the last of its CPUs: other CPUs that use its queue would wait for an
-    interrupt that does not come.  No request may time out, the queue map may not
-    change, and each vector goes to its queue's CPUs once these are online.
+    The kernel spreads managed vectors over the CPUs that are online, and shuts a
+    vector down with the last of its CPUs.  Other CPUs that use its queue would then
+    wait for an interrupt that does not come.  No request may time out, the queue map
+    must not change, and each vector goes to its queue's CPUs when these are online.
     """
     disks = [Disk("many", "ram", 64 * MIB, queues=4),
              Disk("few", "ram", 64 * MIB, queues=3)]
@@ -163,7 +165,7 @@ def test_vectors_follow_queue_map(kernel, way, params):
         assert vectors_fit(guest)
         before = topology.read(guest)
         runs = [load(guest, disk.id, time_based=1, runtime=15) for disk in disks]
-        # fio's jobs have their CPUs by then, and need not have them for long.
+        # By then fio has bound its jobs to their CPUs, and CPUs may go offline.
         assert process.wait_for(
             lambda: all(requests(guest, disk.id) > 50 for disk in disks), 120)
         switch_cpu(guest, 2, False)
@@ -185,10 +187,10 @@ def test_vectors_follow_queue_map(kernel, way, params):
             assert counter(guest, disk.id, "timeouts") == 0
 
 
-# What comes back is not what it was
+# Devices that return changed, or fail to return
 
 def test_smaller_device(guest):
-    """A device that comes back with less than it had is not used."""
+    """A device that returns from suspend with a smaller capacity is dead."""
     name, function = guest.dev("direct"), function_of(guest, "direct")
     guest.suspend(2, lambda: guest.resize_disk("direct", 32 * MIB))
     try:
@@ -203,15 +205,15 @@ def test_smaller_device(guest):
     assert fio.ios(load(guest, "direct").wait()) > 1000
 
 
-# How the device goes away, and where it fails to come back.
+# way: what takes the device away; where: the function whose allocation fails.
 @pytest.mark.parametrize("way", ("reset", "suspend"))
 @pytest.mark.parametrize("where", ("virtblk_find_vqs", "vp_find_vqs_msix",
                                    "vring_create_virtqueue_split"))
 def test_return_without_memory(guest, where, way):
-    """A device that cannot be set up again is offline, or works: never between.
+    """A device that cannot be initialized again is offline, or it works.
 
-    Offline means that the I/O that waited has failed, that more fails at once,
-    that the log says so, and that the disk can be removed and found again.
+    Offline means: waiting I/O fails, new I/O fails at once, the log has a message,
+    and the disk can be removed and found again.
     """
     if not guest.run(f"grep ' {where}$' /proc/kallsyms", check=False).output:
         pytest.skip(f"this kernel has no function {where}")
@@ -223,7 +225,7 @@ def test_return_without_memory(guest, where, way):
     offline = f"[{disk}] is offline, its I/O fails from now on"
     before = guest.log().count(offline)
     running = load(guest, "data", time_based=1, runtime=4)
-    guest.run("sleep 0.5")
+    running.wait_for_io(disk, requests=50)
     fail_allocation_in(guest, where)
     if way == "suspend":
         guest.suspend()
@@ -246,5 +248,5 @@ def test_return_without_memory(guest, where, way):
 
 
 def test_allocation_failed_somewhere(guest):
-    """The tests above did meet the disk that goes offline."""
+    """At least one of the tests above took a disk offline."""
     assert "is offline, its I/O fails from now on" in guest.log()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The short form of soak's allocations: some of those that it has fail do."""
+"""The short form of soak's scenario "allocations": one of STEP allocations fails."""
 
 import functools
 from dataclasses import replace
@@ -11,12 +11,12 @@ from soak.scenario import Round
 
 pytestmark = pytest.mark.kernels("7.3-debug")
 
-# Of so many allocations, one fails.
+# One of so many allocations fails.
 STEP = 90
 
 
 def test_memory_that_cannot_be_had(kernel):
-    """Without memory the driver fails cleanly, or works, and leaks nothing."""
+    """When an allocation fails, the driver fails cleanly or works, without a leak."""
     some = replace(allocations.ALLOCATIONS,
                    run=functools.partial(allocations.refuse, step=STEP))
     counts = Round(some, kernel).play()

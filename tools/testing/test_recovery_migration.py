@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Guests that move to another QEMU under I/O; `make soak` has the long form."""
+"""Guests that migrate to another QEMU under I/O; `make soak` has the long form."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from soak.scenario import Round
 
 @pytest.mark.kernels("6.12", full=("7.3-debug",))
 def test_migration(kernel):
-    """A guest migrates, is saved and restored, under verified I/O."""
+    """Verified I/O continues when a guest migrates, or is saved and restored."""
     counts = Round(MIGRATION, kernel, wanted={"migrations": 1,
                                               "restores": 1}).play()
     assert counts["verified I/Os"] > 1000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What may be done to a guest, by chance, under I/O; `make soak` has the long form."""
+"""Random operations on a guest under I/O; `make soak` has the long form."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from soak.scenario import Round
 
 @pytest.mark.kernels("7.3-debug", full=("6.12",))
 def test_mix(kernel):
-    """For a minute a guest sleeps, loses CPUs, is resized...: nothing is wrong."""
+    """A minute of random suspends, CPU hotplug, resizes etc. corrupts no data."""
     counts = Round(MIX, kernel, wanted={"minutes": 1}).play()
     assert counts["verified I/Os"] > 1000
     assert counts["samples wrong"] == 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Removal of a disk whose device is slow, silent, or gone.
 
-A device that completes anything is alive, and removal waits for it however slow it
+A device that completes requests is alive, and removal waits for it however slow it
 is.  Removal gives up only when no request of the whole disk has completed for
-removal_timeout seconds, or when the device is known to be gone.
+removal_timeout seconds, or when the driver knows that the device is gone.
 """
 
 from collections.abc import Iterator
@@ -30,9 +30,9 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
 
 @pytest.fixture(scope="module")
 def guest(kernel: Kernel) -> Iterator[Guest]:
-    """A guest with disks that can be made slow, or silent.
+    """A guest with disks that tests make slow or silent.
 
-    The one that speaks virtio 0.9 has its registers in I/O ports.
+    "ports" is a legacy device (virtio 0.9): its registers are in I/O ports.
     """
     disks = [Disk("slow", "ram", 64 * MIB, queues=2),
              Disk("ports", "ram", 64 * MIB, queues=2, legacy=True)]
@@ -66,7 +66,7 @@ class Removal:
             f"{now}; echo {device} > {DRIVER}/unbind; {now}", timeout=120))
 
     def seconds(self) -> float:
-        """Wait until it is over; return how long it took by the guest's clock."""
+        """Wait until the removal ends; return its duration by the guest's clock."""
         begin, end = map(float, self.job.wait().output.split())
         return end - begin
 
@@ -76,7 +76,7 @@ class Removal:
 
 
 def start_to_read(guest: Guest, name: str) -> Job:
-    """Start to read a block of a disk that does not answer."""
+    """Start a read of one block of a disk that does not answer."""
     return guest.start(f"dd if=/dev/{name} of=/dev/null bs=4k skip=4096 count=1 "
                        "iflag=direct")
 
@@ -89,10 +89,10 @@ def works(guest: Guest, id: str) -> None:
 
 
 def test_removal_of_slow_disk_writes_all_back(guest: Guest) -> None:
-    """No dirty page is lost, though requests wait in the device for seconds.
+    """No dirty page is lost although requests wait in the device for seconds.
 
-    At 50 requests a second, the last of 256 that a queue sends at once is answered
-    after more than five.
+    At 50 requests a second, the device completes the last of 256 requests that a
+    queue sends at once after more than five seconds.
     """
     name = unthrottled(guest, "slow")
     with throttle.slow(guest, "slow", iops=50):
@@ -107,7 +107,7 @@ def test_removal_of_slow_disk_writes_all_back(guest: Guest) -> None:
 
 
 def test_removal_timeout_is_of_silence_not_of_requests(guest: Guest) -> None:
-    """A device that completes one request a second is waited for until the last."""
+    """Removal waits for all requests of a device that completes one a second."""
     name = unthrottled(guest, "slow")
     with parameters(guest, removal_timeout=3), \
             throttle.slow(guest, "slow", iops=1):
@@ -124,9 +124,9 @@ def test_removal_timeout_is_of_silence_not_of_requests(guest: Guest) -> None:
 
 @pytest.mark.kernels("6.12", full=("7.3-debug",))
 def test_removal_of_silent_disk_ends_after_timeout(sims: Guest) -> None:
-    """A silent device is waited for until removal_timeout, and then I/O fails.
+    """Removal of a silent device ends after removal_timeout, and then its I/O fails.
 
-    Afterwards the device can be used again: a reset has it answer.
+    Afterwards the disk works again, because binding the driver resets the device.
     """
     with parameters(sims, removal_timeout=6), \
             Sim(sims, capacity="32M", tolerate="KICK_UNWANTED",
@@ -149,11 +149,12 @@ def test_removal_of_silent_disk_ends_after_timeout(sims: Guest) -> None:
 
 
 def test_removal_without_timeout_waits(guest: Guest) -> None:
-    """With removal_timeout=0 a silent device is waited for until it answers."""
+    """With removal_timeout=0 removal waits until a silent device answers."""
     name = unthrottled(guest, "slow")
     with parameters(guest, removal_timeout=0), throttle.silent(guest, "slow"):
         writer = Pages(20).write(guest, name)
         removal = Removal.begin(guest, name)
+        # Longer than the removal timeouts of the other tests.
         guest.run("sleep 8")
         waits = removal.job.running
         throttle.limit(guest, "slow")
@@ -179,7 +180,7 @@ def remove_function(guest: Guest, function: str) -> float:
 
 @dataclass
 class Victim:
-    """A disk that is about to vanish, with requests that wait in its device."""
+    """A disk that is about to vanish while requests wait in its device."""
 
     guest: Guest
     id: str
@@ -189,16 +190,17 @@ class Victim:
 
     @classmethod
     def waiting(cls, guest: Guest, id: str) -> "Victim":
-        """Have a silent device's disk read and written."""
+        """Start a read and writes on the disk of a silent device."""
         name = unthrottled(guest, id)
         function = guest.run(f"readlink -f /sys/block/{name}/device/..") \
             .output.strip()
         jobs = [start_to_read(guest, name), Pages(4).write(guest, name)]
-        guest.run("sleep 0.5")
+        assert process.wait_for(
+            lambda: guest.sysfs(f"/sys/block/{name}/inflight").split()[0] == "1", 10)
         return cls(guest, id, name, function, jobs)
 
     def removed(self) -> None:
-        """Expect that its I/O has failed, and that it works when it is back."""
+        """Check that its I/O has failed, and that the disk works after a rescan."""
         reader, writer = self.jobs
         assert "Input/output error" in reader.wait(check=False).output
         writer.kill()
@@ -208,7 +210,7 @@ class Victim:
 
 
 def test_removal_of_pulled_disk_is_immediate(guest: Guest) -> None:
-    """A disk that is not in its slot any more is not waited for."""
+    """Removal does not wait for a device that is no longer in its slot."""
     with throttle.silent(guest, "slow"):
         victim = Victim.waiting(guest, "slow")
         port = victim.function.split("/")[-2]
@@ -220,11 +222,11 @@ def test_removal_of_pulled_disk_is_immediate(guest: Guest) -> None:
 
 
 def test_removal_of_disk_that_reads_all_ones(guest: Guest) -> None:
-    """A device whose status is 0xff is gone: removed at once, without a WARN.
+    """A device whose status reads 0xff is gone: removal is immediate, without a WARN.
 
-    Its status never becomes 0, which the virtio core takes for a driver that has
-    not reset the device.  The I/O ports of a function that does not decode them
-    read as all ones; its memory does not, in QEMU.
+    Its status never becomes 0, and the virtio core would warn that the driver has not
+    reset the device.  I/O ports of a function that does not decode them read as all
+    ones; in QEMU its memory does not.
     """
     with throttle.silent(guest, "ports"):
         victim = Victim.waiting(guest, "ports")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices that return from a reset or a suspend with less than they had, or more.
+"""Devices that return from a reset or a suspend with fewer or more capabilities.
 
-What requests rely on has to be there again.  What they do not rely on may be missing,
-and was never there on devices that lack a feature.
+A capability that requests rely on must be present again.  Others may be missing, and
+never existed on devices that lack a feature.
 """
 
 import re
@@ -14,6 +14,7 @@ import pytest
 
 import fio
 from vblksim import Sim
+from vm import process
 from vm.disk import Disk
 from vm.guest import Guest
 from vm.kernels import Kernel
@@ -27,7 +28,7 @@ FEATURES = ("size_max", "seg_max", "geometry", "blk_size", "flush", "topology", 
 
 
 def reset(guest: Guest, disk: str) -> None:
-    """Reset a disk's device; the disk is live afterwards."""
+    """Reset a disk's device; check that the disk is live afterwards."""
     guest.run(f"/bin/echo 1 > /sys/block/{disk}/recovery/reset", timeout=30)
     assert guest.sysfs(f"/sys/block/{disk}/state") == "live"
 
@@ -43,7 +44,7 @@ def works(guest: Guest, disk: str) -> None:
                          ids=lambda missing: missing if isinstance(missing, str)
                          else "all")
 def test_device_without_feature_returns(sims: Guest, missing: str | tuple) -> None:
-    """A device that never had a feature does not lack it when it returns."""
+    """A device that never had a feature is live without it after a reset."""
     names = [missing] if isinstance(missing, str) else missing
     with Sim(sims, features=",".join(["default", *[f"-{name}" for name in names]]),
              capacity="32M", tolerate="KICK_UNWANTED") as sim:
@@ -53,14 +54,14 @@ def test_device_without_feature_returns(sims: Guest, missing: str | tuple) -> No
 
 
 def blocks(guest: Guest, path: str) -> int:
-    """Return how many bytes a file takes up."""
+    """Return how many bytes a file has allocated."""
     return int(guest.run(f"stat -c '%b %B' {path} | awk '{{ print $1 * $2 }}'").output)
 
 
 def test_device_that_may_no_longer_unmap(sims: Guest) -> None:
-    """A device that has lost only write_zeroes_may_unmap is not asked to unmap.
+    """The driver does not set UNMAP for a device that lost write_zeroes_may_unmap.
 
-    Its disk is live, and write zeroes does what it has to.
+    Its disk is live, and write zeroes still writes zeroes.
     """
     sims.run("rm -f /tmp/backing")
     with Sim(sims, capacity="32M", file="/tmp/backing",
@@ -68,7 +69,7 @@ def test_device_that_may_no_longer_unmap(sims: Guest) -> None:
         disk = sim.disk()
 
         def zeroed(at: int) -> int:
-            """Write zeroes to a MiB that has data; return how much was unmapped."""
+            """Write zeroes to a MiB with data; return how many bytes were unmapped."""
             sims.run(f"dd if=/dev/urandom of=/dev/{disk} bs=1M seek={at} count=1 "
                      "oflag=direct status=none; sync /tmp/backing")
             before = blocks(sims, "/tmp/backing")
@@ -95,7 +96,7 @@ def build_module(kernel: Kernel, name: str, directory: Path) -> Path:
     return directory / f"{name}.ko"
 
 
-# What the device has completed, and what a program has been told is safe.
+# Requests that the device completed, and writes that returned to a program as durable.
 _DONE = re.compile(r"virtblk_complete: \w+ queue=\d+ tag=\d+ (write|flush) |"
                    r"tracing_mark_write: (told \d)")
 _STAYS_ON = "the write cache stays on"
@@ -113,9 +114,9 @@ for (my $page = 0; ; $page = ($page + 1) % 64) {
 
 @pytest.fixture
 def stuck(kernel: Kernel, tmp_path: Path) -> Iterator[Guest]:
-    """A guest with a disk that has no cache now, and cannot do without after a reset.
+    """A guest with a disk in write-through mode that returns from a reset write-back.
 
-    Programs write to it synchronously all the time.
+    Four programs write to it synchronously all the time.
     """
     disk = Disk("cached", "ram", 64 * MIB, queues=2)
     with Guest(kernel, disks=[disk], parallel=False) as guest:
@@ -129,17 +130,19 @@ def stuck(kernel: Kernel, tmp_path: Path) -> Iterator[Guest]:
         guest.put(_WRITE.encode(), "/tmp/write")
         writers = [guest.start(f"exec perl /tmp/write /dev/{name} {number}",
                                timeout=600) for number in range(4)]
-        guest.run("sleep 2")
+        guest.run("cd /sys/kernel/tracing; for n in 0 1 2 3; do "
+                  'until grep -q "told $n" trace; do sleep 0.1; done; done', timeout=60)
         yield guest
         for writer in writers:
             writer.kill()
 
 
 def done_since(guest: Guest) -> list[str]:
-    """Return what was done since the device said that its cache stays on.
+    """Return the events since the driver logged that the write cache stays on.
 
-    "write" and "flush" are completed by the device, "told 3" is a write that is safe
-    as program 3 was told: its first one may be of a write from before.
+    "write" and "flush" are requests that the device completed.  "told 3" is a write
+    that returned to program 3; the first of each program is left out, because it may
+    be of a write from before.
     """
     def words(text: str) -> list[str]:
         return [found[1] or found[2] for found in _DONE.finditer(text)]
@@ -155,7 +158,7 @@ def done_since(guest: Guest) -> list[str]:
 
 
 def go_away(guest: Guest, name: str) -> None:
-    """Suspend the guest; or reset the PCI function, which 6.12 does not tell of."""
+    """Suspend the guest, or reset the PCI function, which 6.12 does not report."""
     if guest.kernel.name == "6.12":
         guest.suspend()
     else:
@@ -165,14 +168,15 @@ def go_away(guest: Guest, name: str) -> None:
 
 @pytest.mark.kernels("6.12", "7.3-debug")
 def test_cache_that_stays_on_is_flushed(stuck: Guest) -> None:
-    """The block layer flushes the cache of a device that returns with one for good.
+    """The block layer flushes the cache of a device that can no longer turn it off.
 
-    From the first write on that the device completes then, no program is told that
-    one is safe before there was a flush.
+    After the first write that the device completes then, no write returns to a program
+    before a flush.
     """
     name = stuck.dev("cached")
     go_away(stuck, name)
-    stuck.run("sleep 1")
+    assert process.wait_for(
+        lambda: any(what.startswith("told") for what in done_since(stuck)), 30)
     assert stuck.sysfs(f"/sys/block/{name}/cache_type") == "write back"
     assert stuck.sysfs(f"/sys/block/{name}/queue/write_cache") == "write back"
     done = done_since(stuck)
@@ -182,7 +186,7 @@ def test_cache_that_stays_on_is_flushed(stuck: Guest) -> None:
 
 @pytest.mark.kernels("6.12")
 def test_cache_that_stays_on_under_requests_that_wait(stuck: Guest) -> None:
-    """If requests wait that rely on having no cache, the disk is dead instead."""
+    """The disk is dead if requests wait that rely on the cache being off."""
     stuck.tolerate("I/O error, dev vd|Buffer I/O error")
     name = stuck.dev("cached")
     stuck.run(f"echo 1 > /sys/block/{name}/recovery/reset", timeout=30, check=False)

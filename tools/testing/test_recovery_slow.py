@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Slow devices that are healthy; `make soak` has all paces and operations."""
+"""Slow but healthy devices; `make soak` has all rates and operations."""
 
 import dataclasses
 from functools import partial
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.kernels("6.12")
 
 
 def test_slow_device_is_waited_for(kernel):
-    """A removal and a suspend wait: no I/O fails, and no dirty page is lost."""
+    """Removal and suspend wait for a slow device: no I/O or dirty page is lost."""
     pace = next(pace for pace in slow.RATES if pace.iops == 100)
     scenario = dataclasses.replace(slow.SLOW, run=partial(
         slow.throttled, names=["removal", "suspend"], rates=(pace,)))

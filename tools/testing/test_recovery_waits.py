@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Nothing waits for a request that waits for it.
+"""Recovery does not deadlock with kernel code that waits for requests.
 
-Recovery, suspend and a reset of the PCI function hold requests back, and other parts
-of the kernel wait for requests: CPUs that go offline, frozen queues, memory.  When
-these meet, all of them have to end.  See Documentation/design.rst.
+Recovery, suspend and a reset of the PCI function hold requests back.  Other parts of
+the kernel wait for requests: CPU hotplug, frozen queues, memory reclaim.  When these
+meet, all of them must end.  See Documentation/design.rst.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from vm.guest import Guest
 from vm.kernels import Kernel
 
 MIB = 1 << 20
-# Twice io_timeout, which is 1 s here, is how long a hung device is waited for.
+# The driver waits twice io_timeout, which is 1 s here, for a hung device.
 PATIENCE = 2
-# What a busy host adds to that.
+# A busy host takes so many seconds more.
 GRACE = 10
 
 _RESETS = """
@@ -46,14 +46,14 @@ echo $count
 """
 
 
-# CPUs that come and go
+# CPU hotplug
 
 @pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 def test_resets_while_cpus_go_offline(kernel: Kernel) -> None:
-    """Resets and CPUs that go offline wait for each other's end, and both end.
+    """Resets and CPU hotplug at the same time do not deadlock.
 
-    A CPU that goes offline waits for the requests of its queue with the lock held
-    under which the kernel spreads interrupts; a reset holds the requests back.
+    A CPU that goes offline waits for the requests of its queue, and holds the lock
+    under which the kernel spreads interrupts.  A reset holds these requests back.
     """
     disk = Disk("busy", "null", 64 * MIB, queues=4, latency_ns=500_000)
     with Guest(kernel, disks=[disk], parallel=False) as guest:
@@ -68,7 +68,7 @@ def test_resets_while_cpus_go_offline(kernel: Kernel) -> None:
         assert int(toggles.wait().output.split()[-1]) > 10
         assert faults.counter(guest, "busy", "resets") >= 30
         load.kill()
-        # What was sent to a CPU that is offline would not end.
+        # A request whose interrupt goes to an offline CPU would not end.
         fio.run(guest, f"/dev/{name}", rw="randread", bs="4k", numjobs=4,
                 size="1m", timeout=60)
 
@@ -77,10 +77,10 @@ def test_resets_while_cpus_go_offline(kernel: Kernel) -> None:
 
 @pytest.fixture(scope="module")
 def guest(kernel: Kernel) -> Iterator[Guest]:
-    """A guest with disks that can be made silent, and another one.
+    """A guest with disks that tests make silent, and another one.
 
-    When a guest suspends, QEMU has all of its throttled requests go on: then the
-    device has to be another process.
+    When a guest suspends, QEMU completes all its throttled requests.  A test of suspend
+    therefore needs "remote", whose device is another process.
     """
     disks = [Disk("throttled", "ram", 64 * MIB, queues=4),
              Disk("remote", "vhost-user", 64 * MIB, queues=4),
@@ -94,7 +94,7 @@ def guest(kernel: Kernel) -> Iterator[Guest]:
 @contextlib.contextmanager
 def io_in_flight(guest: Guest, id: str,
                  silence: contextlib.AbstractContextManager) -> Iterator[None]:
-    """Have verified I/O wait for a silent device in the block, and end after it."""
+    """Keep verified I/O waiting for a silent device in the block, and end it after."""
     with silence:
         running = fio.start(guest, f"/dev/{guest.dev(id)}", rw="randwrite",
                             bs="4k", iodepth=8, numjobs=4, size="128k",
@@ -123,7 +123,7 @@ def test_function_reset_of_hung_device(guest: Guest) -> None:
 
 @contextlib.contextmanager
 def paused(disk: Disk) -> Iterator[None]:
-    """Have the process behind a disk stand still for as long as the block runs."""
+    """Stop the process behind a disk while the block runs."""
     disk.stop_server()
     try:
         yield
@@ -132,9 +132,9 @@ def paused(disk: Disk) -> Iterator[None]:
 
 
 def try_to_suspend(guest: Guest, disk: Disk) -> str:
-    """Suspend to idle; return what the shell said, "" if the guest has slept.
+    """Suspend to idle; return the shell's output, which is "" if the guest slept.
 
-    A device that holds it up gets PATIENCE and GRACE, and then answers.
+    A device that delays suspend by PATIENCE + GRACE is continued, and answers.
     """
     job = guest.start("/bin/echo freeze > /sys/power/state", timeout=120)
     if not process.wait_for(lambda: not job.running, PATIENCE + GRACE):
@@ -147,7 +147,7 @@ def try_to_suspend(guest: Guest, disk: Disk) -> str:
 
 @pytest.mark.kernels("7.3-debug", full=("6.12", "6.1"))
 def test_suspend_with_hung_device_is_aborted(guest: Guest) -> None:
-    """A device that does not answer aborts suspend, and all disks go on."""
+    """A device that does not answer aborts suspend, and all disks keep working."""
     remote = guest.disks["remote"]
     with io_in_flight(guest, "remote", paused(remote)):
         said = try_to_suspend(guest, remote)
@@ -167,10 +167,10 @@ def works(guest: Guest, id: str) -> None:
 
 @pytest.mark.kernels("7.3-debug")
 def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
-    """Secondary CPUs go offline for suspend though the kernel writes to a disk.
+    """Suspend takes secondary CPUs offline although write-back writes to a disk.
 
-    Write-back is not frozen with the processes.  What it sends while the device is
-    suspended must not be a request that a CPU that goes offline waits for.
+    Write-back is not frozen with the processes.  A CPU that goes offline must not wait
+    for a request that write-back sends while the device is suspended.
     """
     name = unthrottled(guest, "other")
     guest.run("""set -e
@@ -183,7 +183,7 @@ def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
         echo 1 > /proc/sys/vm/dirty_expire_centisecs""")
     with throttle.slow(guest, "other", iops=200):
         writer = Pages(4000).write(guest, name)
-        # The disk takes 200 pages a second, so there are some to come for a while.
+        # At 200 pages a second, write-back lasts longer than suspend takes to begin.
         left = guest.run("until [ $(awk '/^Writeback:/ { print $2 }' /proc/meminfo) "
                          "-gt 100 ]; do sleep 0.1; done; "
                          "awk '/^Dirty|^Writeback:/ { kb += $2 } END { print kb }' "

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the driver relies on in virtio_ring, for each kind of ring.
+"""The behaviour of virtio_ring that the driver relies on, for each kind of ring.
 
-The list is in a comment of the driver (io.c): how many descriptors a request takes,
-when callbacks come, what becomes of unknown ids.  And what it does not rely on:
-features of the ring that it does not negotiate.
+A comment in io.c lists it: how many descriptors a request takes, when callbacks come,
+what happens with unknown ids.  Other tests check that the driver does not negotiate
+further features of the ring.
 """
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -60,7 +61,7 @@ def verify(guest: Guest, disk: str, **options) -> None:
 
 # Descriptors
 
-# Requests, and the segments that each has where a segment is a page.
+# Options of fio, and the number of segments of a request if a segment is a page.
 REQUESTS = (({"rw": "randread", "bs": "4k"}, 1),
             ({"rw": "randwrite", "bs": "16k"}, 4))
 DEPTH = 5
@@ -70,7 +71,7 @@ def taken(guest: Guest, sim: Sim, start: Callable[[], fio.Run | Job],
           requests: int) -> int:
     """Return how many descriptors requests take while the device holds them.
 
-    start: sends so many requests, and returns what wait() is for.
+    start: sends so many requests, and returns a job to wait() for.
     """
     disk = sim.disk()
 
@@ -93,10 +94,10 @@ def taken(guest: Guest, sim: Sim, start: Callable[[], fio.Run | Job],
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
-    """A request takes 1 descriptor or, direct, 2 and its segments; all come back.
+    """A request takes 1 indirect descriptor or 2 plus its segments, and frees them.
 
-    The driver finds out by num_free whether there is room, and whether requests are
-    in flight.
+    From num_free the driver knows whether a request fits, and whether requests are in
+    flight.
     """
     def each(segments: int) -> int:
         return segments + 2 if ring in DIRECT else 1
@@ -105,9 +106,9 @@ def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
              capacity="32M") as sim:
         disk = f"/dev/{sim.disk()}"
         for options, segments in REQUESTS:
-            found = taken(sims, sim, lambda options=options: fio.start(
-                sims, disk, iodepth=DEPTH, number_ios=DEPTH, size="8m", **options),
-                DEPTH)
+            start = partial(fio.start, sims, disk, iodepth=DEPTH, number_ios=DEPTH,
+                            size="8m", **options)
+            found = taken(sims, sim, start, DEPTH)
             assert found == DEPTH * each(segments), options
         sims.run(f"dd if=/dev/zero of={disk} bs=4k count=1 oflag=direct "
                  "conv=notrunc status=none")
@@ -118,7 +119,7 @@ def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_callbacks_may_be_late_or_for_nothing(sims: Guest, ring: str) -> None:
-    """A callback may come when there is nothing, or long after there was something."""
+    """Spurious and late callbacks cause no time-out, and leave no request behind."""
     with Sim(sims, features=RINGS[ring], queues=2, ring_size=RING, capacity="32M",
              script=["on every=7: late 20ms", "on every=11: delay 5ms"]) as sim:
         disk = sim.disk()
@@ -142,7 +143,7 @@ def test_callbacks_may_be_late_or_for_nothing(sims: Guest, ring: str) -> None:
 @pytest.mark.parametrize("id", (RING - 1, 60000), ids=("unused", "out-of-range"))
 @pytest.mark.parametrize("ring", RINGS)
 def test_unknown_id_breaks_virtqueue(sims: Guest, ring: str, id: int) -> None:
-    """virtio_ring breaks the virtqueue for an unknown id; the disk is dead then."""
+    """virtio_ring breaks the virtqueue on an unknown id, and the disk is dead."""
     with Sim(sims, features=RINGS[ring], queues=1, ring_size=RING, capacity="32M",
              script=[f"on type=in sector=128-255: bad_id {id}"]) as sim:
         disk = sim.disk()
@@ -158,7 +159,7 @@ def test_unknown_id_breaks_virtqueue(sims: Guest, ring: str, id: int) -> None:
 @on_debug_kernel
 @pytest.mark.parametrize("ring", ("split-indirect", "packed-indirect"))
 def test_in_order_and_notification_data_declined(sims: Guest, ring: str) -> None:
-    """Where a device offers them the driver accepts neither, and works."""
+    """The driver accepts neither IN_ORDER nor NOTIFICATION_DATA, and its I/O works."""
     offered = f"{RINGS[ring]},bit{IN_ORDER},bit{NOTIFICATION_DATA}"
     with Sim(sims, features=offered, capacity="32M",
              script=["on every=9: reorder 2"]) as sim:
@@ -170,7 +171,7 @@ def test_in_order_and_notification_data_declined(sims: Guest, ring: str) -> None
 
 @pytest.mark.kernels("7.3-debug")
 def test_in_order_device_of_qemu(kernel: Kernel) -> None:
-    """A device of QEMU's with in_order=on serves a load that hangs in-order rings."""
+    """QEMU's device with in_order=on completes a load that hangs in-order rings."""
     disks = [Disk("split", "ram", 64 * MIB, queues=2, in_order=True),
              Disk("packed", "ram", 64 * MIB, queues=2, in_order=True, packed=True)]
     with Guest(kernel, disks=disks) as guest:
@@ -186,11 +187,11 @@ def test_in_order_device_of_qemu(kernel: Kernel) -> None:
 
 @pytest.mark.kernels(full=("7.3-debug",))
 def test_full_ring_with_delays(kernel: Kernel) -> None:
-    """No request is left over when rings fill up and each step takes its time.
+    """No request is lost when rings fill up and each step is delayed.
 
-    Between the refusal of a request and its place on blk-mq's list there may be
-    interrupts, other dispatchers and ends of batches.  Each job waits for all of its
-    requests before it sends the next ones, so that a lost one stops it.
+    Interrupts, other dispatchers and ends of batches may happen after the ring refuses
+    a request and before blk-mq lists it.  Each job waits for all of its requests before
+    it sends more, so that a lost request stops the job.
     """
     depth, block = 16, 64 << 10
     disk = Disk("narrow", "ram", 64 * MIB, queues=1, queue_size=64,
@@ -217,15 +218,15 @@ def test_full_ring_with_delays(kernel: Kernel) -> None:
 
 _IRQ = re.compile(r"\[(\d+)\] .*?: irq_handler_(entry|exit): irq=(\d+)")
 _COMPLETE = re.compile(r"\[(\d+)\] .*?: virtblk_complete: (\w+) ")
-# What the last look at the ring may find beyond that.
+# The last poll of the ring may exceed the budget by up to BATCH requests.
 BUDGET, BATCH = 256, 32
 FULL = 341
 
 
 def test_hard_interrupt_is_bounded(kernel: Kernel) -> None:
-    """One hard interrupt completes so many requests at most, and none is lost.
+    """A hard interrupt completes fewer than BUDGET + BATCH requests; none is lost.
 
-    The others that are done by then are completed by a work of the queue.
+    A work of the queue completes the others that are done by then.
     """
     disk = Disk("burst", "ram", 64 * MIB, queues=1, queue_size=1024)
     with Guest(kernel, disks=[disk], parallel=False) as guest:
@@ -250,7 +251,7 @@ def test_hard_interrupt_is_bounded(kernel: Kernel) -> None:
 
 
 def completed_in_interrupts(trace: str, disk: str) -> list[int]:
-    """Return how many requests of a disk each hard interrupt has completed."""
+    """Return how many requests of a disk each hard interrupt completed."""
     inside: dict[str, int] = {}
     found = []
     for line in trace.splitlines():
@@ -266,17 +267,17 @@ def completed_in_interrupts(trace: str, disk: str) -> list[int]:
     return [count for count in found if count]
 
 
-# Flags that change: last, because what VDUSE warns of is passed over from here on
+# Flags that change: last, because from here on the guest tolerates VDUSE's warnings
 
 @on_debug_kernel
 @pytest.mark.parametrize("what", ("cut", "cut_done"))
 def test_reset_after_device_changed_flags(sims: Guest, what: str) -> None:
-    """A device that clears NEXT in chains that it has does not panic the guest.
+    """A device that clears NEXT in chains of its requests does not panic the guest.
 
-    virtio_ring follows NEXT in memory that the device can write to, and panics when
-    all buffers are back and the free descriptors are not as many as the ring has.
-    After a reset they are.  The mappings of the descriptors that are cut off stay: for
-    VDUSE that is a status that was never copied, and a warning when the device goes.
+    virtio_ring follows NEXT in memory that the device can write to.  It panics when
+    all buffers are back but descriptors of the ring are missing from the free list.
+    A reset restores the list.  The mappings of the descriptors that are cut off stay:
+    VDUSE never copies that status, and warns when the device is removed.
     """
     sims.tolerate("WARNING: .* vduse_domain_")
     with Sim(sims, features=RINGS["split-direct"], queues=1, ring_size=RING,

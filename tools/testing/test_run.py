@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What `make run` concludes from what it saw; no test here boots a guest."""
+"""The verdict and the report of `make run`; no test here boots a guest."""
 
 import copy
 import sys
@@ -9,7 +9,7 @@ import pytest
 from vm import measure, queues, report, run, verdict
 from vm.ui import UserError
 
-# As 6.12 has it.
+# /proc/interrupts of Linux 6.12.
 INTERRUPTS = """\
            CPU0       CPU1       CPU2       CPU3
   0:        107          0          0          0   IO-APIC   2-edge      timer
@@ -24,6 +24,7 @@ ERR:          0
 
 
 def test_interrupts_of_a_disk():
+    """disk_irqs() returns number, vector and counts of each queue's interrupt."""
     found = queues.disk_irqs(queues.parse_interrupts(INTERRUPTS), "virtio2")
     assert {index: (irq.number, irq.vector, irq.counts)
             for index, irq in found.items()} == {
@@ -32,13 +33,14 @@ def test_interrupts_of_a_disk():
 
 
 def test_interrupts_other_than_msi_have_no_vector():
+    """Only MSI interrupts have a vector."""
     timer, bridge, *_ = queues.parse_interrupts(INTERRUPTS)
     assert (timer.name, timer.vector) == ("timer", None)
     assert (bridge.name, bridge.vector) == ("PCIe PME, aerdrv", 0)
 
 
 @pytest.mark.parametrize("line, vector", [
-    # 6.1 shows the device's address in the number as well.
+    # On 6.1 the number includes the device's address.
     (" 27:          0          5   PCI-MSI 524289-edge      virtio0-req.0", 1),
     ("127: 4294967295 4294967295  IR-PCI-MSIX-0000:01:00.0    12-edge   "
      "virtio0-req.0", 12),
@@ -46,12 +48,14 @@ def test_interrupts_other_than_msi_have_no_vector():
     ("  5:  1  2  IO-APIC  10-fasteoi   virtio0-req.0", None),
 ])
 def test_spacings_of_interrupts(line, vector):
+    """The parser accepts the spacing of each kernel's /proc/interrupts."""
     (irq,) = queues.parse_interrupts(f"     CPU0   CPU1\n{line}\n")
     assert (irq.name.strip(), irq.vector) == ("virtio0-req.0", vector)
     assert len(irq.counts) == 2
 
 
 def test_interrupts_with_a_cpu_offline():
+    """Counts belong to the CPUs that the heading names."""
     (irq,) = queues.parse_interrupts(
         "   CPU0  CPU2\n 40:  7  9  PCI-MSIX-0000:01:00.0  1-edge  virtio0-req.0\n")
     assert irq.counts == {0: 7, 2: 9}
@@ -63,11 +67,13 @@ def test_interrupts_with_a_cpu_offline():
     ("7\n", [7], "7"), ("", [], ""),
 ])
 def test_cpu_lists(text, cpus, short):
+    """CPU lists are parsed, and formatted with ranges."""
     assert queues.parse_cpus(text) == cpus
     assert queues.format_cpus(cpus) == short
 
 
 def assembled(smp="0-1", cpus="0, 1", log="", **files):
+    """Return a queue as assemble() makes it from files and a log."""
     irq = queues.Irq(40, {0: 0, 1: 0}, "PCI-MSIX", 1, "virtio2-req.0")
     (queue,) = queues.assemble("vda", {
         "/sys/block/vda/mq/0/cpu_list": cpus, "/sys/block/vda/mq/0/nr_tags": "85",
@@ -77,6 +83,7 @@ def assembled(smp="0-1", cpus="0, 1", log="", **files):
 
 
 def test_affinity_equal():
+    """A vector's affinity equals its queue's CPUs in any notation."""
     assert assembled().affinity_equal
     assert assembled(smp="0,1").affinity_equal
     assert assembled().effective == [1]
@@ -84,10 +91,12 @@ def test_affinity_equal():
 
 @pytest.mark.parametrize("smp", ["0", "0-2", "2-3", ""])
 def test_affinity_not_equal(smp):
+    """A vector with fewer, more or other CPUs than its queue is not equal."""
     assert not assembled(smp=smp).affinity_equal
 
 
 def test_queues_are_in_the_order_of_their_numbers():
+    """Queues are sorted by number, and are those of this disk only."""
     files = {}
     for index in (0, 10, 2):
         files |= {f"/sys/block/vda/mq/{index}/cpu_list": str(index),
@@ -99,6 +108,7 @@ def test_queues_are_in_the_order_of_their_numbers():
 
 
 def test_ring_and_type_from_the_last_word_of_the_driver():
+    """The driver's last message gives ring, depth and type; debugfs wins."""
     log = ("virtio_blk virtio2: [vda] 4/0/0 default/read/poll queues, ring 128, depth 9\n"
            "virtio_blk virtio3: [vdb] 1/0/0 default/read/poll queues, ring 64, depth 9\n"
            "virtio_blk virtio2: [vda] 0/0/1 default/read/poll queues, ring 256, depth 85\n")
@@ -110,6 +120,7 @@ def test_ring_and_type_from_the_last_word_of_the_driver():
 
 
 def test_where_interrupts_went():
+    """Interrupts count per queue, and those on CPUs of other queues as elsewhere."""
     disk = {"queues": [{"index": 0, "cpus": [0, 1]}, {"index": 1, "cpus": [2]}]}
     quiet = {0: {0: 0, 1: 9, 2: 0}, 1: {0: 0, 1: 0, 2: 0}}
     stray = {0: {0: 1, 1: 0, 2: 4}, 1: {0: 0, 1: 0, 2: 3}}
@@ -120,10 +131,12 @@ def test_where_interrupts_went():
 
 
 def figures(iops, interrupts=0.5, kicks=None):
+    """Return the figures of a run of a job."""
     return {"iops": iops, "interrupts_per_io": interrupts, "kicks_per_io": kicks}
 
 
 def test_ratios_are_of_rounds_and_their_median():
+    """A ratio is of one round; the result has their median, lowest and highest."""
     rounds = [{"ours": figures(ours), "stock": figures(stock)}
               for ours, stock in ((100, 50), (30, 30), (10, 20))]
     found = measure.compare(rounds, {"ours": figures(1, kicks=0.25),
@@ -135,6 +148,7 @@ def test_ratios_are_of_rounds_and_their_median():
 
 
 def fio_report(**job):
+    """Return a report of fio's."""
     nothing = {"total_ios": 0, "io_bytes": 0, "iops": 0.0}
     done = {"total_ios": 8, "io_bytes": 32768, "iops": 7.6}
     return {"jobs": [{"error": 0, "read": done, "write": nothing,
@@ -142,21 +156,25 @@ def fio_report(**job):
 
 
 def test_what_fio_reports():
+    """The outcome has the errors, and I/Os, bytes and IOPS of each direction used."""
     assert measure.outcome(fio_report(), "") == {
         "errors": 0, "read": {"ios": 8, "bytes": 32768, "iops": 8}}
 
 
 def test_verify_errors_that_fio_reports():
+    """The outcome has the number of verify errors and fio's output."""
     found = measure.outcome(fio_report(error=84, total_err=3), "bad header\n")
     assert (found["errors"], found["said"]) == (3, "bad header")
 
 
 def test_an_error_that_ended_fio_is_not_taken_for_a_verify_error():
+    """An I/O error of fio raises ValueError."""
     with pytest.raises(ValueError):
         measure.outcome(fio_report(error=5, total_err=0), "Input/output error")
 
 
 def disk(name, count):
+    """Return the facts of a disk."""
     return {"name": name, "virtio": "virtio2", "affinities_equal": count,
             "queues": [{"index": index, "type": "default", "cpus": [index],
                         "vector": index + 1, "irq": 40 + index,
@@ -166,7 +184,7 @@ def disk(name, count):
 
 
 def good():
-    """Return the facts of a run in which all went well."""
+    """Return the facts of a run that passes."""
     done = {"ios": 16384, "bytes": 64 << 20, "iops": 1000}
     cleared = {"inside": "zeroes", "around": "the pattern",
                "image_inside": "no data", "image_around": "data"}
@@ -194,11 +212,13 @@ def good():
 
 
 def judged(facts):
+    """Judge facts and return them."""
     verdict.judge(facts)
     return facts
 
 
 def test_a_good_run_passes():
+    """A run without any wrong value passes."""
     facts = judged(good())
     assert facts["verdict"] == "PASS"
     assert all(check["passed"] for check in facts["checks"])
@@ -219,6 +239,7 @@ def test_a_good_run_passes():
     (["kernel_log"], "BUG"),
 ])
 def test_a_value_that_is_off_fails(path, value):
+    """One wrong value fails one check, and is in the reason."""
     facts = good()
     place = facts
     for key in path[:-1]:
@@ -231,6 +252,7 @@ def test_a_value_that_is_off_fails(path, value):
 
 
 def test_a_verification_that_stopped_short_fails():
+    """A run that verified too few bytes fails."""
     facts = good()
     facts["write"]["read"]["bytes"] -= 4096
     judged(facts)
@@ -240,6 +262,7 @@ def test_a_verification_that_stopped_short_fails():
 @pytest.mark.parametrize("key", sorted(
     set(good()) - {"phases", "seconds", "versions", "wall_clock", "comparison"}))
 def test_what_was_not_reached_fails(key):
+    """A missing fact fails, and its check says that it was not reached."""
     facts = good()
     del facts[key]
     judged(facts)
@@ -248,11 +271,13 @@ def test_what_was_not_reached_fails(key):
 
 
 def test_an_error_fails_and_is_the_reason():
-    facts = judged({**good(), "error": "QEMU ended with status -9"})
-    assert (facts["verdict"], facts["why"]) == ("FAIL", "QEMU ended with status -9")
+    """A run with an error fails, and the error is the reason."""
+    facts = judged({**good(), "error": "QEMU exited with status -9"})
+    assert (facts["verdict"], facts["why"]) == ("FAIL", "QEMU exited with status -9")
 
 
 def test_a_run_that_never_began_has_a_page():
+    """A run that fails before its first phase still has a page and a verdict."""
     facts = judged({"phases": [], "seconds": 0.1, "error": "missing: <gnuplot>"})
     page = report.html_page(facts)
     assert "FAIL" in page and "missing: &lt;gnuplot&gt;" in page
@@ -262,6 +287,7 @@ def test_a_run_that_never_began_has_a_page():
 
 
 def test_tables_tell_which_affinity_is_off():
+    """The table shows which queue's affinity differs, or has no interrupt."""
     facts = good()
     facts["disks"]["null"] = copy.deepcopy(facts["disks"]["null"])
     queue = facts["disks"]["null"]["queues"][2]
@@ -273,6 +299,7 @@ def test_tables_tell_which_affinity_is_off():
 
 
 def test_a_figure_that_is_not_known_is_called_so():
+    """A missing number of kicks is shown as "not known"."""
     facts = good()
     assert "0.200 / 0.200" in report.comparison_table(facts)
     for row in facts["comparison"]:
@@ -281,11 +308,11 @@ def test_a_figure_that_is_not_known_is_called_so():
 
 
 def test_another_kernel_is_refused_before_a_report_is_touched(tmp_path, monkeypatch):
-    """What an earlier run has left stays."""
+    """make run refuses a KERNEL other than 6.12, and keeps the last run's report."""
     (tmp_path / "report.html").write_text("PASS")
     monkeypatch.setattr(run, "_OUT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["vm.run"])
     monkeypatch.setenv("KERNEL", "5.4")
-    with pytest.raises(UserError, match="make run boots kernel 6.12, and KERNEL is 5.4"):
+    with pytest.raises(UserError, match="boots kernel 6.12 only, and KERNEL is 5.4"):
         run.main()
     assert (tmp_path / "report.html").read_text() == "PASS"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What make soak and make fuzz make of their variables, and of a record.
+"""The variables and the record of make soak and make fuzz.
 
-The scenario here needs no guest: what is asked for is how its rounds are counted.
+The scenarios here need no guest: the tests check how rounds are run and counted.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ VARIABLES = ("ONLY", "SEED", "RECORD", "DRIVER", "KERNEL", "SECONDS")
 
 
 def throw(round):
-    """Throw a coin until enough have been thrown."""
+    """Throw a coin until the goal is reached; seed 13 fails."""
     while round.wants("throws"):
         round.add("throws")
         round.add("heads", round.random.randrange(2))
@@ -50,9 +50,9 @@ def variables(monkeypatch):
 
 @pytest.fixture
 def scenarios(monkeypatch, tmp_path):
-    """Have make soak know two scenarios that need nothing of the host.
+    """Replace make soak's scenarios by two that need nothing of the host.
 
-    Returns the names of the kernels that it has looked for.
+    Returns a list of the names of the kernels that it looks for.
     """
     found = []
 
@@ -69,11 +69,12 @@ def scenarios(monkeypatch, tmp_path):
 
 @pytest.fixture
 def path(tmp_path):
+    """Return the path of a record that does not exist yet."""
     return tmp_path / "record.json"
 
 
 def facts(**changes):
-    """Return what is on record of a round."""
+    """Return the facts of a round in the record."""
     return {"scenario": "coin", "driver": "ours", "seed": 1, "kernel": "7.3-debug",
             "release": "7.3.4-debug", "commit": "0123456", "date": "2026-11-23",
             "counts": {"throws": 20, "heads": 9, "lost": 0}, "error": None,
@@ -81,7 +82,7 @@ def facts(**changes):
 
 
 def rows():
-    """Return what Documentation/reliability.rst says of each scenario's figures."""
+    """Return each scenario's state in Documentation/reliability.rst."""
     page = (TOP / "Documentation/reliability.rst").read_text()
     table = page[page.index("\nscenario  "):]
     return dict(re.findall(r"^(\S+) +\S.*  (reached|to be run)\b", table,
@@ -89,19 +90,19 @@ def rows():
 
 
 def test_the_record_of_this_driver():
-    """What Documentation/reliability.rst says is reached is so on record."""
+    """The record confirms each "reached" in Documentation/reliability.rst."""
     record = soak.Record(TOP / "Documentation/soak.json")
-    said = rows()
+    states = rows()
     for job in soak.choose("", "ours", ""):
-        if said[job.scenario.name] == "reached":
+        if states[job.scenario.name] == "reached":
             assert not record.left(job) and not record.failures(job), \
                 soak.summary(record, [job])
 
 
-# What is counted
+# Counts
 
 def test_figures_add_up_over_runs(variables, scenarios, path, capsys):
-    """All rounds are whole ones: 20, 40 and 60, where 50 were wanted."""
+    """Complete rounds of 20 run until the goal of 50 is reached, over all runs."""
     path.write_text(json.dumps([facts()]))
     variables(RECORD=str(path), ONLY="coin")
     assert soak.main() == 0
@@ -111,7 +112,7 @@ def test_figures_add_up_over_runs(variables, scenarios, path, capsys):
     shown = capsys.readouterr()
     assert "3 rounds on 7.3-debug, 0 failed: 60 of 50 throws, 0 lost\n" in shown.out
     assert shown.err.endswith("PASS\n")
-    # There is nothing left to do, nor is anything done or looked for.
+    # The goal is reached: no further round, and no search for a kernel.
     scenarios.clear()
     assert soak.main() == 0
     assert json.loads(path.read_text()) == record
@@ -119,6 +120,7 @@ def test_figures_add_up_over_runs(variables, scenarios, path, capsys):
 
 
 def test_kernels_and_drivers_have_figures_of_their_own(variables, scenarios, path):
+    """Each kernel and each driver has its own counts."""
     path.write_text(json.dumps([facts(), facts(scenario="both")] * 3))
     for values in ({"KERNEL": "6.12"}, {"KERNEL": "", "DRIVER": "stock"}):
         variables(RECORD=str(path), ONLY="both", **values)
@@ -131,7 +133,7 @@ def test_kernels_and_drivers_have_figures_of_their_own(variables, scenarios, pat
 
 def test_what_cannot_be_counted_is_not_waited_for(
         variables, scenarios, monkeypatch, path, capsys):
-    """As leaks, on a kernel that does not look for them."""
+    """make soak stops when a round does not bring a goal nearer, and fails."""
     goals = {"throws": 50, "edges": 1}
     monkeypatch.setattr(soak, "SCENARIOS", (replace(COIN, goals=goals),))
     variables(RECORD=str(path))
@@ -143,15 +145,16 @@ def test_what_cannot_be_counted_is_not_waited_for(
 
 
 def test_what_was_not_looked_for_is_not_0(path):
+    """The summary says in how many rounds a counter that must be 0 was checked."""
     path.write_text(json.dumps([facts(), facts(counts={"throws": 20})]))
     assert soak.summary(soak.Record(path), [JOB]).endswith(
-        "40 of 50 throws, 0 lost (looked for in 1 of 2 rounds)")
+        "40 of 50 throws, 0 lost (checked in 1 of 2 rounds)")
 
 
 # Failures
 
 def test_rounds_that_fail(variables, scenarios, monkeypatch, path, capsys):
-    """Three of them are enough, be it that they counted something or not."""
+    """A scenario ends after three failed rounds, and the next one runs."""
     def fail(round):
         raise RuntimeError("no coin")
 
@@ -170,6 +173,7 @@ def test_rounds_that_fail(variables, scenarios, monkeypatch, path, capsys):
 
 def test_what_a_person_can_mend_is_no_failure_of_a_round(
         variables, scenarios, monkeypatch, path):
+    """A UserError ends make soak, and is no failed round in the record."""
     def fail(round):
         raise UserError("the disk is full")
 
@@ -181,6 +185,7 @@ def test_what_a_person_can_mend_is_no_failure_of_a_round(
 
 
 def test_a_failure_on_record_stays_one(variables, scenarios, path, capsys):
+    """A failed round in the record makes later runs fail."""
     path.write_text(json.dumps(
         [facts()] * 3 + [facts(error="oh dear:\nit is\nso", seed=77)]))
     variables(RECORD=str(path), ONLY="coin")
@@ -193,7 +198,7 @@ def test_a_failure_on_record_stays_one(variables, scenarios, path, capsys):
 
 
 def test_a_seed_is_played_again(variables, scenarios, path, capsys):
-    """Whole, as it was, and beside the record, whose figures may all be reached."""
+    """SEED= repeats the same complete round, and does not change the record."""
     path.write_text(json.dumps([facts()] * 3))
     before = path.read_text()
     variables(RECORD=str(path), ONLY="coin", SEED="5")
@@ -207,17 +212,19 @@ def test_a_seed_is_played_again(variables, scenarios, path, capsys):
 
 
 def test_a_failure_says_how_to_repeat_it(variables, scenarios, capsys):
+    """A failed round prints the command that repeats it."""
     variables(ONLY="both", SEED="13", DRIVER="stock", KERNEL="6.1")
     assert soak.main() == 1
-    said = capsys.readouterr().err
-    assert "under the table" in said
-    assert "again: make soak ONLY=both SEED=13 DRIVER=stock KERNEL=6.1\n" in said
-    assert said.endswith("FAIL\n")
+    output = capsys.readouterr().err
+    assert "under the table" in output
+    assert "again: make soak ONLY=both SEED=13 DRIVER=stock KERNEL=6.1\n" in output
+    assert output.endswith("FAIL\n")
 
 
 # The record's file
 
 def test_two_runs_add_to_one_record(path):
+    """Two parallel runs both add to one record."""
     first, second = soak.Record(path), soak.Record(path)
     first.add(**facts(seed=1))
     second.add(**facts(seed=2))
@@ -226,6 +233,7 @@ def test_two_runs_add_to_one_record(path):
 
 
 def test_one_run_adds_at_a_time(path):
+    """add() waits for the lock, and keeps the rounds that were added meanwhile."""
     record = soak.Record(path)
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -239,7 +247,7 @@ def test_one_run_adds_at_a_time(path):
 
 
 def test_the_directory_is_made(variables, scenarios, tmp_path):
-    """Again, if it was removed while a round was played."""
+    """make soak creates the record's directory, also after it was removed."""
     path = tmp_path / "build/soak/record.json"
     record = soak.Record(path)
     shutil.rmtree(tmp_path / "build")
@@ -251,7 +259,7 @@ def test_the_directory_is_made(variables, scenarios, tmp_path):
 
 
 def test_a_record_elsewhere(tmp_path, path):
-    """A link stays one."""
+    """A record that is a symbolic link stays one."""
     link = tmp_path / "link.json"
     link.symlink_to(path)
     soak.Record(link).add(**facts())
@@ -264,7 +272,7 @@ def test_a_record_elsewhere(tmp_path, path):
                  if name != "error"}]),
     json.dumps([facts(counts={"throws": "many"})]), json.dumps([facts(counts=[])])])
 def test_no_record(path, text):
-    """It is refused, and left as it is."""
+    """A file that is no record is an error, and is not changed."""
     path.write_text(text)
     with pytest.raises(UserError, match=r"record\.json is no record of make soak"):
         soak.Record(path)
@@ -272,21 +280,23 @@ def test_no_record(path, text):
 
 
 def test_a_record_that_cannot_be_written(variables, scenarios, tmp_path):
-    """That is said before hours have gone into it."""
+    """A record that cannot be written is an error before the first round."""
     (tmp_path / "file").write_text("")
     variables(RECORD=str(tmp_path / "file/record.json"), ONLY="coin")
-    with pytest.raises(UserError, match="cannot make .*/file for the record: "):
+    with pytest.raises(UserError, match="cannot create .*/file for the record: "):
         soak.main()
 
 
 # Variables
 
 def chosen(*args):
+    """Return the jobs that soak.choose() returns, as tuples."""
     return [(job.scenario.name, job.driver, job.kernel)
             for job in soak.choose(*args)]
 
 
 def test_choice(scenarios):
+    """ONLY and DRIVER select scenarios in the order of ONLY, each once."""
     coin, both = (("coin", "ours", "7.3-debug"), ("both", "ours", "7.3-debug"))
     assert chosen("", "ours", "") == [coin, both]
     assert chosen(None, "ours", None) == [coin, both]
@@ -296,7 +306,7 @@ def test_choice(scenarios):
 
 
 def test_a_scenario_on_several_kernels(scenarios, monkeypatch):
-    """Each kernel is a job of its own, unless one is named."""
+    """Each kernel of a scenario is a job, unless KERNEL= names one."""
     many = replace(COIN, name="many", more_kernels=("6.12", "6.1"))
     monkeypatch.setattr(soak, "SCENARIOS", (COIN, many))
     names = ("7.3-debug", "6.12", "6.1")
@@ -305,10 +315,10 @@ def test_a_scenario_on_several_kernels(scenarios, monkeypatch):
 
 
 def test_a_seed_is_of_one_kernel(variables, scenarios, monkeypatch):
-    """SEED= of a scenario that runs on several kernels wants KERNEL=."""
+    """SEED= of a scenario that runs on several kernels needs KERNEL=."""
     monkeypatch.setattr(soak, "SCENARIOS", (replace(COIN, more_kernels=("6.1",)),))
     variables(ONLY="coin", SEED="5")
-    with pytest.raises(UserError, match="KERNEL= one of 7.3-debug, 6.1"):
+    with pytest.raises(UserError, match="KERNEL= to one of 7.3-debug, 6.1"):
         soak.main()
     variables(KERNEL="6.1")
     assert soak.main() == 0
@@ -318,24 +328,26 @@ def test_a_seed_is_of_one_kernel(variables, scenarios, monkeypatch):
 @pytest.mark.parametrize("values, message", [
     ({"ONLY": "dice"}, "no scenario 'dice'; .* of coin, both"),
     ({"ONLY": "coin,"}, "no scenario ''; "),
-    ({"ONLY": "coin", "DRIVER": "stock"}, "coin is not for the kernel's own driver"),
-    ({"DRIVER": "theirs"}, "DRIVER is 'theirs'; it is ours or stock"),
-    ({"SEED": "5"}, "SEED=5 is of a round of one scenario"),
-    ({"SEED": "0", "ONLY": "coin"}, "SEED is '0'; it is a whole number from 1 to "),
-    ({"SEED": "9" * 5000, "ONLY": "coin"}, "SEED is '9{40}'; it is a whole number"),
-    ({"SEED": "²", "ONLY": "coin"}, "SEED is '²'; it is a whole number")])
+    ({"ONLY": "coin", "DRIVER": "stock"}, "coin does not run on the in-tree driver"),
+    ({"DRIVER": "theirs"}, "DRIVER is 'theirs'; it must be ours or stock"),
+    ({"SEED": "5"}, "SEED=5 repeats a round of one scenario"),
+    ({"SEED": "0", "ONLY": "coin"}, "SEED is '0'; it must be a whole number from 1"),
+    ({"SEED": "9" * 5000, "ONLY": "coin"}, "SEED is '9{40}'; it must be a whole"),
+    ({"SEED": "²", "ONLY": "coin"}, "SEED is '²'; it must be a whole number")])
 def test_soak_refuses(variables, scenarios, values, message):
+    """make soak refuses a wrong variable, and names its value."""
     variables(**values)
     with pytest.raises(UserError, match=message):
         soak.main()
 
 
 @pytest.mark.parametrize("values, message", [
-    ({"SECONDS": "0"}, "SECONDS is '0'; it is a whole number from 1 to"),
-    ({"SECONDS": "ten"}, "SECONDS is 'ten'; it is a whole number from 1 to"),
-    ({"SEED": "0"}, "SEED is '0'; it is a whole number from 1 to"),
-    ({"DRIVER": "stock"}, "DRIVER is 'stock'; hostile devices are for this driver")])
+    ({"SECONDS": "0"}, "SECONDS is '0'; it must be a whole number from 1 to"),
+    ({"SECONDS": "ten"}, "SECONDS is 'ten'; it must be a whole number from 1 to"),
+    ({"SEED": "0"}, "SEED is '0'; it must be a whole number from 1 to"),
+    ({"DRIVER": "stock"}, "DRIVER is 'stock'; make fuzz tests only this driver")])
 def test_fuzz_refuses(variables, values, message):
+    """make fuzz refuses a wrong variable, and names its value."""
     variables(**values)
     with pytest.raises(UserError, match=message):
         fuzz.main()
@@ -344,7 +356,7 @@ def test_fuzz_refuses(variables, values, message):
 # The time of make fuzz
 
 def attack(round):
-    """Count devices as quickly as can be, in batches of a tenth of a second."""
+    """Count devices in batches of 75, each of which takes a tenth of a second."""
     while round.wants("configurations"):
         time.sleep(0.1)
         round.add("configurations", 75)
@@ -352,6 +364,7 @@ def attack(round):
 
 @pytest.fixture
 def hostile(variables, monkeypatch):
+    """Replace make fuzz's scenario by one that needs no guest."""
     monkeypatch.setattr(fuzz, "SCENARIO", replace(fuzz.SCENARIO, run=attack))
     monkeypatch.setattr(fuzz.kernels, "find",
                         lambda name: SimpleNamespace(name=name, release=name))
@@ -359,25 +372,27 @@ def hostile(variables, monkeypatch):
 
 
 def test_fuzz_ends_when_its_time_is_up(hostile, variables, capsys):
-    """And not before it has seen a device: a round has 300."""
+    """make fuzz ends after SECONDS, within a round, but after one batch at least."""
     variables(SECONDS="1")
     assert fuzz.main() == 0
-    said = capsys.readouterr().err
-    # As many batches as there were tenths of a second, or one more; whole rounds
+    output = capsys.readouterr().err
+    # One batch for each tenth of a second, or one more; complete rounds of 300
     # would make 900.
-    assert 75 <= int(re.search(r"PASS: (\d+) configurations", said)[1]) <= 825
+    assert 75 <= int(re.search(r"PASS: (\d+) configurations", output)[1]) <= 825
 
 
 def test_a_round_sees_a_device_though_the_time_is_up(hostile):
+    """A round that starts after the end still counts one batch."""
     round = fuzz.TimedRound(fuzz.SCENARIO, None, 1, time.monotonic() - 1)
     assert round.play()["configurations"] == 75
 
 
 def test_fuzz_plays_the_round_of_a_seed_to_its_end(hostile, variables, monkeypatch,
                                                    capsys):
+    """With SEED= make fuzz ignores SECONDS and runs a complete round."""
     variables(SEED="7", SECONDS="1")
     monkeypatch.setattr(fuzz.time, "monotonic", iter(range(0, 10000, 100)).__next__)
     assert fuzz.main() == 0
-    said = capsys.readouterr().err
-    assert said.startswith("fuzz: round with seed 7, 7.3-debug\n")
-    assert "PASS: 300 configurations" in said
+    output = capsys.readouterr().err
+    assert output.startswith("fuzz: round with seed 7, 7.3-debug\n")
+    assert "PASS: 300 configurations" in output

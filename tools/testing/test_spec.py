@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The block chapter of VIRTIO 1.3, with a device that knows its rules.
+"""The block chapter of VIRTIO 1.3, on a device that checks the driver.
 
-The device is vblksim, in the guest: it checks each request, and a rule that the
+The device is vblksim, in the guest.  It checks each request, and a rule that the
 driver breaks fails the test at the end of its `with Sim(...)`.  Zoned devices
 are in test_zoned.py.
 """
@@ -19,13 +19,13 @@ from vm import process, simulator
 from vm.errors import CommandFailed
 from vm.guest import Guest
 
-# On the debug kernel `make check` runs what can go wrong in memory; all of it,
-# `make check-full`.
+# On the debug kernel `make check` runs the tests in which memory errors are likely,
+# `make check-full` all tests.
 pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
 on_debug_kernel = pytest.mark.kernels("6.12", "7.3-debug")
 
 MIB = 1 << 20
-# The ring's features, and what they make of a request on its way.
+# Kinds of rings, and the features that select them.
 RINGS = {"split": "default", "packed": "default,+ring_packed",
          "split-direct": "default,-indirect_desc",
          "packed-direct": "default,+ring_packed,-indirect_desc",
@@ -34,7 +34,7 @@ RINGS = {"split": "default", "packed": "default,+ring_packed",
 
 
 def test_watch_catches_each_rule():
-    """The tool's own test: each rule of the table was broken, and it saw it."""
+    """vblksim's self test breaks each rule of the table, and the watch reports it."""
     result = subprocess.run([simulator.build("selftest")], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     last = result.stdout.strip().splitlines()[-1]
@@ -51,7 +51,7 @@ def guest(kernel):
 
 
 def io(guest, disk, size="1m"):
-    """Verified I/O of all kinds on all CPUs; return how many I/Os."""
+    """Run verified I/O of all kinds on all CPUs; return the number of I/Os."""
     block = guest.sysfs(f"/sys/block/{disk}/queue/logical_block_size")
     report = fio.run(guest, f"/dev/{disk}", rw="randrw",
                      bsrange=f"{block}-64k", numjobs=4, size=size, fsync=16,
@@ -63,7 +63,7 @@ def io(guest, disk, size="1m"):
 @on_debug_kernel
 @pytest.mark.parametrize("ring", RINGS)
 def test_rings(guest, ring, queues=4):
-    """Each kind of ring, with a queue for each CPU."""
+    """The driver breaks no rule on any kind of ring with a queue for each CPU."""
     with Sim(guest, features=RINGS[ring], queues=queues, capacity="32M") as sim:
         assert io(guest, sim.disk()) > 30
     assert sim.report["types"].keys() >= {"in", "out", "flush"}
@@ -72,7 +72,7 @@ def test_rings(guest, ring, queues=4):
 @on_debug_kernel
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_large_rings(guest, ring):
-    """Features are negotiated twice: it is without indirect descriptors then."""
+    """On a ring of 1024 the driver negotiates again without indirect descriptors."""
     with Sim(guest, features=RINGS[ring], queues=2, ring_size=1024,
              capacity="32M") as sim:
         disk = sim.disk()
@@ -83,7 +83,7 @@ def test_large_rings(guest, ring):
 
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_large_rings_of_indirect_descriptors(guest, ring):
-    """A device that insists on what the driver would rather do without has it."""
+    """A large ring has indirect descriptors if the device requires them."""
     with Sim(guest, features=RINGS[ring], required="indirect_desc", queues=2,
              ring_size=1024, capacity="32M") as sim:
         disk = sim.disk()
@@ -95,13 +95,13 @@ def test_large_rings_of_indirect_descriptors(guest, ring):
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_rings_of_one_queue(guest, ring):
-    """Each kind of ring, which all CPUs share."""
+    """The driver breaks no rule on any kind of ring that all CPUs share."""
     test_rings(guest, ring, queues=1)
 
 
 @pytest.mark.parametrize("queues", (16, 64))
 def test_many_queues(guest, queues):
-    """More queues than CPUs: those that are not used stay as they were."""
+    """With more queues than CPUs the driver uses one for each CPU."""
     with Sim(guest, queues=queues, ring_size=64) as sim:
         disk = sim.disk()
         used = guest.run(f"ls /sys/block/{disk}/mq").output.split()
@@ -110,19 +110,18 @@ def test_many_queues(guest, queues):
 
 
 def test_mq_without_queues(guest):
-    """A device that offers MQ and says that it has no queue has one."""
+    """The driver uses one queue if a device offers MQ with num_queues 0."""
     with Sim(guest, queues=1, num_queues=0) as sim:
         disk = sim.disk()
         assert io(guest, disk) > 30
     assert "it has 0 queues; using 1" in guest.log()
 
 
-# Without the feature there has to be as little trouble as with it.
 @pytest.mark.parametrize("feature", (
     "size_max", "seg_max", "geometry", "blk_size", "flush", "topology", "mq",
     "discard", "write_zeroes", "lifetime", "secure_erase"))
 def test_one_feature_less(guest, feature):
-    """The device lacks a feature: nothing is asked for that depends on it."""
+    """The driver sends no request that depends on a feature that the device lacks."""
     with Sim(guest, features=f"default,-{feature}", capacity="32M") as sim:
         disk = sim.disk()
         assert io(guest, disk) > 30
@@ -142,7 +141,7 @@ def test_one_feature_less(guest, feature):
 
 
 def test_least_device(guest):
-    """Nothing but a capacity and one queue with a ring of four."""
+    """The driver works with a device of one queue, a ring of four and no feature."""
     with Sim(guest, features="version_1,access_platform", queues=1,
              ring_size=4) as sim:
         assert io(guest, sim.disk()) > 30
@@ -153,7 +152,7 @@ def test_least_device(guest):
     {"seg_max": 3, "size_max": 5000}, {"blk_size": 4096, "seg_max": 7},
     {"seg_max": 4000, "ring_size": 16}), ids=str)
 def test_segment_limits(guest, limits):
-    """Segments are as many, and as long, as the device says."""
+    """Requests keep to seg_max, size_max and the ring's size."""
     with Sim(guest, **limits) as sim:
         disk = sim.disk()
         report = fio.run(guest, f"/dev/{disk}", rw="randrw", bsrange="4k-512k",
@@ -162,7 +161,7 @@ def test_segment_limits(guest, limits):
         assert fio.ios(report) > 30
 
 
-# What the device says, and what the log has to say of it.
+# Configurations that the driver refuses, and the message in the log.
 REFUSED = {
     "blk_size-0": ({"blk_size": 0}, "block size 0 is not a power of two"),
     "blk_size-777": ({"blk_size": 777}, "block size 777 is not"),
@@ -175,7 +174,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(guest, case):
-    """A device that cannot be driven is refused, with a reason."""
+    """The driver refuses an unusable configuration and logs the reason."""
     settings, reason = REFUSED[case]
     before = guest.log().count(reason)
     with Sim(guest, **settings) as sim:
@@ -188,13 +187,13 @@ def test_refused(guest, case):
 
 @pytest.mark.parametrize("id", ("short", "exactly twenty chars", ""))
 def test_get_id(guest, id):
-    """The ID has up to 20 characters, and no NUL after 20 of them."""
+    """serial shows an ID of up to 20 characters; one of 20 has no NUL at the end."""
     with Sim(guest, id=id) as sim:
         assert guest.run(f"cat /sys/block/{sim.disk()}/serial").output == id
     assert sim.report["types"]["get_id"] >= 1
 
 
-# Each value as the device has it, and as sysfs shows it.
+# Each value of the device, and its text in sysfs.
 LIFETIMES = (
     (0, "0x00 undefined", 0, "0x00 undefined", 1, "0x01 0-10% used"),
     (1, "0x01 normal", 2, "0x02 10-20% used", 10, "0x0a 90-100% used"),
@@ -206,7 +205,7 @@ LIFETIMES = (
 
 @pytest.mark.parametrize("values", LIFETIMES, ids=lambda values: str(values[0]))
 def test_lifetime(guest, values):
-    """What the device says of its wear is in sysfs, in numbers and words."""
+    """sysfs shows the device's wear as a number and text."""
     eol, eol_text, a, a_text, b, b_text = values
     with Sim(guest, pre_eol_info=eol, device_lifetime_est_typ_a=a,
              device_lifetime_est_typ_b=b) as sim:
@@ -224,14 +223,14 @@ def fill(guest, disk, mib):
 
 
 def zeroes(guest, disk, first, size):
-    """Whether so many bytes from a place on are all zero."""
+    """Return whether size bytes from first on are all zero."""
     return guest.run(f"cmp -n {size} -i {first}:0 /dev/{disk} /dev/zero",
                      check=False).status == 0
 
 
 @on_debug_kernel
 def test_secure_erase(guest):
-    """What is erased is gone, and requests keep to limits of their own."""
+    """Secure erase clears its range only, and keeps to its own limits."""
     with Sim(guest, max_secure_erase_sectors="1M", max_secure_erase_seg=3,
              secure_erase_sector_alignment="64k",
              max_discard_sectors="8M") as sim:
@@ -245,7 +244,7 @@ def test_secure_erase(guest):
 
 
 def test_secure_erase_refused(guest):
-    """A device that takes no range has no secure erase, and says so."""
+    """With max_secure_erase_seg 0 the disk has no secure erase; the log says why."""
     with Sim(guest, max_secure_erase_seg=0) as sim:
         disk = sim.disk()
         assert guest.run(f"blkdiscard -s -l 1M /dev/{disk}", check=False).status
@@ -255,7 +254,7 @@ def test_secure_erase_refused(guest):
 
 @pytest.mark.parametrize("may_unmap", (0, 1))
 def test_write_zeroes(guest, may_unmap):
-    """Zeroes are written in requests of the size that the device takes."""
+    """Write zeroes clears its range only, in requests within the device's limits."""
     with Sim(guest, max_write_zeroes_sectors="512k", max_write_zeroes_seg=1,
              write_zeroes_may_unmap=may_unmap) as sim:
         disk = sim.disk()
@@ -271,7 +270,7 @@ def test_write_zeroes(guest, may_unmap):
 @on_debug_kernel
 @pytest.mark.parametrize("segments", (1, 8, 256))
 def test_discard(guest, segments):
-    """Discards from many sides at once, with one range a request or several."""
+    """Parallel discards keep to max_discard_seg, and touch no other data."""
     with Sim(guest, max_discard_seg=segments, max_discard_sectors="1M",
              discard_sector_alignment="4k", queues=2) as sim:
         disk = sim.disk()
@@ -289,7 +288,7 @@ def test_discard(guest, segments):
 
 
 def test_resize(guest):
-    """The disk grows and shrinks as the device tells."""
+    """The disk's size follows the device's capacity up and down."""
     with Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
 
@@ -305,7 +304,7 @@ def test_resize(guest):
 
 
 def test_read_only(guest):
-    """A disk that cannot be written is not written to."""
+    """The driver sends no write to a read-only device, and its disk is read-only."""
     with Sim(guest, features="default,+ro") as sim:
         disk = sim.disk()
         assert guest.sysfs(f"/sys/block/{disk}/ro") == "1"
@@ -318,18 +317,18 @@ def test_read_only(guest):
 # Errors
 
 def read_block(guest, disk):
-    """Read a block past the caches; return dd's status and words."""
+    """Read a block with direct I/O; return dd's status and output."""
     result = guest.run(f"dd if=/dev/{disk} of=/dev/null bs=4k count=1 "
                        "iflag=direct", check=False)
     return result.status, result.output
 
 
-# Not "no_status": VDUSE's bounce buffers do not start out as what they stand
-# for, so that the driver reads there what was left by another request.
+# Without "no_status": VDUSE does not initialize its bounce buffers, so the driver
+# would read the status of an earlier request.
 @pytest.mark.parametrize("behaviour", (
     "fail ioerr", "fail unsupp", "status 3", "status 0x77", "fail 255"))
 def test_failed_request(guest, behaviour):
-    """Whatever is not OK is an error, for that request and no other."""
+    """A status other than OK fails that request and no other."""
     guest.tolerate("I/O error, dev vd|Buffer I/O error|operation not supported")
     with Sim(guest) as sim:
         disk = sim.disk()
@@ -345,7 +344,7 @@ def test_failed_request(guest, behaviour):
 @pytest.mark.parametrize("type", ("discard", "write_zeroes", "secure_erase",
                                   "flush"))
 def test_failed_command(guest, type):
-    """A command that fails is told to whoever asked for it."""
+    """The program that issued a command gets the command's error."""
     guest.tolerate("I/O error, dev vd|Buffer I/O error|operation not supported")
     command = {"discard": "blkdiscard -l 1M", "secure_erase": "blkdiscard -s -l 1M",
                "write_zeroes": "fallocate -p -n -o 0 -l 1M",
@@ -362,31 +361,31 @@ def test_failed_command(guest, type):
 
 
 def test_reordered_and_delayed(guest):
-    """Answers in another order, and late, do no harm to anybody's data."""
+    """Completions that are late or out of order corrupt no data."""
     with Sim(guest, queues=2, script=[
             "on type=in every=7: delay 3ms", "on type=out every=5: delay 1ms",
             "on type=in every=3: reorder 4"]) as sim:
         assert io(guest, sim.disk()) > 30
 
 
-# Queues of some types
+# Read queues and poll queues
 
 def probe_with(guest, **params):
-    """Set parameters of the driver for devices that come."""
+    """Set parameters of the driver for devices that it probes later."""
     guest.run("".join(f"echo {value} > /sys/module/virtio_blk/parameters/{name}\n"
                       for name, value in params.items()))
 
 
 @pytest.fixture
 def parameters(guest):
-    """A function that sets parameters; they are taken back afterwards."""
+    """A function that sets parameters; the fixture resets them afterwards."""
     yield lambda **params: probe_with(guest, **params)
     probe_with(guest, read_queues=0, poll_queues=0, num_request_queues=0)
 
 
 @pytest.mark.parametrize("read", (1, 2, 3))
 def test_read_queues(guest, parameters, read):
-    """Reads have virtqueues of their own, and nothing else goes there."""
+    """Reads, and only reads, go to the read queues."""
     parameters(read_queues=read)
     writing = 4 - read
     astray = [f"on type=in queue={queue}: fail ioerr" for queue in range(writing)]
@@ -401,12 +400,12 @@ def test_read_queues(guest, parameters, read):
 
 
 def test_read_queues_clamped(guest, parameters):
-    """More than there are leave one for writes, and the log says so."""
+    """With too many read_queues the driver keeps one queue for writes and logs it."""
     parameters(read_queues=9)
     with Sim(guest, queues=4) as sim:
         disk = sim.disk()
         assert f"[{disk}] 1/3/0 default/read/poll queues" in guest.log()
-        assert "read_queues=9: using 3, one of 4 queues has to take writes" \
+        assert "read_queues=9: using 3, one of 4 queues must take writes" \
             in guest.log()
         assert io(guest, disk) > 30
 
@@ -414,7 +413,7 @@ def test_read_queues_clamped(guest, parameters):
 @on_debug_kernel
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_polled_io(guest, parameters, ring):
-    """io_uring polls for its I/O, next to reads and writes with interrupts."""
+    """Polled I/O of io_uring works beside reads and writes with interrupts."""
     parameters(poll_queues=1, read_queues=1)
     with Sim(guest, queues=4, features=RINGS[ring]) as sim:
         disk = sim.disk()
@@ -429,7 +428,7 @@ def test_polled_io(guest, parameters, ring):
 # A file system, and a long run
 
 def test_file_system(guest):
-    """ext4 with files that come and go, and is whole at the end."""
+    """ext4 with copied, removed and trimmed files is consistent at the end."""
     with Sim(guest, capacity="256M", features=RINGS["packed"]) as sim:
         disk = sim.disk()
         guest.run(
@@ -447,7 +446,7 @@ def test_file_system(guest):
 
 @pytest.mark.parametrize("ring", ("split", "packed"))
 def test_many_requests(guest, ring):
-    """Tens of thousands of requests, and not one breaks a rule; more with FULL."""
+    """Tens of thousands of requests break no rule; with FULL there are more."""
     each = 64_000 if os.environ.get("FULL") else 8_000
     with Sim(guest, queues=4, features=RINGS[ring], capacity="256M") as sim:
         disk = sim.disk()
@@ -457,13 +456,13 @@ def test_many_requests(guest, ring):
     assert sim.report["requests"] >= 4 * each
 
 
-# The kernel's own driver: what the watch finds there is a fact for
-# Documentation/conformance.rst, and shows that it is not ours that it suits.
+# The in-tree driver.  The rules that it breaks are in Documentation/conformance.rst,
+# and show that the watch is not made to fit this driver.
 
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
 def test_watching_the_kernels_own_driver(kernel):
-    """The same device, watched with the kernel's own driver."""
+    """The watch finds the two rules that the in-tree driver is known to break."""
     with Guest(kernel, driver="stock") as guest:
         vblksim.prepare(guest)
         with Sim(guest, ours=False, queues=4, max_write_zeroes_seg=0) as sim:
@@ -476,7 +475,7 @@ def test_watching_the_kernels_own_driver(kernel):
 
 
 def test_bad_settings(guest):
-    """vblksim says what is wrong with what it is given, and how to mend it."""
+    """vblksim names the wrong argument, and says what is allowed."""
     for words, reason in (("--queues=0", "1 to 64"), ("--queues=x", "queues"),
                           ("--features=nonsense", "nonsense"),
                           ("--capacitee=1M", "capacitee"),

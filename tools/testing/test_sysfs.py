@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the disk shows of itself, and what it can be told: sysfs, parameters,
-sizes, and devices that cannot be driven.
+"""The interface of a disk: sysfs, module parameters, resizing, and refused devices.
 
-Not here: a device that offers MQ and has no queues, or one whose configuration
-space makes no sense in other ways than QEMU allows.  QEMU's device checks its
-own properties first, so those take a device that is made for testing.
+QEMU's device checks its own properties, so a device that offers MQ without queues, or
+with an otherwise invalid configuration space, is in test_spec.py.
 """
 
 import re
@@ -21,6 +19,7 @@ MIB = 1 << 20
 
 
 def block(guest, id):
+    """Return a disk's directory in sysfs."""
     return f"/sys/block/{guest.dev(id)}"
 
 
@@ -30,11 +29,12 @@ def limit(guest, id, name):
 
 
 def exists(guest, path):
+    """Return whether a path exists in the guest."""
     return guest.run(f"test -e {path}", check=False).status == 0
 
 
 def log(guest):
-    """Return the lines of the kernel's log; the console may lag behind it."""
+    """Return the lines of dmesg; the console may lag behind it."""
     return guest.run("dmesg").output.splitlines()
 
 
@@ -47,7 +47,7 @@ def new_lines(guest, before, pattern):
 def wait_until(guest, condition, timeout=10):
     """Wait until a shell condition holds in the guest."""
     guest.run(f"for i in $(seq {timeout * 10}); do {condition} && exit 0; "
-              f"sleep 0.1; done; echo waited in vain for: '{condition}'; exit 1",
+              f"sleep 0.1; done; echo timed out waiting for: '{condition}'; exit 1",
               timeout=timeout * 2 + 20)
 
 
@@ -84,14 +84,13 @@ on_both = pytest.mark.kernels("6.12", full=("6.1",))
     ("plain", "plain"), ("twenty", "ABCDEFGHIJ0123456789"), ("nameless", ""),
     ("spaced", "  two words ")])
 def test_serial(guest, id, serial):
-    """The serial number is what the device says: all 20 bytes, or none."""
-    said = guest.run(f"cat {block(guest, id)}/serial").output
-    assert said == serial
+    """serial shows the device's serial number: up to 20 bytes, or nothing."""
+    assert guest.run(f"cat {block(guest, id)}/serial").output == serial
 
 
 @on_both
 def test_cache_type(guest):
-    """cache_type shows and takes the two modes, and nothing else."""
+    """cache_type shows and accepts the two modes, and refuses other text."""
     path = f"{block(guest, 'plain')}/cache_type"
     for mode in ("write through", "write back", "write through", "write back"):
         guest.run(f"echo {mode} > {path}")
@@ -107,7 +106,7 @@ def test_cache_type(guest):
 @pytest.mark.parametrize("id,mode", [("fixed", "write back"),
                                      ("through", "write through")])
 def test_fixed_cache_type(guest, id, mode):
-    """A device whose cache mode is fixed has a cache_type that is only read."""
+    """Without CONFIG_WCE cache_type is read-only."""
     path = f"{block(guest, id)}/cache_type"
     assert guest.run(f"stat -c %a {path}; cat {path}").output.splitlines() == \
         ["444", mode]
@@ -142,7 +141,7 @@ ioctl F, 0x301, $geo or die $!; print join " ", unpack "CCSx4Q", $geo' {}"""
 
 @on_both
 def test_geometry(guest):
-    """HDIO_GETGEO has the device's heads, sectors and cylinders, in order."""
+    """HDIO_GETGEO returns the device's heads, sectors and cylinders."""
     disk = f"/dev/{guest.dev('shaped')}"
     assert guest.run(_GETGEO.format(disk)).output == "5 17 1000 0"
 
@@ -151,13 +150,13 @@ def test_geometry(guest):
 @pytest.mark.parametrize("id,limits", [
     ("limits", {"logical_block_size": 512, "physical_block_size": 4096,
                 "minimum_io_size": 8192, "optimal_io_size": 65536,
-                # 128 - 2, whatever the ring: what the device says.
+                # The device's seg_max is 128 - 2 for any ring.
                 "max_segments": 126,
                 "discard_granularity": 8192,
                 "discard_max_hw_bytes": 8192 * 512,
                 "max_discard_segments": 1,
                 "write_zeroes_max_bytes": 2048 * 512}),
-    # The device says 126 here too, but a ring of 64 has no room for that.
+    # seg_max is 126 here too, but a request must fit into the ring of 64.
     ("short", {"max_segments": 62, "discard_max_hw_bytes": 0,
                "discard_granularity": 0, "write_zeroes_max_bytes": 0,
                "physical_block_size": 512, "logical_block_size": 512}),
@@ -168,16 +167,16 @@ def test_geometry(guest):
                "rotational": 1, "nr_requests": 256}),
 ])
 def test_limits(guest, id, limits):
-    """What the device says of itself is what its queue goes by."""
+    """The queue's limits follow the device's configuration space and ring."""
     queue = f"{block(guest, id)}/queue"
-    said = guest.run(f"cd {queue} && grep . {' '.join(limits)}").output
-    assert dict(line.split(":") for line in said.splitlines()) == \
+    found = guest.run(f"cd {queue} && grep . {' '.join(limits)}").output
+    assert dict(line.split(":") for line in found.splitlines()) == \
         {name: str(value) for name, value in limits.items()}
 
 
 @on_both
 def test_limit_of_unmapping_zeroes(guest):
-    """Where the kernel tells of it, writing zeroes may unmap, or may not."""
+    """From 6.17 on, write_zeroes_unmap_max_hw_bytes shows the device's limit."""
     name = "write_zeroes_unmap_max_hw_bytes"
     shown = exists(guest, f"{block(guest, 'limits')}/queue/{name}")
     # The file came with 6.17.
@@ -189,7 +188,7 @@ def test_limit_of_unmapping_zeroes(guest):
 
 
 def test_partitions(guest):
-    """There is room for 15 partitions, each where its table says."""
+    """A disk has up to 15 partitions, each with its minor number and sectors."""
     name, backend = guest.dev("plain"), Backend(guest, "plain")
     table = "label: gpt\n" + "".join(
         f"start={2048 + 4096 * n}, size=4096\n" for n in range(15))
@@ -213,11 +212,12 @@ def test_partitions(guest):
 # Sizes
 
 def _size(guest, id):
+    """Return a disk's size in bytes."""
     return int(guest.sysfs(f"{block(guest, id)}/size")) * 512
 
 
 def _resize(guest, id, size):
-    """Change a disk's size, and wait until the guest has seen it."""
+    """Resize a disk; wait for its new size, and check for one line in the log."""
     before = log(guest)
     guest.resize_disk(id, size)
     wait_until(guest, f"[ $(cat {block(guest, id)}/size) = {size // 512} ]")
@@ -229,7 +229,7 @@ def _resize(guest, id, size):
 
 @on_both
 def test_resize_while_mounted(guest):
-    """A file system grows with its disk; what is left of it stays as it was."""
+    """A mounted file system keeps its data while its disk grows and shrinks."""
     disk = f"/dev/{guest.dev('plain')}"
     try:
         guest.run(f"mkfs.ext4 -q -F {disk} 32M && mount {disk} /mnt && "
@@ -241,7 +241,7 @@ def test_resize_while_mounted(guest):
         guest.run(f"resize2fs {disk} 96M && "
                   "dd if=/dev/urandom of=/mnt/more bs=1M count=48 status=none "
                   "&& sync && sha256sum /mnt/more >> /tmp/sum")
-        # Down to just what the file system takes, and up again.
+        # Shrink to the size of the file system, and grow again.
         _resize(guest, "plain", 96 * MIB)
         _resize(guest, "plain", 112 * MIB)
         guest.run("echo 3 > /proc/sys/vm/drop_caches && sha256sum -c /tmp/sum")
@@ -249,7 +249,7 @@ def test_resize_while_mounted(guest):
         guest.run("killall udevadm || busybox killall udevadm", check=False)
         guest.run("umount /mnt", check=False)
     guest.run(f"e2fsck -fn {disk}")
-    # Beyond the end there is nothing any more.
+    # A read beyond the end fails.
     _resize(guest, "plain", 64 * MIB)
     with pytest.raises(CommandFailed):
         guest.run(f"dd if={disk} of=/dev/null bs=4k count=1 skip={64 * 256} "
@@ -259,7 +259,7 @@ def test_resize_while_mounted(guest):
 
 
 def test_resize_under_load(guest):
-    """I/O within what stays goes on while the size goes up and down."""
+    """Verified I/O below the smallest size works while the disk is resized."""
     load = fio.start(guest, f"/dev/{guest.dev('plain')}", rw="randwrite",
                      bs="4k", size="32m", verify="crc32c", verify_backlog=64,
                      iodepth=16)
@@ -272,7 +272,7 @@ def test_resize_under_load(guest):
 # Many disks
 
 def test_thirty_disks(kernel):
-    """30 disks are vda to vdad, with 16 minors each, and are not mixed up."""
+    """30 disks are vda to vdad, with 16 minors each, and each has its own data."""
     disks = [Disk(f"disk{number:02}", "ram", 8 * MIB, queues=1)
              for number in range(30)]
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -288,7 +288,7 @@ def test_thirty_disks(kernel):
         assert len(majors) == 1
         assert [int(found[name][0].split(":")[1]) for name in names] == \
             [16 * number for number in range(30)]
-        # All at once, and each on its own backend.
+        # All at once; then the host reads each backend.
         guest.run("for name in " + " ".join(names) + "; do (yes $name-$(cat "
                   "/sys/block/$name/serial) | dd of=/dev/$name bs=64k count=16 "
                   "iflag=fullblock oflag=direct conv=notrunc status=none || "
@@ -317,7 +317,7 @@ _TYPES = "cat /sys/kernel/debug/block/{}/hctx*/type"
 
 
 def _check_queues(guest, id, default, poll, depth):
-    """Assert what queues a disk has, and that it does I/O from every CPU."""
+    """Check a disk's queues and depth, and its I/O from every CPU."""
     name = guest.dev(id)
     types = guest.run(_TYPES.format(name)).output.split()
     assert (types.count("default"), types.count("poll")) == (default, poll)
@@ -334,8 +334,8 @@ def _check_queues(guest, id, default, poll, depth):
         f"/dev/{name}")
 
 
-# parameters, then default queues, poll queues and depth of each disk, then
-# what is clamped: the line's beginning, to what, and a word of the reason
+# Parameters; (default queues, poll queues, depth) of each disk; and if clamped:
+# parameter, value of each disk, and a word of the reason.
 _GOOD = [
     ("", (4, 0, 256), (2, 0, 64), None),
     ("num_request_queues=0", (4, 0, 256), (2, 0, 64), None),
@@ -360,7 +360,7 @@ _GOOD = [
 @pytest.mark.parametrize("params,four,two,clamped", _GOOD,
                          ids=[case[0] or "none" for case in _GOOD])
 def test_parameters(bare, params, four, two, clamped):
-    """Parameters are honoured, or clamped with one line that says why."""
+    """The driver uses a parameter's value, or clamps it and logs the reason once."""
     before = log(bare)
     bare.load(params)
     try:
@@ -383,10 +383,10 @@ def test_parameters(bare, params, four, two, clamped):
 @pytest.mark.parametrize("depth,indirect,segments", [
     (85, "0", 256 // 8 - 2), (86, "1", 254)])
 def test_queue_depth_and_indirect_descriptors(bare, depth, indirect, segments):
-    """A ring that has room for so many requests without them is without them.
+    """The driver does without indirect descriptors if queue_depth requests fit so.
 
-    Of 256 descriptors 85 requests take three each.  A ring of 64 keeps them,
-    however few requests there are.
+    In a ring of 256, 85 requests take three descriptors each.  A ring of 64 always
+    has indirect descriptors.
     """
     bare.load(f"queue_depth={depth}")
     try:
@@ -404,7 +404,7 @@ def test_queue_depth_and_indirect_descriptors(bare, depth, indirect, segments):
     "num_request_queues=-1", "queue_depth=-1", "poll_queues=-1",
     "queue_depth=many", "num_request_queues=4294967296"])
 def test_parameters_that_are_no_numbers(bare, params):
-    """What is no number of anything is refused, and nothing stays behind."""
+    """Loading with an invalid parameter fails, with a message and no module left."""
     before = log(bare)
     with pytest.raises(CommandFailed):
         bare.load(params)
@@ -416,20 +416,20 @@ def test_parameters_that_are_no_numbers(bare, params):
 
 @pytest.mark.module
 def test_parameters_in_sysfs(bare):
-    """Those read at probe time can be changed, the others only be read."""
+    """Parameters that apply at probe are writable in sysfs, the others read-only."""
     base = "/sys/module/virtio_blk/parameters"
     bare.load("queue_depth=32")
     try:
-        said = bare.run(f"cd {base} && stat -c '%n %a' *").output
-        assert said.splitlines() == ["harden 444", "io_timeout 644",
-                                     "num_request_queues 644",
-                                     "poll_queues 644", "queue_depth 444",
-                                     "read_queues 644",
-                                     "removal_timeout 644", "reset_after 644",
-                                     "reset_attempts 644"]
+        modes = bare.run(f"cd {base} && stat -c '%n %a' *").output
+        assert modes.splitlines() == ["harden 444", "io_timeout 644",
+                                      "num_request_queues 644",
+                                      "poll_queues 644", "queue_depth 444",
+                                      "read_queues 644",
+                                      "removal_timeout 644", "reset_after 644",
+                                      "reset_attempts 644"]
         assert bare.sysfs(f"{base}/harden") == "0"
         assert bare.sysfs(f"{base}/queue_depth") == "32"
-        # A disk that is there keeps its queues; one that is probed has fewer.
+        # A disk keeps its queues until it is probed again.
         bare.run(f"echo 1 > {base}/num_request_queues")
         _check_queues(bare, "four", 4, 0, 32)
         device = bare.run(f"basename $(readlink -f {block(bare, 'four')}/device)"
@@ -445,7 +445,7 @@ def test_parameters_in_sysfs(bare):
 
 @pytest.mark.module
 def test_polled_io(bare):
-    """Polled I/O through a poll queue is read back as written."""
+    """Polled I/O through a poll queue passes verification."""
     bare.load("poll_queues=1")
     try:
         assert limit(bare, "four", "io_poll") == 1
@@ -455,14 +455,14 @@ def test_polled_io(bare):
         bare.unload()
 
 
-# Devices that cannot be driven
+# Devices that the driver refuses
 
 @pytest.mark.module
 def test_bad_devices(kernel):
-    """A device that cannot be driven is named, and harms no other.
+    """The driver logs why it refuses a device, and other disks work.
 
-    One says that its blocks are larger than Linux takes, another that it has
-    no sectors at all until it is given some.
+    "huge" has a block size larger than Linux supports.  "empty" has a capacity of 0,
+    and works after a resize.
     """
     disks = [Disk("huge", logical_block_size=1 << 21,
                   physical_block_size=1 << 21),
@@ -492,9 +492,9 @@ def test_bad_devices(kernel):
         assert new_lines(guest, before, r"\[vd.\] the capacity is 0, ")
         empty = guest.dev("empty")
         assert guest.sysfs(f"/sys/block/{empty}/size") == "0"
-        said = guest.run(f"dd if=/dev/{empty} bs=512 count=1 iflag=direct "
+        read = guest.run(f"dd if=/dev/{empty} bs=512 count=1 iflag=direct "
                          "status=none | wc -c", timeout=20)
-        assert said.output.strip() == "0"
+        assert read.output.strip() == "0"
         _resize(guest, "empty", 8 * MIB)
         fio.run(guest, f"/dev/{empty}", rw="randwrite", bs="4k", size="1m",
                 verify="crc32c")

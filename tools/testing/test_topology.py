@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which CPU uses which queue, and where that queue's interrupts go.
+"""Queue maps, and the affinity of interrupts.
 
 Most guests here have the same eight disks: four with 1, 2, 4 and 16 queues
 and a vector for each of them, and four with 4 queues each and 0, 1, 2 and 3
-vectors.  What must hold is the same for any number of CPUs, so all guests
-share the checks at the beginning of this file.
+vectors.  The checks at the beginning of this file hold for any number of CPUs,
+and all guests share them.
 """
 
 import re
@@ -38,10 +38,10 @@ def vectors(id):
     return int(id[1:]) if id[0] == "v" else QUEUES[id] + 1
 
 
-# What must hold for every disk
+# Checks that hold for every disk
 
 def check_counts(layout, id, limit=0, poll=0):
-    """A disk has as many queues of each type as it should."""
+    """Check that a disk has the expected number of queues of each type."""
     total = min(QUEUES[id], len(layout.possible), limit or QUEUES[id])
     poll = min(poll, total - 1)
     wanted = {"default": total - poll} | ({"poll": poll} if poll else {})
@@ -51,7 +51,7 @@ def check_counts(layout, id, limit=0, poll=0):
 
 
 def check_map(layout, id, probed):
-    """Each possible CPU uses one queue of each type, and no queue is idle.
+    """Check that each possible CPU uses one queue of each type, and no queue is idle.
 
     probed: the layout when the disk was probed.
     """
@@ -60,19 +60,19 @@ def check_map(layout, id, probed):
         users = sorted(cpu for cpus in queues.values() for cpu in cpus)
         assert users == sorted(layout.possible), what
         assert all(queues.values()), what
-        # The kernel spreads those that are there first, then all others.
+        # The kernel spreads present CPUs first, then the other possible CPUs.
         for some in (probed.present, probed.possible - probed.present):
             sizes = {len(cpus & some) for cpus in queues.values()}
             assert max(sizes) - min(sizes) <= 1, what
 
 
 def own_vectors(layout, id):
-    """Tell whether a disk has a vector for each queue with an interrupt."""
+    """Return whether a disk has a vector for each queue with an interrupt."""
     return vectors(id) > len(layout.disks[id].queues["default"])
 
 
 def check_vectors(layout, id, probed):
-    """Each queue's vector goes to its CPUs; a shared one belongs to no queue.
+    """Check that each queue's vector goes to its CPUs, and a shared one to all.
 
     probed: the layout when the disk was probed.
     """
@@ -91,7 +91,7 @@ def check_vectors(layout, id, probed):
 
 
 def check_arrivals(guest, layout, id, ios=16):
-    """I/O from each CPU interrupts by its own queue's vector, and no other."""
+    """Check that I/O from each CPU raises its own queue's interrupt and no other."""
     disk = layout.disks[id]
     for arrival in topology.read_from_each_cpu(guest, disk, layout.online, ios):
         what = f"{id}: I/O of CPU {arrival.cpu} came in at {arrival.counts}"
@@ -107,7 +107,7 @@ def check_arrivals(guest, layout, id, ios=16):
 
 
 def check_layout(guest, probed=None, **limits):
-    """All disks of a guest are laid out as they should; return the layout.
+    """Check the queues and vectors of all disks; return the layout.
 
     probed: the layout when the disks were probed, if it has changed since.
     """
@@ -120,40 +120,40 @@ def check_layout(guest, probed=None, **limits):
     return layout
 
 
-# CPUs against queues
+# Numbers of CPUs and queues
 
 @pytest.fixture(scope="module", params=(1, 3, 4, 16),
                 ids=lambda cpus: f"{cpus}cpus")
 def guest(request, kernel):
-    """A guest with so many CPUs and the eight disks."""
+    """A guest with 1, 3, 4 or 16 CPUs and the eight disks."""
     with Guest(kernel, cpus=request.param, disks=disks()) as guest:
         yield guest
 
 
 @on_both
 def test_affinity(guest):
-    """Queues, CPUs and vectors belong together, with the default parameters."""
+    """With default parameters the queue map and the vectors' affinity agree."""
     layout = check_layout(guest)
     assert len(layout.possible) == len(layout.online) == guest.cpus
 
 
 @on_both
 def test_affinity_of_io(guest):
-    """I/O from each CPU shows up on the interrupt of its own queue only."""
+    """I/O from each CPU raises the interrupt of its own queue only."""
     layout = topology.read(guest)
     for id in QUEUES:
         check_arrivals(guest, layout, id)
 
 
 def clamped(guest, name):
-    """Return what the log says a parameter was clamped to, for each disk."""
+    """Return to which value the driver logged that it clamped a parameter, by disk."""
     return dict(re.findall(rf"virtio_blk (virtio\d+): {name}=\d+: using (\d+)",
                            guest.run("dmesg -c").output))
 
 
 @on_both
 def test_affinity_num_request_queues(guest):
-    """num_request_queues limits the queues; more than there are is clamped."""
+    """num_request_queues limits the queues; the driver clamps a larger value."""
     for limit in (1, 3, 100):
         guest.run("dmesg -C")
         topology.probe_again(guest, num_request_queues=limit, poll_queues=0)
@@ -170,7 +170,7 @@ def test_affinity_num_request_queues(guest):
 
 @on_both
 def test_affinity_poll_queues(guest):
-    """poll_queues sets queues aside, and leaves one with an interrupt."""
+    """poll_queues reserves queues for polling, and leaves one with an interrupt."""
     for poll, limit in ((1, 0), (2, 3), (100, 0)):
         guest.run("dmesg -C")
         topology.probe_again(guest, num_request_queues=limit, poll_queues=poll)
@@ -181,21 +181,21 @@ def test_affinity_poll_queues(guest):
         assert clamped(guest, "poll_queues") == {
             virtio: str(queues) for virtio, queues in most.items()
             if queues < poll}
-        # What is not polled keeps to the queues with an interrupt.
+        # I/O that is not polled uses the queues with an interrupt.
         for id in ("q4", "v1") if poll < 100 else ("q16",):
             check_arrivals(guest, layout, id)
     topology.probe_again(guest, num_request_queues=0, poll_queues=0)
     check_layout(guest)
 
 
-# NUMA nodes, and CPUs that come later
+# NUMA nodes, and CPUs that are brought up later
 
 @on_both
 def test_affinity_numa_and_cpus_brought_up_later(kernel):
-    """Queues keep to a node, and those of offline CPUs wait for them.
+    """A queue serves CPUs of one node, and offline CPUs have queues for later.
 
-    Three CPUs of six, on two nodes, are not brought up at first.  Their queues
-    are there all the same; later they work.
+    Three CPUs of six, on two nodes, are not brought up at first.  They have queues
+    nevertheless, which work when the CPUs are online.
     """
     with Guest(kernel, cpus=6, nodes=2, disks=disks(),
                cmdline="maxcpus=3") as guest:
@@ -213,11 +213,11 @@ def test_affinity_numa_and_cpus_brought_up_later(kernel):
 
 
 def check_nodes(guest, layout):
-    """No vector serves two nodes where there are enough of them."""
+    """Check that no queue serves two nodes on disks with at least two queues."""
     nodes = [topology.parse_cpus(cpus) for cpus in guest.run(
         "cat /sys/devices/system/node/node*/cpulist").output.splitlines()]
     possible = [topology.parse_cpus(cpus) for cpus in ("0-2", "3-5")]
-    # What is offline belongs to no node yet.
+    # An offline CPU belongs to no node yet.
     assert nodes == [cpus & layout.online for cpus in possible]
     for id in ("q2", "q4", "q16"):
         for cpus in layout.disks[id].queues["default"].values():
@@ -226,11 +226,11 @@ def check_nodes(guest, layout):
 
 
 # Later kernels believe firmware like QEMU's that CPUs can be plugged in only if
-# they recognize the hypervisor, and TCG they do not.  The test above comes
-# nearest to it on those.
+# they recognize the hypervisor, and they do not recognize TCG.  For those the test
+# above is the closest one.
 @pytest.mark.kernels("6.1")
 def test_affinity_of_cpus_plugged_in(kernel):
-    """CPUs that may come have queues, which work once they have come."""
+    """CPUs that are plugged in later have queues, which work then."""
     with Guest(kernel, cpus=3, maxcpus=6, disks=disks()) as guest:
         layout = probed = check_layout(guest)
         if (kernel.name != "6.1" and qemu.accelerator() == "tcg"
@@ -254,8 +254,8 @@ def test_affinity_of_cpus_plugged_in(kernel):
         for id in QUEUES:
             check_arrivals(guest, layout, id)
 
-        # The kernel would spread new vectors over all six CPUs, where at probe it
-        # spread them over three.  The queues stay with their CPUs all the same.
+        # The kernel would spread new vectors over all six CPUs; at probe it spread
+        # them over three.  The queue map must not change.
         guest.run("echo 0 > /sys/devices/system/cpu/cpu3/online")
         for id in QUEUES:
             tell_to_reset(guest, id)
@@ -284,7 +284,7 @@ def loaded(kernel):
 
 @on_both
 def test_affinity_while_cpus_go_and_come(loaded):
-    """Going offline, a CPU leaves no I/O behind; back again it has its queue."""
+    """No I/O is lost when CPUs go offline; online again they use their queues."""
     disk = topology.read(loaded).disks["q4"]
     load = fio.start(loaded, f"/dev/{disk.name}", rw="randwrite", bs="4k",
                      numjobs=4, offset_increment="16m", size="16m", iodepth=64,
@@ -308,7 +308,7 @@ def test_affinity_while_cpus_go_and_come(loaded):
 
 @on_both
 def test_polled_io(loaded):
-    """Polled I/O is verified, and comes in without a single interrupt."""
+    """Polled I/O passes verification and raises no interrupt."""
     topology.probe_again(loaded, poll_queues=2)
     disk = topology.read(loaded).disks["q4"]
     assert {type: len(queues) for type, queues in disk.queues.items()} == {
@@ -356,10 +356,10 @@ exec $here/lib/ld-linux-x86-64.so.2 --library-path $here/lib $program "$@"
 
 
 def vdpa_tools():
-    """Return an image with what makes a virtio-blk device inside a guest.
+    """Return an image with the programs for a vDPA device inside a guest.
 
-    qemu-storage-daemon is the device, and vdpa tells the kernel of it.  Both
-    come with the host's libraries, and are started by the script `run`.
+    qemu-storage-daemon is the device, and vdpa adds it.  The script `run` starts
+    both with the host's libraries.
     """
     daemon = qemu_dist.find("qemu-storage-daemon")
 
@@ -390,10 +390,10 @@ def vdpa_tools():
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
 def test_affinity_vdpa(kernel):
-    """Where the transport leaves it to the driver, it sets each affinity.
+    """On a transport without managed vectors the driver sets each queue's affinity.
 
-    The guest itself has the devices, by VDUSE; their interrupts are callbacks
-    whose affinity is in sysfs.
+    The devices are in the guest, by VDUSE.  Their interrupts are callbacks, whose
+    affinity is in sysfs.
     """
     counts = {"d1": 1, "d2": 2, "d3": 3, "d4": 4}
     with Guest(kernel, cpus=4, qemu_args=[
@@ -432,7 +432,7 @@ def test_affinity_vdpa(kernel):
 
 
 def check_vdpa(guest, layout, id, count, poll):
-    """The queues of one disk are spread, and their callbacks follow them."""
+    """Check that the queues of a disk are spread, and their callbacks fit the map."""
     poll = min(poll, count - 1)
     queues = layout.disks[id].queues
     assert len(queues["default"]) == count - poll

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The same disk behind every transport and every kind of ring.
+"""The same disk on every transport and every kind of ring.
 
-Each disk shows three things: that just those features were negotiated that it
-was given, that its rings have the size that they were given, and that data
-survives, in requests of 4 KiB to 1 MiB and with more of them in flight than
-the ring holds.
+For each disk the tests check three things: the driver negotiated exactly the expected
+features, the rings have the expected size, and data passes verification in requests
+of 4 KiB to 1 MiB and with more requests than fit into the ring.
 """
 
 import mmap
@@ -27,7 +26,7 @@ GIB = 1 << 30
 FEATURES = {"SEG_MAX": 2, "BLK_SIZE": 6, "FLUSH": 9, "TOPOLOGY": 10,
             "CONFIG_WCE": 11, "MQ": 12, "INDIRECT_DESC": 28, "EVENT_IDX": 29,
             "VERSION_1": 32, "RING_PACKED": 34}
-# What QEMU offers for any disk here unless told otherwise.
+# Features that QEMU offers for any disk here by default.
 USUAL = set(FEATURES) - {"RING_PACKED"}
 DIRECT = USUAL - {"INDIRECT_DESC"}
 
@@ -44,15 +43,15 @@ def features(guest, disk):
 
 
 def check_features(guest, disk, wanted):
-    """Just those features were negotiated, and the driver took 4 queues."""
+    """Check that exactly these features were negotiated, and 4 queues are used."""
     assert features(guest, disk) == wanted
     assert len(disk.queues["default"]) == min(4, guest.cpus)
 
 
 def check_ring(guest, disk, size, indirect, segments=None):
-    """Each queue has a ring of that size, and as many requests as fit.
+    """Check each queue's ring size and depth, and the disk's segment limit.
 
-    segments: how many a request may have, as many as fit unless told otherwise.
+    segments: the largest number that a request may have; by default as many as fit.
     """
     depth = size if indirect else max(size // 3, 1)
     tags = guest.run(f"grep -h ^nr_tags= /sys/kernel/debug/block/{disk.name}/"
@@ -66,13 +65,13 @@ def check_ring(guest, disk, size, indirect, segments=None):
 
 
 def check_io(guest, disk, ring):
-    """Data survives large requests, small ones, and an overfull ring."""
+    """Check data in large requests, in small ones, and with a full ring."""
     device = f"/dev/{disk.name}"
     report = fio.run(guest, device, rw="randwrite", bsrange="4k-1m",
                      size="12m", iodepth=24, verify="crc32c")
     assert _bytes(report, "write") >= 12 * MIB
     assert _bytes(report, "read") >= 12 * MIB
-    # One CPU has one queue: the jobs fill the rings of two.
+    # Each CPU uses one queue, so the two jobs fill two rings.
     report = fio.run(guest, device, rw="randrw", bsrange="4k-12k", size="4m",
                      offset="32m", offset_increment="8m", numjobs=2,
                      iodepth=ring + ring // 4, verify="crc32c",
@@ -81,6 +80,7 @@ def check_io(guest, disk, ring):
 
 
 def _bytes(report, way):
+    """Return how many bytes fio read or wrote."""
     return sum(job[way]["io_bytes"] for job in report["jobs"])
 
 
@@ -110,8 +110,8 @@ SIZES = {
     "r512": (512, {}, USUAL),
     "r1024direct": (1024, {"indirect_desc": False}, DIRECT),
 }
-# Large enough for 256 requests without indirect descriptors, which the driver
-# gives up then; no request may take more than an eighth of the ring.
+# These rings have room for 256 requests without indirect descriptors, so the driver
+# does without; no request may take more than an eighth of the ring.
 LARGE = {
     "r1024": (1024, {}, DIRECT),
     "r1024packed": (1024, {"packed": True}, DIRECT | {"RING_PACKED"}),
@@ -131,7 +131,7 @@ def q35(kernel):
 @on_both
 @pytest.mark.parametrize("id", DISKS)
 def test_ring(q35, id):
-    """A ring of any kind and size, on modern and on legacy PCI."""
+    """Features, ring and I/O are right for each kind and size of ring on PCI."""
     guest, layout = q35
     ring, _, wanted = DISKS[id]
     disk = layout.disks[id]
@@ -144,7 +144,7 @@ def test_ring(q35, id):
 
 @pytest.fixture(scope="module")
 def pc(kernel):
-    """A guest on the old machine, which has PCI and no PCI Express."""
+    """A guest on the machine "pc", which has no PCI Express."""
     with Guest(kernel, machine="pc", cpus=2, disks=[
             pci("modern", disable_legacy="on"),
             pci("transitional", disable_legacy="off"),
@@ -154,7 +154,7 @@ def pc(kernel):
 
 @pytest.mark.parametrize("id", ("modern", "transitional", "legacy"))
 def test_pc(pc, id):
-    """Modern, transitional and legacy devices on conventional PCI."""
+    """Modern, transitional and legacy devices work on conventional PCI."""
     guest, layout = pc
     disk = layout.disks[id]
     check_features(guest, disk, USUAL - ({"VERSION_1"} if id == "legacy"
@@ -164,7 +164,7 @@ def test_pc(pc, id):
     check_io(guest, disk, 256)
 
 
-# Addresses that are not those of memory
+# DMA addresses that differ from physical addresses
 
 TRANSLATED = {
     "split": {}, "packed": {"packed": True},
@@ -173,7 +173,7 @@ TRANSLATED = {
 
 
 def translated(kernel, **options):
-    """Boot a guest whose disks see addresses of the DMA layer only."""
+    """Boot a guest whose disks use addresses of the DMA layer only."""
     return Guest(kernel, disks=[
         pci(id, properties.pop("queue_size", 256), iommu_platform=True,
             disable_legacy="on", **properties)
@@ -182,13 +182,13 @@ def translated(kernel, **options):
 
 
 def has_access_platform(guest, disk):
-    """Whether VIRTIO_F_ACCESS_PLATFORM was negotiated."""
+    """Return whether VIRTIO_F_ACCESS_PLATFORM was negotiated."""
     return guest.sysfs(f"/sys/bus/virtio/devices/{disk.virtio}/features")[33] == "1"
 
 
 @on_both
 def test_iommu(kernel):
-    """Each disk has addresses of its own, which an IOMMU translates."""
+    """I/O works on disks whose addresses an IOMMU translates."""
     if kernel.builtin:
         pytest.skip(f"{kernel.name} has no driver for the IOMMU")
     with translated(kernel, iommu=True, cmdline="intel_iommu=on iommu=nopt "
@@ -202,16 +202,16 @@ def test_iommu(kernel):
             check_io(guest, disk, 256)
 
 
-# On the debug kernel too: it checks each mapping (DMA_API_DEBUG).
+# The debug kernel also checks each mapping (DMA_API_DEBUG).
 @pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 def test_bounce_buffers(kernel):
-    """All goes through bounce buffers, in segments that fit into them."""
+    """I/O works through bounce buffers, in segments that fit into them."""
     with translated(kernel, cmdline="swiotlb=force") as guest:
         layout = topology.read(guest)
         for id in TRANSLATED:
             disk = layout.disks[id]
             assert has_access_platform(guest, disk)
-            # The most that fits: the DMA layer sends all of it through them.
+            # The largest mapping of the DMA layer through bounce buffers.
             segment = guest.sysfs(f"/sys/block/{disk.name}/queue/max_segment_size")
             assert 248 << 10 <= int(segment) <= 256 << 10
             check_io(guest, disk, 256)
@@ -219,8 +219,8 @@ def test_bounce_buffers(kernel):
 
 # virtio-mmio
 
-# The most that QEMU has: it offers that whatever queue size it was given.  What
-# it says of segments goes by that size, which is 256.
+# QEMU's largest ring, which it offers for any queue size.  Its seg_max follows the
+# given queue size, which is 256.
 MMIO_RING = 1024
 MMIO = {"split": ({}, DIRECT, 126),
         "direct": ({"indirect_desc": False}, DIRECT, 254),
@@ -248,7 +248,7 @@ def test_mmio(microvm, id):
 
 
 def test_mmio_legacy(kernel):
-    """virtio-mmio as it was before virtio 1.0."""
+    """A legacy virtio-mmio device works."""
     with Guest(kernel, machine="microvm", cpus=2,
                disks=[pci("old", legacy=True)]) as guest:
         disk = topology.read(guest).disks["old"]
@@ -264,10 +264,10 @@ REALTIME_3 = 1 << 13 | 3
 
 @on_both
 def test_io_priority(kernel, tmp_path):
-    """Legacy devices are told a request's priority; for others it is reserved.
+    """Requests to legacy devices have a priority; for others the field is 0.
 
-    QEMU never looks at it, so the test does, in the guest's memory: there the
-    header of a write remains, to be known by its sector.
+    QEMU ignores the field.  The test reads it in the guest's memory, where the header
+    of a write remains, and finds the header by its sector.
     """
     sectors = {"legacy": 0x1_2345_6788, "modern": 0x1_8765_4320}
     with Guest(kernel, cpus=1, memory=512, disks=[

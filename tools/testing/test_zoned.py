@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Zones that the host manages, on vblksim with its watch on.
+"""Host-managed zoned devices, on vblksim, which checks the driver.
 
-The device is in the guest; a rule that the driver breaks fails the test at the
+The device is in the guest.  A rule that the driver breaks fails the test at the
 end of its `with Sim(...)`.
 """
 
@@ -17,15 +17,15 @@ from vblksim import Sim
 from vm import process
 from vm.guest import Guest
 
-# On the debug kernel `make check` runs what can go wrong in memory; all of it,
-# `make check-full`.
+# On the debug kernel `make check` runs the tests in which memory errors are likely,
+# `make check-full` all tests.
 pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
 on_debug_kernel = pytest.mark.kernels("6.12", "7.3-debug")
 
 MIB = 1 << 20
 ZONE = 4 * MIB
-# 2 conventional zones, 14 sequential ones of which 3 of 4 MiB can be written,
-# and a last one of half the size.
+# 2 conventional zones, 14 sequential ones with a capacity of 3 of their 4 MiB, and
+# a last one of half the size.
 GEOMETRY = {"features": "default,+zoned", "model": "hm", "capacity": "66M",
             "zone_sectors": "4M", "zone_conventional": 2, "zone_capacity": "3M",
             "max_open_zones": 4, "max_active_zones": 6,
@@ -42,9 +42,9 @@ def guest(kernel):
 
 
 def zones(guest, disk, options=""):
-    """Return the zones as blkzone reports them, as dictionaries by name.
+    """Return a dictionary for each zone that blkzone reports.
 
-    start, len, cap and wptr are in sectors; wptr counts from the start.
+    start, len, cap and wptr are in sectors; wptr is relative to the zone's start.
     """
     found = []
     for line in guest.run(f"blkzone report {options} /dev/{disk}").output.splitlines():
@@ -63,7 +63,7 @@ def blkzone(guest, command, disk, zone=None, check=True):
 
 
 def write(guest, disk, zone, offset, size, check=True):
-    """Write to a zone, from an offset of its start on, in one request."""
+    """Write to a zone at an offset from its start, in one request."""
     return guest.run(
         f"dd if=/dev/urandom of=/dev/{disk} bs={size} count=1 "
         f"seek={zone * ZONE + offset}B oflag=direct conv=notrunc "
@@ -72,7 +72,7 @@ def write(guest, disk, zone, offset, size, check=True):
 
 @on_debug_kernel
 def test_report(guest):
-    """Zones are reported as they are, short last zone and all."""
+    """Reports and limits match the device's zones, also the short last one."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
         found = zones(guest, disk)
@@ -83,7 +83,7 @@ def test_report(guest):
         assert [zone["state"] for zone in found] == ["nw"] * 2 + ["em"] * 15
         assert all(zone["cap"] == 3 * 2048 for zone in found[2:-1])
         assert found[-1]["len"] == 2 * 2048
-        # A report of its own for a part of the zones, from the middle of one.
+        # A report that begins in the middle of the disk.
         part = zones(guest, disk, f"-o {5 * ZONE // 512} -c 3")
         assert part == found[5:8]
 
@@ -97,7 +97,7 @@ def test_report(guest):
 
 
 def test_many_zones(guest):
-    """Reports on more zones than fit into one request are put together."""
+    """A report on more zones than fit into one request is complete."""
     with Sim(guest, **GEOMETRY | {"capacity": "600M", "zone_sectors": "64k",
                                   "zone_capacity": 0, "seg_max": 2}) as sim:
         found = zones(guest, sim.disk())
@@ -107,7 +107,7 @@ def test_many_zones(guest):
 
 @on_debug_kernel
 def test_states(guest):
-    """A zone goes through its states as it is opened, written, closed..."""
+    """A zone's state and write pointer follow open, write, close, finish and reset."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
 
@@ -143,7 +143,7 @@ def test_states(guest):
 
 
 def test_limits(guest):
-    """More zones than may be open or active are refused, with that as reason."""
+    """Too many open or active zones fail with ETOOMANYREFS or EOVERFLOW."""
     guest.tolerate("I/O error, dev vd|error, dev vd|Buffer I/O error")
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
@@ -164,8 +164,8 @@ def test_limits(guest):
         assert not blkzone(guest, "open", disk, 9, check=False).status
 
 
-# How fio goes about zones: in sequence, at random with zones that are reset
-# when they are full, from several CPUs at once.
+# Jobs of fio: in sequence, at random with resets of full zones, and from several
+# CPUs at once.
 JOBS = {
     "write": {"rw": "write", "bs": "16k", "verify": "crc32c", "size": "20m"},
     "randwrite": {"rw": "randwrite", "bs": "16k", "verify": "crc32c",
@@ -176,11 +176,11 @@ JOBS = {
 }
 
 
-# With 0 the block layer makes writes of appends, in kernels that can.
+# With 0 the block layer emulates appends by writes, on kernels that support it.
 @pytest.mark.parametrize("append", ("512k", 0))
 @pytest.mark.parametrize("job", JOBS)
 def test_fio(guest, job, append):
-    """fio's zone mode keeps to the write pointers, and reads what it wrote."""
+    """fio writes at the write pointers in its zone mode, and verifies its data."""
     with Sim(guest, **GEOMETRY, max_append_sectors=append) as sim:
         disk = sim.disk()
         report = fio.run(guest, f"/dev/{disk}", zonemode="zbd",
@@ -192,14 +192,13 @@ def test_fio(guest, job, append):
 @pytest.mark.parametrize("ring", ("default,+zoned", "default,+zoned,+ring_packed",
                                   "default,+zoned,-indirect_desc"))
 def test_rings(guest, ring):
-    """Zones on each kind of ring."""
+    """Verified writes to zones work on each kind of ring."""
     with Sim(guest, **GEOMETRY | {"features": ring}) as sim:
         fio.run(guest, f"/dev/{sim.disk()}", zonemode="zbd", max_open_zones=4,
                 offset="8m", **JOBS["write"])
 
 
-# zonefs keeps what it knows in the first zone; Debian 12 has no program that
-# makes one.
+# The superblock of a zonefs is in the first zone; Debian 12 has no mkfs for it.
 def _zonefs():
     """Return the first block of a zonefs without options."""
     block = bytearray(struct.pack(
@@ -211,7 +210,7 @@ def _zonefs():
 
 
 def append_to_files(guest, disk):
-    """Append to two files of a zonefs from two sides; compare with a copy."""
+    """Append to two files of a zonefs in parallel; compare with a copy."""
     guest.put(_zonefs(), "/tmp/zonefs")
     guest.run(
         f"dd if=/tmp/zonefs of=/dev/{disk} bs=4k oflag=direct status=none && "
@@ -230,12 +229,12 @@ def append_to_files(guest, disk):
 
 @pytest.mark.parametrize("append", ("512k", 0))
 def test_zonefs(guest, append):
-    """zonefs appends to its files, by what the device has."""
+    """Data that zonefs appends is intact, with zone append and without."""
     with Sim(guest, **GEOMETRY, max_append_sectors=append) as sim:
         append_to_files(guest, sim.disk())
 
 
-# btrfs writes its data by zone append, from several sides to one zone.
+# btrfs writes its data by parallel zone appends to one zone.
 BTRFS = {**GEOMETRY, "capacity": "256M", "zone_conventional": 0,
          "zone_capacity": 0, "max_open_zones": 0, "max_active_zones": 0}
 
@@ -250,10 +249,10 @@ def make_btrfs(guest, disk):
               f"mount -t btrfs /dev/{disk} /tmp/btrfs", timeout=120)
 
 
-# With 0 the block layer makes writes of the appends, where it can.
+# With 0 the block layer emulates appends by writes, on kernels that support it.
 @pytest.mark.parametrize("append", ("512k", "16k", 0))
 def test_btrfs(guest, append):
-    """btrfs appends to zones, resets them, and finds its data again."""
+    """btrfs, which appends to zones and resets them, keeps its data."""
     with Sim(guest, **BTRFS, max_append_sectors=append) as sim:
         disk = sim.disk()
         make_btrfs(guest, disk)
@@ -270,20 +269,20 @@ def test_btrfs(guest, append):
 
 
 def test_append_astray(guest):
-    """A device that says it appended somewhere else is not believed."""
-    guest.tolerate("BTRFS|I/O error, dev vd|says that it appended")
+    """The driver fails an append that the device reports outside its zone."""
+    guest.tolerate("BTRFS|I/O error, dev vd|reports an append at")
     with Sim(guest, **BTRFS, max_append_sectors="512k") as sim:
         make_btrfs(guest, sim.disk())
         sim.ctl("script 'on type=zone_append: garbage'")
         guest.run("dd if=/dev/urandom of=/tmp/btrfs/file bs=64k count=4 conv=fsync",
                   check=False)
-        assert "the device says that it appended at sector" in guest.log()
+        assert "the device reports an append at sector" in guest.log()
         sim.ctl("script clear")
         guest.run("umount /tmp/btrfs")
 
 
 def test_failed_zones(guest):
-    """Zones that can be read only, or not at all, are reported as such."""
+    """A report shows read-only and offline zones."""
     guest.tolerate("I/O error, dev vd|Buffer I/O error")
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
@@ -302,8 +301,8 @@ def test_failed_zones(guest):
 @pytest.mark.parametrize("behaviour", ("garbage", "nr_zones 0",
                                        "nr_zones 4000000000", "fail ioerr"))
 def test_bad_report(guest, behaviour):
-    """A report that makes no sense is an error, not a list of zones."""
-    guest.tolerate("makes no sense|a report on|I/O error|failed to revalidate|"
+    """An invalid report is an error, and later reports work."""
+    guest.tolerate("invalid zone|zones from sector|I/O error|failed to revalidate|"
                    "error")
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
@@ -315,7 +314,7 @@ def test_bad_report(guest, behaviour):
         assert len(zones(guest, disk)) == 17
 
 
-# What Linux cannot use of zones: said at once, with a reason.
+# Zones that Linux does not support, and the message in the log.
 REFUSED = {
     "size": ({"zone_sectors": "3M"}, "zones of 6144 sectors"),
     "no-size": ({"zone_sectors": 0}, "zones of 0 sectors"),
@@ -327,7 +326,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(guest, case):
-    """Zones that Linux cannot use are refused, with a reason."""
+    """The driver refuses zones that Linux does not support, and logs the reason."""
     settings, reason = REFUSED[case]
     before = guest.log().count(reason)
     with Sim(guest, **GEOMETRY | settings) as sim:
@@ -338,7 +337,7 @@ def test_refused(guest, case):
 
 @pytest.mark.parametrize("model", ("none", "ha"))
 def test_other_models(guest, model):
-    """Devices whose zones need no care are disks like any other."""
+    """Host-aware and non-zoned devices are ordinary disks."""
     with Sim(guest, **GEOMETRY | {"model": model}) as sim:
         disk = sim.disk()
         assert guest.sysfs(f"/sys/block/{disk}/queue/zoned") == "none"
@@ -350,7 +349,7 @@ def test_other_models(guest, model):
 
 @on_debug_kernel
 def test_resize(guest):
-    """A device that has grown has more zones."""
+    """A device that grows has more zones, which can be written."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
         sim.ctl("resize 80M")
@@ -361,10 +360,10 @@ def test_resize(guest):
 
 @on_debug_kernel
 def test_zones_lost_and_some_back(guest):
-    """Zones that are gone while they are written to harm nothing when they go.
+    """The guest survives when a zone with a write plug disappears in a resize.
 
-    The block layer keeps what it knows of a zone that is being written to, and notes
-    its end in a table with a byte for each zone.
+    The block layer keeps a write plug for a zone that is partly written, and on its
+    release updates a table with a byte for each zone.
     """
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
@@ -377,7 +376,7 @@ def test_zones_lost_and_some_back(guest):
 
 @on_debug_kernel
 def test_more_zones_than_ever(guest):
-    """After fewer zones, a disk can have more than it ever had."""
+    """A disk that shrank can grow to more zones than it had at first."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
         for size, count in ("40M", 10), ("80M", 20):
@@ -388,14 +387,14 @@ def test_more_zones_than_ever(guest):
 
 @on_debug_kernel
 def test_too_many_zones(guest):
-    """A disk that would have too many zones stays as large as it was."""
+    """The driver keeps a disk's size if a resize would make too many zones."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
         sim.ctl("set capacity 0x4000000000000")
-        assert process.wait_for(lambda: "that is more than 16777216 zones; give the "
-                                "device larger ones" in guest.log(), 15)
+        assert process.wait_for(lambda: "are more than 16777216 zones; give the "
+                                "device larger zones" in guest.log(), 15)
         assert guest.sysfs(f"/sys/block/{disk}/size") == str(66 * MIB // 512)
-        # With that many, vblksim itself has no zones.
+        # vblksim itself has no zones with that capacity.
         sim.ctl("resize 66M")
         assert len(zones(guest, disk)) == 17
         write(guest, disk, 15, 0, 4096)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Writes to zones that a reset of the device interrupts.
 
-A sequential zone takes each write once, at its write pointer.  A write whose answer a
-reset has taken away may have been executed, in part or not at all: it succeeds all
-the same, and its data is in the zone once.
+A sequential zone accepts each write once, at its write pointer.  If a reset discards
+a write's completion, the device may have executed the write, a part of it or nothing.
+The write must succeed anyway, and its data must be in the zone once.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from vm.kernels import Kernel
 pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
 
 SECTOR = 512
-# What is in the zone when the write comes, and the write itself, in bytes.
+# Bytes in the zone before the write, and bytes of the write.
 BEFORE = 4096
 SIZE = 64 << 10
 CAPACITY = 3 << 20
@@ -37,15 +37,16 @@ def guest(kernel: Kernel) -> Iterator[Guest]:
 
 
 def writes(sim: Sim) -> int:
-    """Return how many writes the device has had."""
+    """Return how many writes the device has received."""
     return sim.stats()["types"].get("out", 0)
 
 
 def interrupted_write(guest: Guest, sim: Sim, zone: int, offset: int,
                       what: str) -> int:
-    """Write to a zone, and reset the device that treats the write as a script says.
+    """Write to a zone and reset the device during the write; check the data.
 
-    Return how many writes the device had for that; what is read back is right.
+    what: the action of vblksim's script on the write.  Return how many writes the
+    device received for it.
     """
     disk = sim.disk()
     before = writes(sim)
@@ -62,8 +63,8 @@ def interrupted_write(guest: Guest, sim: Sim, zone: int, offset: int,
     return writes(sim) - before
 
 
-# What the device has done of the write, and how often it gets one for that: a write
-# that was executed is not sent again, and of another one only the rest.
+# How much of the write the device executes, and how many writes it receives.  The
+# driver does not resend an executed write, and resends only the rest of another.
 @pytest.mark.kernels("6.12", "7.3-debug")
 @pytest.mark.parametrize("what,times", (
     ("lose", 1), ("part 8", 2), ("part 120", 2), ("drop", 2)))
@@ -74,14 +75,14 @@ def test_interrupted_zone_write(guest: Guest, what: str, times: int) -> None:
         write(guest, disk, 4, 0, BEFORE)
         assert interrupted_write(guest, sim, 4, BEFORE, what) == times
         assert zones(guest, disk)[4]["wptr"] == (BEFORE + SIZE) // SECTOR
-        # The block layer agrees where the zone goes on.
+        # The block layer knows the new write pointer.
         write(guest, disk, 4, BEFORE + SIZE, BEFORE)
 
 
 @pytest.mark.parametrize("what,times", (("lose", 1), ("part 64", 2)))
 def test_interrupted_write_that_fills_zone(guest: Guest, what: str,
                                            times: int) -> None:
-    """A write that fills its zone was executed when the zone is full."""
+    """A write counts as executed if its zone is full after the reset."""
     with Sim(guest, **GEOMETRY, tolerate="KICK_UNWANTED") as sim:
         disk = sim.disk()
         for offset in range(0, CAPACITY - (1 << 20), 1 << 20):
@@ -93,22 +94,25 @@ def test_interrupted_write_that_fills_zone(guest: Guest, what: str,
 
 @pytest.mark.parametrize("what", ("lose", "part 8"))
 def test_interrupted_write_to_conventional_zone(guest: Guest, what: str) -> None:
-    """A write to a conventional zone is sent again as a whole."""
+    """The driver resends a whole write to a conventional zone."""
     with Sim(guest, **GEOMETRY, tolerate="KICK_UNWANTED") as sim:
         assert interrupted_write(guest, sim, 1, BEFORE, what) == 2
 
 
 def test_zone_reports_are_interrupted(guest: Guest) -> None:
-    """A report that a reset interrupts is asked for again."""
+    """The driver resends a zone report that a reset interrupts."""
     with Sim(guest, **GEOMETRY, tolerate="KICK_UNWANTED") as sim:
         disk = sim.disk()
         sim.ctl("script 'on type=zone_report count=1: lose'")
+        before = sim.stats()["types"].get("zone_report", 0)
         job = guest.start(f"blkzone report /dev/{disk} | wc -l")
-        guest.run(f"sleep 1; echo 1 > /sys/block/{disk}/recovery/reset", timeout=30)
+        assert process.wait_for(
+            lambda: sim.stats()["types"].get("zone_report", 0) > before, 30)
+        guest.run(f"echo 1 > /sys/block/{disk}/recovery/reset", timeout=30)
         assert int(job.wait().output) == 17
 
 
-# Every few writes one is interrupted, in several zones at once.
+# Two of each 40 writes are interrupted, in several zones at once.
 SCRIPT = [f"on type=out nth={number}: {what}" for number, what in enumerate(
     ("lose", "part 8", "drop", "part 16", "lose", "lose"), 1)
     for number in (number * 40, number * 40 + 1)]
@@ -117,7 +121,7 @@ SCRIPT = [f"on type=out nth={number}: {what}" for number, what in enumerate(
 @pytest.mark.parametrize("ring", ("default,+zoned", "default,+zoned,+ring_packed",
                                   "default,+zoned,-indirect_desc"))
 def test_interrupted_writes_of_fio(guest: Guest, ring: str) -> None:
-    """Under resets, fio finds what it has written to several zones at once."""
+    """Data that fio writes to several zones at once is intact under repeated resets."""
     with Sim(guest, **GEOMETRY | {"features": ring}, tolerate="KICK_UNWANTED",
              script=SCRIPT) as sim:
         disk = sim.disk()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Disks of QEMU's that are slow, or do not answer at all, for a while."""
+"""Make QEMU's disks slow, or stop them from completing requests, for a while."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from vm.guest import Guest
 
 
 def limit(guest: Guest, id: str, iops: int = 0, bps: int = 0) -> None:
-    """Let a disk serve so many requests, or bytes, a second; 0: no limit.
+    """Limit a disk to so many requests, or bytes, a second; 0: no limit.
 
-    When there is no limit any more, requests that have waited go on at once.
-    A reset of the device lets them go on, too.
+    When the limit is removed, QEMU serves the waiting requests at once.
+    A reset of the device releases them, too.
     """
     guest.qmp("block_set_io_throttle", bps=bps, bps_rd=0, bps_wr=0, iops=iops,
               iops_rd=0, iops_wr=0,
@@ -20,7 +20,7 @@ def limit(guest: Guest, id: str, iops: int = 0, bps: int = 0) -> None:
 
 @contextlib.contextmanager
 def slow(guest: Guest, id: str, iops: int) -> Iterator[None]:
-    """Let a disk serve so many requests a second for as long as the block runs."""
+    """Limit a disk to so many requests a second for as long as the block runs."""
     limit(guest, id, iops=iops)
     try:
         yield
@@ -30,9 +30,9 @@ def slow(guest: Guest, id: str, iops: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silent(guest: Guest, id: str) -> Iterator[None]:
-    """Have a disk answer nothing for as long as the block runs, or until limit().
+    """Have a disk complete nothing for as long as the block runs, or until limit().
 
-    A limit lets one request pass at once: a read takes that place.
+    The first request passes any limit, so that a read is sent before the block.
     """
     limit(guest, id, bps=1)
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How a guest's disks are laid out: their queues, CPUs and interrupts.
+"""The layout of a guest's disks: queues, CPUs and interrupts.
 
-Read from the guest's own tables, as an administrator would: sysfs for the
-CPUs of each hctx, debugfs for its type, /proc/irq for the affinity of each
-interrupt, and /proc/interrupts for what has come in.
+It comes from the guest's own tables, as an administrator would read them: sysfs
+for the CPUs of each hctx, debugfs for its type, /proc/irq for the affinity of each
+interrupt, and /proc/interrupts for the counts.
 """
 
 import itertools
@@ -29,7 +29,7 @@ class Interrupt:
     """An interrupt of a disk.
 
     vector: "config", "req.N", "virtqueues", or "" for the disk's only one.
-    affinity: the CPUs to which it may go.  counts: by CPU, online ones only.
+    affinity: the CPUs that may receive it.  counts: by CPU, online CPUs only.
     """
     number: int
     vector: str
@@ -38,13 +38,13 @@ class Interrupt:
 
     @property
     def total(self):
-        """How often it has come in."""
+        """How often it was raised on all CPUs together."""
         return sum(self.counts.values())
 
 
 @dataclass(frozen=True)
 class Disk:
-    """The queues of a disk: for each type, by index, the CPUs of the hctx."""
+    """The queues of a disk: for each type, the CPUs of each hctx by its index."""
     name: str
     virtio: str
     queues: dict
@@ -57,7 +57,7 @@ class Disk:
         return index
 
     def wanted_affinity(self):
-        """Return for each queue's own vector the CPUs that use the queue."""
+        """Return the affinity that each queue's vector must have: its CPUs."""
         return {f"req.{index}": cpus for type in ("default", "read")
                 for index, cpus in self.queues.get(type, {}).items()}
 
@@ -66,7 +66,7 @@ class Disk:
 class Layout:
     """A guest's CPUs, and its virtio-blk disks by serial number.
 
-    A disk without a serial number goes by its name.
+    A disk without a serial number has its name as the key.
     """
     possible: frozenset
     present: frozenset
@@ -105,7 +105,7 @@ def read(guest):
 def _queues(name, facts):
     """Return the queues of a disk.
 
-    debugfs lists every hctx, sysfs only those that some CPU uses.
+    debugfs lists every hctx, sysfs only those that at least one CPU uses.
     """
     queues = {}
     pattern = re.compile(rf"/sys/kernel/debug/block/{name}/hctx(\d+)/type")
@@ -135,9 +135,9 @@ def parse_interrupts(table, virtio, affinity):
 
 
 def probe_again(guest, **params):
-    """Set the driver's parameters and have it probe all its disks anew.
+    """Set the driver's parameters and have it probe all its disks again.
 
-    It works with a driver that is built in, too.
+    This works with a built-in driver, too.
     """
     setting = "".join(f"echo {value} > /sys/module/virtio_blk/parameters/{name}\n"
                       for name, value in params.items())
@@ -150,7 +150,7 @@ def probe_again(guest, **params):
 
 @dataclass(frozen=True)
 class Arrival:
-    """Interrupts that came in while one CPU did I/O: vector -> {CPU: count}."""
+    """Interrupts raised while one CPU did I/O: vector -> {CPU: count}."""
     cpu: int
     counts: dict
 
@@ -158,7 +158,7 @@ class Arrival:
 def read_from_each_cpu(guest, disk, cpus, ios=16):
     """Read from a disk on one CPU after the other; return their Arrivals.
 
-    Each reads so many blocks of 4 KiB, one after the other.
+    Each CPU reads ios blocks of 4 KiB, one at a time.
     """
     table = f"echo; grep -wE 'CPU0|{disk.virtio}' /proc/interrupts"
     script = (
@@ -178,12 +178,12 @@ def read_from_each_cpu(guest, disk, cpus, ios=16):
 
 
 def rings_in_use(guest):
-    """Return what is in flight on the disks' split rings, as QEMU sees it.
+    """Return the state of the disks' split rings in flight, as QEMU sees it.
 
-    Where I/O hangs it tells whether the device has seen the request (the
-    driver's avail index is the device's last), and whether it is done with it
-    (the used index is the same).  Taken from memory: QEMU's own query of a
-    ring's elements writes to the ring, and the next kick is lost.
+    Where I/O hangs it shows whether the device has seen the request (the driver's
+    avail index equals the device's last), and whether it has completed it (the used
+    index is the same).  The indices are read from guest memory, because QEMU's query
+    of a ring's elements writes to the ring, and the next kick is lost.
     """
     lines = []
     for device in guest.qmp("x-query-virtio"):
@@ -210,13 +210,13 @@ def rings_in_use(guest):
 
 def _word(guest, address):
     """Return two bytes of the guest's memory."""
-    said = guest.qmp("human-monitor-command",
-                     **{"command-line": f"xp /1hx {address:#x}"})
-    return int(said.split(":")[1], 16)
+    output = guest.qmp("human-monitor-command",
+                       **{"command-line": f"xp /1hx {address:#x}"})
+    return int(output.split(":")[1], 16)
 
 
 def _difference(before, after):
-    """Return by how much counts have grown; what has not is left out."""
+    """Return by how much counts have grown, without those that have not."""
     grown = {}
     for vector, counts in after.items():
         more = {cpu: count - before[vector][cpu] for cpu, count in counts.items()

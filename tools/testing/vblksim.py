@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""vblksim in a guest: a disk that watches the driver, see vblksim/vblksim.1.
+"""vblksim in a guest: a disk that checks the driver, see vblksim/vblksim.1.
 
     with Sim(guest, features="default,+ring_packed", capacity="64M") as sim:
         fio.run(guest, f"/dev/{sim.disk()}", rw="randrw")
 
-At the end of the block the device is taken away and its report read: a rule
-that the driver has broken fails the test.
+At the end of the block vblksim removes the device and writes its report.  A rule that
+the driver has broken fails the test.
 """
 
 import collections
@@ -20,8 +20,8 @@ _PROGRAM = "/run/vblksim"
 _START_SECONDS = 30
 _STOP_SECONDS = 20
 
-# What our driver was seen to do, over all tests: requests, checks, broken.
-seen = collections.Counter()
+# Counts of this driver over all tests: requests, checks, broken.
+seen: collections.Counter[str] = collections.Counter()
 
 
 class RulesBroken(Exception):
@@ -39,16 +39,16 @@ class RulesBroken(Exception):
 
 
 def prepare(guest):
-    """Give a guest the program and what it needs of the kernel.
+    """Copy the program to a guest and load the modules that it needs.
 
-    The driver has to be there already, or to be loaded later.
+    The driver can be loaded before or later.
     """
     if not simulator.install(guest, _PROGRAM):
         raise GuestError(f"the kernel {guest.release} has no VDUSE")
 
 
 def program(guest, words, check=True, timeout=30):
-    """Run vblksim with some words to its end and return the Result."""
+    """Run vblksim with these arguments to its end and return the Result."""
     return guest.run(f"{_PROGRAM} {words}", timeout, check=check)
 
 
@@ -57,9 +57,8 @@ class Sim:
 
     guest: a Guest that prepare() was called for.
     name: the device's name, and its ID unless settings have another.
-    ours: the driver is ours; what another does is not counted.
-    attach_timeout: how long the driver may take to probe it, in seconds.
-    settings: vblksim's, script as a list of lines.
+    ours: this driver probes it; summary() does not count other drivers.
+    settings: of vblksim; script is a list of lines.
     """
 
     def __init__(self, guest, name="sim", *, ours=True, **settings):
@@ -84,38 +83,38 @@ class Sim:
         if error is None:
             self.stop()
         else:
-            error.add_note(f"vblksim said:\n{self._job.output[-3000:]}")
-            # The device must not be in the way of the next.
+            error.add_note(f"vblksim's output:\n{self._job.output[-3000:]}")
+            # The device must not block the name for the next one.
             with contextlib.suppress(GuestError):
                 self.stop(check=False)
             self._job.kill()
 
     @property
     def output(self):
-        """What it has said so far."""
+        """Its output so far."""
         return self._job.output
 
     @property
     def running(self):
-        """Whether it has not ended yet."""
+        """Whether it still runs."""
         return self._job.running
 
     def disk(self, timeout=_START_SECONDS):
-        """Wait for the disk and return its name, as in "vda"."""
+        """Wait for the disk and return its name, such as "vda"."""
         place = f"/sys/bus/vdpa/devices/{self.name}/virtio*/block"
         found = process.wait_for(
             lambda: self._guest.run(f"ls {place} 2>/dev/null",
                                     check=False).output.split()
             or not self._job.running, timeout)
         if not found or found is True:
-            raise GuestError(f"vblksim's disk {self.name} did not appear; it "
-                             f"said:\n{self._job.output[-3000:]}")
+            raise GuestError(f"vblksim's disk {self.name} did not appear; vblksim's "
+                             f"output:\n{self._job.output[-3000:]}")
         self._guest.run(f"for n in $(seq 100); do [ -b /dev/{found[0]} ] && "
                         "exit; sleep 0.1; done; exit 1")
         return found[0]
 
     def ctl(self, command, check=True):
-        """Have it carry out a command while it runs; return what it answers."""
+        """Send it a command while it runs; return its answer."""
         result = self._guest.run(f"{_PROGRAM} ctl "
                                  f"--control=/run/vblksim-{self.name}.sock "
                                  f"{command}", check=check)
@@ -123,8 +122,8 @@ class Sim:
 
     def stats(self):
         """Return the report so far, as a dictionary."""
-        said = self.ctl("stats")
-        return json.loads(said[:said.rindex("}") + 1])
+        output = self.ctl("stats")
+        return json.loads(output[:output.rindex("}") + 1])
 
     def signal(self, name, check=True):
         """Send its process a signal: "TERM" or "KILL".
@@ -135,7 +134,7 @@ class Sim:
                         check=check)
 
     def stop(self, check=True):
-        """Take the device away and return its report.
+        """Remove the device and return its report.
 
         Raises RulesBroken if the driver has broken any rule, unless check is
         not set.
@@ -144,12 +143,12 @@ class Sim:
             self.signal("TERM", check=False)
             if not process.wait_for(lambda: not self._job.running,
                                     _STOP_SECONDS):
-                raise GuestError(f"vblksim has not ended {_STOP_SECONDS} s after it "
-                                 f"was told to; it said:\n{self._job.output[-3000:]}")
+                raise GuestError(f"vblksim has not ended {_STOP_SECONDS} s after "
+                                 f"SIGTERM; its output:\n{self._job.output[-3000:]}")
             result = self._job.wait(check=False)
             if result.status not in (0, 3):
-                raise GuestError(f"vblksim ended with status {result.status} "
-                                 f"and said:\n{result.output[-3000:]}")
+                raise GuestError(f"vblksim ended with status {result.status}; its "
+                                 f"output:\n{result.output[-3000:]}")
             self.report = json.loads(
                 self._guest.run(f"cat /run/{self.name}.json").output)
             self.report["broken"] = [
@@ -168,7 +167,7 @@ class Sim:
 
 
 def summary():
-    """Return a line on what was watched, None if nothing was."""
+    """Return a line with the counts of all tests, None if no test used vblksim."""
     if not seen:
         return None
     return (f"vblksim watched {seen['requests']:,} requests of the driver and "

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What busybox cannot ask of a block device, or not for sure:
+ * Operations on a block device that busybox lacks or does not guarantee:
  *
  *	blkctl write DEVICE OFFSET LENGTH BLOCK		standard input, and flush
  *	blkctl read DEVICE OFFSET LENGTH BLOCK		to standard output
  *	blkctl zeroout DEVICE OFFSET LENGTH
  *	blkctl geometry DEVICE				cylinders, heads, sectors
  *
- * Reading and writing is done in requests of BLOCK bytes past the page cache.
+ * read and write use requests of BLOCK bytes past the page cache.
  */
 
 #define _GNU_SOURCE
@@ -31,13 +31,13 @@ struct range {
 	uint64_t block;
 };
 
-/* All of a block or nothing, however many pieces a pipe hands out. */
-static int take(char *data, size_t size)
+/* Read a whole block or fail, however many pieces the pipe delivers. */
+static int read_input(char *data, size_t size)
 {
 	return fread(data, 1, size, stdin) == size ? 0 : -1;
 }
 
-static int give(const char *data, size_t size)
+static int write_output(const char *data, size_t size)
 {
 	return fwrite(data, 1, size, stdout) == size ? 0 : -1;
 }
@@ -60,13 +60,13 @@ static int copy(int fd, const struct range *range, int write)
 	for (uint64_t at = range->offset; at < end; at += range->block) {
 		ssize_t done;
 
-		if (write && take(data, range->block))
+		if (write && read_input(data, range->block))
 			return -1;
 		done = write ? pwrite(fd, data, range->block, at) :
 			       pread(fd, data, range->block, at);
 		if (check_whole(done, range->block))
 			return -1;
-		if (!write && give(data, range->block))
+		if (!write && write_output(data, range->block))
 			return -1;
 	}
 	return write ? fsync(fd) : fflush(stdout);
@@ -90,7 +90,7 @@ static int zero_out(int fd, const struct range *range)
 	return ioctl(fd, BLKZEROOUT, words);
 }
 
-static int obey(const char *verb, int fd, const struct range *range)
+static int run(const char *verb, int fd, const struct range *range)
 {
 	if (!strcmp(verb, "geometry"))
 		return print_geometry(fd);
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	fd = open(argv[2], O_RDWR | O_DIRECT);
-	if (fd < 0 || obey(argv[1], fd, &range)) {
+	if (fd < 0 || run(argv[1], fd, &range)) {
 		fprintf(stderr, "%s %s: %s\n", argv[1], argv[2],
 			strerror(errno));
 		return 1;

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The driver on other architectures, emulated: big-endian s390x, and arm64.
 
-Numbers that go to a device or come from it were chosen so that no two of their
-bytes that matter are the same: read in the wrong order, they are others.  What
-the guest did is looked at from the host, in the file behind the disk.
+The numbers that the driver and the device exchange have no two significant bytes
+alike, so that a wrong byte order gives another number.  The host checks the guest's
+work in the file behind the disk.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ SECTOR = 512
 pytestmark = pytest.mark.kernels("6.1-s390x", "6.12-s390x", "6.1-arm64",
                                  "6.12-arm64")
 
-# Disks of 2 TiB, of which the host stores what was written.
+# Disks of 2 TiB, of which the host stores only what was written.
 CAPACITY = 0x1_0203_0408
 SECTORS = (0, 0x0102_0308, CAPACITY - 8)
 SERIAL = "a serial of 20 bytes"
 
-# For each disk, its properties and whether it has the bits for virtio 1.0 and
-# for packed rings.
+# For each disk: its properties, whether it has VIRTIO_F_VERSION_1, and whether it
+# has VIRTIO_F_RING_PACKED.
 VERSION_1, RING_PACKED = 32, 34
 DISKS = {
     "modern": ({}, True, False),
@@ -54,7 +54,7 @@ def disk(id, **properties):
 
 
 def fails_at(sector):
-    """Return the filter that fails whatever touches a sector."""
+    """Return the filter that fails each read and write of a sector."""
     return {"driver": "blkdebug", "inject-error": [
         {"event": "none", "iotype": kind, "errno": 5, "sector": sector}
         for kind in ("read", "write")]}
@@ -62,7 +62,7 @@ def fails_at(sector):
 
 @contextlib.contextmanager
 def booted(kernel, disks, machine=None):
-    """A guest with these disks, and with our program."""
+    """A guest with these disks and with blkctl."""
     with Guest(kernel, machine=machine, cpus=2, memory=512, root="initramfs",
                disks=disks) as guest:
         source = Path(__file__).with_name("blkctl.c")
@@ -84,19 +84,19 @@ def guest(kernel):
 
 
 def noise(size, seed):
-    """Return data in which no two sectors are alike, nor a sector empty."""
+    """Return data in which no two sectors are alike and no sector is empty."""
     return random.Random(seed).randbytes(size)
 
 
 def write(guest, id, sector, data, block):
-    """Let the guest write, past its page cache, and flush."""
+    """Have the guest write, past its page cache, and flush."""
     guest.put(data, "/tmp/data")
     guest.run(f"blkctl write /dev/{guest.dev(id)} {sector * SECTOR} {len(data)} "
               f"{block} < /tmp/data")
 
 
 def digest(guest, id, sector, size, block):
-    """Return the SHA-256 of what the guest reads, past its page cache."""
+    """Return the SHA-256 of the data that the guest reads, past its page cache."""
     return guest.run(
         f"blkctl read /dev/{guest.dev(id)} {sector * SECTOR} {size} {block} "
         "| sha256sum").output.split()[0]
@@ -107,7 +107,7 @@ def queue_file(guest, id, name):
 
 
 def check_data(guest, id):
-    """What one side writes is what the other side reads, at each place."""
+    """Guest and host read at each place what the other one wrote."""
     backend = Backend(guest, id)
     for sector in SECTORS:
         for block, size in (4096, 4096), (SECTOR, 3 * SECTOR):
@@ -120,11 +120,11 @@ def check_data(guest, id):
                 hashlib.sha256(theirs).hexdigest()
 
 
-# What the device says
+# Configuration
 
 @each_disk
 def test_negotiation(guest, id):
-    """The features that the disk was given, and a queue for each CPU."""
+    """The driver negotiates the disk's features, and has a queue for each CPU."""
     name = guest.dev(id)
     bits = guest.sysfs(f"/sys/block/{name}/device/features")
     _, modern, packed = DISKS[id]
@@ -135,6 +135,7 @@ def test_negotiation(guest, id):
 
 @each_disk
 def test_capacity(guest, id):
+    """The disk has the device's capacity, of more than 32 bits of sectors."""
     name = guest.dev(id)
     assert guest.sysfs(f"/sys/block/{name}/size") == str(CAPACITY)
     assert guest.run(f"blockdev --getsize64 /dev/{name}").output.strip() == \
@@ -142,14 +143,14 @@ def test_capacity(guest, id):
 
 
 def test_serial(guest):
-    """GET_ID, with all the bytes that it may have."""
+    """The driver reads an ID of the full 20 bytes (GET_ID)."""
     assert guest.sysfs(f"/sys/block/{guest.dev('serial')}/serial") == SERIAL
 
 
 @pytest.mark.parametrize("id", ("limits", "old-limits"))
 def test_limits(guest, id):
-    """Each field of the configuration space that has more than one byte."""
-    wanted = {
+    """The driver reads each multi-byte field of the configuration space correctly."""
+    expected = {
         "logical_block_size": LIMITS["logical_block_size"],
         "physical_block_size": LIMITS["physical_block_size"],
         "minimum_io_size": LIMITS["min_io_size"],
@@ -159,18 +160,18 @@ def test_limits(guest, id):
         "discard_max_bytes": LIMITS["max_discard_sectors"] * SECTOR,
         "write_zeroes_max_bytes": LIMITS["max_write_zeroes_sectors"] * SECTOR,
     }
-    found = {name: int(queue_file(guest, id, name)) for name in wanted}
+    found = {name: int(queue_file(guest, id, name)) for name in expected}
     if byte_order_is_unclear(guest, id) and not found["discard_max_bytes"]:
-        wanted |= {"discard_granularity": found["discard_granularity"],
+        expected |= {"discard_granularity": found["discard_granularity"],
                    "discard_max_bytes": 0, "write_zeroes_max_bytes": 0}
-    assert found == wanted
+    assert found == expected
     assert guest.run(f"blkctl geometry /dev/{guest.dev(id)}").output.split() == \
         [str(LIMITS[name]) for name in ("cyls", "heads", "secs")]
 
 
 @each_disk
 def test_resize(guest, id):
-    """The device tells of another size, and of the old one again."""
+    """The disk follows the device's capacity, down and up again."""
     for capacity in (CAPACITY - 0x0304_0500, CAPACITY):
         guest.resize_disk(id, capacity * SECTOR)
         size = f"/sys/block/{guest.dev(id)}/size"
@@ -182,12 +183,13 @@ def test_resize(guest, id):
 
 @each_disk
 def test_data(guest, id):
+    """Guest and host read at each place what the other one wrote."""
     check_data(guest, id)
 
 
 @each_disk
 def test_both_queues(guest, id):
-    """Large requests from both CPUs at once, each through its own queue."""
+    """Large requests of two CPUs at once are written, each through its own queue."""
     name = guest.dev(id)
     size = 8 * MIB
     before = used(guest, id)
@@ -206,7 +208,7 @@ def test_both_queues(guest, id):
 
 
 def used(guest, id):
-    """Return how far the device has come in the ring of each queue."""
+    """Return the device's used index of each queue."""
     return [guest.qmp("x-query-virtio-queue-status", queue=queue,
                       path=f"/machine/peripheral/{id}/virtio-backend")["used-idx"]
             for queue in (0, 1)]
@@ -214,7 +216,7 @@ def used(guest, id):
 
 @each_disk
 def test_flush(guest, id):
-    """Who flushes reaches the device, unless its cache is switched off."""
+    """A flush reaches the device, unless its write-back cache is off."""
     backend = Backend(guest, id)
     mode = f"/sys/block/{guest.dev(id)}/cache_type"
     assert guest.sysfs(mode) == "write back"
@@ -233,8 +235,8 @@ def test_flush(guest, id):
 
 # Ranges
 
-# Where they begin and how many sectors they have.  Read in the wrong order,
-# the first is another range of the same disk.
+# (first sector, number of sectors).  In the wrong byte order the first one is another
+# range of the same disk.
 RANGES = ((0, 0x100), (SECTORS[1], 0x8010))
 AROUND = 64 << 10
 
@@ -247,7 +249,7 @@ def filled(guest, id):
     def fill(sector, sectors):
         start = max(sector * SECTOR - AROUND, 0)
         size = (sector + sectors) * SECTOR + AROUND - start
-        # As far as a range reaches whose length is read in the wrong order.
+        # Up to the end of a range whose length is read in the wrong byte order.
         far = (0x10000 + 64) * SECTOR
         data = noise(max(size, far), f"{id}, {sector}")
         backend.write(start, data)
@@ -257,13 +259,13 @@ def filled(guest, id):
 
 
 def check_range(backend, start, data, sector, sectors):
-    """Just that range is zeroes, and all else that was filled as it was."""
+    """The range reads as zeroes, and all other filled sectors are unchanged."""
     first = sector * SECTOR - start
-    wanted = bytearray(data)
-    wanted[first:first + sectors * SECTOR] = bytes(sectors * SECTOR)
+    expected = bytearray(data)
+    expected[first:first + sectors * SECTOR] = bytes(sectors * SECTOR)
     found = backend.read(start, len(data))
     wrong = [place // SECTOR for place in range(0, len(data), SECTOR)
-             if found[place:place + SECTOR] != wanted[place:place + SECTOR]]
+             if found[place:place + SECTOR] != expected[place:place + SECTOR]]
     assert not wrong, (f"{len(wrong)} sectors are wrong, from {wrong[0]} to "
                        f"{wrong[-1]} after sector {start // SECTOR}")
 
@@ -271,6 +273,7 @@ def check_range(backend, start, data, sector, sectors):
 @pytest.mark.parametrize("sector, sectors", RANGES)
 @each_disk
 def test_discard(guest, id, filled, sector, sectors):
+    """A discard zeroes and frees its range, and no other sector."""
     if queue_file(guest, id, "discard_max_bytes") == "0":
         assert byte_order_is_unclear(guest, id)
         return
@@ -285,7 +288,7 @@ def test_discard(guest, id, filled, sector, sectors):
 @pytest.mark.parametrize("sector, sectors", RANGES)
 @each_disk
 def test_write_zeroes(guest, id, filled, sector, sectors):
-    """One request does it, where the device takes such requests."""
+    """The range is zeroed, by one request if the device supports such requests."""
     backend, start, data = filled(sector, sectors)
     offered = queue_file(guest, id, "write_zeroes_max_bytes") != "0"
     assert offered or byte_order_is_unclear(guest, id)
@@ -300,14 +303,14 @@ def test_write_zeroes(guest, id, filled, sector, sectors):
 
 
 def byte_order_is_unclear(guest, id):
-    """Whether devices differ in how they read the ranges of such a disk."""
+    """Whether devices differ in the byte order of the ranges of such a disk."""
     return guest.disks[id].legacy and guest.arch.name == "s390x"
 
 
-# Trouble
+# Errors and reload
 
 def test_error(guest):
-    """An error of the device is one of the sector where it happened."""
+    """An error of the device fails the request, and the log names its sector."""
     name = guest.dev("bad")
     for way in "read", "write":
         result = guest.run(f"blkctl {way} /dev/{name} {SECTORS[1] * SECTOR} 512 "
@@ -323,7 +326,7 @@ def test_error(guest):
 
 
 def test_reload(guest):
-    """Unloaded and loaded again, the driver finds all as it was."""
+    """After the driver is unloaded and loaded again, the disks have their data."""
     place = MIB // SECTOR
     data = noise(MIB, "reload")
     for id in DISKS:
@@ -340,7 +343,7 @@ def test_reload(guest):
 @pytest.mark.parametrize("ids", (("modern", "packed"), ("legacy",)),
                          ids=("modern", "legacy"))
 def test_mmio(kernel, ids):
-    """arm64 without PCI: all devices modern, or all legacy."""
+    """Disks work on arm64 without PCI, with all devices modern or all legacy."""
     if "virt-mmio" not in kernel.arch.machines:
         pytest.skip(f"{kernel.arch.name} has no machine of that kind here")
     disks = [disk(id, **DISKS[id][0]) for id in ids]

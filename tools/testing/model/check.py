@@ -189,7 +189,8 @@ def _coverage(text: str, states: str) -> tuple[frozenset[int], frozenset[int]]:
             process = line.split()[-1]
         elif found := re.match(r"\t\S+\.pml:\d+, state (\d+), ", line):
             missed.add((process, found[1]))
-    lines, reached = set(), set()
+    lines: set[int] = set()
+    reached: set[int] = set()
     for line in states.splitlines():
         found = re.match(r"\tstate +(\d+) -\(tr.*?\S+\.pml:(\d+) => ", line)
         if line.startswith("proctype "):
@@ -203,7 +204,8 @@ def _coverage(text: str, states: str) -> tuple[frozenset[int], frozenset[int]]:
 
 def unreached(model: str, results: Iterable[Result]) -> list[str]:
     """Return the lines of a model that no run reached, of all that must hold."""
-    lines, reached = set(), set()
+    lines: set[int] = set()
+    reached: set[int] = set()
     for result in results:
         lines |= result.lines
         reached |= result.reached

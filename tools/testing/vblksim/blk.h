@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The numbers and layouts of VIRTIO 1.3, section 5.2.
+ * The constants and layouts of VIRTIO 1.3, section 5.2.
  *
- * linux/virtio_blk.h of older systems lacks half of them, and a second witness
- * does not read from the first one's notes.
+ * linux/virtio_blk.h of older systems lacks half of them, and a checker should
+ * not share its definitions with the driver.
  */
 #ifndef VBLKSIM_BLK_H
 #define VBLKSIM_BLK_H

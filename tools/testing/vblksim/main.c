@@ -38,7 +38,7 @@ static int add_scripts(struct sim *sim)
 
 static bool is_zoned(const struct settings *set)
 {
-	/* Without a size it has no zones, whatever it says of its model. */
+	/* Without a zone size there are no zones, whatever the model. */
 	return set->features & 1ull << BLK_F_ZONED && set->config.zone_sectors &&
 	       (set->config.model == BLK_Z_HM ||
 		set->config.model == BLK_Z_HA);
@@ -100,7 +100,7 @@ static int write_report(const struct sim *sim)
 	return out == stdout ? fflush(out) : fclose(out);
 }
 
-/* Better to hear of it now than when there is something to report. */
+/* Fail now instead of at the end, when there is a report to write. */
 static int check_report(const struct sim *sim)
 {
 	FILE *out;
@@ -110,7 +110,7 @@ static int check_report(const struct sim *sim)
 	out = fopen(sim->set.report, "ae");
 	if (out)
 		return fclose(out);
-	fprintf(stderr, "vblksim: report: cannot write %s: %s; name a file in a directory that is there\n",
+	fprintf(stderr, "vblksim: report: cannot write %s: %s; name a file in an existing directory\n",
 		sim->set.report, strerror(errno));
 	return -1;
 }
@@ -125,7 +125,7 @@ static bool is_rule_broken(const struct sim *sim)
 	return false;
 }
 
-/* The disk is there, and honest; what is shown of it need not be. */
+/* The store is honest; only the configuration and replies are mutated. */
 static int make_hostile(struct sim *sim)
 {
 	sim->fuzz = fuzz_new(sim->set.seed, sim->set.mutate);

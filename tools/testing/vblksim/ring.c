@@ -225,6 +225,7 @@ static void *map_part(struct queue *q, const char *what, uint64_t addr,
 	uint64_t run = 0;
 	void *part = front->map(q->sim, addr, len, write, &run);
 
+	/* cppcheck-suppress syntaxError; it does not expand this macro. */
 	if (!check(q, RING_MEMORY, part && run >= len,
 		   "its %s of %" PRIu64 " bytes at %#" PRIx64, what, len, addr))
 		return NULL;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Rules on the requests of a block device: X(name, section, strength, what it
- * asks for).
+/*
+ * Rules on the requests of a block device: X(name, section, strength, text).
  *
- * Of the drivers' requirements in 5.2.5.1 and 5.2.6.1 these are missing, as no
- * device can see whether they are kept: what a driver reads from the
+ * Some requirements for drivers in 5.2.5.1 and 5.2.6.1 are missing, because a
+ * device cannot see whether a driver keeps them: what the driver reads from the
  * configuration space and when, what it assumes about caches, discarded data
- * and failed ranges, and what it would be capable of.  Those on feature bits
- * and the number of queues stand in rules_ring.h.  A zone sector address is a multiple of 512 bytes by
- * its unit.
+ * and failed ranges, and what it is capable of.  Requirements on feature bits
+ * and the number of queues are in rules_ring.h.  A zone sector address is a
+ * multiple of 512 bytes by its unit.
  *
- * What the running text defines as the format counts as MUST.
+ * A format that the standard defines without a MUST counts as MUST.
  */
 #ifndef VBLKSIM_RULES_BLOCK_H
 #define VBLKSIM_RULES_BLOCK_H
@@ -22,7 +22,7 @@
 	X(REQUEST_RESERVED, "5.2.6", SHOULD,				\
 	  "the reserved word of the header is 0")			\
 	X(REQUEST_TYPE, "5.2.6", MUST,					\
-	  "the type is one of those that the chapter defines")		\
+	  "the type is defined in the chapter")				\
 	X(REQUEST_FEATURE, "5.2.3", MUST,				\
 	  "the feature that a request type belongs to was negotiated")	\
 	X(REQUEST_SECTOR, "5.2.6", MUST,				\
@@ -50,9 +50,9 @@
 	X(LIFETIME_LENGTH, "5.2.6", MUST,				\
 	  "the data of GET_LIFETIME is 6 bytes long")			\
 	X(RANGE_LENGTH, "5.2.6.1", MUST,				\
-	  "ranges of sectors come in multiples of 16 bytes")		\
+	  "the data of a request on ranges is a multiple of 16 bytes")	\
 	X(RANGE_NONE, "5.2.6", MUST,					\
-	  "requests on ranges of sectors have one at least")		\
+	  "a request on ranges of sectors has at least one range")	\
 	X(RANGE_CAPACITY, "5.2.6.1", MUST,				\
 	  "no range of sectors goes beyond the capacity")		\
 	X(RANGE_FLAGS, "5.2.6", MUST,					\

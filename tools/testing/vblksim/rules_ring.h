@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Rules on the device status, feature bits and virtqueues: X(name, section,
- * strength, what it asks for).
+ * strength, text).
  *
- * Where the standard says in plain words how something is, without a MUST, a
- * driver for which it is not so does not work by the standard either: such a
- * rule is a MUST here, with the section that says it.
+ * Where the standard defines something without a MUST, a driver that differs
+ * does not follow the standard either.  Such a rule is a MUST here, with the
+ * section of the definition.
  */
 #ifndef VBLKSIM_RULES_RING_H
 #define VBLKSIM_RULES_RING_H
@@ -16,7 +16,7 @@
 	X(STATUS_UNKNOWN, "2.1", MUST,					\
 	  "the driver sets no status bit that is undefined, the device's own, or of a feature it does not have") \
 	X(STATUS_AFTER_FAILED, "2.1.1", MUST,				\
-	  "after FAILED comes nothing but a reset")			\
+	  "after FAILED the driver only resets the device")		\
 	X(STATUS_RESET_FIRST, "3.1.1", MUST,				\
 	  "initialization begins with a reset")				\
 	X(STATUS_ORDER, "3.1.1", MUST,					\
@@ -24,15 +24,15 @@
 	X(STATUS_FEATURES_REREAD, "3.1.1", MUST,			\
 	  "DRIVER_OK comes after FEATURES_OK was set, read back and still there") \
 	X(FEATURES_LATE, "3.1.1", MUST,					\
-	  "features stay as they are after FEATURES_OK")		\
+	  "features do not change after FEATURES_OK")			\
 	X(KICK_EARLY, "3.1.1", MUST,					\
-	  "no notification comes before DRIVER_OK")			\
+	  "no notification is sent before DRIVER_OK")			\
 	X(FEATURE_NOT_OFFERED, "2.2.1", MUST,				\
-	  "only what the device offers is accepted")			\
+	  "only features that the device offers are accepted")		\
 	X(FEATURE_UNDEFINED, "2.2.1", MUST,				\
-	  "a feature is not accepted that the standard has not, or not for this device") \
+	  "no feature is accepted that the standard does not define for this device") \
 	X(FEATURE_DEPENDENCY, "2.2.1", MUST,				\
-	  "with a feature goes the one that it requires")		\
+	  "a feature is accepted only with the features that it requires") \
 	X(FEATURE_VERSION_1, "6.1", MUST,				\
 	  "VERSION_1 is accepted when offered")				\
 	X(FEATURE_ACCESS_PLATFORM, "6.1", SHOULD,			\
@@ -52,7 +52,7 @@
 	X(BUFFER_MEMORY, "6.1", MUST,					\
 	  "buffers and indirect tables are in memory that the device can reach") \
 	X(EXPOSED_CHANGED, "3.3.1", MUST,				\
-	  "a descriptor that the device has stays as it is")		\
+	  "a descriptor that the device has does not change")		\
 	X(SPLIT_SIZE_POWER, "2.7", MUST,				\
 	  "the size of a split ring is a power of 2")			\
 	X(SPLIT_ALIGNMENT, "2.7.1", MUST,				\
@@ -62,7 +62,7 @@
 	X(SPLIT_NEXT, "2.7.5", MUST,					\
 	  "next is the index of a descriptor in the table")		\
 	X(SPLIT_FLAGS, "2.7.5", MUST,					\
-	  "a descriptor has no flags but NEXT, WRITE and INDIRECT")	\
+	  "a descriptor has no flags except NEXT, WRITE and INDIRECT")	\
 	X(SPLIT_LOOP, "2.7.5.2", MUST,					\
 	  "a chain of descriptors has no loop")				\
 	X(SPLIT_BYTES, "2.7.5.2", MUST,					\
@@ -82,7 +82,7 @@
 	X(SPLIT_IDX_BACK, "2.7.6.1", MUST,				\
 	  "the available ring's idx never goes back")			\
 	X(SPLIT_IDX_AHEAD, "2.7.13", MUST,				\
-	  "no more is made available than the ring holds")		\
+	  "no more buffers are made available than the ring holds")	\
 	X(SPLIT_REUSED, "2.7.13.1", MUST,				\
 	  "a descriptor that the device has is not put into another chain") \
 	X(SPLIT_AVAIL_FLAGS, "2.7.7.1", MUST,				\
@@ -90,19 +90,19 @@
 	X(SPLIT_AVAIL_FLAGS_EVENT, "2.7.7.1", MUST,			\
 	  "with EVENT_IDX the available ring's flags are 0")		\
 	X(SPLIT_USED_FLAGS, "2.7.10.1", MUST,				\
-	  "the used ring's flags are 0 at first")			\
+	  "the used ring's flags are 0 initially")			\
 	X(KICK_MISSING, "2.7.10.1", MUST,				\
-	  "a notification is sent unless the device asked for none")	\
+	  "a notification is sent unless the device suppresses it")	\
 	X(KICK_UNWANTED, "2.7.10.1", SHOULD,				\
-	  "no notification is sent where the device asked for none, or without new buffers") \
+	  "no notification is sent if the device suppresses it, or without new buffers") \
 	X(PACKED_ALIGNMENT, "2.8.11", MUST,				\
 	  "descriptor ring and event suppression are aligned to 16, 4 and 4 bytes") \
 	X(PACKED_FLAGS, "2.8.13", MUST,					\
-	  "a descriptor has no flags but NEXT, WRITE, INDIRECT, AVAIL and USED") \
+	  "a descriptor has no flags except NEXT, WRITE, INDIRECT, AVAIL and USED") \
 	X(PACKED_EVENT, "2.8.14", MUST,					\
-	  "the driver's event suppression has a valid mode and nothing in its reserved bits") \
+	  "the driver's event suppression has a valid mode and reserved bits of 0") \
 	X(PACKED_EVENT_FEATURE, "2.8.10", MUST,				\
-	  "an event for one descriptor is asked for only with EVENT_IDX, and within the ring") \
+	  "an event for one descriptor is requested only with EVENT_IDX, and within the ring") \
 	X(PACKED_SPACE, "2.8.17", MUST,					\
 	  "there is room in the ring for a whole list before it is made available") \
 	X(PACKED_LENGTH, "2.8.17", MUST,				\
@@ -114,7 +114,7 @@
 	X(PACKED_INDIRECT_FEATURE, "2.8.19", MUST,			\
 	  "INDIRECT is set only if INDIRECT_DESC was negotiated")	\
 	X(PACKED_INDIRECT_FLAGS, "2.8.19", MUST,			\
-	  "descriptors in an indirect table have no flag but WRITE")	\
+	  "descriptors in an indirect table have no flag except WRITE")	\
 	X(PACKED_INDIRECT_LIST, "2.8.19", MUST,				\
 	  "INDIRECT is not set in a list that NEXT links")		\
 	X(PACKED_INDIRECT_LENGTH, "2.8.7", MUST,			\
@@ -122,6 +122,6 @@
 	X(PACKED_ID, "2.8.21.1", MUST,					\
 	  "a buffer ID that the device has is not given to another buffer") \
 	X(PACKED_KICK_MISSING, "2.8.21.2", MUST,			\
-	  "a notification is sent unless the device asked for none")
+	  "a notification is sent unless the device suppresses it")
 
 #endif /* VBLKSIM_RULES_RING_H */

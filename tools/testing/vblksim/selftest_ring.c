@@ -755,7 +755,7 @@ static void test_packed_events(void)
 
 #define MAX_OUT		128
 #define SLOT_BYTES	8192
-#define CHAINS		20000
+#define CHAINS		20000U
 
 struct traffic {
 	struct driver *driver;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Putting VDUSE devices on the vDPA bus, and taking them off. */
+/* Add VDUSE devices to the vDPA bus, and delete them. */
 #ifndef VBLKSIM_VDPA_H
 #define VBLKSIM_VDPA_H
 
-/* Both tell the error, or 0, and last as long as the driver's probe or remove
- * does: that needs a device that answers meanwhile. */
+/* Both return 0 or the error after the driver's probe or remove has ended, during
+ * which the device must answer. */
 int vdpa_add(const char *name);
 int vdpa_delete(const char *name);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The numbers of VIRTIO 1.3 that all devices share: status, features, rings.
+ * The constants of VIRTIO 1.3 that all devices share: status, features, rings.
  */
 #ifndef VBLKSIM_VIRTIO_H
 #define VBLKSIM_VIRTIO_H

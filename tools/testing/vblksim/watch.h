@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The rules that a driver has to keep to, and which of them were broken.
+ * The rules for drivers, and which of them were broken.
  *
- * Each rule has a name, its section in VIRTIO 1.3, how strong it is, and what
- * it asks for in a line.  They stand in rules_ring.h (device status, feature
- * bits, rings) and rules_block.h (the block chapter).
+ * Each rule has a name, its section in VIRTIO 1.3, its strength, and its text
+ * in a line.  They are in rules_ring.h (device status, feature bits, rings) and
+ * rules_block.h (the block chapter).
  */
 #ifndef VBLKSIM_WATCH_H
 #define VBLKSIM_WATCH_H
@@ -35,13 +35,13 @@ struct rule_text {
 extern const struct rule_text rule_texts[NR_RULES];
 
 /**
- * struct watch - what was seen
- * @checked: how often each rule was held against something
+ * struct watch - counters of rules and requests
+ * @checked: how often each rule was checked
  * @broken: how often it was broken
- * @first: what broke it the first time, NULL if nothing did
- * @types: requests by type, in a table of watch.c's
- * @mutated: replies that fuzz.c has mutated
- * @quiet: do not tell of broken rules on standard error as they happen
+ * @first: what broke it the first time, NULL if it was not broken
+ * @types: number of requests by type
+ * @mutated: number of replies that fuzz.c has mutated
+ * @quiet: do not print broken rules to standard error
  */
 struct watch {
 	uint64_t checked[NR_RULES];
@@ -53,24 +53,24 @@ struct watch {
 };
 
 /**
- * watch_check() - hold something against a rule
- * @watch: where it is counted
+ * watch_check() - count a check of a rule, and report it if broken
+ * @watch: the counters
  * @rule: the rule
- * @kept: whether it was kept
- * @fmt: what was seen, with the numbers in it, in case it was not
+ * @kept: whether the driver kept it
+ * @fmt: a message with the values that broke it
  *
  * Return: @kept.
  */
 bool watch_check(struct watch *watch, enum rule rule, bool kept,
 		 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-/* a request of that type was watched; types above 31 count as 31 */
+/* count a request of that type; types above 31 count as 31 */
 void watch_count(struct watch *watch, uint32_t type);
 
-/* JSON: requests by type, rules checked, rules broken with section and words */
+/* JSON: requests by type, rules checked, rules broken with section and text */
 void watch_report(const struct watch *watch, FILE *out);
 
-/* the table of rules, for people: name, section, strength, text */
+/* print the table of rules: name, section, strength, text */
 void watch_list(FILE *out);
 
 void watch_free(struct watch *watch);
