@@ -61,7 +61,7 @@ EVENTS = (
     Event("timeout", faults=True),
     Event("ring full"),
     Event("allocations", faults=True),
-    Event("memory"),
+    Event("memory", one=True),
 )
 
 _SWAP = ("the swap on a disk disappears with the disk, and then the kernel kills the "

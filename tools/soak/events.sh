@@ -288,7 +288,7 @@ event_memory() {
 	before=$(swapped_out)
 	(
 	 echo 1000 > /proc/self/oom_score_adj
-	 exec perl -e '$x = "x" x ($ARGV[0] << 20)' $((free + 8))
+	 exec perl -e '$x = "x" x ($ARGV[0] << 20)' $((free + 4))
 	)
 	[ "$(swapped_out)" -gt "$before" ]
 }

@@ -129,7 +129,8 @@ def _swap(guest: Guest, pair: Pair, how: str) -> None:
     if "memory" in (event.name for event in pair) and guest.kernel.has("CONFIG_SWAP"):
         for id in DISKS:
             swap = f"/dev/{guest.dev(id)}3"
-            guest.run(f"mkswap {swap} && swapon {swap}" if how == "on"
+            # With the same priority the kernel uses them in turn.
+            guest.run(f"mkswap {swap} && swapon -p 1 {swap}" if how == "on"
                       else f"swapoff {swap}", timeout=300)
 
 

@@ -114,6 +114,7 @@ def _stamp(first, sectors):
                     for number in range(first, first + sectors))
 
 
+@pytest.mark.quick
 @short
 @pytest.mark.parametrize("id", ["sector", "page"])
 def test_each_sector_is_in_its_place(guest, id):

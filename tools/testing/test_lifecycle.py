@@ -147,6 +147,7 @@ def test_unbind_and_bind(guest):
     check_sample(guest, "data")
 
 
+@pytest.mark.quick
 @short
 def test_unbind_under_load(guest):
     """An unbind under load fails fio's I/O, and the disk works after the next bind."""

@@ -32,5 +32,5 @@ def test_verdict_of_model(bug: str | None, complaint: str | None, wrong: bool) -
 
 def test_unknown_model_is_named() -> None:
     """MODEL= with an unknown name gives one line with the known names."""
-    with pytest.raises(UserError, match="MODEL is 'kik'; it is one of full_ring, kick"):
+    with pytest.raises(UserError, match="MODEL is 'kik'; it must be one of full_ring,"):
         check.chosen("kik")

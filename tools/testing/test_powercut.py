@@ -4,7 +4,6 @@
 import random
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -62,10 +61,9 @@ def written(tmp_path):
         running = subprocess.Popen(
             [program, "write", path, "0", marks, "7", str(number)],
             stdout=subprocess.PIPE, text=True)
-        time.sleep(0.5)
+        lines = [running.stdout.readline() for _ in range(200)]
         running.send_signal(signal.SIGKILL)
-        lines = running.communicate()[0].splitlines()
-        assert len(lines) > 10
+        lines += running.communicate()[0].splitlines()
         return path, int(lines[-1].split()[1])
 
     return write

@@ -18,7 +18,7 @@ _CHECKER = ("C=1", "CF=-D__CHECK_ENDIAN__")
 _SPELT_SO = "inflight,nd,chekc"
 # Phrases that hide who acts, and words that this project has one better word for.
 _PHRASES = re.compile(
-    r"\b(in vain|for ever|of late|whoever|whatsoever|anew|[Nn]obody (?!\()|"
+    r"\b(in vain|for ever|of late|whoever|whatsoever|anew|[Nn]obody (?!cared)|"
     r"not to be had|is to be had|but for (?:the|a|one|those)|"
     r"the kernel's own (?:driver|virtio_blk)|kicks? (?:is |are )?spared|"
     r"overdue)\b")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """make model: check the Spin models of the driver exhaustively.
 
-Each model has variants.  Those of the driver as it is must hold; those with a known
-bug put back must fail, so that a model that has lost what it is about is found.
-MODEL= names one model.  Builds go to build/model.
+Each model has variants.  Variants of the driver as it is must hold.  Variants with a
+known bug must fail, which detects a model that no longer shows the bug.  MODEL= names
+one model.  Builds go to build/model.
 """
 
 import functools
@@ -23,7 +23,7 @@ from vm.ui import UserError, say
 
 _HERE = Path(__file__).resolve().parent
 _OUT = _HERE.parents[2] / "build/model"
-# What Spin's checker may take, in MiB, and how deep it searches, in steps.
+# Limits of Spin's checker: memory in MiB, and depth of its search in steps.
 _MEMORY_MIB = 2000
 _DEPTH = 2_000_000
 # A variant that takes longer is an error, in seconds.
@@ -32,10 +32,10 @@ LIMIT = 900
 
 @dataclass(frozen=True)
 class Variant:
-    """A model with some of its parts, as the comment at its top lists them.
+    """A model with some of its parts, which the comment at its top lists.
 
-    bug: what was put back, and then the model must fail; None for the driver as it
-    is.  complaint: what the checker must find then, in its words.
+    bug: the restored bug, with which the model must fail; None for the driver as it
+    is.  complaint: the error that the checker must then report.
     """
     model: str
     defines: str
@@ -44,16 +44,16 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """A name for make model and for tests."""
+        """The name in make model and in tests."""
         return "-".join([self.model, *self.defines.split()]).replace("=", "")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the checker found: states that it stored, seconds, its first complaint.
+    """The checker's result: stored states, seconds, its first complaint.
 
-    lines: those of the model that have statements.  reached: those of them that ran
-    in one process, at least.  Both are empty if there is a complaint.
+    lines: the lines of the model with statements.  reached: those that ran in at
+    least one process.  Both are empty if there is a complaint.
     """
     states: int
     seconds: float
@@ -80,7 +80,7 @@ VARIANTS = (
     Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1 HANG_2023",
             "the hang after completion in batches, 2023"),
     Variant("full_ring", "PLUGGED=0 DIRECT=1 ASYNC=1 HANG_2023 LIVENESS",
-            "the same, as the claim all_end sees it", "acceptance cycle"),
+            "the same, found by the claim all_end", "acceptance cycle"),
     Variant("full_ring", "PLUGGED=2 DIRECT=0 ASYNC=1 STOP_UNLOCKED",
             "the hctx is stopped without the lock"),
     Variant("kick", ""),
@@ -89,23 +89,23 @@ VARIANTS = (
     Variant("kick", "PACKED EVENT"),
     Variant("kick", "EVENT WORK TIMES_OUT=1 REQUESTS=2"),
     Variant("kick", "PACKED EVENT WORK TIMES_OUT=1 REQUESTS=2"),
-    Variant("kick", "NO_MB_KICK", "no barrier before the device's wish is read"),
+    Variant("kick", "NO_MB_KICK", "no barrier before the device's suppression is read"),
     Variant("kick", "EVENT NO_MB_KICK", "the same with an event index"),
-    Variant("kick", "EVENT NO_RECHECK", "no look at the ring after enabling"),
-    Variant("kick", "PACKED EVENT NO_MB_POLL", "no barrier before that look"),
+    Variant("kick", "EVENT NO_RECHECK", "the ring is not polled after unmasking"),
+    Variant("kick", "PACKED EVENT NO_MB_POLL", "no barrier before that poll"),
     Variant("kick", "NO_COMMIT", "commit_rqs does not kick"),
     Variant("recovery", "ASKS=1 HOTPLUG=1 ADMIN"),
     Variant("recovery", "ASKS=1 HOTPLUG=1 CPUS_LOCK",
             "find_vqs takes cpus_read_lock while requests are held back"),
     Variant("recovery", "ASKS=1 TIMEOUT=1 FREEZER"),
     Variant("recovery", "ASKS=1 TIMEOUT=1 NO_SYNC",
-            "timeout handlers and callbacks are not waited for", _DELETED),
+            "reset does not wait for timeout handlers and callbacks", _DELETED),
     Variant("recovery", "ASKS=1 TAKE_BACK_FIRST",
-            "requests are taken back before the device is reset", _OWNED),
+            "requests are requeued before the device is reset", _OWNED),
     Variant("recovery", "ASKS=1 NO_REQUEUE", "the requeue list is not kicked"),
     Variant("recovery", "ASKS=1 CONFIG HOTPLUG=1"),
     Variant("recovery", "ASKS=1 CONFIG CONFIG_UNLOCKED",
-            "config_work reads what a device says that is being reset", _NOT_LIVE),
+            "config_work reads the configuration space during a reset", _NOT_LIVE),
     Variant("recovery", "GONE ASKS=1 HOTPLUG=1"),
     Variant("recovery", "ASKS=1 SUSPEND LESS FREEZER"),
     Variant("recovery", "GONE SUSPEND"),
@@ -115,18 +115,18 @@ VARIANTS = (
     Variant("recovery", "HANGS FUNCTION_RESET CONFIG LESS"),
     Variant("recovery", "GONE FUNCTION_RESET HOTPLUG=1"),
     Variant("recovery", "HANGS FUNCTION_RESET WAIT_FOREVER",
-            "a function reset waits for the hung device that it is to cure"),
+            "a function reset waits for the hung device that it must repair"),
     Variant("recovery", "HANGS FUNCTION_RESET CONFIG CONFIG_FIRST",
             "a function reset waits for config_work, which waits for that device"),
     Variant("recovery", "HANGS FUNCTION_RESET LESS COUNT_REQUEUED",
-            "requests that wait elsewhere are not thought of when limits change"),
+            "a change of limits ignores requests that wait elsewhere"),
     Variant("recovery", "REMOVE SECONDS=4 ROUNDS=2"),
     Variant("recovery", "REMOVE SECONDS=4 ROUNDS=2 BY_AGE",
-            "one old request of a disk that works has a removal give up", _WORKS),
+            "a removal gives up because of one old request of a working disk", _WORKS),
     Variant("recovery", "REMOVE SECONDS=4 ROUNDS=2 IDLE_COUNTS",
             "a removal counts time in which nothing is in flight", _WORKS),
     Variant("recovery", "REMOVE SECONDS=5 ROUNDS=2 NUDGE_EARLY",
-            "a removal gives up without a last look at the rings", _WORKS),
+            "a removal gives up without a last poll of the rings", _WORKS),
     Variant("recovery", "REMOVE ASKS=1 SECONDS=1"),
     Variant("recovery", "REMOVE ASKS=1 SECONDS=1 ROUNDS=2 SILENT_STAYS",
             "a removal counts the silence before a reset", _WORKS),
@@ -150,10 +150,10 @@ def _run(argv: list[str], directory: Path, log: str, limit: float) -> str:
                                     stderr=subprocess.STDOUT).returncode
         except subprocess.TimeoutExpired:
             raise UserError(f"{shlex.join(argv)} did not end within {limit:.0f} s in "
-                            f"{directory}; a machine that is less busy may do it"
+                            f"{directory}; try again on a less busy machine"
                             ) from None
     text = path.read_text(errors="replace")
-    # The checker's own status says nothing of what it found.
+    # The checker's exit status does not depend on its result.
     if status and argv[0] != "./pan":
         raise UserError(f"{shlex.join(argv)} failed in {directory}:\n{text[-2000:]}")
     return text
@@ -171,7 +171,7 @@ def _complaint(text: str) -> str | None:
 
 
 def _exhaustive(text: str) -> bool:
-    """Tell whether the checker went through all states."""
+    """Return whether the checker searched all states."""
     return not re.search(r"max search depth too small|out of memory|"
                          r"Search not completed|reached -DMEMLIM", text)
 
@@ -179,8 +179,8 @@ def _exhaustive(text: str) -> bool:
 def _coverage(text: str, states: str) -> tuple[frozenset[int], frozenset[int]]:
     """Return the lines of a model that have statements, and those that ran.
 
-    text: what the checker reported; states: its list of all statements.  A statement
-    of an inline is in each process that has the inline; one of them is enough.
+    text: the checker's report; states: its list of all statements.  A statement of an
+    inline is in each process that uses the inline, and counts if one of them ran it.
     """
     process = ""
     missed = set()
@@ -203,7 +203,7 @@ def _coverage(text: str, states: str) -> tuple[frozenset[int], frozenset[int]]:
 
 
 def unreached(model: str, results: Iterable[Result]) -> list[str]:
-    """Return the lines of a model that no run reached, of all that must hold."""
+    """Return the lines of a model that no run of a holding variant reached."""
     lines: set[int] = set()
     reached: set[int] = set()
     for result in results:
@@ -216,10 +216,10 @@ def unreached(model: str, results: Iterable[Result]) -> list[str]:
 
 @functools.cache
 def check(variant: Variant) -> Result:
-    """Check a variant and return what was found.
+    """Check a variant and return the result.
 
-    Raises UserError if Spin or the compiler fails, or if a model without a complaint
-    was not gone through to its end.
+    Raises UserError if Spin or the compiler fails, or if the search was not complete
+    without a complaint.
     """
     host.need("model")
     directory = _OUT / variant.name
@@ -229,7 +229,7 @@ def check(variant: Variant) -> Result:
     _run(["spin", "-a", *(f"-D{define}" for define in variant.defines.split()),
           str(_HERE / f"{variant.model}.pml")], directory, "spin.log", LIMIT)
     liveness = "LIVENESS" in variant.defines.split()
-    # What ends at the first error is not worth optimizing.
+    # A run that ends at the first error needs no optimization.
     _run(["gcc", "-O0" if variant.bug else "-O2", "-w",
           "-DNFAIR=3" if liveness else "-DSAFETY", f"-DMEMLIM={_MEMORY_MIB}",
           "-o", "pan", "pan.c"], directory, "gcc.log", LIMIT)
@@ -237,7 +237,7 @@ def check(variant: Variant) -> Result:
                 directory, "pan.log", LIMIT)
     complaint = _complaint(text)
     if complaint is None and not _exhaustive(text):
-        raise UserError(f"{variant.name} was not gone through to its end, see "
+        raise UserError(f"the search of {variant.name} is not complete, see "
                         f"{directory}/pan.log: raise _DEPTH or _MEMORY_MIB in "
                         f"{Path(__file__).name}")
     states = re.search(r"([\d.e+]+) states, stored", text)
@@ -249,15 +249,16 @@ def check(variant: Variant) -> Result:
 
 
 def verdict(variant: Variant, result: Result) -> str | None:
-    """Return what is wrong with a result, None if it is as it must be."""
+    """Return the problem of a result, None if there is none."""
     if variant.bug is None and result.complaint:
         return f"{variant.name} fails: {result.complaint}"
     if variant.bug and not result.complaint:
-        return (f"{variant.name} holds, although it has a known bug ({variant.bug}): "
-                "the model does not show it any more")
+        return (f"{variant.name} holds although it has a known bug ({variant.bug}): "
+                "the model no longer shows the bug")
     if variant.bug and variant.complaint not in str(result.complaint):
-        return (f"{variant.name} fails for another reason than its bug ({variant.bug}): "
-                f"{result.complaint}, not {variant.complaint}")
+        return (f"{variant.name} fails for another reason than its bug "
+                f"({variant.bug}): expected {variant.complaint}, found "
+                f"{result.complaint}")
     return None
 
 
@@ -265,7 +266,7 @@ def chosen(model: str | None) -> list[Variant]:
     """Return the variants of a model, or of all of them."""
     models = sorted({variant.model for variant in VARIANTS})
     if model and model not in models:
-        raise UserError(f"MODEL is {model!r}; it is one of {', '.join(models)}")
+        raise UserError(f"MODEL is {model!r}; it must be one of {', '.join(models)}")
     return [variant for variant in VARIANTS if model in (None, "", variant.model)]
 
 
@@ -275,7 +276,7 @@ def holding(model: str) -> list[Variant]:
 
 
 def main() -> int:
-    """Check what MODEL asks for; return 0 if all is as it must be."""
+    """Check the models that MODEL selects; return 0 if there is no problem."""
     wrong = []
     for variant in chosen(os.environ.get("MODEL")):
         result = check(variant)

@@ -3,46 +3,47 @@
  * A full ring: one hctx that several CPUs share, without an elevator.
  *
  * Each step names the function of the driver (virtblk_*) or of blk-mq that it
- * stands for.  blk-mq is that of 6.12 and 7.3.  6.1 differs in the second check
- * of blk_mq_run_hw_queue(), which is about quiescing and not modelled here, and
- * in the place where a stopped queue is noticed, which is the same step.
+ * models.  blk-mq is that of 6.12 and 7.3.  6.1 differs in the second check of
+ * blk_mq_run_hw_queue(), which is about quiescing and not in this model, and in
+ * the place where it checks for a stopped queue, which is the same step here.
  *
- * A step is what is between two accesses to something that another process of
- * the model writes without holding the same lock: atomic joins the rest.
+ * A step ends before an access to a variable that another process of the model
+ * writes without holding the same lock.  atomic joins all other statements.
  *
- * Requests have no names, because only their number on each list matters:
+ * Requests have no identity, because only their number on each list matters:
  *
  *	sw		ctx->rq_lists, the software queues
  *	listed		hctx->dispatch
  *	requeued	q->requeue_list
- *	ring		in the ring, the device works on them
+ *	ring		in the ring, owned by the device
  *	used		in the ring, the device has answered
  *	ended		completed
  *
  * A request that queue_rq() has refused and that is not listed yet is in a
  * local variable (mine) of the process that dispatches it.
  *
- * What must hold: all requests end.  A state that the model cannot leave and in
- * which some have not ended is a hang, and Spin reports it as an invalid end
- * state.  ltl all_end says the same of states that repeat without end.
+ * What must hold: all requests complete.  A state that the model cannot leave
+ * before all have completed is a hang, and Spin reports it as an invalid end
+ * state.  ltl all_end also covers states that repeat without end.
  *
  *	ROOM=n		requests that fit the ring
  *	PLUGGED=n	requests of a plug, for virtblk_queue_rqs()
  *	DIRECT=n	requests that a task issues one by one
  *	ASYNC=n		requests of a plug that is flushed because its task sleeps
- *	ALONE		requests may end alone: they failed, or end on another CPU
+ *	ALONE		requests may end one by one: they failed, or end on another
+ *			CPU
  *	LIVENESS	ltl all_end, with weak fairness
  *
- * Variants put a known bug back, or another remedy in its place:
+ * Variants restore a known bug, or have another fix:
  *
  *	OLD_UNSTOP	BLK_STS_DEV_RESOURCE for a full ring, and requests end
  *			one by one only if the queue had been stopped
  *	HANG_2023	BLK_STS_DEV_RESOURCE, all requests end in a batch under
  *			the queue's lock, no flag: the in-tree driver of 6.4-rc1
- *	STOP_UNLOCKED	the driver stops the queue after it dropped the lock
+ *	STOP_UNLOCKED	the driver stops the queue after it has dropped the lock
  *	END_SINGLY	BLK_STS_DEV_RESOURCE, and requests end one by one while
- *			BLK_MQ_S_SCHED_RESTART is set: a remedy that works and
- *			that costs more
+ *			BLK_MQ_S_SCHED_RESTART is set: a fix that works but costs
+ *			more
  */
 
 #ifndef ROOM
@@ -59,7 +60,7 @@
 #endif
 #define REQUESTS (PLUGGED + DIRECT + ASYNC)
 
-/* hctx->run_work: not queued, queued, or to be queued when its timer expires. */
+/* hctx->run_work: not queued, queued, or queued when its timer expires. */
 mtype = { IDLE, NOW, LATER };
 mtype run_work = IDLE;
 
@@ -251,7 +252,7 @@ end:	do
 	od
 }
 
-/* blk_mq_requeue_work(): what the driver has started goes to hctx->dispatch. */
+/* blk_mq_requeue_work(): started requests go to hctx->dispatch. */
 active proctype requeue_work_fn()
 {
 	LOCALS;
@@ -269,8 +270,8 @@ end:	do
 
 /*
  * blk_mq_try_issue_directly(), blk_mq_request_issue_directly(): refused requests
- * go to hctx->dispatch (blk_mq_request_bypass_insert()), those of a stopped queue
- * to the software queue (blk_mq_insert_request()).
+ * go to hctx->dispatch (blk_mq_request_bypass_insert()), requests of a stopped
+ * queue to the software queue (blk_mq_insert_request()).
  */
 #if DIRECT
 active proctype submit_directly()
@@ -305,7 +306,7 @@ active proctype submit_async()
 #endif
 
 /*
- * blk_mq_flush_plug_list(): virtblk_queue_rqs() takes the batch, or leaves it to
+ * blk_mq_flush_plug_list(): virtblk_queue_rqs() submits the batch, or leaves it to
  * blk_mq_plug_issue_direct() if the queue is stopped.
  */
 #if PLUGGED
@@ -366,7 +367,7 @@ inline end_singly()
 	od
 }
 
-/* blk_mq_end_request_batch(): does not look at BLK_MQ_S_SCHED_RESTART. */
+/* blk_mq_end_request_batch(): ignores BLK_MQ_S_SCHED_RESTART. */
 inline end_batch()
 {
 	atomic { ended = ended + done; done = 0 }

@@ -1,33 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Kicks and interrupts that are suppressed: none is lost.
+ * Suppressed kicks and interrupts: none may be lost.
  *
- * Driver and device each tell the other when it has to be notified, and check again
- * after they have told.  Between the two a full barrier is needed, because a CPU may
- * let a load overtake a store.  The model has that: each CPU has a store buffer,
- * first in first out, that drains at any time (TSO, the memory model of x86).  Loads
- * see memory; no CPU loads here what is still in its own buffer.
+ * Driver and device each tell the other when to notify, and then check the ring again.
+ * Between the two a full barrier is needed, because a CPU may let a load overtake a
+ * store.  The model includes that: each CPU has a store buffer, first in first out,
+ * that drains at any time (TSO, the memory model of x86).  Loads read memory; here no
+ * CPU loads a value that is still in its own buffer.
  *
  *	cpu 0	the submitter: virtblk_queue_rq(), virtblk_commit_rqs()
  *	cpu 1	the interrupt: vring_interrupt(), virtblk_complete_queue()
- *	cpu 2	virtblk_complete_work(), for what the interrupt left, and
+ *	cpu 2	virtblk_complete_work(), for the rest after an interrupt, and
  *		virtblk_poll_ring(), for a request that times out
  *	cpu 3	the device
  *
- * virtio_ring's functions are those of 6.1 to 7.3, named by what the functions for
- * both kinds of ring have in common.  What virtio_ring keeps for itself (num_added,
- * last_used_idx, the shadow of the flags) is written under the queue's lock.  The
- * next owner sees it, because the release of the lock is its owner's last store.
+ * virtio_ring's functions are those of 6.1 to 7.3, under the common names of the
+ * functions for both kinds of ring.  virtio_ring writes its private fields (num_added,
+ * last_used_idx, the shadow of the flags) under the queue's lock.  The next owner sees
+ * them, because the release of the lock is the owner's last store.
  *
  *	PACKED		a packed ring, else a split one
  *	EVENT		VIRTIO_F_EVENT_IDX, else flags
  *
- * What must hold: whatever is submitted completes.  Now and then the submitter waits
- * for all that it has sent.  A lost kick or interrupt leaves it there, which Spin
- * reports as an invalid end state.  With REQUESTS of them each wrap counter takes
+ * What must hold: all submitted requests complete.  The submitter sometimes waits for
+ * all its requests.  If a kick or an interrupt is lost, it waits without end, which
+ * Spin reports as an invalid end state.  With REQUESTS requests each wrap counter has
  * both its values.
  *
- * Variants leave out what looks superfluous; check.py has them.
+ * Variants leave out a step that looks superfluous; check.py lists them.
  */
 
 #define RING	2		/* descriptors: one for each request */
@@ -46,7 +46,7 @@
 #define need_event(event, new, old)	\
 	(minus(minus(new, event), 1) < minus(new, old))
 
-/* Memory, and stores on their way to it */
+/* Memory, and stores in the buffers */
 
 /* Written by the driver */
 #define AVAIL		0	/* split: avail->idx */
@@ -96,13 +96,13 @@ end:	do
 	od
 }
 
-/* To take the lock is an atomic operation on memory, to release it a store. */
+/* Taking the lock is an atomic operation on memory, releasing it a store. */
 #define spin_lock()	mem[LOCKED] == 0 -> mem[LOCKED] = 1
 #define spin_unlock()	store(LOCKED, 0)
 
 /*
  * A position in the ring: the index, and for a packed ring the wrap counter, which
- * is what off_wrap has in its bit 15.
+ * is bit 15 of off_wrap.
  */
 #ifdef PACKED
 #define WRAP		4
@@ -117,7 +117,7 @@ end:	do
 #define is_used(p)	(mem[DESC + index(p)] == made_used(p))
 #define store_avail(p)	store(DESC + index(p), made_avail(p))
 #define store_used(p)	store(DESC + index(p), made_used(p))
-/* An event index of the other lap is RING behind. */
+/* An event index of the other round is RING behind. */
 #define event_of(off, p)	\
 	(wrap(off) == wrap(p) -> index(off) : minus(index(off), RING))
 #else
@@ -184,7 +184,7 @@ inline kick_and_unlock()
 proctype submit()
 {
 	bool kick, refused;
-	bool last = true;	/* bd->last: no other request follows at once */
+	bool last = true;	/* bd->last: no request follows immediately */
 	byte cpu = 0;
 	byte left = REQUESTS;
 	do
@@ -214,7 +214,7 @@ proctype submit()
 		:: last -> kick_and_unlock()
 		:: else -> spin_unlock()
 		fi;
-		/* The queue is stopped until a completion has made room. */
+		/* The queue is stopped until a completion frees descriptors. */
 		if
 		:: atomic { refused -> refused = false };
 			num_free > 0
@@ -269,8 +269,8 @@ inline enable_cb_prepare()
 }
 
 /*
- * virtblk_complete_queue(), with virtblk_reap() and virtblk_unmask().  Once the budget
- * of a hard interrupt is used up the work goes on, with interrupts disabled until
+ * virtblk_complete_queue(), with virtblk_reap() and virtblk_unmask().  When the budget
+ * of a hard interrupt is used up, the work continues; interrupts stay disabled until
  * then.
  */
 inline complete_queue()
@@ -356,7 +356,7 @@ end:	do
 
 byte taken = START;		/* position of the next request to take */
 byte used = START;		/* position of the next answer */
-byte signalled = START;		/* where the driver was last told */
+byte signalled = START;		/* position at the last decision to interrupt */
 bool signalled_valid;
 byte pending;			/* taken, not answered */
 
@@ -381,7 +381,7 @@ inline enable_notification()
 #endif
 }
 
-/* Answer one request, or all, and then see whether to interrupt. */
+/* Answer one or more requests, and then decide whether to interrupt. */
 inline answer()
 {
 	do

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The state of a disk, and everything that changes it or waits for it.
+ * The state of a disk, and all code that changes it or waits for it.
  *
  *	          probe
  *	            |
@@ -17,47 +17,46 @@
  *	          gone, broken,
  *	          silent while it is removed
  *
- * This is the drawing of the driver, and set_state() is virtblk_set_state().  Each
+ * The driver has the same drawing, and set_state() is virtblk_set_state().  Each
  * process is a task, a work, or the device; the comment above it names the function
- * that it stands for.  Two hctxs have one request each.  The CPU of hctx 0 goes
- * offline and comes back.
+ * that it models.  Two hctxs have one request each.  The CPU of hctx 0 goes offline
+ * and online.
  *
  * What must hold, in any order of these steps:
  *
- *  - No deadlock.  Spin reports processes that wait for something that does not
- *    come as an invalid end state.  Where a device may hang for good, a removal or
- *    a reset of the function follows, so that a request that never completes is an
- *    invalid end state, too.
+ *  - There is no deadlock.  If processes wait without end, Spin reports an invalid
+ *    end state.  If a device may hang for good, a removal or a reset of the function
+ *    follows, so that a request that never completes is an invalid end state, too.
  *  - A request completes once, and not while the device owns it: complete().
  *  - A removal does not give up a device that works: why_dead().
- *  - Nothing uses a virtqueue that was deleted: use_vq().
+ *  - No process uses a deleted virtqueue: use_vq().
  *  - The state changes under recovery.lock and only as drawn; dead is final:
  *    set_state().
  *
- * A time-out may expire at any time, because nothing here bounds how long a step
- * takes.  The silence of a disk that is being removed is an exception: see
+ * A time-out may expire at any time, because the model does not bound the duration of
+ * a step.  The silence of a disk that is being removed is an exception: see
  * watch_work().
  *
- * Parts, of which a run has some, because all together have too many states:
+ * Parts: a run has some of them, because all together have too many states.
  *
  *	ROUNDS=n	requests of each hctx, one after the other
  *	HANGS		the device may stop answering
  *	ASKS=n		the device sets DEVICE_NEEDS_RESET, n times
  *	GONE		the device may vanish
- *	LESS		the device may return with less than it had, or with a
+ *	LESS		the device may return with fewer capabilities, or with a
  *			cache that it does not turn off
  *	HOTPLUG=n	the CPU of hctx 0 goes offline and online, n times
  *	SUSPEND		suspend, which takes the CPU of hctx 0 offline, and resume
  *	FUNCTION_RESET	the PCI function is reset
  *	REMOVE		the disk is removed in the end
  *	SECONDS=n	n seconds pass during the removal although the device works
- *	ADMIN		the administrator has the device reset
+ *	ADMIN		the administrator resets the device
  *	TIMEOUT=n	n requests time out although the device works
  *	FREEZER		a task freezes the queue: an elevator switch, nr_requests
  *	CONFIG		the configuration space changes
  *
- * Variants put a known bug back, or leave out a step that looks superfluous.  The
- * table in check.py says what each of them breaks.
+ * Variants restore a known bug, or leave out a step that looks superfluous.  The table
+ * in check.py says what each of them breaks.
  */
 
 #ifndef ROUNDS
@@ -77,7 +76,7 @@
 #endif
 
 #ifdef CONFIG
-#define REQUESTS	3	/* the third is that of virtblk_config_work() */
+#define REQUESTS	3	/* the third is virtblk_config_work()'s */
 #define any(what)	(rq[0] == what || rq[1] == what || rq[2] == what)
 #define any_owned	(owned[0] || owned[1] || owned[2])
 #else
@@ -93,7 +92,7 @@
 #define DEAD		3
 byte state = LIVE;
 
-/* What becomes of a request. */
+/* The place of a request. */
 #define FREE		0	/* not allocated */
 #define REQUEUED	1	/* on q->requeue_list, or on recovery.zone_writes */
 #define LISTED		2	/* on another list of blk-mq */
@@ -114,9 +113,9 @@ bool owned[REQUESTS];		/* the device may read and write its buffers */
 #define VANISHED	3	/* reads as 0xff */
 byte device = WORKS;
 byte asks = ASKS;
-bool may_hang = true;		/* a removal or a reset is still to come */
+bool may_hang = true;		/* a removal or a reset follows */
 bool config_enabled = true;	/* the virtio core passes config_changed on */
-bool busy;			/* had requests all the time since a second passed */
+bool busy;			/* had requests all the time since the last second */
 bool answered;			/* answered one since then */
 byte seconds = SECONDS;
 
@@ -128,8 +127,8 @@ bool work_queued, work_running;	/* recovery.work */
 bool deadline_queued, deadline_running;
 bool watch_on, watch_running;
 bool wanted, silent;
-bool progress;			/* completions since the watch last looked */
-bool reset_since;		/* the device was reset since then */
+bool progress;			/* completions since the last run of the watch */
+bool reset_since;		/* a reset of the device since then */
 bool config_queued = true, config_running;
 
 /* The block layer: the request queue and its disk */
@@ -175,7 +174,7 @@ inline set_state(next)
 	}
 }
 
-/* A virtqueue is used without the queue's lock. */
+/* The caller uses a virtqueue without the queue's lock. */
 #define use_vq()	assert(vq_there)
 
 /* flush_work(&vblk->recovery.work) */
@@ -207,7 +206,7 @@ inline unquiesce_and_kick()
 	}
 }
 
-/* blk_mq_quiesce_queue(): waits for those in queue_rq(). */
+/* blk_mq_quiesce_queue(): waits for callers of queue_rq(). */
 inline quiesce()
 {
 	quiesced++;
@@ -216,8 +215,8 @@ inline quiesce()
 
 /*
  * blk_mark_disk_dead(): I/O that enters the queue from now on fails.  6.1 does not
- * set QUEUE_FLAG_DYING, without which requests of the driver's own wait at the
- * frozen queue.
+ * set QUEUE_FLAG_DYING, and without it the driver's own requests wait at the frozen
+ * queue.
  */
 inline mark_disk_dead()
 {
@@ -232,9 +231,9 @@ inline mark_disk_dead()
 	}
 }
 
-/* The driver: take the virtqueues down, set them up */
+/* The driver: tear down and set up the virtqueues */
 
-/* virtblk_poll_ring(): completes what the device has answered. */
+/* virtblk_poll_ring(): completes requests that the device has answered. */
 inline poll_rings()
 {
 	atomic {
@@ -251,8 +250,8 @@ inline poll_rings()
 }
 
 /*
- * virtblk_requeue_one(): requeues or fails what is in flight.  Those who took a
- * request off the ring complete it.
+ * virtblk_requeue_one(): requeues or fails requests in flight.  The process that took
+ * a request off the ring completes it.
  */
 inline take_back()
 {
@@ -272,7 +271,7 @@ inline take_back()
 	}
 }
 
-/* virtblk_reset_device(): from here on the device owns nothing. */
+/* virtblk_reset_device(): from here on the device owns no request. */
 inline reset_device()
 {
 	atomic {
@@ -326,8 +325,8 @@ inline set_write_cache()
 }
 
 /*
- * virtblk_restore_writeback() with a device that does not turn its cache off: all
- * is well if no request waits that was made for a device without a cache.
+ * virtblk_restore_writeback() with a device that does not turn its cache off: it
+ * succeeds if no request waits that was made for a device without a cache.
  */
 inline restore_writeback()
 {
@@ -562,8 +561,8 @@ end:	do
 
 #if TIMEOUT || ASKS || defined(GONE)
 /*
- * blk_mq_timeout_work(): virtblk_timeout().  Requests of a device that works time
- * out TIMEOUT times, those of another whenever that helps.
+ * blk_mq_timeout_work(): virtblk_timeout().  Requests time out TIMEOUT times if the
+ * device works, and otherwise whenever the time-out has an effect.
  */
 active proctype timeout_work()
 {
@@ -636,7 +635,7 @@ active proctype hotplug()
 /* Other tasks and works */
 
 #ifdef FREEZER
-/* queue_limits_commit_update_frozen(), and all others that freeze the queue */
+/* queue_limits_commit_update_frozen(), and all other functions that freeze the queue */
 active proctype freezer()
 {
 	set_write_cache()
@@ -655,9 +654,9 @@ active proctype administrator()
 
 #ifdef CONFIG
 /*
- * virtblk_config_work(): reads the configuration space, which a device that is being
- * reset has not restored, and then has requests of its own (virtblk_query()), or
- * freezes the queue (virtblk_set_write_cache()).
+ * virtblk_config_work(): reads the configuration space, which is not valid during a
+ * reset, and then sends its own requests (virtblk_query()), or freezes the queue
+ * (virtblk_set_write_cache()).
  */
 active proctype config_work()
 {
@@ -694,10 +693,10 @@ end:	atomic { config_queued -> config_queued = false; config_running = true };
 
 #ifdef REMOVE
 /*
- * virtblk_watch_work(): once a second while the disk is being removed.  Two seconds
- * are removal_timeout.  A device that works and has had requests all the time
- * answers one of them at least in each second.  Seconds that change nothing do not
- * pass, or no state would be final.
+ * virtblk_watch_work(): runs once a second while the disk is being removed.
+ * removal_timeout is two seconds.  A device that works and has had requests all the
+ * time answers at least one of them in each second.  Seconds that change nothing do
+ * not pass, because otherwise no state would be final.
  */
 active proctype watch_work()
 {
@@ -763,7 +762,7 @@ end:	do
 }
 #endif
 
-/* virtio_config_core_enable(): what changed meanwhile is passed on. */
+/* virtio_config_core_enable(): passes on changes of the meantime. */
 inline config_on()
 {
 	atomic {
@@ -900,7 +899,7 @@ inline remove()
 	config_queued = false;
 	!config_running;
 #endif
-	/* del_gendisk(): write back, then let nothing in, and wait. */
+	/* del_gendisk(): write back, then block new I/O, and wait. */
 	frozen == 0 || gd_dead;
 	atomic {
 		if
@@ -932,7 +931,7 @@ inline remove()
 	!work_running
 }
 
-/* What is left once nothing happens any more */
+/* Assertions on the final state */
 active proctype at_rest()
 {
 end:	timeout && finished == 3 ->
@@ -942,7 +941,7 @@ end:	timeout && finished == 3 ->
 }
 
 /*
- * The task that holds the device's device_lock: suspend, a reset of the function,
+ * The task that holds device_lock of the device: suspend, a reset of the function,
  * and a removal exclude each other.
  */
 active proctype device_task()
@@ -980,7 +979,7 @@ active proctype device_task()
 	/* virtio_device_reset_prepare(): virtblk_reset_prepare() */
 	config_enabled = false;
 	stop_device(true);
-	/* pcie_flr(): cures the device, unless it is gone. */
+	/* pcie_flr(): repairs the device, unless it is gone. */
 	atomic {
 #ifndef REMOVE
 		may_hang = false;

@@ -2,11 +2,11 @@
 /*
  * vblksim fuzz: many hostile devices, one after the other, and I/O to each.
  *
- * Three kinds of processes take part.  The first one sees to it that there are
- * always as many configurations at a time as were asked for, and that none takes
- * for ever.  Each configuration has a runner: it starts the device, puts it on
- * the vDPA bus, has programs use the disk, takes the device away, at times from
- * under them, and waits for them all.
+ * There are three kinds of processes.  The first one keeps the requested number of
+ * configurations running, and enforces their time limit.  Each configuration has
+ * a runner.  It starts the device, adds it to the vDPA bus, starts programs that
+ * use the disk, removes the device, sometimes while they use it, and waits for
+ * all of them.
  */
 
 #define _GNU_SOURCE
@@ -30,12 +30,12 @@
 
 #define MAX_JOBS	16
 #define BOUNCE_BYTES	"4194304"
-/* How long a device may take until it can be put on the bus. */
+/* The limit until a device can be added to the bus. */
 #define READY_MS	20000
-/* Between two looks: each of them takes time from the others. */
+/* The interval of polling, which takes CPU time from the devices. */
 #define POLL_US		20000
 
-/* What a configuration is at. */
+/* The stage of a configuration. */
 enum stage {
 	STARTING,
 	PROBING,
@@ -45,18 +45,18 @@ enum stage {
 };
 
 static const char *const stages[] = {
-	[STARTING] = "the device is started",
-	[PROBING] = "the driver probes it",
+	[STARTING] = "the device is being started",
+	[PROBING] = "the driver is probing it",
 	[IN_USE] = "it is in use",
-	[REMOVING] = "it is taken away",
-	[ENDING] = "its users are to end",
+	[REMOVING] = "it is being removed",
+	[ENDING] = "its users have not ended",
 };
 
 /**
- * struct tally - what was counted, shared by all processes
- * @configurations: devices that have come and gone
- * @disks: those that the driver made a disk of
- * @requests: what these devices were sent
+ * struct tally - counters that all processes share
+ * @configurations: devices that have ended
+ * @disks: devices for which the driver created a disk
+ * @requests: requests that the devices received
  * @mutated: replies that they mutated
  */
 struct tally {
@@ -69,10 +69,10 @@ struct tally {
 /**
  * struct slot - a place for a configuration
  * @runner: its process, 0 if it is free
- * @seed: the configuration's
+ * @seed: the configuration's seed
  * @since: when it began, in milliseconds
- * @stage: what it is at; @ready: the device can be put on the bus; both are set
- *	by other processes
+ * @stage: its stage; @ready: the device can be added to the bus; other processes
+ *	set both
  */
 struct slot {
 	pid_t runner;
@@ -82,13 +82,13 @@ struct slot {
 	volatile bool ready;
 };
 
-/* What all processes see. */
+/* Memory that all processes share. */
 static struct shared {
 	struct tally tally;
 	struct slot slot[MAX_JOBS];
 } *shared;
 
-/* What was asked for. */
+/* The options. */
 static struct {
 	uint64_t seed;
 	uint64_t configurations;
@@ -127,7 +127,7 @@ static void write_file(const char *path, const char *text)
 		close(fd);
 }
 
-/* A line in the kernel's log, among the driver's. */
+/* Write a line to the kernel's log, among the driver's lines. */
 static void log_line(const char *fmt, ...)
 	__attribute__((format(printf, 1, 2)));
 
@@ -136,7 +136,7 @@ static void log_line(const char *fmt, ...)
 	va_list args;
 	char line[128];
 
-	/* Not vdprintf(): it seeks, which /dev/kmsg does not like. */
+	/* Not vdprintf(), because it seeks, which fails on /dev/kmsg. */
 	va_start(args, fmt);
 	vsnprintf(line, sizeof(line), fmt, args);
 	va_end(args);
@@ -154,7 +154,7 @@ static pid_t start(void)
 	return child;
 }
 
-/* Be the device.  What it counts goes to a file that the runner reads. */
+/* Run the device.  Its report goes to a file that the runner reads. */
 static void be_device(const struct slot *slot, const char *name)
 {
 	char words[4][96];
@@ -168,7 +168,7 @@ static void be_device(const struct slot *slot, const char *name)
 	exit(simulate(ARRAY_SIZE(argv), argv));
 }
 
-/* The name of the only entry of a directory that begins so, if there is one. */
+/* Find the entry of a directory whose name begins with a text. */
 static bool find_entry(const char *directory, const char *begin, char *name,
 		       size_t size)
 {
@@ -197,7 +197,7 @@ static bool find_disk(const char *name, char *virtio, char *disk, size_t size)
 	return find_entry(place, "vd", disk, size);
 }
 
-/* Put it on the bus as soon as it is there: probe lasts as long. */
+/* Add the device to the bus when it exists; this lasts until probe has ended. */
 static int attach(struct slot *slot, const char *name)
 {
 	char path[96];
@@ -205,25 +205,25 @@ static int attach(struct slot *slot, const char *name)
 	int error;
 
 	snprintf(path, sizeof(path), "/run/vblksim-%s.sock", name);
-	/* The control socket is there before the device. */
+	/* The control socket exists before the device. */
 	while (access(path, F_OK) && now_ms() < limit)
 		usleep(POLL_US);
 	snprintf(path, sizeof(path), "/dev/vduse/%s", name);
 	while (access(path, F_OK) && now_ms() < limit)
 		usleep(POLL_US);
-	/* Each reset takes a walk through all of VDUSE's bounce buffers. */
+	/* Few bounce buffers, because VDUSE walks through all at each reset. */
 	snprintf(path, sizeof(path), "/sys/class/vduse/%s/bounce_size", name);
 	if (!access(path, W_OK))
 		write_file(path, BOUNCE_BYTES);
 	slot->stage = PROBING;
-	/* EINVAL is VDUSE's word for a device whose queues are not set up yet. */
+	/* VDUSE returns EINVAL for a device whose queues are not set up yet. */
 	do {
 		error = vdpa_add(name);
 	} while (error == EINVAL && now_ms() < limit && !usleep(POLL_US));
 	return error;
 }
 
-/* Have programs use the disk; half of the devices go while they do. */
+/* Run programs on the disk; half of the devices are removed meanwhile. */
 static void use_disk(struct slot *slot, const char *disk, pid_t *users)
 {
 	slot->stage = IN_USE;
@@ -263,7 +263,7 @@ static void read_report(const char *name)
 	fclose(file);
 }
 
-/* The runner.  Tells whether the device did what it was to. */
+/* The runner.  Returns whether the device was probed and ended without an error. */
 static bool run(struct slot *slot, const char *name)
 {
 	char virtio[64] = "none", disk[64];
@@ -276,7 +276,7 @@ static bool run(struct slot *slot, const char *name)
 		be_device(slot, name);
 	error = attach(slot, name);
 	if (error)
-		fprintf(stderr, "vblksim: seed %" PRIu64 ": it cannot be put on the bus: %s\n",
+		fprintf(stderr, "vblksim: seed %" PRIu64 ": cannot add the device to the vDPA bus: %s\n",
 			slot->seed, strerror(error));
 	else if (find_disk(name, virtio, disk, sizeof(disk)))
 		use_disk(slot, disk, users);
@@ -313,7 +313,7 @@ static void start_runner(struct slot *slot, uint64_t seed)
 	slot->runner = runner;
 }
 
-/* Tells whether all is well with it. */
+/* Returns false if a configuration has failed or hangs. */
 static bool look_after(struct slot *slot)
 {
 	int status;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Commands while it runs, by a UNIX socket: a line each, answered by lines of
- * which the last is "ok" or "error: ...".  vblksim ctl is the other end.
+ * Commands to a running device, by a UNIX socket.  A command is a line; the last
+ * line of its answer is "ok" or "error: ...".  vblksim ctl is the client.
  */
 
 #define _GNU_SOURCE
@@ -25,7 +25,7 @@
  * struct client - a connection
  * @next: the next one
  * @fd: its socket
- * @len: how much of a line has come
+ * @len: received length of an incomplete line
  * @line: that line
  */
 struct client {
@@ -38,7 +38,7 @@ struct client {
 static struct client *clients;
 static int listener = -1;
 
-/* Commands write what they have to say to out, or why they cannot. */
+/* A command writes its answer to out, or returns -1 with the error in why. */
 typedef int (*command_fn)(struct sim *sim, char *args, FILE *out, char *why,
 			  size_t why_size);
 
@@ -94,7 +94,7 @@ static int set_field(struct sim *sim, const char *name, const char *value,
 	sectors = le64toh(changed.config.capacity);
 	if (changed.config.capacity != sim->set.config.capacity &&
 	    store_resize(sim->store, sectors)) {
-		snprintf(why, why_size, "there is no room for %" PRIu64
+		snprintf(why, why_size, "cannot resize the data to %" PRIu64
 			 " sectors: %s", sectors, strerror(errno));
 		return -1;
 	}
@@ -123,13 +123,13 @@ static int run_resize(struct sim *sim, char *args, FILE *out, char *why,
 
 	(void)out;
 	if (!size) {
-		snprintf(why, why_size, "resize takes a size, like 128M");
+		snprintf(why, why_size, "resize takes a size, such as 128M");
 		return -1;
 	}
 	return set_field(sim, "capacity", size, why, why_size);
 }
 
-/* As many as the driver can take, and then some: it gets to see few of them. */
+/* More changes than the driver can handle: it sees only a few of them. */
 static int run_storm(struct sim *sim, char *args, FILE *out, char *why,
 		     size_t why_size)
 {
@@ -208,7 +208,7 @@ static int run_return_lost(struct sim *sim, char *args, FILE *out, char *why,
 	return 0;
 }
 
-/* For nothing: there may be no used entry that the driver has not seen. */
+/* A spurious interrupt: there may be no new used entry. */
 static int run_interrupt(struct sim *sim, char *args, FILE *out, char *why,
 			 size_t why_size)
 {
@@ -251,18 +251,18 @@ static const struct {
 	command_fn fn;
 } commands[] = {
 	{ "stats", "", "the report so far", run_stats },
-	{ "requests", "", "how many requests have come", run_requests },
-	{ "features", "", "those that were negotiated", run_features },
+	{ "requests", "", "the number of received requests", run_requests },
+	{ "features", "", "the negotiated features", run_features },
 	{ "set", "FIELD VALUE", "change the configuration space", run_set },
-	{ "resize", "SIZE", "another capacity", run_resize },
+	{ "resize", "SIZE", "change the capacity", run_resize },
 	{ "storm", "N [SIZE]", "so many changes of configuration at once", run_storm },
-	{ "script", "LINE|clear", "one more line, or none at all", run_script },
+	{ "script", "LINE|clear", "add a line, or remove all", run_script },
 	{ "zone", "N STATE", "offline, readonly, full, empty...", run_zone },
-	{ "release", "", "do what was held", run_release },
-	{ "return_lost", "", "give back what was dropped", run_return_lost },
-	{ "interrupt", "QUEUE", "interrupt the driver for nothing", run_interrupt },
-	{ "needs_reset", "", "ask for a reset, where that can be", run_needs_reset },
-	{ "stop", "", "take the device away and end", run_stop },
+	{ "release", "", "execute held requests", run_release },
+	{ "return_lost", "", "return dropped requests", run_return_lost },
+	{ "interrupt", "QUEUE", "send a spurious interrupt", run_interrupt },
+	{ "needs_reset", "", "request a reset, if the front supports it", run_needs_reset },
+	{ "stop", "", "remove the device and end", run_stop },
 };
 
 static void list_commands(FILE *out)
@@ -337,7 +337,7 @@ static void drop(struct client *client)
 	free(client);
 }
 
-/* Read what is there and answer the lines that are complete. */
+/* Read from the client and answer its complete lines. */
 static void client_wrote(struct sim *sim, void *arg)
 {
 	struct client *client = arg;
@@ -370,7 +370,7 @@ static void client_wrote(struct sim *sim, void *arg)
 
 static void client_came(struct sim *sim, void *arg)
 {
-	/* One that does not read its answers does not stop the device. */
+	/* A client that does not read its answers must not stop the device. */
 	struct timeval limit = { .tv_sec = 2 };
 	struct client *client;
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -396,7 +396,7 @@ static int fill_address(struct sockaddr_un *address, const char *path)
 {
 	*address = (struct sockaddr_un) { .sun_family = AF_UNIX };
 	if (strlen(path) >= sizeof(address->sun_path)) {
-		fprintf(stderr, "vblksim: control: %s has %zu characters, and no more than %zu are possible\n",
+		fprintf(stderr, "vblksim: control: %s has %zu characters, the limit is %zu\n",
 			path, strlen(path), sizeof(address->sun_path) - 1);
 		return -1;
 	}
@@ -432,11 +432,11 @@ int control_open(struct sim *sim)
 	other = connect_to(path);
 	if (other >= 0) {
 		close(other);
-		fprintf(stderr, "vblksim: control: another one answers at %s; choose another name or path\n",
+		fprintf(stderr, "vblksim: control: another vblksim answers at %s; choose another name or path\n",
 			path);
 		return -1;
 	}
-	/* Nobody listens: one that was killed may have left it. */
+	/* No process listens: a killed vblksim has left the socket. */
 	if (errno == ECONNREFUSED)
 		unlink(path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
@@ -461,7 +461,7 @@ void control_close(struct sim *sim)
 	unlink(sim->set.control);
 }
 
-/* The other end. */
+/* The client. */
 
 static int print_answer(FILE *from)
 {
@@ -505,13 +505,13 @@ int control_main(int argc, char **argv)
 	}
 	if (first >= argc) {
 		fprintf(stderr, "usage: vblksim ctl [--control=PATH] COMMAND...\n\n"
-			"PATH is that of the device sim, " DEFAULT_PATH ", if none is given.\n\n");
+			"The default PATH is that of the device sim, " DEFAULT_PATH ".\n\n");
 		list_commands(stderr);
 		return 2;
 	}
 	fd = connect_to(path);
 	if (fd < 0) {
-		fprintf(stderr, "vblksim: cannot connect to %s: %s; is it running, and there? --control=PATH\n",
+		fprintf(stderr, "vblksim: cannot connect to %s: %s; start vblksim, or give its --control=PATH\n",
 			path, strerror(errno));
 		return 1;
 	}
@@ -522,7 +522,7 @@ int control_main(int argc, char **argv)
 		return 1;
 	}
 	status = print_answer(from);
-	/* It closes the connection when it ends. */
+	/* vblksim closes the connection when it ends. */
 	if (!status && !strcmp(argv[first], "stop"))
 		while (fgetc(from) != EOF)
 			;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Features and the device status: what is offered, what the driver may accept,
- * and in which order it has to go about it.
+ * Features and the device status: offered features, checks of those that the
+ * driver accepts, and of the order of initialization.
  */
 
 #include <inttypes.h>
@@ -13,11 +13,11 @@
 
 #define BIT(n)	(1ull << (n))
 
-/* How a feature comes to be offered. */
+/* When the device offers a feature. */
 enum offer {
 	BY_DEFAULT,
 	WHEN_ASKED,	/* by name, or by "all" */
-	WHEN_NAMED,	/* the device works the same without it */
+	WHEN_NAMED,	/* by name only: the device works the same without it */
 };
 
 static const struct {
@@ -47,7 +47,7 @@ static const struct {
 	{ "order_platform", F_ORDER_PLATFORM, WHEN_NAMED },
 };
 
-/* Features that are nothing without another one. */
+/* Features that require another one. */
 static const struct {
 	unsigned int bit;
 	unsigned int needs;
@@ -106,7 +106,7 @@ uint64_t features_all(void)
 	return offered_at(WHEN_ASKED);
 }
 
-/* What the standard has for block devices, without that of legacy ones. */
+/* The features that the standard defines for non-legacy block devices. */
 static uint64_t defined_features(void)
 {
 	uint64_t bits = offered_at(WHEN_NAMED);
@@ -126,7 +126,7 @@ static bool check_bits(struct sim *sim, enum rule rule, uint64_t wrong)
 			   bit, name ? name : "without a name here", wrong);
 }
 
-/* A rule on a feature that is to be accepted if the device offers it. */
+/* Check the rule on a feature that the driver accepts if it is offered. */
 static void check_accepted(struct sim *sim, enum rule rule, uint64_t accepted,
 			   unsigned int bit)
 {
@@ -177,7 +177,7 @@ bool features_accept(struct sim *sim, uint64_t accepted)
 		good &= !!(accepted & BIT(BLK_F_ZONED));
 	}
 	good &= !(sim->set.required & sim->set.features & ~accepted);
-	/* This program speaks little-endian only. */
+	/* This program supports only little-endian devices. */
 	good &= !!(accepted & BIT(F_VERSION_1));
 	sim->driver_features = good ? accepted : 0;
 	return good;
@@ -233,7 +233,7 @@ bool status_written(struct sim *sim, uint8_t status)
 	uint8_t new = status & ~sim->status;
 
 	if (new & STATUS_FAILED && !sim->watch.quiet)
-		fprintf(stderr, "vblksim: the driver has given up on %s; its log says why\n",
+		fprintf(stderr, "vblksim: the driver has set FAILED for %s; see the kernel's log\n",
 			sim->set.name);
 
 	if (!status) {

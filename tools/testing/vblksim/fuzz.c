@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A hostile device: what it says of itself and what it answers, out of a seed.
+ * A hostile device: its configuration and its replies come from a seed.
  *
- * Decisions on a reply depend on nothing but the seed and the request's number,
- * so that what a driver does in between changes none of them.  A device has a
- * character: how often it misbehaves, and in which ways.  What loses requests or
- * virtqueues is for a few of them, the others would never get that far.
+ * Decisions on a reply depend only on the seed and the request's number, so that
+ * the driver's timing does not change them.  A device has a character: how often
+ * it misbehaves, and in which ways.  Only a few devices lose requests or
+ * virtqueues, because that ends their use early.
  */
 
 #define _GNU_SOURCE
@@ -19,14 +19,14 @@
 
 #define BIT(n)		(1ull << (n))
 #define MILLISECOND	1000000ull
-/* Small: the memory of many devices is the guest's. */
+/* Small, because many devices are in the guest's memory. */
 #define CAPACITY	32768u
 #define ZONE_SECTORS	1024u
-/* More zones are too many for the guest's memory, or for zoned.c. */
+/* Capacities between these have too many zones for the guest's memory or zoned.c. */
 #define FEW_SECTORS	BIT(26)
 #define MANY_SECTORS	BIT(44)
 
-/* Each purpose has numbers of its own. */
+/* Each purpose has its own random numbers. */
 enum purpose {
 	FOR_SETTINGS,
 	FOR_CHARACTER,
@@ -41,14 +41,14 @@ struct random {
 
 /**
  * struct fuzz - a hostile device
- * @seed: where all of it comes from
+ * @seed: its seed
  * @rate: how many of 256 replies it mutates
- * @kinds: how, a bit for each enum fuzz_kind
- * @stubborn: keeps what it does not answer even when it is to go
- * @calm: it is to go, and loses no more requests
- * @interval: milliseconds between its other misdeeds, 0 for none
- * @events: decides on those
- * @capacity: the field as it was first shown
+ * @kinds: the mutations, a bit for each enum fuzz_kind
+ * @stubborn: keeps unanswered requests even when it is removed
+ * @calm: it is being removed, and loses no more requests
+ * @interval: milliseconds between spontaneous events, 0 for none
+ * @events: random numbers for these
+ * @capacity: the initial value of the field
  */
 struct fuzz {
 	uint64_t seed;
@@ -61,7 +61,7 @@ struct fuzz {
 	uint64_t capacity;
 };
 
-/* Names in script.c of what it does as well. */
+/* Names of the mutations that script.c implements. */
 static const char *const behaviours[NR_FUZZ_KINDS] = {
 	[FUZZ_DELAY] = "delay",
 	[FUZZ_REORDER] = "reorder",
@@ -112,7 +112,7 @@ static bool one_in(struct random *random, uint64_t times)
 	return !below(random, times);
 }
 
-/* A number at which programs go wrong, of so many bytes. */
+/* Return a number of some bytes that often triggers bugs. */
 static uint64_t interesting(struct random *random, size_t bytes)
 {
 	unsigned int bits = bytes * 8;
@@ -151,7 +151,7 @@ static void flip_features(struct settings *set, struct random *random,
 		if (feature_name(bit) && !(fixed & BIT(bit)) &&
 		    one_in(random, one))
 			set->features ^= BIT(bit);
-	/* Ones that this device has no idea of, or that it cannot do without. */
+	/* Features that this device does not know, or that it needs. */
 	if (one_in(random, 16))
 		set->features ^= BIT(below(random, 64)) & ~fixed;
 	if (one_in(random, 256))
@@ -177,7 +177,7 @@ void fuzz_settings(struct settings *set, uint64_t seed)
 	set->config.capacity = htole64(CAPACITY);
 	set->queues = 1 + below(&random, one_in(&random, 8) ? MAX_QUEUES : 6);
 	set->config.num_queues = htole16(set->queues);
-	/* Split rings have to be powers of two. */
+	/* The size of a split ring must be a power of two. */
 	set->ring_size = one_in(&random, 8) ? 1 + below(&random, 1024) :
 					      BIT(2 + below(&random, 9));
 	if (one_in(&random, 4))
@@ -188,7 +188,7 @@ void fuzz_settings(struct settings *set, uint64_t seed)
 		flip_features(set, &random, 6);
 }
 
-/* zoned.c is told the capacity too, and has memory for each zone. */
+/* zoned.c also uses the capacity, and allocates memory for each zone. */
 static uint64_t bound_capacity(const struct sim *sim, uint64_t sectors)
 {
 	if (!sim->zones || sectors >= MANY_SECTORS)
@@ -208,7 +208,7 @@ static void set_field(struct sim *sim, const char *name, uint64_t value,
 	fprintf(out, " %s=%s", name, text);
 }
 
-/* Whether a field is nothing that a disk would be refused for. */
+/* Can the driver not refuse a disk because of this field? */
 static bool is_harmless(const char *name)
 {
 	static const char *const vital[] = {
@@ -223,8 +223,8 @@ static bool is_harmless(const char *name)
 }
 
 /*
- * Half of the devices can be used, as far as that goes; of the others a field in
- * three is anything.
+ * Half of the devices are usable, as far as that is possible.  Of the others one
+ * field in three has a random value.
  */
 static void mutate_fields(struct sim *sim, struct random *random, FILE *out)
 {
@@ -333,7 +333,7 @@ bool fuzz_is_stubborn(const struct fuzz *fuzz)
 	return fuzz->stubborn;
 }
 
-/* One of those in a mask that has some. */
+/* Pick one of the kinds in a mask that is not 0. */
 static enum fuzz_kind pick_kind(struct random *random, uint32_t kinds)
 {
 	unsigned int skip = below(random, __builtin_popcount(kinds));
@@ -357,7 +357,7 @@ static uint64_t choose_value(struct random *random, enum fuzz_kind kind)
 	case FUZZ_LONG:
 		return interesting(random, 4);
 	case FUZZ_BAD_ID:
-		/* Often one that the driver has in flight. */
+		/* Often an ID in flight. */
 		return one_in(random, 2) ? below(random, 64) :
 					   interesting(random, 4);
 	default:
@@ -374,7 +374,7 @@ struct fuzz_decision fuzz_decide(const struct fuzz *fuzz, uint64_t number,
 
 	if (!kinds || below(&random, 256) >= fuzz->rate)
 		return decision;
-	/* A queue that is broken early has little to show. */
+	/* A queue that breaks early does not test much. */
 	if (fuzz_is_rough(fuzz) && !one_in(&random, 64))
 		kinds &= BIT(FUZZ_ROUGH) - 1;
 	if (!kinds)
@@ -387,7 +387,7 @@ struct fuzz_decision fuzz_decide(const struct fuzz *fuzz, uint64_t number,
 	return decision;
 }
 
-/* Do it, with 8 bytes of what comes back changed. */
+/* Execute a request, and change 8 bytes of the reply. */
 static void patch(struct sim *sim, struct chain *chain,
 		  const struct fuzz_decision *decision)
 {
@@ -430,7 +430,7 @@ bool fuzz_takes(struct sim *sim, struct chain *chain)
 	return true;
 }
 
-/* ---- what happens by itself ---- */
+/* ---- spontaneous events ---- */
 
 static void change_capacity(struct sim *sim, struct random *random)
 {
@@ -484,7 +484,7 @@ static void happen(struct sim *sim, void *arg)
 	}
 }
 
-/* What is held comes back in bunches. */
+/* Release held requests in batches. */
 static void let_go(struct sim *sim, void *arg)
 {
 	(void)arg;

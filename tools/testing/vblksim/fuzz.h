@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A hostile device: fuzz.c decides what it does, campaign.c has many of them.
+ * A hostile device: fuzz.c decides what it does, campaign.c runs many of them.
  */
 #ifndef VBLKSIM_FUZZ_H
 #define VBLKSIM_FUZZ_H
@@ -14,8 +14,8 @@ struct fuzz;
 struct settings;
 struct sim;
 
-/* What becomes of a reply.  Up to FUZZ_LATER the driver gets what it asked for,
- * from FUZZ_ROUGH on it loses a request or the virtqueue. */
+/* Mutations of a reply.  Up to FUZZ_LATER the driver gets the right reply, from
+ * FUZZ_ROUGH on it loses a request or the virtqueue. */
 enum fuzz_kind {
 	FUZZ_HONEST,
 	FUZZ_DELAY,
@@ -40,10 +40,10 @@ enum fuzz_kind {
 };
 
 /**
- * struct fuzz_decision - what becomes of one reply
- * @kind: what
+ * struct fuzz_decision - the mutation of one reply
+ * @kind: the mutation
  * @value: the status, length, ID or time
- * @where: for FUZZ_PATCH, which of the reply's 8 bytes; any number
+ * @where: for FUZZ_PATCH, which 8 bytes of the reply; any number
  */
 struct fuzz_decision {
 	enum fuzz_kind kind;
@@ -51,31 +51,31 @@ struct fuzz_decision {
 	uint64_t where;
 };
 
-/* The first half of a configuration: queues, rings, features, zones.  A seed
- * makes the same of the same settings everywhere. */
+/* The first half of a configuration: queues, rings, features, zones.  A seed has
+ * the same result for the same settings on any system. */
 void fuzz_settings(struct settings *set, uint64_t seed);
-/* What the device of a seed is like; NULL without memory.  Of 256 replies it mutates
- * rate, or with 0 as many as its seed says. */
+/* Make the state of a seed's device; NULL without memory.  It mutates rate of 256
+ * replies, or with 0 a number from the seed. */
 struct fuzz *fuzz_new(uint64_t seed, unsigned int rate);
 void fuzz_free(struct fuzz *fuzz);
-/* Whether it does anything from FUZZ_ROUGH on. */
+/* Does it have any mutation from FUZZ_ROUGH on? */
 bool fuzz_is_rough(const struct fuzz *fuzz);
-/* Whether it keeps what it does not answer even when it is to go. */
+/* Does it keep unanswered requests even when it is removed? */
 bool fuzz_is_stubborn(const struct fuzz *fuzz);
-/* What it does to its request of that number, which is of that type. */
+/* Return the mutation of the reply to a request, by number and type. */
 struct fuzz_decision fuzz_decide(const struct fuzz *fuzz, uint64_t number,
 				 uint32_t type);
-/* The second half, once the device has its disk: the fields that it shows.  Both
- * halves are told in one line. */
+/* The second half, when the device has its disk: the configuration space.  Prints
+ * both halves in one line. */
 void fuzz_config(struct sim *sim, FILE *out);
-/* From now on there are interrupts that mean nothing, and changes of fields. */
+/* Start spurious interrupts and changes of fields. */
 void fuzz_start(struct sim *sim);
-/* Does the fuzzer take this request over?  If so it is answered there. */
+/* Does the fuzzer answer this request? */
 bool fuzz_takes(struct sim *sim, struct chain *chain);
-/* The device is to go: lose no more requests, unless it is stubborn. */
+/* The device is being removed: lose no more requests, unless it is stubborn. */
 void fuzz_calm(struct sim *sim);
 
-/* load.c: use a disk, in one of LOADS ways, for that long */
+/* load.c: use a disk in one of LOADS ways for ms milliseconds */
 #define LOADS	3
 void load_disk(const char *disk, unsigned int how, uint64_t seed, uint64_t ms);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Programs that use a disk in all the ways there are, and do not mind errors.
+ * Programs that use a disk in all ways, and ignore errors.
  */
 
 #define _GNU_SOURCE
@@ -26,11 +26,11 @@
 
 /**
  * struct user - a program that uses a disk
- * @disk: its name, as in "vda"
+ * @disk: its name, such as "vda"
  * @fd: open for it
  * @until: when to end, in milliseconds
  * @bytes: the disk's size when it was opened
- * @seed: of all that is left to chance
+ * @seed: of all random choices
  * @buffer: BUFFER_BYTES for data
  */
 struct user {
@@ -62,7 +62,7 @@ static uint64_t pick(struct user *user, uint64_t limit)
 	return (number ^ rand_r(&user->seed)) % limit;
 }
 
-/* Somewhere near the start, where there is data behind it. */
+/* Return an offset near the start, with enough data behind it. */
 static uint64_t somewhere(struct user *user, uint64_t bytes)
 {
 	uint64_t most = user->bytes < (16 << 20) ? user->bytes : 16 << 20;
@@ -70,7 +70,7 @@ static uint64_t somewhere(struct user *user, uint64_t bytes)
 	return most > bytes ? pick(user, (most - bytes) / 4096 + 1) * 4096 : 0;
 }
 
-/* Batches of reads and writes, so that they meet in the driver. */
+/* Use batches of reads and writes, so that they are in the driver at once. */
 static void use_in_batches(struct user *user)
 {
 	struct iocb iocbs[MAX_BATCH], *list[MAX_BATCH];
@@ -101,7 +101,7 @@ static void use_in_batches(struct user *user)
 		    syscall(SYS_io_getevents, context, sent, sent, events,
 			    NULL) < 0)
 			break;
-		/* All fails at once on a disk that is dead. */
+		/* On a dead disk all requests fail at once. */
 		if ((int64_t)events[0].res < 0)
 			usleep(1000);
 	}
@@ -155,7 +155,7 @@ static void use_range(struct user *user, unsigned long command)
 	ioctl(user->fd, command, range);
 }
 
-/* One of each thing that a disk can be asked for. */
+/* Use one random operation at a time. */
 static void use_in_turn(struct user *user)
 {
 	static const char *const files[] = {
@@ -189,7 +189,7 @@ static void use_in_turn(struct user *user)
 		}
 }
 
-/* Through the page cache, whose pages outlive a request's failure. */
+/* Use the page cache, whose pages outlive a failed request. */
 static void use_cached(struct user *user)
 {
 	while (!is_over(user)) {
@@ -223,7 +223,7 @@ void load_disk(const char *disk, unsigned int how, uint64_t seed, uint64_t ms)
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	snprintf(path, sizeof(path), "/dev/%s", disk);
 	user.fd = open(path, O_RDWR | O_CLOEXEC | direct);
-	/* It may be read-only. */
+	/* The disk may be read-only. */
 	if (user.fd < 0)
 		user.fd = open(path, O_RDONLY | O_CLOEXEC | direct);
 	if (user.fd < 0 || user.buffer == MAP_FAILED)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Waiting for files and timers: one thread, one epoll, the timers in a list. */
+/* The event loop: one thread, one epoll, and a list of timers. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,10 +14,10 @@
 #define EVENTS_AT_ONCE	64
 
 /**
- * struct loop_timer - something to do later
+ * struct loop_timer - a call at a later time
  * @next: the timer after it
  * @when: the time, in nanoseconds of the monotonic clock
- * @fn: what to do
+ * @fn: the function
  * @arg: for @fn
  */
 struct loop_timer {
@@ -124,7 +124,7 @@ void loop_stop(void)
 	loop.stop = true;
 }
 
-/* Do what is due by now, but not what that adds. */
+/* Run the timers that are due now, but not those that they add. */
 static void run_timers(struct sim *sim)
 {
 	uint64_t until = now();
@@ -137,7 +137,7 @@ static void run_timers(struct sim *sim)
 	}
 }
 
-/* How long to wait, in milliseconds, rounded up. */
+/* Return the time to the next timer, in milliseconds, rounded up. */
 static int timeout(void)
 {
 	uint64_t time = now(), ms;
@@ -162,7 +162,7 @@ int loop_run(struct sim *sim)
 		if (nr < 0 && errno != EINTR)
 			return -1;
 		for (int i = 0; i < nr && !loop.stop; i++) {
-			/* The one before may have ended this one. */
+			/* A handler before may have removed this one. */
 			struct watched *it = &loop.watched[events[i].data.fd];
 
 			if (it->fn)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a chain asks for, and doing it.
+ * Parse the request of a chain, check it, and execute it.
  *
- * A request is parsed by bytes, not by descriptors: any framing that 2.7.4.2
- * allows is the same here.  It is held against the rules when it arrives, and
- * done when the script lets it.  All of the device-writable part is filled on
- * any answer, with zeroes where there is nothing to say, so that the used
- * length covers the status byte and the driver may look at it.
+ * A request is parsed by bytes, not by descriptors, so any framing that 2.7.4.2
+ * allows works.  The rules are checked when it arrives, and the script decides
+ * when it is executed.  Any answer fills all of the device-writable part, with
+ * zeroes where there is no data, so that the used length covers the status byte
+ * and the driver may read it.
  */
 
 #define _GNU_SOURCE
@@ -22,10 +22,10 @@
 
 enum data { DATA_NONE, DATA_OUT, DATA_IN };
 
-/* what request types are, by number */
+/* properties of request types, by number */
 static const struct type {
 	const char *name;
-	int feature;		/* that it needs, or NO_FEATURE */
+	int feature;		/* required feature, or NO_FEATURE */
 	enum data data;
 	bool uses_sector;
 	bool writes;
@@ -84,10 +84,10 @@ static const struct type *find_type(uint32_t type)
 }
 
 /**
- * request_type_name() - a request type in words
+ * request_type_name() - the name of a request type
  * @type: its number
  *
- * Return: its name; one that the next call overwrites for unknown types.
+ * Return: its name.  The next call overwrites that of an unknown type.
  */
 const char *request_type_name(uint32_t type)
 {
@@ -112,7 +112,7 @@ int request_type_number(const char *name)
 	return -1;
 }
 
-/* bytes of the append_sector that are there */
+/* bytes of append_sector that the chain has room for */
 static uint64_t append_room(const struct chain *chain)
 {
 	uint64_t in = chain->in_len ? chain->in_len - 1 : 0;
@@ -121,8 +121,8 @@ static uint64_t append_room(const struct chain *chain)
 }
 
 /**
- * request_parse() - find out what a chain asks for
- * @req: what it asks for
+ * request_parse() - parse the request of a chain
+ * @req: the result
  * @chain: the chain
  */
 void request_parse(struct request *req, struct chain *chain)
@@ -154,7 +154,7 @@ static bool within_capacity(const struct sim *sim, uint64_t sector,
 	return sector <= capacity(sim) && sectors <= capacity(sim) - sector;
 }
 
-/* whether or not the driver wanted to know */
+/* also if the driver has not negotiated RO */
 static bool is_read_only(const struct sim *sim)
 {
 	return sim->set.features & (1ull << BLK_F_RO);
@@ -211,7 +211,7 @@ bool request_touches(const struct request *req, uint64_t first, uint64_t last)
 	return overlaps(req->sector, sectors, first, last);
 }
 
-/* what the driver may ask for in a request on ranges */
+/* limits of a request on ranges */
 struct range_limits {
 	uint32_t seg;
 	uint32_t sectors;
@@ -307,7 +307,7 @@ static void watch_ranges(struct sim *sim, const struct request *req)
 		watch_range(sim, req, &limits, &range);
 }
 
-/* one direction's segments, as far as there is data in them */
+/* check one direction's segments with data; return their number */
 static unsigned int watch_segments(struct sim *sim, const struct segment *seg,
 				   unsigned int nr, uint64_t from, uint64_t end)
 {
@@ -347,7 +347,7 @@ static void watch_framing(struct sim *sim, const struct request *req)
 			    request_type_name(req->type), found, most);
 }
 
-/* returns whether the data can be looked at any further */
+/* returns whether the data can be checked further */
 static bool watch_direction(struct sim *sim, const struct request *req,
 			    const struct type *type)
 {
@@ -413,7 +413,7 @@ static void watch_report_room(struct sim *sim, const struct request *req)
 			    "zone report into %" PRIu64 " bytes", req->in_data);
 }
 
-/* rules of one type each, for a request with data as it should be */
+/* check the rules of one type, for a request with data of the right direction */
 static void watch_type(struct sim *sim, const struct request *req)
 {
 	struct watch *watch = &sim->watch;
@@ -492,8 +492,8 @@ static bool watch_feature(struct sim *sim, const struct type *type)
 }
 
 /*
- * All rules that a request can break by itself.  Those that would be broken
- * only because another one is are left out, so that the report names causes.
+ * Check all rules that a request can break.  Rules that it breaks only because
+ * it breaks another one are left out, so that the report names causes.
  */
 static void watch_request(struct sim *sim, const struct request *req)
 {
@@ -528,9 +528,9 @@ static void watch_request(struct sim *sim, const struct request *req)
 		watch_type(sim, req);
 }
 
-/* ---- doing it ---- */
+/* ---- execution ---- */
 
-/* has completion to wait until the data is safe? (5.2.6.2) */
+/* must a write be durable before its completion? (5.2.6.2) */
 static bool is_write_through(const struct sim *sim)
 {
 	if (has_feature(sim, BLK_F_CONFIG_WCE))
@@ -545,7 +545,7 @@ static uint8_t finish_write(struct sim *sim)
 								  BLK_S_OK;
 }
 
-/* zeroes into the device-writable part, up to the status byte */
+/* fill the device-writable part with zeroes, up to the status byte */
 static void fill_zeroes(const struct chain *chain, uint64_t from)
 {
 	uint64_t end = chain->in_len ? chain->in_len - 1 : 0;
@@ -562,7 +562,7 @@ static void fill_zeroes(const struct chain *chain, uint64_t from)
 	}
 }
 
-/* what was never written reads as zeroes, whatever the store has there */
+/* unwritten sectors read as zeroes, whatever the store has there */
 static int read_piece(struct sim *sim, uint64_t offset, uint8_t *to,
 		      uint64_t len)
 {
@@ -734,7 +734,7 @@ static uint8_t do_ranges(struct sim *sim, const struct request *req)
 		if (status)
 			return status;
 	}
-	/* the driver may have changed them since: check again what is done */
+	/* the driver may have changed the ranges since: check them again */
 	for (uint64_t i = 0; i < nr && get_range(req, i, &range); i++) {
 		status = check_range(sim, req->type, &limits, &range);
 		if (!status)
@@ -802,11 +802,11 @@ static uint8_t do_type(struct sim *sim, const struct request *req)
 }
 
 /**
- * request_run() - do what a request asks for
+ * request_run() - execute a request
  * @sim: the device
  * @req: the request
  *
- * Fills the device-writable part but for the status byte.
+ * Fills the device-writable part except for the status byte.
  *
  * Return: the status to answer.
  */
@@ -827,7 +827,7 @@ uint8_t request_run(struct sim *sim, const struct request *req)
 	if (req->type == BLK_T_OUT || req->type == BLK_T_ZONE_APPEND)
 		zones_watch(sim, req);
 	status = do_type(sim, req);
-	/* what was read before it failed is not to be taken for data */
+	/* hide the data that was read before the failure */
 	if (status && req->type == BLK_T_IN)
 		fill_zeroes(req->chain, 0);
 	return status;
@@ -836,7 +836,7 @@ uint8_t request_run(struct sim *sim, const struct request *req)
 /**
  * request_answer() - answer a request
  * @sim: the device
- * @chain: what it came in, gone afterwards
+ * @chain: its chain, freed afterwards
  * @status: the status byte
  */
 void request_answer(struct sim *sim, struct chain *chain, uint8_t status)
@@ -849,9 +849,9 @@ void request_answer(struct sim *sim, struct chain *chain, uint8_t status)
 }
 
 /**
- * request_execute() - do what a request asks for, and answer it
+ * request_execute() - execute a request, and answer it
  * @sim: the device
- * @chain: what it came in, gone afterwards
+ * @chain: its chain, freed afterwards
  */
 void request_execute(struct sim *sim, struct chain *chain)
 {
@@ -862,9 +862,9 @@ void request_execute(struct sim *sim, struct chain *chain)
 }
 
 /**
- * request_fail() - answer a request without doing anything
+ * request_fail() - answer a request without executing it
  * @sim: the device
- * @chain: what it came in, gone afterwards
+ * @chain: its chain, freed afterwards
  * @status: the status byte
  */
 void request_fail(struct sim *sim, struct chain *chain, uint8_t status)
@@ -874,9 +874,9 @@ void request_fail(struct sim *sim, struct chain *chain, uint8_t status)
 }
 
 /**
- * request_arrive() - take a request off the ring
+ * request_arrive() - handle a request from the ring
  * @sim: the device
- * @chain: what it came in; whoever answers it lets it go
+ * @chain: its chain; the function that answers it frees it
  */
 void request_arrive(struct sim *sim, struct chain *chain)
 {
@@ -889,7 +889,7 @@ void request_arrive(struct sim *sim, struct chain *chain)
 }
 
 /**
- * request_reset() - the device was reset: forget what is pending
+ * request_reset() - the device was reset: drop pending requests
  * @sim: the device
  */
 void request_reset(struct sim *sim)

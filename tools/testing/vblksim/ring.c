@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Split and packed rings, as the device sees them: chains of descriptors come
- * off, used entries go on.
+ * The device side of split and packed rings: take chains of descriptors off the
+ * ring, and push used entries.
  *
- * The driver may write to its rings at any time, so each descriptor is copied
- * once and judged by the copy.  What the copies tell of a buffer stays in
- * struct slot and struct buffer until the buffer goes back, so that a driver
- * who uses something twice, or changes it meanwhile, is seen.
+ * The driver may write to its rings at any time, so the device copies each
+ * descriptor once and checks the copy.  struct slot and struct buffer keep the
+ * copies until the buffer is used, to detect a driver that uses a descriptor
+ * twice, or changes it meanwhile.
  *
- * A chain that breaks a rule but can be understood is served all the same.
- * One that cannot is given back as not written to, if its head or ID is known;
- * otherwise the queue is given up, and the device needs a reset.
+ * The device executes a chain that breaks a rule but can be parsed.  If it
+ * cannot be parsed, the device returns it with length 0 if its head or ID is
+ * known.  Otherwise the device stops the queue, and needs a reset.
  */
 
 #define _GNU_SOURCE
@@ -23,14 +23,14 @@
 #include "virtio.h"
 
 #define DESC_BYTES		16u
-/* An indirect table with more descriptors than that is not even read. */
+/* The device does not read a larger indirect table. */
 #define MAX_TABLE		65536u
-/* After so many chains other events have their turn. */
+/* After so many chains the event loop handles other events. */
 #define CHAINS_AT_ONCE		1024u
 
 /*
- * As it is in memory: flags and next in a split ring, ID and flags in a packed
- * one.
+ * Layout in memory; the last two are flags and next in a split ring, ID and
+ * flags in a packed one.
  */
 struct raw_desc {
 	uint64_t addr;
@@ -47,8 +47,8 @@ struct desc {
 
 /**
  * struct slot - a place in the descriptor table or ring
- * @seen: what stood there when the device took it
- * @owner: head or ID of the buffer that it belongs to
+ * @seen: its contents when the device took it
+ * @owner: head or ID of its buffer
  * @taken: it belongs to a buffer that the device has
  */
 struct slot {
@@ -58,11 +58,11 @@ struct slot {
 };
 
 /**
- * struct buffer - what is known of a head or buffer ID
+ * struct buffer - the state of a head or buffer ID
  * @first: its first slot
- * @descs: how many slots it has
+ * @descs: number of its slots
  * @out: the device has it
- * @lost: nobody is going to answer it
+ * @lost: the device never answers it
  */
 struct buffer {
 	uint16_t first;
@@ -76,33 +76,33 @@ struct buffer {
  * @sim: the device
  * @index: its number
  * @running: it is set up, and the driver has set DRIVER_OK
- * @given_up: nothing more is taken from it
+ * @given_up: the device has stopped it after an error
  * @packed: its format
  * @event_idx: EVENT_IDX was negotiated
- * @life: counts how often it was set up
+ * @life: counts how often it was started or stopped
  * @at: its size and addresses
  * @desc: the descriptors, NULL until mapped
  * @driver: the part that the driver writes
  * @device: the part that the device writes
- * @avail: split: how many heads were taken; packed: position in the ring
- * @avail_wrap: packed: the driver's wrap counter, as it has to be at @avail
- * @used: split: how many entries were used; packed: position in the ring
+ * @avail: split: number of taken heads; packed: position in the ring
+ * @avail_wrap: packed: the driver's expected wrap counter at @avail
+ * @used: split: number of used entries; packed: position in the ring
  * @used_wrap: packed: the device's wrap counter
- * @seen_idx: the available ring's idx when last seen
- * @out: how many slots the device has
- * @slot: what is known of each descriptor, @at.size of them
- * @buffer: what is known of each head, or ID
- * @list: the chain that is being taken
- * @list_len: how many descriptors it has
- * @list_room: how many would fit
+ * @seen_idx: the available ring's idx at the last read
+ * @out: number of slots that the device has
+ * @slot: state of each descriptor, @at.size of them
+ * @buffer: state of each head, or ID
+ * @list: descriptors of the chain that is being taken
+ * @list_len: their number
+ * @list_room: allocated length of @list
  * @table: a copy of an indirect table
- * @table_room: how many descriptors would fit
- * @kicks: notifications since it was set up
- * @wanted: at most so many notifications were asked for
- * @idle_kicks: @kicks when ring_check_idle() last looked
+ * @table_room: allocated length of @table
+ * @kicks: number of kicks since its start
+ * @wanted: upper bound of the kicks that the device has asked for
+ * @idle_kicks: @kicks at the last ring_check_idle()
  * @idle_at: @avail at that time
- * @idle_work: there was work at that time
- * @resume: goes on where CHAINS_AT_ONCE made a break
+ * @idle_work: there were chains to take at that time
+ * @resume: timer that continues after CHAINS_AT_ONCE chains
  */
 struct queue {
 	struct sim *sim;
@@ -137,12 +137,12 @@ struct queue {
 	struct loop_timer *resume;
 };
 
-/* Hold something against a rule, naming the queue. */
+/* Check a rule; the message names the queue. */
 #define check(q, rule, kept, fmt, ...)					\
 	watch_check(&(q)->sim->watch, RULE_##rule, kept,		\
 		    "queue %u: " fmt, (q)->index __VA_OPT__(,) __VA_ARGS__)
 
-/* The same where a packed ring has a rule of its own. */
+/* The same if packed rings have their own rule. */
 #define check_either(q, split, other, kept, fmt, ...)			\
 	watch_check(&(q)->sim->watch,					\
 		    (q)->packed ? RULE_##other : RULE_##split, kept,	\
@@ -158,13 +158,13 @@ static void store16(uint16_t *to, uint16_t value)
 	__atomic_store_n(to, htole16(value), __ATOMIC_RELEASE);
 }
 
-/* Between a write that the other side reads, and a read of what it writes. */
+/* Order a write for the driver before a read of the driver's next write. */
 static void full_barrier(void)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-/* Places in a split ring's driver and device parts, which are of 16 bits. */
+/* Fields of a split ring's driver and device parts, in units of 16 bits. */
 static const uint16_t *avail_flags(const struct queue *q)
 {
 	return q->driver;
@@ -200,7 +200,7 @@ unsigned int ring_index(const struct queue *queue)
 	return queue->index;
 }
 
-/* Nothing more can be made of the ring. */
+/* Stop the queue: the ring is not usable any more. */
 static void give_up(struct queue *q, const char *why)
 {
 	struct sim *sim = q->sim;
@@ -213,7 +213,7 @@ static void give_up(struct queue *q, const char *why)
 	if (!sim->watch.quiet)
 		fprintf(stderr, "vblksim: queue %u is given up: %s%s\n",
 			q->index, why, told ? "" :
-			"; the driver cannot be told that the device needs a reset");
+			"; the front cannot set DEVICE_NEEDS_RESET");
 }
 
 /* Memory. */
@@ -225,7 +225,7 @@ static void *map_part(struct queue *q, const char *what, uint64_t addr,
 	uint64_t run = 0;
 	void *part = front->map(q->sim, addr, len, write, &run);
 
-	/* cppcheck-suppress syntaxError; it does not expand this macro. */
+	/* cppcheck-suppress syntaxError; cppcheck does not expand this macro. */
 	if (!check(q, RING_MEMORY, part && run >= len,
 		   "its %s of %" PRIu64 " bytes at %#" PRIx64, what, len, addr))
 		return NULL;
@@ -285,7 +285,7 @@ static bool copy_from(struct queue *q, uint64_t addr, void *to, uint64_t len)
 	return true;
 }
 
-/* Putting used entries on the ring. */
+/* Pushing used entries. */
 
 static bool split_interrupts(struct queue *q, uint16_t before)
 {
@@ -294,7 +294,7 @@ static bool split_interrupts(struct queue *q, uint16_t before)
 	return load16(used_event(q)) == before;
 }
 
-/* The driver's event suppression: where and how it wants to be interrupted. */
+/* Read the driver's event suppression: place and mode of the next interrupt. */
 static void read_event(struct queue *q, uint16_t *where, uint16_t *mode)
 {
 	uint32_t both = le32toh(__atomic_load_n((uint32_t *)q->driver,
@@ -320,8 +320,8 @@ static bool packed_interrupts(struct queue *q, uint32_t descs)
 	read_event(q, &where, &mode);
 	if ((mode & 3) != EVENT_DESC || !q->event_idx)
 		return (mode & 3) != EVENT_DISABLE;
-	/* Is it among the descs that end before new?  Where the event is in the
-	 * round before, it is size behind. */
+	/* Is the event among the descs before new?  An event of the previous
+	 * round is size further back. */
 	event = where & ~EVENT_WRAP;
 	if (!!(where & EVENT_WRAP) == q->used_wrap)
 		event += size;
@@ -350,7 +350,7 @@ static void push_packed(struct queue *q, uint16_t id, uint16_t descs,
 	desc->third = htole16(id);
 	store16(&desc->fourth, flags);
 
-	/* The driver has all of these back, whosever they were. */
+	/* All of these belong to the driver now, whichever buffer they were in. */
 	for (uint16_t i = 0; i < descs; i++) {
 		q->slot[q->used].taken = false;
 		if (++q->used == q->at.size) {
@@ -385,7 +385,7 @@ void ring_push_used(struct sim *sim, unsigned int queue, uint32_t id,
 		push(q, id, descs, written);
 }
 
-/* Is a descriptor as it was when the device took it? */
+/* Check that a descriptor has not changed since the device took it. */
 static void check_slot(struct queue *q, uint16_t i)
 {
 	struct slot *slot = &q->slot[i];
@@ -402,7 +402,7 @@ static uint16_t next_slot(struct queue *q, uint16_t i)
 	return i + 1 == q->at.size ? 0 : i + 1;
 }
 
-/* A buffer is about to go back: let go of its slots. */
+/* Release a buffer's slots before the buffer is used. */
 static void release_buffer(struct queue *q, uint16_t id)
 {
 	struct buffer *buffer = &q->buffer[id];
@@ -441,8 +441,8 @@ void ring_complete(struct sim *sim, struct chain *chain, uint32_t written)
 }
 
 /*
- * Linux's virtio_ring follows NEXT in this memory when it takes a chain off the
- * ring, and counts the descriptors that it finds.
+ * Linux's virtio_ring follows NEXT in this memory when it detaches a used chain,
+ * and counts the descriptors that it finds.
  */
 void ring_cut(struct chain *chain)
 {
@@ -454,7 +454,7 @@ void ring_cut(struct chain *chain)
 		return;
 	first = &q->desc[chain->id];
 	first->third &= htole16((uint16_t)~DESC_F_NEXT);
-	/* It was not the driver who changed it. */
+	/* The driver did not change it. */
 	q->slot[chain->id].seen = *first;
 }
 
@@ -586,7 +586,7 @@ static bool take_indirect(struct queue *q, const struct raw_desc *raw)
 	return take_table(q, le64toh(raw->addr), le32toh(raw->len));
 }
 
-/* What can be said of a chain as a whole. */
+/* Check the rules on a chain as a whole. */
 static void check_list(struct queue *q)
 {
 	uint64_t bytes = 0;
@@ -608,7 +608,7 @@ static void check_list(struct queue *q)
 		      "a chain of %" PRIu64 " bytes", bytes);
 }
 
-/* Add one descriptor's memory, in as many segments as it takes. */
+/* Add a descriptor's memory, in one or more segments. */
 static bool add_segments(struct queue *q, const struct desc *desc,
 			 struct segment **to, uint32_t *len, uint32_t *room)
 {
@@ -683,7 +683,7 @@ static struct chain *new_chain(struct queue *q, uint16_t id,
 	return chain;
 }
 
-/* The list is complete and its head or ID known: make a chain of it. */
+/* Make a chain of a complete list whose head or ID is known. */
 static struct chain *finish_list(struct queue *q, uint16_t id)
 {
 	struct segments out = {}, in = {};
@@ -715,7 +715,7 @@ static void own(struct queue *q, uint16_t id, uint16_t first, uint16_t descs)
 	q->out += descs;
 }
 
-/* Hand a taken list on, or give it back at once. */
+/* Pass a taken list on, or return it at once. */
 static void deliver(struct queue *q, uint16_t id, bool good)
 {
 	struct chain *chain = good ? finish_list(q, id) : NULL;
@@ -727,8 +727,8 @@ static void deliver(struct queue *q, uint16_t id, bool good)
 }
 
 /*
- * Follow a chain in a split ring's table, from a head that is in it and free.
- * Tells how many descriptors were taken, all of which are the head's then.
+ * Follow a chain in a split ring's table, from a free head in the table.  Return
+ * the number of taken descriptors, all of which then belong to the head.
  */
 static uint16_t walk_split(struct queue *q, uint16_t head, bool *good)
 {
@@ -790,7 +790,7 @@ static void take_split(struct queue *q, uint16_t head)
 		   !q->slot[head].taken,
 		   "descriptor %u is made available, which the device has",
 		   head)) {
-		give_up(q, "a chain that is there twice cannot be answered twice");
+		give_up(q, "a chain that is available twice cannot be answered twice");
 		return;
 	}
 	q->list_len = 0;
@@ -811,7 +811,7 @@ static void check_avail_flags(struct queue *q)
 		      "they are %#x", flags);
 }
 
-/* Read how far the driver is; false if that cannot be. */
+/* Read the available ring's idx; return false if it is invalid. */
 static bool read_avail_idx(struct queue *q, uint16_t *idx)
 {
 	uint16_t moved;
@@ -824,11 +824,11 @@ static bool read_avail_idx(struct queue *q, uint16_t *idx)
 		   (uint16_t)(*idx - q->avail) <= q->at.size,
 		   "idx is %u, the device is at %u of a ring of %u", *idx,
 		   q->avail, q->at.size)) {
-		give_up(q, "idx of the available ring makes no sense");
+		give_up(q, "idx of the available ring is invalid");
 		return false;
 	}
 	q->seen_idx = *idx;
-	/* Without EVENT_IDX each new buffer is worth a notification. */
+	/* Without EVENT_IDX the driver may kick for each new buffer. */
 	if (!q->event_idx)
 		q->wanted += moved;
 	return true;
@@ -836,7 +836,7 @@ static bool read_avail_idx(struct queue *q, uint16_t *idx)
 
 static bool take_packed(struct queue *q);
 
-/* Is there another chain?  If so, take it. */
+/* Take the next chain, if there is one. */
 static bool take_next(struct queue *q)
 {
 	uint16_t idx;
@@ -855,7 +855,7 @@ static bool is_available(uint16_t flags, bool wrap)
 	       !!(flags & DESC_F_USED) != wrap;
 }
 
-/* One descriptor of a list in a packed ring; false if it makes no sense. */
+/* Take a descriptor of a list in a packed ring; return false if invalid. */
 static bool take_packed_desc(struct queue *q, const struct raw_desc *raw,
 			     uint16_t flags, bool first)
 {
@@ -931,7 +931,7 @@ static bool take_packed(struct queue *q)
 	return true;
 }
 
-/* When to be notified next: as soon as there is anything new. */
+/* Ask for a kick when there is a new buffer. */
 static void ask_for_kick(struct queue *q)
 {
 	uint16_t where = q->avail;
@@ -994,7 +994,7 @@ static void serve(struct queue *q)
 	} while (has_work(q));
 }
 
-/* Was a notification called for?  A packed ring's driver may always send one. */
+/* Check whether kicks were asked for.  On a packed ring a kick is always valid. */
 static void count_kicks(struct queue *q, uint64_t times)
 {
 	uint16_t idx;
@@ -1010,7 +1010,7 @@ static void count_kicks(struct queue *q, uint64_t times)
 	check(q, KICK_UNWANTED, q->kicks <= q->wanted,
 	      "%" PRIu64 " notifications, of which %" PRIu64 " may have been asked for",
 	      q->kicks, q->wanted);
-	/* Each one too many counts once. */
+	/* Count each unwanted kick once. */
 	if (q->kicks > q->wanted)
 		q->kicks = q->wanted;
 }
@@ -1051,7 +1051,7 @@ void ring_check_idle(struct sim *sim)
 	}
 }
 
-/* Setting up and taking down. */
+/* Starting and stopping. */
 
 int ring_init(struct sim *sim)
 {
@@ -1118,7 +1118,7 @@ static void begin(struct queue *q)
 	q->seen_idx = q->avail;
 	q->out = 0;
 	q->kicks = 0;
-	/* The used ring is new, so that it asks for the first notification. */
+	/* The new used ring asks for the first kick. */
 	q->wanted = q->event_idx;
 	q->idle_work = false;
 	if (!q->packed)

@@ -2,9 +2,9 @@
 /*
  * Which requests to treat badly, and how.
  *
- * A script is lines of conditions and a behaviour.  Each line counts the
- * requests that meet its conditions; the first line whose turn it is takes the
- * request over.  A new behaviour is a function and a line in the table below.
+ * Each line of a script has conditions and a behaviour.  Each line counts the
+ * requests that meet its conditions, and the first line that is due handles the
+ * request.  A new behaviour needs a function and a line in the table below.
  */
 
 #define _GNU_SOURCE
@@ -18,10 +18,10 @@
 
 #include "vblksim.h"
 
-/* a reorder that waits for requests that never come is given up then */
+/* a reorder waits so long for further requests */
 #define REORDER_NS		1000000000ull
 #define LINE_BYTES		256
-/* so that the clock's time and a delay can be added */
+/* the sum of the clock's time and a delay must not overflow */
 #define MAX_NS			(1ull << 62)
 
 enum argument { ARG_NONE, ARG_TIME, ARG_STATUS, ARG_NUMBER };
@@ -30,7 +30,7 @@ struct line;
 typedef void (*act_fn)(struct sim *sim, struct line *line,
 		       struct chain *chain);
 
-/* a behaviour: its name, its argument, what it does, and the function */
+/* a behaviour: its name, its argument, its description, and the function */
 struct behaviour {
 	const char *name;
 	enum argument argument;
@@ -45,7 +45,7 @@ struct chains {
 	uint64_t nr;
 };
 
-/* a request that waits for its timer; without a chain, the interrupt of a queue */
+/* a request that waits for its timer; without a chain, a queue's interrupt */
 struct delayed {
 	struct delayed *next;
 	struct chain *chain;
@@ -57,20 +57,20 @@ struct delayed {
  * struct line - a line of the script
  * @type: request type, -1 for any
  * @queue: queue, -1 for any
- * @any_sector: @first and @last do not count
- * @first: the first sector of a range that the request is to touch
+ * @any_sector: ignore @first and @last
+ * @first: the first sector of a range that the request must touch
  * @last: the last sector of that range
  * @nth: only the n-th that meets the conditions above, 0 for any
  * @from: from the n-th on
  * @every: from there on each n-th
- * @count: how often at most, 0 for any number
+ * @count: largest number of applications, 0 for no limit
  * @what: the behaviour
  * @value: its argument
- * @seen: how many have met the conditions
- * @applied: how many were treated so
- * @forced: no line of the user's: script_treat() uses it
- * @waiting: requests that were done and wait to be answered
- * @timer: when the waiting is given up
+ * @seen: number of requests that have met the conditions
+ * @applied: number of requests that the line has handled
+ * @forced: a line of script_treat()'s, not of the user's
+ * @waiting: executed requests that wait for their answer
+ * @timer: ends the wait
  */
 struct line {
 	struct line *next;
@@ -89,10 +89,10 @@ struct line {
 };
 
 /**
- * struct script - what is to go wrong
+ * struct script - the lines and their requests
  * @sim: the device, from its first request on
- * @lines: the lines, in their order
- * @held: requests to be done when released
+ * @lines: the lines, in order
+ * @held: requests to execute when released
  * @delayed: requests and interrupts that wait for their timers
  * @stopped: the device answers nothing until it is reset
  */
@@ -114,7 +114,7 @@ static uint8_t run(struct sim *sim, struct chain *chain)
 	return request_run(sim, &req);
 }
 
-/* do a request up to its status byte; returns the right used length */
+/* execute a request and set its status byte; returns the right used length */
 static uint32_t run_all(struct sim *sim, struct chain *chain)
 {
 	uint8_t status = run(sim, chain);
@@ -141,7 +141,7 @@ static void fire(struct sim *sim, void *arg)
 		sim->front->interrupt(sim, queue);
 }
 
-/* fire() after some time; NULL if it cannot be */
+/* call fire() after some time; returns NULL on failure */
 static struct delayed *fire_after(struct sim *sim, uint64_t ns)
 {
 	struct delayed *delayed = calloc(1, sizeof(*delayed));
@@ -189,7 +189,7 @@ static void act_hold(struct sim *sim, struct line *line, struct chain *chain)
 	held->nr++;
 }
 
-/* answer what waits, the last one first */
+/* answer the waiting requests, the last one first */
 static void answer_waiting(struct sim *sim, struct line *line)
 {
 	struct chain *chain = line->waiting, *next;
@@ -386,7 +386,7 @@ static void act_needs_reset(struct sim *sim, struct line *line,
 	act_stop(sim, line, chain);
 	if ((!sim->front->needs_reset || !sim->front->needs_reset(sim)) &&
 	    !sim->watch.quiet)
-		fputs("vblksim: the device stops, but the driver cannot be told that it needs a reset\n",
+		fputs("vblksim: the device stops, but the front cannot set DEVICE_NEEDS_RESET\n",
 		      stderr);
 }
 
@@ -399,44 +399,44 @@ static void act_kill(struct sim *sim, struct line *line, struct chain *chain)
 }
 
 static const struct behaviour behaviours[] = {
-	{ "delay", ARG_TIME, "do it after that time", act_delay },
-	{ "hold", ARG_NONE, "do it when told to release", act_hold },
+	{ "delay", ARG_TIME, "execute it after that time", act_delay },
+	{ "hold", ARG_NONE, "execute it after the command release", act_hold },
 	{ "reorder", ARG_NUMBER,
-	  "do it; answer that many in reverse order, within a second",
+	  "execute it; answer that many in reverse order, within a second",
 	  act_reorder },
-	{ "fail", ARG_STATUS, "do nothing, answer that status", act_fail },
-	{ "status", ARG_STATUS, "do it, answer that status", act_status },
-	{ "no_status", ARG_NONE, "do it, leave the status byte as it is",
+	{ "fail", ARG_STATUS, "do not execute it, answer that status", act_fail },
+	{ "status", ARG_STATUS, "execute it, answer that status", act_status },
+	{ "no_status", ARG_NONE, "execute it, do not write the status byte",
 	  act_no_status },
-	{ "late", ARG_TIME, "do it; interrupt that much later", act_late },
-	{ "drop", ARG_NONE, "do nothing, and never answer", act_drop },
-	{ "lose", ARG_NONE, "do it, and never answer", act_lose },
+	{ "late", ARG_TIME, "execute it; interrupt that much later", act_late },
+	{ "drop", ARG_NONE, "do not execute it, and never answer", act_drop },
+	{ "lose", ARG_NONE, "execute it, and never answer", act_lose },
 	{ "part", ARG_NUMBER,
-	  "do that many sectors of a write, and never answer", act_part },
+	  "execute that many sectors of a write, and never answer", act_part },
 	{ "cut", ARG_NONE,
 	  "never answer; clear NEXT in its first descriptor in a split ring",
 	  act_cut },
-	{ "cut_done", ARG_NONE, "the same, and do it and answer",
+	{ "cut_done", ARG_NONE, "the same, but execute it and answer",
 	  act_cut_done },
-	{ "twice", ARG_NONE, "do it, and answer twice", act_twice },
+	{ "twice", ARG_NONE, "execute it, and answer twice", act_twice },
 	{ "short", ARG_NUMBER,
-	  "do it; the used length is that many bytes less", act_short },
+	  "execute it; the used length is that many bytes less", act_short },
 	{ "long", ARG_NUMBER,
-	  "do it; the used length is that many bytes more", act_long },
+	  "execute it; the used length is that many bytes more", act_long },
 	{ "bad_id", ARG_NUMBER,
-	  "do it; the used entry has that id, and its own never comes",
+	  "execute it; answer with that id instead of its own",
 	  act_bad_id },
 	{ "corrupt", ARG_NONE,
-	  "do it; invert the first byte of each 512 bytes of data for the driver",
+	  "execute it; invert the first byte of each 512 bytes of data for the driver",
 	  act_corrupt },
-	{ "garbage", ARG_NONE, "do it; noise instead of data for the driver",
+	{ "garbage", ARG_NONE, "execute it; random data for the driver",
 	  act_garbage },
-	{ "nr_zones", ARG_NUMBER, "do it; a zone report has that many zones",
+	{ "nr_zones", ARG_NUMBER, "execute it; a zone report has that many zones",
 	  act_nr_zones },
 	{ "stop", ARG_NONE, "answer nothing from now on, until a reset",
 	  act_stop },
 	{ "needs_reset", ARG_NONE,
-	  "tell the driver, where that can be, that the device needs a reset; stop",
+	  "stop, and set DEVICE_NEEDS_RESET if the front supports it",
 	  act_needs_reset },
 	{ "kill", ARG_NONE, "exit at once", act_kill },
 };
@@ -456,7 +456,7 @@ static int complain(char *why, size_t why_size, const char *fmt, ...)
 	return -1;
 }
 
-/* a number and what follows it, NULL if there is none */
+/* parse a number; return the text after it, or NULL if there is none */
 static const char *get_number(const char *text, uint64_t *value)
 {
 	char *end;
@@ -558,7 +558,7 @@ static int add_condition(struct line *line, char *word, char *why,
 
 	if (!value)
 		return complain(why, why_size,
-				"'%s' is no condition: write name=value, and a colon before the behaviour",
+				"'%s' is no condition: write name=value, with a colon before the behaviour",
 				word);
 	*value++ = '\0';
 	if (!strcmp(word, "type"))
@@ -627,7 +627,7 @@ static int add_behaviour(struct line *line, char *text, char *why,
 			line->what = &behaviours[i];
 	if (!line->what)
 		return complain(why, why_size,
-				"no behaviour '%s': the list of them tells which there are",
+				"no behaviour '%s': --list-script lists them",
 				name ? name : "");
 	if (rest)
 		return complain(why, why_size,
@@ -674,7 +674,7 @@ struct script *script_new(void)
  * script_add() - add a line to the script
  * @script: the script
  * @line: conditions, a colon and a behaviour; nothing, or a comment after #
- * @why: set to what is wrong with it
+ * @why: set to the error
  * @why_size: size of @why
  *
  * Return: 0, or -1 with @why set.
@@ -711,10 +711,10 @@ int script_add(struct script *script, const char *line, char *why,
 }
 
 /**
- * script_clear() - forget all lines
+ * script_clear() - remove all lines
  * @script: the script
  *
- * What is held or waits to be answered in another order is released.
+ * This releases requests that are held or wait for their answer.
  */
 void script_clear(struct script *script)
 {
@@ -758,7 +758,7 @@ static bool matches(const struct line *line, const struct request *req)
 	       request_touches(req, line->first, line->last);
 }
 
-/* is it the turn of the request that was counted last? */
+/* does the line apply to the request that it counted last? */
 static bool is_due(const struct line *line)
 {
 	uint64_t from = line->from ? line->from : 1;
@@ -767,7 +767,7 @@ static bool is_due(const struct line *line)
 		return false;
 	if (line->seen < from)
 		return false;
-	/* without a start, every=10 means the tenth, the twentieth... */
+	/* without from, every=10 means the tenth, the twentieth... */
 	if (line->every &&
 	    (line->from ? line->seen - from : line->seen) % line->every)
 		return false;
@@ -775,11 +775,11 @@ static bool is_due(const struct line *line)
 }
 
 /**
- * script_takes() - give the script the chance to treat a request badly
+ * script_takes() - let the script treat a request badly
  * @sim: the device
  * @chain: the request
  *
- * Return: whether it was taken over, and is answered by the script, if at all.
+ * Return: whether the script handles it, and answers it or not.
  */
 bool script_takes(struct sim *sim, struct chain *chain)
 {
@@ -811,7 +811,7 @@ bool script_takes(struct sim *sim, struct chain *chain)
 	return true;
 }
 
-/* the line that script_treat() has for a behaviour, made if there is none */
+/* find or create script_treat()'s line for a behaviour */
 static struct line *forced_line(struct script *script, const char *name)
 {
 	struct line **at = &script->lines;
@@ -832,9 +832,9 @@ static struct line *forced_line(struct script *script, const char *name)
 /**
  * script_treat() - treat a request badly
  * @sim: the device
- * @chain: the request, gone afterwards
- * @name: the behaviour's name, one of those that there are
- * @value: its argument, of whatever it is a number
+ * @chain: the request, not valid afterwards
+ * @name: the name of an existing behaviour
+ * @value: its argument, as a number
  */
 void script_treat(struct sim *sim, struct chain *chain, const char *name,
 		  uint64_t value)
@@ -876,10 +876,10 @@ static struct chain *take_held(struct script *script)
 }
 
 /**
- * script_reset() - the device was reset: free all requests that are kept
+ * script_reset() - the device was reset: free all kept requests
  * @sim: the device
  *
- * The lines stay, and go on counting.
+ * The lines stay, and continue to count.
  */
 void script_reset(struct sim *sim)
 {
@@ -928,8 +928,8 @@ unsigned int script_release(struct sim *sim)
 }
 
 /**
- * script_help() - tell how to write a script
- * @out: where to
+ * script_help() - print how to write a script
+ * @out: the file to print to
  */
 void script_help(FILE *out)
 {
@@ -942,14 +942,14 @@ void script_help(FILE *out)
 
 	fputs("A line has conditions, a colon and a behaviour:\n\n"
 	      "  on type=out sector=100-200 nth=3: fail ioerr\n\n"
-	      "Conditions, all of which a request has to meet:\n"
+	      "Conditions, all of which a request must meet:\n"
 	      "  type=NAME          in (read), out (write), flush..., or a number\n"
-	      "  queue=NUMBER       it came on that queue\n"
+	      "  queue=NUMBER       it is in that queue\n"
 	      "  sector=FIRST-LAST  it touches any of these sectors\n"
 	      "  nth=NUMBER         it is the n-th that meets those above\n"
 	      "  from=NUMBER        it is the n-th or a later one\n"
-	      "  every=NUMBER       it is each n-th, counted from that of from\n"
-	      "  count=NUMBER       the line took fewer than that many\n\n"
+	      "  every=NUMBER       each n-th, counted from that of from\n"
+	      "  count=NUMBER       the line has handled fewer than that many\n\n"
 	      "Behaviours:\n", out);
 	for (size_t i = 0; i < ARRAY_SIZE(behaviours); i++)
 		fprintf(out, "  %-11s %-6s  %s\n", behaviours[i].name,

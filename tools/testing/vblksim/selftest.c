@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The bench on which drivers break rules, a driver that breaks none, and the
- * account of it all.
+ * The bench for drivers that break rules, a driver that breaks none, and the
+ * results of all cases.
  */
 
 #define _GNU_SOURCE
@@ -14,16 +14,16 @@
 #define MEMORY_BYTES	(MEMORY_END - MEMORY_START)
 
 static unsigned int passed, failed;
-/* Rules that were broken where that was expected, and ones that were kept. */
+/* Rules that some case broke as expected, and rules that some case kept. */
 static bool fired[NR_RULES], kept[NR_RULES];
 
-/* The device that request_arrive() is called for. */
+/* The bench whose device receives requests. */
 static struct bench *current;
 
 void __real_request_arrive(struct sim *sim, struct chain *chain);
 void __wrap_request_arrive(struct sim *sim, struct chain *chain);
 
-/* The linker puts this before request.c's own. */
+/* The linker calls this instead of request.c's function. */
 void __wrap_request_arrive(struct sim *sim, struct chain *chain)
 {
 	struct chain **at = &current->held;
@@ -37,7 +37,7 @@ void __wrap_request_arrive(struct sim *sim, struct chain *chain)
 	*at = chain;
 }
 
-/* There is no VDUSE here; the control socket's half is not tested. */
+/* There is no VDUSE here, and the control socket is not tested. */
 static struct bench *bench_of(struct sim *sim)
 {
 	return (struct bench *)sim;
@@ -188,7 +188,7 @@ uint64_t bench_alloc_pieces(struct bench *bench, uint64_t len)
 	return alloc(&bench->next_piece, MEMORY_END, len, 16);
 }
 
-/* Initialization, as a driver does it. */
+/* Initialization by a driver. */
 
 void bench_reset(struct bench *bench)
 {
@@ -275,7 +275,7 @@ struct driver *bench_start_all(struct bench *bench)
 {
 	uint64_t accepted = bench->sim.set.features & ~(1ull << BLK_F_MQ);
 
-	/* 5.2.5.1: nor DISCARD, if it is host-managed. */
+	/* 5.2.5.1: without DISCARD if the device is host-managed. */
 	if (bench->sim.zones && bench->sim.set.config.model == BLK_Z_HM)
 		accepted &= ~(1ull << BLK_F_DISCARD);
 	if (!bench_start(bench, accepted)) {
@@ -285,7 +285,7 @@ struct driver *bench_start_all(struct bench *bench)
 	return &bench->driver[0];
 }
 
-/* A driver's side of a ring. */
+/* The driver's side of a ring. */
 
 static void barrier(void)
 {
@@ -301,7 +301,7 @@ static void fill_desc(struct driver *driver, struct test_desc *desc,
 	desc->fourth = htole16(driver->packed ? flags : other);
 }
 
-/* Put the parts into a buffer's own table; tells the part that the table is. */
+/* Put the parts into a buffer's indirect table; return the table as a part. */
 static struct part fill_table(struct driver *driver, int id,
 			      const struct part *parts, unsigned int nr)
 {
@@ -353,7 +353,7 @@ static int add_packed(struct driver *driver, int id, const struct part *parts,
 			(driver->wrap ? DESC_F_AVAIL : DESC_F_USED);
 		if (n + 1 < nr)
 			flags |= DESC_F_NEXT;
-		/* The first one is shown last. */
+		/* Make the first descriptor available last. */
 		if (!n) {
 			first_flags = flags;
 			flags = le16toh(driver->desc[first].fourth);
@@ -403,7 +403,7 @@ int driver_add(struct driver *driver, const struct part *parts, unsigned int nr,
 	return id;
 }
 
-/* Does the device want to know of what is new since the last time? */
+/* Has the device asked for a kick for the new buffers? */
 static bool is_wanted(struct driver *driver)
 {
 	uint16_t *area = driver->device_area, size = driver->where.size;
@@ -423,7 +423,7 @@ static bool is_wanted(struct driver *driver)
 		return mode == EVENT_ENABLE;
 	descs = driver->idx - driver->kicked +
 		(driver->wrap != driver->kicked_wrap ? size : 0);
-	/* Positions in the ring of the round before and in this one. */
+	/* Positions in the ring in the previous round and in this one. */
 	new = driver->idx + size;
 	event = (where & ~EVENT_WRAP) +
 		(!!(where & EVENT_WRAP) == driver->wrap ? size : 0);
@@ -550,7 +550,7 @@ int bench_request(struct bench *bench, uint32_t type, uint64_t sector,
 	return status;
 }
 
-/* The account. */
+/* The results. */
 
 void test_result(const char *name, bool good, const char *fmt, ...)
 {
@@ -612,7 +612,7 @@ void bench_expect(struct bench *bench, const char *name, ...)
 	bench_close(bench);
 }
 
-/* Each rule has to have been broken, and kept. */
+/* Each rule must have been broken, and kept. */
 static void check_rules(void)
 {
 	for (int rule = 0; rule < NR_RULES; rule++) {

@@ -19,18 +19,18 @@
 
 #define BIT(nr)		(1ull << (nr))
 #define NO_RULE		NR_RULES
-#define NEVER		0xee	/* the status byte before anyone wrote it */
-#define LOST		0x1ee	/* no used entry came for it */
+#define NEVER		0xee	/* the initial value of the status byte */
+#define LOST		0x1ee	/* there was no used entry for the request */
 #define DATA_BYTES	65536u
 #define ENVELOPES	64u
 
-/* of the device without zones */
+/* capacity of the device without zones */
 #define CAPACITY	4096u
 #define SEG_LIMIT	4u
 #define SIZE_LIMIT	8192u
 #define RANGE_LIMIT	1024u
 
-/* of the zoned one: 2 conventional zones, 13 others, and a short last one */
+/* capacity of the zoned one: 2 conventional zones, 13 others, a short last one */
 #define ZONE		64u
 #define ZONE_CAP	48u
 #define ZONES		16u
@@ -78,7 +78,7 @@ struct rig {
 	uint32_t len;
 };
 
-/* the header and the status of a request, which may wait for long */
+/* the header and the status of a request, which may be pending for long */
 struct envelope {
 	struct blk_header header;
 	uint8_t status;
@@ -89,7 +89,7 @@ struct envelope {
 		test_result(__func__, false, __VA_ARGS__);		\
 } while (0)
 
-/* memory is in pieces of so many bytes, 0 for one piece */
+/* size of the pieces of memory, 0 for one piece */
 static uint32_t piece;
 static void *(*map_whole)(struct sim *sim, uint64_t addr, uint64_t len,
 			  bool write, uint64_t *run);
@@ -151,7 +151,7 @@ static void *rig_memory(struct rig *b, uint32_t len)
 	return bench_at(b->bench, bench_alloc(b->bench, len, 16));
 }
 
-/* the driver takes all features that are offered, but for those in without */
+/* the driver accepts all offered features except those in without */
 static struct rig *rig_new(void (*set)(struct settings *set), uint64_t without)
 {
 	struct rig *b = calloc(1, sizeof(*b));
@@ -186,20 +186,20 @@ static struct rig *rig_new(void (*set)(struct settings *set), uint64_t without)
 	return b;
 }
 
-/* all that was broken has to be named, up to the last */
+/* check that all broken rules are named, up to the last */
 #define CLOSE(b, ...) do {						\
 	bench_expect((b)->bench, __func__, ##__VA_ARGS__, -1);		\
 	free(b);							\
 } while (0)
 
-/* one descriptor; memory is the bench's */
+/* fill one descriptor with the bench's memory */
 struct bit {
 	const void *base;
 	uint32_t len;
 	bool in;
 };
 
-/* put a request on the ring, and have the device look; returns its head */
+/* make a request available, and kick the device; returns its head */
 static uint16_t submit(struct rig *b, const struct bit *bits, unsigned int nr)
 {
 	uint16_t head = b->next % b->size;
@@ -276,7 +276,7 @@ static unsigned int ask(struct rig *b, uint32_t type, uint64_t sector,
 	return last_envelope(b)->status;
 }
 
-/* which rule was broken since the last look? NR_RULES + 1 for several */
+/* return the rule broken since the last call, NR_RULES + 1 for several */
 static unsigned int news(struct rig *b)
 {
 	unsigned int which = NO_RULE;
@@ -309,13 +309,13 @@ static const char *rule_name(unsigned int rule)
 	       (unsigned int)(status), #call);				\
 } while (0)
 
-/* a request that is correct, and answered so */
+/* expect no broken rule and this status */
 #define GOOD(b, status, ...) do {					\
 	EXPECT_STATUS(status, ask(b, __VA_ARGS__));			\
 	EXPECT_RULE(b, NO_RULE);					\
 } while (0)
 
-/* a request that breaks a rule, and is answered so */
+/* expect one broken rule and this status */
 #define BAD(b, rule, status, ...) do {					\
 	EXPECT_STATUS(status, ask(b, __VA_ARGS__));			\
 	EXPECT_RULE(b, RULE_##rule);					\
@@ -337,7 +337,7 @@ static bool all_bytes(const uint8_t *p, size_t len, uint8_t byte)
 	return true;
 }
 
-/* does a sector, as the driver reads it, consist of that byte? */
+/* does a sector that the driver reads consist of that byte? */
 static bool sector_has(struct rig *b, uint64_t sector, uint8_t byte)
 {
 	memset(b->in, ~byte, SECTOR_SIZE);
@@ -415,7 +415,7 @@ static void test_ranges(void)
 	CLOSE(b);
 }
 
-/* each sector count is split over segments at odd places */
+/* split each number of sectors into segments at odd offsets */
 static void test_framing(void)
 {
 	struct rig *b = rig_new(set_plain, 0);
@@ -465,7 +465,7 @@ static void test_header_rules(void)
 	struct envelope *env = last_envelope(b);
 	uint32_t id, len;
 
-	/* what comes short of a header, and no status */
+	/* a header that is too short, and a missing status */
 	env->header.type = htole32(BLK_T_GET_ID);
 	submit(b, (struct bit[]){ { &env->header, 15, false },
 				  { &env->status, 1, true } }, 2);
@@ -556,7 +556,7 @@ static void test_segments(void)
 		EXPECT_RULE(b, nr > SEG_LIMIT ? (unsigned int)
 			    RULE_SEGMENT_COUNT : NO_RULE);
 	}
-	/* memory in pieces here is still one segment there */
+	/* memory in pieces is still one segment of the driver's */
 	piece = 512;
 	GOOD(b, BLK_S_OK, BLK_T_IN, 0, 0, SIZE_LIMIT);
 	BAD(b, SEGMENT_SIZE, BLK_S_OK, BLK_T_IN, 0, 0, SIZE_LIMIT + 512);
@@ -645,7 +645,7 @@ static void test_read_only(void)
 	BAD(b, READ_ONLY, BLK_S_IOERR, BLK_T_SECURE_ERASE, 0, 16, 0);
 	CLOSE(b, RULE_READ_ONLY);
 
-	/* also if the driver did not care */
+	/* also if the driver has not negotiated RO */
 	b = rig_new(set_read_only, BIT(BLK_F_RO));
 	BAD(b, READ_ONLY_ACCEPTED, BLK_S_OK, BLK_T_IN, 0, 0, 512);
 	EXPECT_STATUS(BLK_S_IOERR, ask(b, BLK_T_OUT, 0, 512, 0));
@@ -677,7 +677,7 @@ static struct blk_zone_descriptor zone_of(struct rig *b, unsigned int nr)
 #define START(nr)	((uint64_t)(nr) * ZONE)
 #define BYTES(sectors)	((sectors) * SECTOR_SIZE)
 
-/* bring a fresh zone into a state; limits must allow it */
+/* bring a new zone into a state, within the limits */
 static void make_state(struct rig *b, unsigned int nr, uint8_t state)
 {
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_RESET, START(nr), 0, 0);
@@ -706,7 +706,7 @@ static void make_state(struct rig *b, unsigned int nr, uint8_t state)
 	       nr, state);
 }
 
-/* all requests in all states: what they answer and what becomes of the zone */
+/* all requests in all states: their status and the zone's new state */
 static void test_transitions(void)
 {
 	enum { INVALID = 0x80 };
@@ -768,7 +768,7 @@ static void test_transitions(void)
 			       "%s in state %u: state %u then",
 			       request_type_name(type), states[j],
 			       zone.z_state);
-			/* more than what fits into a full zone is a mistake */
+			/* a write into a full zone breaks a rule */
 			EXPECT_RULE(b, (type == BLK_T_OUT ||
 					type == BLK_T_ZONE_APPEND) &&
 				    states[j] == BLK_ZS_FULL ? (unsigned int)
@@ -801,7 +801,7 @@ static void test_zone_writes(void)
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_APPEND, START(3), 8192, 8);
 	EXPECT_ZONE(b, 3, BLK_ZS_FULL, NO_WP);
 
-	/* a reset brings back zeroes, and the space */
+	/* after a reset the zone reads as zeroes, and its space is free */
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_RESET, START(3), 0, 0);
 	EXPECT_ZONE(b, 3, BLK_ZS_EMPTY, START(3));
 	expect(sector_has(b, START(3), 0), "data after a reset");
@@ -810,19 +810,19 @@ static void test_zone_writes(void)
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(3), 8192, 0);
 	expect(sector_has(b, START(3) + 16, 0), "data of before the reset");
 
-	/* zeroes move the pointer as data does */
+	/* write zeroes moves the pointer like a write */
 	put_range(b, 0, START(3) + 16, 8, 0);
 	GOOD(b, BLK_S_OK, BLK_T_WRITE_ZEROES, 0, 16, 0);
 	EXPECT_ZONE(b, 3, BLK_ZS_IOPEN, START(3) + 24);
 	GOOD(b, BLK_S_ZONE_UNALIGNED_WP, BLK_T_WRITE_ZEROES, 0, 16, 0);
 
-	/* nothing written changes nothing */
+	/* a write without data changes nothing */
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(4), 0, 0);
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_APPEND, START(4), 0, 8);
 	expect(APPENDED(b) == START(4), "an empty append");
 	EXPECT_ZONE(b, 4, BLK_ZS_EMPTY, START(4));
 
-	/* conventional zones are written anywhere, also across */
+	/* conventional zones accept writes anywhere, also across zones */
 	GOOD(b, BLK_S_OK, BLK_T_OUT, ZONE - 1, 1024, 0);
 	GOOD(b, BLK_S_OK, BLK_T_IN, ZONE - 1, 0, 1024);
 	EXPECT_ZONE(b, 0, BLK_ZS_NOT_WP, NO_WP);
@@ -831,7 +831,7 @@ static void test_zone_writes(void)
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_ZONE_CLOSE, ZONE, 0, 0);
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_ZONE_FINISH, ZONE, 0, 0);
 
-	/* reads: not across zones if one is written in order, not if offline */
+	/* no reads across sequential-write-required zones, or from offline zones */
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_IN, START(4) - 1, 0, 1024);
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_IN, START(2) - 1, 0, 1024);
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_OUT, START(2) - 1, 1024, 0);
@@ -842,7 +842,7 @@ static void test_zone_writes(void)
 	memset(b->in, 1, 512);
 	GOOD(b, BLK_S_OK, BLK_T_IN, START(3), 0, 512);
 
-	/* the short last zone has less to write than the others */
+	/* the short last zone has fewer writable sectors than the others */
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(15), 8192, 0);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(15) + 16, 8192, 0);
 	EXPECT_ZONE(b, 15, BLK_ZS_FULL, NO_WP);
@@ -854,7 +854,7 @@ static void test_zone_limits(void)
 {
 	struct rig *b = rig_new(set_zoned, 0);
 
-	/* two may be open: one that was opened by a write gives way */
+	/* two may be open: the device closes one that a write opened */
 	make_state(b, 2, BLK_ZS_IOPEN);
 	make_state(b, 3, BLK_ZS_EOPEN);
 	make_state(b, 4, BLK_ZS_IOPEN);
@@ -866,14 +866,14 @@ static void test_zone_limits(void)
 	     8);
 	EXPECT_ZONE(b, 4, BLK_ZS_IOPEN, START(4) + 8);
 	EXPECT_ZONE(b, 5, BLK_ZS_EMPTY, START(5));
-	/* opened zones do not give way; the active limit is not reached here */
+	/* the device does not close explicitly opened zones; not at the active limit */
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_OPEN, START(4), 0, 0);
 	GOOD(b, BLK_S_ZONE_OPEN_RESOURCE, BLK_T_OUT, START(2) + 8, 4096, 0);
 	GOOD(b, BLK_S_ZONE_OPEN_RESOURCE, BLK_T_ZONE_OPEN, START(2), 0, 0);
 	GOOD(b, BLK_S_ZONE_OPEN_RESOURCE, BLK_T_ZONE_APPEND, START(2), 4096,
 	     8);
 	EXPECT_ZONE(b, 2, BLK_ZS_CLOSED, START(2) + 8);
-	/* each way out gives back what it took */
+	/* each transition out of a state frees its resources */
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_FINISH, START(4), 0, 0);
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_OPEN, START(2), 0, 0);
 	GOOD(b, BLK_S_ZONE_OPEN_RESOURCE, BLK_T_OUT, START(5), 4096, 0);
@@ -999,7 +999,7 @@ static void test_report(void)
 	       le64toh(zone[0].z_cap) == ZONE, "wrong descriptors");
 	expect(all_bytes(b->in + 64 * 17, 64 * 3, 0),
 	       "the rest of a report is not filled");
-	/* from within a zone, and with room for some */
+	/* from the middle of a zone, and with room for a few zones */
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_REPORT, START(14) + 5, 0, 64 * 5);
 	expect(le64toh(report->nr_zones) == 2 &&
 	       le64toh(zone[0].z_start) == START(14), "the last two");
@@ -1025,11 +1025,11 @@ static void test_host_aware(void)
 	EXPECT_ZONE(b, 2, BLK_ZS_IOPEN, START(2) + 40);
 	expect(sector_has(b, START(2) + 31, 0) &&
 	       sector_has(b, START(2) + 32, 0xb1), "a gap");
-	/* alignment is asked for, but nothing fails */
+	/* misalignment breaks a rule, but does not fail */
 	BAD(b, ZONE_WRITE_ALIGNMENT, BLK_S_OK, BLK_T_OUT, START(2) + 1, 4096,
 	    0);
 	BAD(b, ZONE_WRITE_SIZE, BLK_S_OK, BLK_T_OUT, START(2) + 40, 512, 0);
-	/* beyond the capacity it does, and there are no appends */
+	/* beyond the capacity a write fails, and there are no appends */
 	BAD(b, ZONE_WRITE_ORDER, BLK_S_ZONE_INVALID_CMD, BLK_T_OUT,
 	    START(2) + 48, 4096, 0);
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_ZONE_APPEND, START(3), 4096, 8);
@@ -1038,7 +1038,7 @@ static void test_host_aware(void)
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(4), 4096, 0);
 	EXPECT_ZONE(b, 4, BLK_ZS_FULL, NO_WP);
 	expect(sector_has(b, START(4), 0xb1), "a full zone, written again");
-	/* reads may go across */
+	/* reads across zones are allowed */
 	GOOD(b, BLK_S_OK, BLK_T_IN, START(4) - 1, 0, 1024);
 	expect(all_bytes(b->in, 512, 0) && all_bytes(b->in + 512, 512, 0xb1),
 	       "a read across zones");
@@ -1051,7 +1051,7 @@ static void test_host_aware(void)
 	CLOSE(b, RULE_ZONE_WRITE_SIZE, RULE_ZONE_WRITE_ALIGNMENT,
 	      RULE_ZONE_WRITE_ORDER);
 
-	/* a driver that takes it for a device without zones */
+	/* a driver that has not negotiated ZONED */
 	b = rig_new(set_aware, BIT(BLK_F_ZONED));
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(3) - 1, 1024, 0);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(6) + 5, 512, 0);
@@ -1153,7 +1153,7 @@ static void test_zone_resize(void)
 	b->sim->set.config.capacity = htole64(START(ZONES));
 	EXPECT_ZONE(b, 14, BLK_ZS_EMPTY, START(14));
 	EXPECT_ZONE(b, 15, BLK_ZS_EMPTY, START(15));
-	/* nothing is left of what the zones took */
+	/* no zone is open or active */
 	make_state(b, 5, BLK_ZS_EOPEN);
 	make_state(b, 6, BLK_ZS_EOPEN);
 	expect(zones_force(b->sim, 0, "full") &&
@@ -1219,7 +1219,7 @@ static void test_conditions(void)
 		expect(!strcmp(taken, cases[i].taken), "%s: %s, not %s",
 		       cases[i].line, taken, cases[i].taken);
 	}
-	/* several lines: the first whose turn it is; ranges have sectors, too */
+	/* several lines: the first one that is due; ranges have sectors, too */
 	add_line(b, "type=out nth=2: fail ioerr");
 	expect(!script_add(b->sim->script, "sector=7: fail 0x77", NULL, 0) &&
 	       !script_add(b->sim->script, " # none", NULL, 0) &&
@@ -1239,7 +1239,7 @@ static void test_script_errors(void)
 {
 	static const struct {
 		const char *line;
-		const char *named;	/* what the error has to tell of */
+		const char *named;	/* text that the error must contain */
 	} cases[] = {
 		{ "fail ioerr", "colon" },
 		{ "type=nothing: fail ioerr", "nothing" },
@@ -1322,13 +1322,13 @@ static void test_waiting(void)
 		       len == 1, "reordered");
 	expect(!take_used(b, &id, &len), "the fourth does not wait");
 	run_for(b, 1100);
-	expect(take_used(b, &id, &len) && id == head[3], "waits for ever");
-	/* taking away the line answers what it has */
+	expect(take_used(b, &id, &len) && id == head[3], "waits without end");
+	/* removing the line answers its waiting requests */
 	head[0] = post(b, BLK_T_OUT, 0, 512, 0);
 	script_clear(b->sim->script);
 	expect(take_used(b, &id, &len) && id == head[0], "lost in a reorder");
 
-	/* a reset frees all that waits: nothing comes after it */
+	/* a reset frees all waiting requests: none is answered after it */
 	add_line(b, "nth=1: hold");
 	script_add(b->sim->script, "nth=2: delay 1ms", NULL, 0);
 	script_add(b->sim->script, "nth=3: reorder 2", NULL, 0);
@@ -1410,7 +1410,7 @@ static void test_bad_answers(void)
 	CLOSE(b);
 }
 
-/* what is done without an answer: all of it, a part, and where there are zones */
+/* execution without an answer: of all, of a part, and with zones */
 static void test_lost_answers(void)
 {
 	struct rig *b = rig_new(set_plain, 0);
@@ -1481,7 +1481,7 @@ static void test_cut_chains(void)
 	expect(last_envelope(b)->status == NEVER, "answered");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_OUT, 0, 512, 0));
 	expect(!(b->desc[head + 3].third & DESC_F_NEXT), "done, and not cut");
-	/* it is the device that has changed what the driver has exposed */
+	/* the device has changed the descriptor, not the driver */
 	ring_return_lost(b->sim);
 	CLOSE(b);
 }
@@ -1572,7 +1572,7 @@ static void test_store(struct store *store, const char *file)
 	       all_bytes(back, 512, 0x77), "zeroes beyond their range");
 	expect(!store_flush(store), "flush");
 
-	/* the end is the end, and what was cut off is gone */
+	/* no access beyond the end, and data that was cut off is lost */
 	expect(store_write(store, 65536 - 512, data, 1024) &&
 	       store_read(store, 65536, back, 1) &&
 	       store_zero(store, UINT64_MAX, 2, false) &&
@@ -1585,7 +1585,7 @@ static void test_store(struct store *store, const char *file)
 	       all_bytes(back, 1024, 0) &&
 	       !store_write(store, 131072 - 512, data, 512), "resized");
 
-	/* memory for what is written alone */
+	/* only written data takes memory */
 	if (!file)
 		return;
 	for (unsigned int i = 0; i < 64; i++)
@@ -1611,7 +1611,7 @@ static void test_stores(void)
 	memset(back, 0x99, sizeof(back));
 	store_write(store, 0, back, sizeof(back));
 	store_close(store);
-	/* a file keeps its data, and is not cut by a smaller device */
+	/* a file keeps its data, and a smaller device does not truncate it */
 	store = store_open(file, 1);
 	expect(!store_read(store, 0, back, 512) && all_bytes(back, 512, 0x99) &&
 	       store_read(store, 512, back, 1), "opened again");
@@ -1643,7 +1643,7 @@ static void set_stale_aware(struct settings *set)
 	set->file = stale_file;
 }
 
-/* zones are empty at first, whatever a file has */
+/* zones are empty initially, whatever the file has */
 static void test_stale_file(void)
 {
 	int fd = mkstemp(stale_file);
@@ -1673,7 +1673,7 @@ static void test_stale_file(void)
 	unlink(stale_file);
 }
 
-/* what was read before a read failed does not reach the driver */
+/* data that was read before a failure does not reach the driver */
 static void test_read_error(void)
 {
 	struct rig *b = rig_new(set_plain, 0);
@@ -1688,7 +1688,7 @@ static void test_read_error(void)
 	CLOSE(b);
 }
 
-/* the device's own calls come here */
+/* replaces libc's fdatasync() for the device */
 static unsigned int flushes;
 static bool flush_fails;
 
@@ -1725,7 +1725,7 @@ static bool writes_through(struct rig *b)
 	return out;
 }
 
-/* write zeroes give back space if they may, and else keep it */
+/* write zeroes frees space with UNMAP, and otherwise keeps it */
 static void test_unmap(struct rig *b)
 {
 	uint64_t before, kept;
@@ -1745,7 +1745,7 @@ static void test_unmap(struct rig *b)
 	       before);
 }
 
-/* when data is safe: after a flush, or after each write without one */
+/* data is durable after a flush, or after each write in write-through mode */
 static void test_flush(void)
 {
 	struct rig *b;
@@ -1762,7 +1762,7 @@ static void test_flush(void)
 	expect(writes_through(b), "writethrough, but not flushed");
 	CLOSE(b);
 
-	/* neither was negotiated, and one that may flush was */
+	/* first without FLUSH, then with FLUSH */
 	b = rig_new(set_flush, BIT(BLK_F_CONFIG_WCE) | BIT(BLK_F_FLUSH));
 	expect(writes_through(b), "the driver cannot flush, nor does the device");
 	CLOSE(b);
@@ -1777,7 +1777,7 @@ static void test_flush(void)
 	CLOSE(b);
 }
 
-/* the device gets smaller and larger while it runs, as by command */
+/* the device gets smaller and larger while it runs, as after a command */
 static void test_resize(void)
 {
 	struct rig *b = rig_new(set_plain, 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The fuzzer: a seed makes the same device everywhere, seeds make all kinds of
- * devices, and what is decided is done.
+ * The fuzzer: a seed makes the same device on any system, seeds make all kinds of
+ * devices, and decisions take effect.
  */
 
 #define _GNU_SOURCE
@@ -16,7 +16,7 @@
 #define ASKED		64u
 #define SECTORS		8u
 
-/* What a seed has come to. */
+/* A summary of a seed's device. */
 struct outcome {
 	struct blk_config config;
 	uint64_t features;
@@ -25,12 +25,12 @@ struct outcome {
 	struct fuzz_decision decision[REPLIES];
 };
 
-/* Some types; the first two make up most of what a disk is asked for. */
+/* Some types; most requests are of the first two. */
 static const uint32_t asked[] = {
 	BLK_T_IN, BLK_T_OUT, BLK_T_GET_ID, BLK_T_ZONE_REPORT,
 };
 
-/* What devices tell of themselves. */
+/* Counts of the properties of devices. */
 static FILE *nowhere;
 
 static struct bench *open_hostile(uint64_t seed)
@@ -68,7 +68,7 @@ static void find_outcome(uint64_t seed, struct outcome *outcome)
 	for (unsigned int i = 0; i < REPLIES; i++)
 		outcome->decision[i] = fuzz_decide(sim->fuzz, i + 1,
 					asked[i % ARRAY_SIZE(asked)]);
-	/* The bench has as many queues as it was opened with. */
+	/* Keep the number of queues that the bench was opened with. */
 	sim->set.queues = 4;
 	close_hostile(bench);
 }
@@ -117,7 +117,7 @@ static uint64_t ask(uint64_t seed, uint64_t *mutated)
 					       sizeof(data));
 		for (size_t at = 0; at < sizeof(data); at++)
 			sum = sum * 31 + data[at];
-		/* What is held is not answered; the next would be taken for it. */
+		/* A held request has no answer: the next one would look like it. */
 		if (script_release(&bench->sim))
 			break;
 	}
@@ -126,7 +126,7 @@ static uint64_t ask(uint64_t seed, uint64_t *mutated)
 	return sum;
 }
 
-/* Ones that put in the used ring what a driver can find there. */
+/* Mutations with a used entry that a driver can reap. */
 static bool is_gentle(uint64_t seed)
 {
 	struct fuzz *fuzz = fuzz_new(seed, 0);
@@ -161,7 +161,7 @@ static void test_calm(void)
 	uint64_t seed = 1;
 	struct fuzz *fuzz;
 
-	/* One that keeps requests is stubborn, and one that is calm gives up. */
+	/* Find a stubborn device: it must be a rough one. */
 	while ((fuzz = fuzz_new(seed++, 0)) && !fuzz_is_stubborn(fuzz))
 		fuzz_free(fuzz);
 	test_result("fuzz: only rough ones are stubborn",

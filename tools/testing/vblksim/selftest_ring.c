@@ -14,12 +14,12 @@
 #define RING		8
 #define ENDS		(-1)
 
-/* What nearly all cases negotiate. */
+/* The features that nearly all cases negotiate. */
 #define PLAIN		(BIT(F_VERSION_1) | BIT(F_ACCESS_PLATFORM))
 
 static uint32_t seed = 1;
 
-/* The same numbers each time. */
+/* Random numbers that are the same in each run. */
 static uint32_t pick(uint32_t below)
 {
 	seed ^= seed << 13;
@@ -28,7 +28,7 @@ static uint32_t pick(uint32_t below)
 	return seed % below;
 }
 
-/* A device whose chains are kept, with one running queue of RING entries. */
+/* Open a device that keeps its chains, with one running queue of RING entries. */
 static struct driver *open_queue(uint64_t features)
 {
 	struct bench *bench = bench_open(features & BIT(F_RING_PACKED) ?
@@ -517,7 +517,7 @@ static void test_split_tables(void)
 	bench_expect(d->bench, "an unknown flag in a table", RULE_SPLIT_FLAGS,
 		     ENDS);
 
-	/* 2.7.5.3.2: all this is as it may be. */
+	/* 2.7.5.3.2 allows all this. */
 	d = open_table(open_split(), 16);
 	put_split(table_of(d), buffer(d), 64, DESC_F_WRITE, 0);
 	d->desc[1] = d->desc[0];
@@ -530,7 +530,7 @@ static void test_split_tables(void)
 	bench_expect(d->bench, "and break no rule", ENDS);
 }
 
-/* The available ring, and notifications. */
+/* The available ring, and kicks. */
 
 static void test_avail_ring(void)
 {
@@ -676,7 +676,7 @@ static void test_packed_descs(void)
 	bench_expect(d->bench, "a buffer ID is there twice", RULE_PACKED_ID,
 		     ENDS);
 
-	/* IDs are the driver's own affair, as far as the standard goes. */
+	/* The standard lets the driver choose any ID. */
 	d = open_packed();
 	set_packed(d, 0, DESC_F_AVAIL, 65535);
 	kick(d);
@@ -816,7 +816,7 @@ static bool add_one(struct traffic *t)
 	return true;
 }
 
-/* What a chain has is what the driver put there, in the same order. */
+/* Check that a chain has the driver's data, in the same order. */
 static void check_chain(struct traffic *t, struct chain *chain,
 			unsigned int slot)
 {
@@ -889,7 +889,7 @@ static void reap_all(struct traffic *t)
 	}
 }
 
-/* Some buffers go, some come back; interrupts are as they were asked for. */
+/* Add some buffers and reap some; check that interrupts come as requested. */
 static void one_round(struct traffic *t)
 {
 	struct bench *bench = t->driver->bench;
@@ -970,7 +970,7 @@ static void test_good_drivers(void)
 	}
 }
 
-/* The rest of what ring.c promises. */
+/* Other functions of ring.c. */
 
 static void stop_loop(struct sim *sim, void *arg)
 {
@@ -1031,7 +1031,7 @@ static void test_lost(void)
 	bench_expect(bench, "and none of it breaks a rule", ENDS);
 }
 
-/* Whatever a ring holds, the device lives on. */
+/* The device survives any contents of a ring. */
 static void test_garbage(void)
 {
 	for (int round = 0; round < 4000; round++) {

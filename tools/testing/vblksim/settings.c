@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The command line and the settings file.  All settings are in one table,
- * which --help prints too; the fields of the configuration space are in a
- * second one, which the control socket uses as well.
+ * The command line and the settings file.  All settings are in one table, which
+ * --help also prints.  The fields of the configuration space are in a second
+ * one, which the control socket also uses.
  *
- * Fields may have any value that fits: what drivers do with it is the question.
+ * Fields may have any value that fits, to test how drivers handle it.
  */
 
 #define _GNU_SOURCE
@@ -22,7 +22,7 @@
 #define VERSION		"1.0"
 #define WHY_SIZE	512
 
-/* What a number counts, and thus which suffixes it takes. */
+/* The unit of a number, which determines its suffixes. */
 enum unit {
 	COUNT,
 	BYTES,
@@ -101,14 +101,14 @@ static bool parse_number(const char *key, const char *value, enum unit unit,
 	if (end == value || *value == '-' || isspace((unsigned char)*value) ||
 	    errno)
 		return fail(why, why_size,
-			    "%s: \"%s\" is no number from 0 to %" PRIu64 "; write it like 4096%s",
+			    "%s: \"%s\" is no number from 0 to %" PRIu64 "; write it as 4096%s",
 			    key, value,
 			    most, unit == COUNT ? "" : " or 64M");
 	if (*end && unit != COUNT) {
 		suffix = strchr(suffixes, *end == 'K' ? 'k' : *end);
 		if (suffix) {
 			scale <<= 10 * (suffix - suffixes + 1);
-			/* With a suffix it is bytes, whatever it counts. */
+			/* With a suffix it is always bytes. */
 			if (unit == SECTORS)
 				scale /= SECTOR_SIZE;
 			end++;
@@ -121,7 +121,7 @@ static bool parse_number(const char *key, const char *value, enum unit unit,
 			    "the suffixes are k, M, G and T");
 	if (*number > most / scale)
 		return fail(why, why_size,
-			    "%s: %s is too much, the limit is %" PRIu64 "%s",
+			    "%s: %s is too large, the limit is %" PRIu64 "%s",
 			    key, value, most,
 			    unit == SECTORS ? " sectors" : "");
 	*number *= scale;
@@ -159,7 +159,7 @@ static void store_field(struct blk_config *config, const struct field *field,
 {
 	uint64_t le = htole64(number);
 
-	/* The low bytes come first, of however many it has. */
+	/* Copy as many low bytes as the field has. */
 	memcpy((uint8_t *)config + field->offset, &le, field->size);
 }
 
@@ -180,7 +180,7 @@ int settings_set_config(struct settings *set, const char *name,
 
 	if (!field) {
 		fail(why, why_size,
-			    "there is no field \"%s\"; the fields are those of struct virtio_blk_config, like capacity",
+			    "there is no field \"%s\"; the fields are those of struct virtio_blk_config, such as capacity",
 			    name);
 		return -1;
 	}
@@ -196,7 +196,7 @@ int settings_set_config(struct settings *set, const char *name,
 	return 0;
 }
 
-/* What was said, as against what is there by default. */
+/* Settings that were given, as opposed to defaults. */
 static struct {
 	bool num_queues;
 	bool model;
@@ -228,9 +228,9 @@ static bool apply_feature(const char *key, uint64_t *features, const char *name,
 		bits = 1ull << bit;
 	else
 		return fail(why, why_size,
-			    "%s: there is no \"%s\"; the names are in --help, and bit40 is one by its number",
+			    "%s: there is no feature \"%s\"; use a name from --help, or a number such as bit40",
 			    key, name);
-	/* A list that begins without a sign names them all. */
+	/* A list that begins without a sign replaces the default. */
 	if (*first && !sign)
 		*features = 0;
 	*first = false;
@@ -287,7 +287,7 @@ static bool apply_id(struct settings *set, const char *value, char *why,
 
 	if (len > sizeof(set->id))
 		return fail(why, why_size,
-			    "id: \"%s\" has %zu characters, and no more than %zu are possible",
+			    "id: \"%s\" has %zu characters, the limit is %zu",
 			    value, len,
 			    sizeof(set->id));
 	memset(set->id, 0, sizeof(set->id));
@@ -304,7 +304,7 @@ static bool tolerate_rule(struct settings *set, const char *name, char *why,
 			return true;
 		}
 	return fail(why, why_size,
-		    "tolerate: there is no rule \"%s\"; --list-rules has them",
+		    "tolerate: there is no rule \"%s\"; --list-rules lists them",
 		    name);
 }
 
@@ -349,7 +349,7 @@ static char *trim(char *text)
 typedef bool (*line_fn)(struct settings *set, char *line, char *why,
 			size_t why_size);
 
-/* Do something with each line of a file that is not empty or a comment. */
+/* Call fn for each line of a file that is not empty or a comment. */
 static bool each_line(struct settings *set, const char *key, const char *path,
 		      line_fn fn, char *why, size_t why_size)
 {
@@ -383,7 +383,7 @@ static bool script_line(struct settings *set, char *line, char *why,
 	return apply_script(set, line, why, why_size);
 }
 
-/* All settings but the fields of the configuration space. */
+/* All settings except the fields of the configuration space. */
 enum kind {
 	NAME,
 	QUEUES,
@@ -415,37 +415,37 @@ static const struct setting {
 	const char *help;
 } table[] = {
 	{ "name", NAME, "NAME", "name of the device on the vDPA bus: sim" },
-	{ "queues", QUEUES, "N", "how many virtqueues there are, 1 to 64: 4" },
+	{ "queues", QUEUES, "N", "number of virtqueues, 1 to 64: 4" },
 	{ "ring_size", RING_SIZE, "N",
 	  "the largest ring, 1 to 65535 entries: 128" },
 	{ "features", FEATURES, "LIST",
 	  "offered features: default, or all, or names; -NAME and +NAME change the default" },
 	{ "required", REQUIRED, "LIST",
-	  "features that a driver has to accept where they are offered: none" },
-	{ "id", ID, "TEXT", "what GET_ID answers, to 20 characters: vblksim" },
-	{ "file", STORE, "PATH", "keep the data in a file and not in memory" },
-	{ "pre_eol_info", PRE_EOL, "N", "what GET_LIFETIME answers: 1" },
+	  "features that a driver must accept if they are offered: none" },
+	{ "id", ID, "TEXT", "answer to GET_ID, up to 20 characters: vblksim" },
+	{ "file", STORE, "PATH", "keep the data in a file instead of memory" },
+	{ "pre_eol_info", PRE_EOL, "N", "answer to GET_LIFETIME: 1" },
 	{ "device_lifetime_est_typ_a", TYP_A, "N", "the same: 1" },
 	{ "device_lifetime_est_typ_b", TYP_B, "N", "the same: 2" },
 	{ "zone_conventional", CONVENTIONAL, "N",
-	  "so many zones at the start are conventional: 0" },
+	  "number of conventional zones at the start: 0" },
 	{ "zone_capacity", ZONE_CAPACITY, "SIZE",
-	  "how much of a sequential zone can be written, 0 for all: 0" },
+	  "writable size of a sequential zone, 0 for all: 0" },
 	{ "attach", ATTACH, "yes|no",
-	  "put it on the vDPA bus, where the driver finds it: yes" },
+	  "add the device to the vDPA bus, so that the driver probes it: yes" },
 	{ "report", REPORT, "PATH",
-	  "write the report there at the end: standard output" },
+	  "file for the report at the end: standard output" },
 	{ "control", CONTROL, "PATH",
 	  "socket for vblksim ctl: /run/vblksim-NAME.sock" },
 	{ "script", SCRIPT, "LINE",
-	  "treat some requests badly, see --list-script; may come often" },
-	{ "script_file", SCRIPT_FILE, "PATH", "such lines from a file" },
+	  "treat some requests badly, see --list-script; may be repeated" },
+	{ "script_file", SCRIPT_FILE, "PATH", "file with such lines" },
 	{ "tolerate", TOLERATE, "RULES",
-	  "rules from --list-rules that do not count for the exit status" },
+	  "rules from --list-rules that do not change the exit status" },
 	{ "fuzz", FUZZ, "SEED",
-	  "be hostile: all but the name comes from this number" },
+	  "be hostile: all except the name comes from this number" },
 	{ "mutate", MUTATE, "N",
-	  "so many of 256 replies of --fuzz are mutated: as the seed has it" },
+	  "mutate so many of 256 replies of --fuzz: from the seed" },
 	{ "settings", SETTINGS, "PATH",
 	  "more settings from a file, as lines KEY = VALUE" },
 };
@@ -465,7 +465,7 @@ static bool settings_line(struct settings *set, char *line, char *why,
 	return apply(set, trim(line), trim(equals + 1), why, why_size);
 }
 
-/* @to has no alignment: it is in a packed structure. */
+/* @to may be unaligned, because it is in a packed structure. */
 static bool apply_u16(const char *key, const char *value, void *to, char *why,
 		      size_t why_size)
 {
@@ -490,7 +490,7 @@ static bool apply_count(const char *key, const char *value, uint64_t least,
 		return false;
 	if (number < least)
 		return fail(why, why_size,
-			    "%s: %s is too few, it takes %" PRIu64 " to %" PRIu64,
+			    "%s: %s is too small, it takes %" PRIu64 " to %" PRIu64,
 			    key, value, least, most);
 	*to = number;
 	return true;
@@ -564,7 +564,7 @@ static bool apply_setting(struct settings *set, const struct setting *it,
 	return false;
 }
 
-/* A field was set: what belongs to it is no longer for complete() to choose. */
+/* Note that a field was set, so that complete() does not choose a default. */
 static void note_field(const char *key)
 {
 	said.num_queues |= !strcmp(key, "num_queues");
@@ -587,7 +587,7 @@ static bool apply(struct settings *set, const char *key, const char *value,
 		note_field(key);
 		return !settings_set_config(set, key, value, why, why_size);
 	}
-	return fail(why, why_size, "there is no setting \"%s\"; --help has them all", key);
+	return fail(why, why_size, "there is no setting \"%s\"; --help lists all", key);
 }
 
 void settings_init(struct settings *set)
@@ -633,7 +633,7 @@ static void default_u32(bool was_said, uint32_t *field, uint32_t value)
 		*field = htole32(value);
 }
 
-/* A zoned device has to have zones. */
+/* Choose defaults for the zones of a zoned device. */
 static void complete_zoned(struct settings *set)
 {
 	struct blk_config *config = &set->config;
@@ -659,7 +659,7 @@ static void complete_zoned(struct settings *set)
 	config->write_granularity = write_granularity;
 }
 
-/* Choose what follows from other settings. */
+/* Choose defaults that depend on other settings. */
 static void complete(struct settings *set)
 {
 	char *path;
@@ -680,11 +680,11 @@ static void print_help(void)
 	puts("usage: vblksim [--KEY=VALUE...]\n"
 	     "       vblksim fuzz [--KEY=VALUE...]\n"
 	     "       vblksim ctl [--control=PATH] COMMAND...\n\n"
-	     "A virtio block device for this system, by VDUSE, which watches what its\ndriver does and misbehaves when told to.\n");
+	     "A virtio block device for this system, by VDUSE, which checks its driver\nand misbehaves on demand.  Defaults are after the colon.\n");
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		printf("  --%s=%s\n\t%s\n", table[i].key, table[i].value,
 		       table[i].help);
-	puts("\nFields of the configuration space, which take any value:\n");
+	puts("\nFields of the configuration space, with any value:\n");
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
 		printf("  --%s=%s\n", fields[i].name,
 		       fields[i].unit == MODEL ? "none|hm|ha" :
@@ -695,14 +695,14 @@ static void print_help(void)
 			printf("  %s%s\n", feature_name(bit),
 			       features_default() >> bit & 1 ? "" :
 			       " (not by default)");
-	puts("\n  --list-rules   the rules that are watched\n"
-	     "  --list-script  what a script can do\n"
-	     "  ctl            the commands for one that runs\n"
+	puts("\n  --list-rules   the rules that vblksim checks\n"
+	     "  --list-script  the language of scripts\n"
+	     "  ctl            commands to a running vblksim\n"
 	     "  --version      the version\n"
 	     "  --help         this text");
 }
 
-/* Options that print something and end it. */
+/* Options that print information and exit. */
 static bool print_option(const char *option)
 {
 	if (!strcmp(option, "--help"))

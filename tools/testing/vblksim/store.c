@@ -2,8 +2,8 @@
 /*
  * The data of the device: in memory or in a file.
  *
- * Memory is a file without a name, so that both take the same way, holes are
- * free, and a capacity of many TiB costs nothing until it is written.
+ * Memory is an unnamed file, so that both use the same code, holes take no
+ * memory, and a capacity of many TiB costs nothing until it is written.
  */
 
 #define _GNU_SOURCE
@@ -19,15 +19,15 @@
 
 #include "vblksim.h"
 
-/* a capacity beyond this can be shown to the driver, but there is no data */
+/* the driver may see a larger capacity, but there is no data behind this */
 #define STORE_MAX	(1ull << 62)
 
 /**
  * struct store - the data
- * @fd: where it is
- * @bytes: how much of it there is
- * @memory: not a file of the user's: no need to allocate, or to flush
- * @fixed: a block device: its size is what it is
+ * @fd: its file
+ * @bytes: its size
+ * @memory: memory instead of the user's file: nothing to flush
+ * @fixed: a block device, which has a fixed size
  */
 struct store {
 	int fd;
@@ -64,7 +64,7 @@ static int open_file(struct store *store, const char *file)
 	return 0;
 }
 
-/* make the file as long as the device, but do not cut off what is in it */
+/* extend the file to the device's size, but do not truncate it */
 static int open_size(struct store *store)
 {
 	off_t end = lseek(store->fd, 0, SEEK_END);
@@ -75,7 +75,7 @@ static int open_size(struct store *store)
 		return 0;
 	if (store->fixed) {
 		fprintf(stderr,
-			"vblksim: the block device has %" PRIu64 " bytes, and the capacity needs %" PRIu64 "\n",
+			"vblksim: the block device has %" PRIu64 " bytes, but the capacity needs %" PRIu64 "\n",
 			(uint64_t)end, store->bytes);
 		errno = ENOSPC;
 		return -1;
@@ -84,11 +84,11 @@ static int open_size(struct store *store)
 }
 
 /**
- * store_open() - open what holds the data
- * @file: keep the data in this file, NULL for memory
- * @sectors: how many sectors there are
+ * store_open() - open the data
+ * @file: file for the data, NULL for memory
+ * @sectors: number of sectors
  *
- * Return: the store, or NULL after it told on standard error what is wrong.
+ * Return: the store, or NULL after a message to standard error.
  */
 struct store *store_open(const char *file, uint64_t sectors)
 {
@@ -114,7 +114,7 @@ fail:
 }
 
 /**
- * store_close() - let go of the data
+ * store_close() - close the data
  * @store: the store, or NULL
  */
 void store_close(struct store *store)
@@ -129,9 +129,9 @@ void store_close(struct store *store)
 /**
  * store_resize() - make the device larger or smaller
  * @store: the store
- * @sectors: how many sectors there are from now on
+ * @sectors: the new number of sectors
  *
- * What is cut off is lost: it reads as zeroes if the device grows again.
+ * Data that is cut off is lost: it reads as zeroes if the device grows again.
  *
  * Return: 0, or -1 with errno set.
  */
@@ -164,9 +164,9 @@ static bool store_has(const struct store *store, uint64_t offset, uint64_t len)
 /**
  * store_read() - copy data out
  * @store: the store
- * @offset: from which byte on
- * @to: where it goes
- * @len: how many bytes
+ * @offset: the first byte
+ * @to: the destination
+ * @len: number of bytes
  *
  * Return: 0, or -1 with errno set.
  */
@@ -197,9 +197,9 @@ int store_read(struct store *store, uint64_t offset, void *to, size_t len)
 /**
  * store_write() - copy data in
  * @store: the store
- * @offset: from which byte on
- * @from: where it comes from
- * @len: how many bytes
+ * @offset: the first byte
+ * @from: the source
+ * @len: number of bytes
  *
  * Return: 0, or -1 with errno set.
  */
@@ -239,7 +239,7 @@ static int write_zeroes(struct store *store, uint64_t offset, uint64_t len)
 	return 0;
 }
 
-/* memory has nothing to overwrite in its holes, and is not to fill them */
+/* skip holes of memory, which already read as zeroes */
 static int write_zeroes_over_data(struct store *store, uint64_t offset,
 				  uint64_t len)
 {
@@ -268,9 +268,9 @@ static int write_zeroes_over_data(struct store *store, uint64_t offset,
 /**
  * store_zero() - make a range read as zeroes
  * @store: the store
- * @offset: from which byte on
- * @len: how many bytes
- * @unmap: give back the space
+ * @offset: the first byte
+ * @len: number of bytes
+ * @unmap: free the space
  *
  * Return: 0, or -1 with errno set.
  */
@@ -301,7 +301,7 @@ int store_erase(struct store *store, uint64_t offset, uint64_t len)
 }
 
 /**
- * store_flush() - have what was written survive a crash
+ * store_flush() - make written data durable
  * @store: the store
  *
  * Return: 0, or -1 with errno set.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Putting devices on the vDPA bus, and taking them off: generic netlink as it
- * comes, since the guest need not have iproute2's vdpa.
+ * Add devices to the vDPA bus, and delete them, by plain generic netlink, because
+ * the guest may not have iproute2's vdpa.
  */
 
 #define _GNU_SOURCE
@@ -49,7 +49,7 @@ static void add_string(struct message *message, int type, const char *text)
 				  NLA_ALIGN(NLA_HDRLEN + len);
 }
 
-/* The ID of a family, out of the answer to CTRL_CMD_GETFAMILY. */
+/* Return the ID of a family from the answer to CTRL_CMD_GETFAMILY, or 0. */
 static int find_family(const struct message *answer)
 {
 	const char *at = (const char *)&answer->genl + GENL_HDRLEN;
@@ -70,8 +70,8 @@ static int find_family(const struct message *answer)
 	return 0;
 }
 
-/* Send a request and read what comes until it is acknowledged; tells the error,
- * and in *family what an answer had. */
+/* Send a request and read answers until it is acknowledged; return the error, and
+ * in *family the family ID of an answer. */
 static int talk(int fd, struct message *message, int *family)
 {
 	struct message answer;

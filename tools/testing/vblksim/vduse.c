@@ -2,10 +2,10 @@
 /*
  * The front: /dev/vduse, and the guest's memory.
  *
- * The kernel makes a vDPA device of this process.  Its messages tell of status
- * writes, eventfds of notifications, and what the driver has mapped for the
- * device can be mapped here.  Putting the device on the vDPA bus lasts as long
- * as the driver's probe, which needs the device: a child does it.
+ * VDUSE makes this process a vDPA device.  The kernel sends messages for status
+ * writes, and eventfds for kicks; this process can map the memory that the driver
+ * has mapped for the device.  Adding the device to the vDPA bus lasts until the
+ * driver's probe has ended, which needs the device, so a child process does it.
  */
 
 #define _GNU_SOURCE
@@ -37,22 +37,22 @@
 #define RING_ALIGNMENT	4096
 #define PAGE		4096ull
 #define MILLISECOND	1000000ull
-/* A notification that has not come after one to two of these is missing. */
+/* A kick that has not come after one to two of these is missing. */
 #define IDLE_INTERVAL	(4000 * MILLISECOND)
-/* While the driver lets go of the device, lost requests come back that often. */
+/* While the device is being removed, lost requests are returned that often. */
 #define RETURN_INTERVAL	(2000 * MILLISECOND)
 #define LEFTOVER_SECONDS	20
 
 /**
  * struct region - memory that the driver has mapped for the device
- * @next: the next one, the most recently used being the first
+ * @next: the next one; the most recently used is the first
  * @start: first address
  * @last: last address
  * @perm: whether it can be read and written
- * @base: where it is here
- * @there: a bit for each page that is known to be there: the kernel has no
- *	page where the driver has never mapped anything, and touching that would
- *	be the end of this process
+ * @base: its address in this process
+ * @there: a bit for each page that is known to exist.  The kernel has no page
+ *	where the driver has never mapped anything, and an access to it would kill
+ *	this process
  */
 struct region {
 	struct region *next;
@@ -69,17 +69,17 @@ struct region {
  * @control: the control device
  * @device: the device
  * @kick: an eventfd for each queue
- * @regions: the memory that is mapped here
- * @retired: memory that is no longer the device's, where chains may still point
+ * @regions: the mapped memory
+ * @retired: memory that is no longer the device's, but that chains may point to
  * @child: adds or deletes the vDPA device
  * @child_end: becomes readable when @child ends
- * @stopping: the device is to go
+ * @stopping: the device is being removed
  * @deleting: @child is deleting it
- * @late: interrupts that the kernel did not take yet, by queue
- * @late_timer: to try these again
- * @idle_timer: looks for missing notifications
- * @return_timer: gives lost requests back while @stopping
- * @failed: something went wrong that is no driver's fault
+ * @late: interrupts that the kernel has refused so far, by queue
+ * @late_timer: retries these
+ * @idle_timer: checks for missing kicks
+ * @return_timer: returns lost requests while @stopping
+ * @failed: an error occurred that is not the driver's fault
  */
 struct vduse {
 	struct front front;
@@ -188,7 +188,7 @@ static bool is_there(struct region *region, uint64_t offset, uint64_t len)
 	return true;
 }
 
-/* One piece, as far as a region has it. */
+/* Map one piece, as far as it is in one region. */
 static uint8_t *map_piece(uint64_t addr, uint64_t len, bool write,
 			  uint64_t *run)
 {
@@ -200,7 +200,7 @@ static uint8_t *map_piece(uint64_t addr, uint64_t len, bool write,
 		return NULL;
 	offset = addr - region->start;
 	*run = region->last - addr;
-	/* last is the last byte, which may be that of all addresses. */
+	/* last is inclusive, because it may be the highest address. */
 	*run = *run >= len ? len : *run + 1;
 	return is_there(region, offset, *run) ? region->base + offset : NULL;
 }
@@ -241,7 +241,7 @@ static void free_regions(struct region **list)
 	}
 }
 
-/* Addresses have other memory now; chains may still point to the old one. */
+/* Addresses have new memory now; chains may still point to the old memory. */
 static void retire_regions(struct sim *sim, uint64_t start, uint64_t last)
 {
 	struct region **at = &vduse.regions, *region;
@@ -262,7 +262,7 @@ static void retire_regions(struct sim *sim, uint64_t start, uint64_t last)
 
 static void interrupt_late(struct sim *sim, void *arg);
 
-/* The kernel takes none before it has heard that DRIVER_OK is accepted. */
+/* The kernel refuses interrupts until the answer that accepts DRIVER_OK. */
 static void interrupt(struct sim *sim, unsigned int queue)
 {
 	uint32_t index = queue;
@@ -308,9 +308,9 @@ static int write_config(struct sim *sim)
 static void config_changed(struct sim *sim)
 {
 	if (write_config(sim))
-		fprintf(stderr, "vblksim: the kernel does not take the configuration space: %s\n",
+		fprintf(stderr, "vblksim: the kernel refuses the configuration space: %s\n",
 			strerror(errno));
-	/* Before DRIVER_OK nobody has to be told. */
+	/* Before DRIVER_OK the driver needs no notification. */
 	if (sim->status & STATUS_DRIVER_OK)
 		ioctl(vduse.device, VDUSE_DEV_INJECT_CONFIG_IRQ);
 }
@@ -326,7 +326,7 @@ static uint64_t driver_features(struct sim *sim)
 	return features;
 }
 
-/* Notifications. */
+/* Kicks. */
 
 static uint64_t read_kicks(unsigned int queue)
 {
@@ -346,7 +346,7 @@ static void kicked(struct sim *sim, void *arg)
 		ring_kicked(sim, queue, times);
 }
 
-/* A reset took the kernel's hold on them away. */
+/* After a reset the kernel has dropped the eventfds. */
 static void set_kickfds(struct sim *sim)
 {
 	for (unsigned int i = 0; i < sim->set.queues; i++) {
@@ -356,7 +356,7 @@ static void set_kickfds(struct sim *sim)
 		};
 
 		if (ioctl(vduse.device, VDUSE_VQ_SETUP_KICKFD, &eventfd))
-			fprintf(stderr, "vblksim: queue %u cannot be notified: %s\n",
+			fprintf(stderr, "vblksim: cannot set the kick eventfd of queue %u: %s\n",
 				i, strerror(errno));
 	}
 }
@@ -377,7 +377,7 @@ static void start_queue(struct sim *sim, unsigned int queue)
 	struct queue_addresses where;
 
 	if (ioctl(vduse.device, VDUSE_VQ_GET_INFO, &info)) {
-		fprintf(stderr, "vblksim: nothing is to be known of queue %u: %s\n",
+		fprintf(stderr, "vblksim: cannot read the state of queue %u: %s\n",
 			queue, strerror(errno));
 		return;
 	}
@@ -398,7 +398,7 @@ static void start_queue(struct sim *sim, unsigned int queue)
 		fprintf(stderr, "vblksim: queue %u cannot be started\n", queue);
 }
 
-/* What was sent while the driver was not ready counts before it is. */
+/* Check kicks from before DRIVER_OK before the status changes. */
 static void drain_kicks(struct sim *sim)
 {
 	for (unsigned int i = 0; i < sim->set.queues; i++)
@@ -474,9 +474,9 @@ static void read_message(struct sim *sim, void *arg)
 		response.result = VDUSE_REQ_RESULT_FAILED;
 	}
 	if (write(vduse.device, &response, sizeof(response)) < 0)
-		fprintf(stderr, "vblksim: the kernel does not take an answer: %s\n",
+		fprintf(stderr, "vblksim: the kernel refuses an answer: %s\n",
 			strerror(errno));
-	/* There may be work that the driver announced to nobody yet. */
+	/* There may be buffers that the driver has not kicked for yet. */
 	if (~old & sim->status & STATUS_DRIVER_OK)
 		for (unsigned int i = 0; i < sim->set.queues; i++)
 			ring_kicked(sim, i, 0);
@@ -486,7 +486,7 @@ static void read_message(struct sim *sim, void *arg)
 
 static void child_ended(struct sim *sim, void *arg);
 
-/* Let a child do what needs this process to go on meanwhile. */
+/* Run a function in a child, because it needs this process meanwhile. */
 static int start_child(struct sim *sim, int (*fn)(const char *name))
 {
 	int ends[2];
@@ -501,7 +501,7 @@ static int start_child(struct sim *sim, int (*fn)(const char *name))
 	}
 	if (!vduse.child) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		/* The device is to be free as soon as the parent ends. */
+		/* Only the parent keeps the device open. */
 		close(vduse.device);
 		close(ends[0]);
 		_exit(fn(sim->set.name));
@@ -511,7 +511,7 @@ static int start_child(struct sim *sim, int (*fn)(const char *name))
 	return loop_add_fd(vduse.child_end, child_ended, NULL);
 }
 
-/* Tells the error that the child met. */
+/* Returns the child's error. */
 static int reap_child(void)
 {
 	int status;
@@ -545,7 +545,7 @@ static void child_ended(struct sim *sim, void *arg)
 		return;
 	}
 	if (vduse.stopping) {
-		/* Nobody has put it there, or someone has taken it away. */
+		/* The device may not be on the bus. */
 		if (error && error != ENODEV && error != ENOENT) {
 			fprintf(stderr, "vblksim: cannot delete the vDPA device %s: %s\n",
 				name, strerror(error));
@@ -577,18 +577,18 @@ static void return_lost(struct sim *sim, void *arg)
 void vduse_stop(struct sim *sim)
 {
 	if (vduse.stopping) {
-		fprintf(stderr, "vblksim: told to end twice: the device stays on the vDPA bus\n");
+		fprintf(stderr, "vblksim: told to end twice; the device stays on the vDPA bus\n");
 		vduse.failed = true;
 		loop_stop();
 		return;
 	}
 	vduse.stopping = true;
-	/* The driver waits for all that it has sent. */
+	/* The driver waits for all its requests. */
 	script_clear(sim->script);
 	fuzz_calm(sim);
 	if (!sim->fuzz || !fuzz_is_stubborn(sim->fuzz))
 		return_lost(sim, NULL);
-	/* What is just being added can be deleted after that. */
+	/* If the device is just being added, child_ended() deletes it. */
 	if (!vduse.child)
 		start_delete(sim);
 }
@@ -664,7 +664,7 @@ static int open_device(const char *name)
 	int fd = -1;
 
 	snprintf(path, sizeof(path), "/dev/vduse/%s", name);
-	/* Where there is a udev, it may still be at it. */
+	/* udev may not have created the file yet. */
 	for (int try = 0; try < 100 && fd < 0; try++) {
 		fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 		if (fd < 0 && errno != ENOENT)
@@ -675,7 +675,7 @@ static int open_device(const char *name)
 	return fd;
 }
 
-/* Say yes to all that the kernel asks of a device that is going away. */
+/* Answer OK to all messages to a device that is being removed. */
 static void answer_leftover(int device)
 {
 	struct vduse_dev_request request;
@@ -690,8 +690,8 @@ static void answer_leftover(int device)
 }
 
 /*
- * One that was killed has left its device on the bus.  Deleting it makes the
- * driver reset it, and someone has to answer.
+ * Delete the device that a killed vblksim has left on the bus.  The driver then
+ * resets the device, and this process must answer.
  */
 static int delete_leftover(const char *name)
 {
@@ -806,7 +806,7 @@ int vduse_close(struct sim *sim)
 {
 	int error = EBUSY;
 
-	/* It may be in the driver, where nothing ends it. */
+	/* It may wait in the driver, where it does not end by itself. */
 	if (vduse.child)
 		kill(vduse.child, SIGKILL);
 	free_regions(&vduse.regions);

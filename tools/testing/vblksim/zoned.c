@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Zones, their states and write pointers, as of VIRTIO 1.3, 5.2.6.
+ * Zones, their states and write pointers, by VIRTIO 1.3, 5.2.6.
  *
  * A driver that did not negotiate ZONED sees a device without zones.  Reads
- * beyond a write pointer give zeroes whatever the store has there.
+ * beyond a write pointer return zeroes, whatever the store has there.
  */
 
 #include <inttypes.h>
@@ -12,7 +12,7 @@
 
 #include "vblksim.h"
 
-/* more zones than that are a mistake in the settings */
+/* more zones are an error in the settings */
 #define MAX_ZONES	(1ull << 24)
 
 struct zone {
@@ -23,14 +23,14 @@ struct zone {
 /**
  * struct zones - the zones of a device
  * @zone: each zone's state
- * @nr: how many there are
- * @capacity: that of the device when @nr was counted
- * @sectors: of a zone, except for the last one
- * @writable: at most so many sectors of a sequential zone can be written
- * @conventional: how many zones from the first one on are conventional
- * @type: of the others: BLK_ZT_SWR or BLK_ZT_SWP
- * @open: how many zones are open, at most @max_open if that is not 0
- * @active: how many are open or closed, at most @max_active if that is not 0
+ * @nr: number of zones
+ * @capacity: the device's capacity when @nr was computed
+ * @sectors: sectors of a zone, except for the last one
+ * @writable: largest number of writable sectors of a sequential zone
+ * @conventional: number of conventional zones, from the first one on
+ * @type: type of the others: BLK_ZT_SWR or BLK_ZT_SWP
+ * @open: number of open zones, at most @max_open if that is not 0
+ * @active: number of open or closed zones, at most @max_active if that is not 0
  */
 struct zones {
 	struct zone *zone;
@@ -92,7 +92,7 @@ static void set_state(struct zones *zones, struct zone *zone, uint8_t state)
 	zone->state = state;
 }
 
-/* have as many zones as the capacity asks for now; new ones are empty */
+/* adapt the number of zones to the capacity; new zones are empty */
 static int fit_zones(struct zones *zones, uint64_t capacity)
 {
 	uint64_t nr = capacity / zones->sectors + !!(capacity % zones->sectors);
@@ -115,7 +115,7 @@ static int fit_zones(struct zones *zones, uint64_t capacity)
 		};
 	zones->nr = nr;
 	zones->capacity = capacity;
-	/* the last zone may have become shorter than what was written */
+	/* the last zone may have become shorter than its written data */
 	if (nr && zone[nr - 1].written > zone_writable(zones, nr - 1)) {
 		zone[nr - 1].written = zone_writable(zones, nr - 1);
 		if (!is_dead(zone[nr - 1].state))
@@ -126,7 +126,7 @@ static int fit_zones(struct zones *zones, uint64_t capacity)
 
 /**
  * zones_new() - make the zones of a device
- * @set: what the device is to be
+ * @set: the device's settings
  *
  * Return: the zones, all of them empty, or NULL for a device without zones:
  *	the model is NONE, ZONED is not offered, zone_sectors is 0, or there
@@ -174,7 +174,7 @@ void zones_free(struct zones *zones)
 	free(zones);
 }
 
-/* all that looks at zones starts here: the capacity may have changed */
+/* every access to zones begins here, because the capacity may have changed */
 static struct zones *get_zones(struct sim *sim)
 {
 	struct zones *zones = sim->zones;
@@ -184,7 +184,7 @@ static struct zones *get_zones(struct sim *sim)
 	return zones;
 }
 
-/* the limits can change by command, too */
+/* a command can also change the limits */
 static struct zones *get_used_zones(struct sim *sim)
 {
 	struct zones *zones = zones_used(sim) ? get_zones(sim) : NULL;
@@ -214,7 +214,7 @@ bool zones_at_start(struct sim *sim, uint64_t sector)
 	       !(sector % zones->sectors);
 }
 
-/* the rest of a zone was never written, and is to read as zeroes */
+/* make the unwritten rest of a zone read as zeroes */
 static int drop_data(struct sim *sim, uint64_t nr, uint64_t from)
 {
 	struct zones *zones = sim->zones;
@@ -224,7 +224,7 @@ static int drop_data(struct sim *sim, uint64_t nr, uint64_t from)
 			  (zone_length(zones, nr) - from) * SECTOR_SIZE, true);
 }
 
-/* make room for another open zone: any that was opened implicitly may go */
+/* make room for another open zone: close one that was opened implicitly */
 static bool close_one(struct zones *zones)
 {
 	for (uint64_t i = 0; i < zones->nr; i++)
@@ -252,7 +252,7 @@ static uint32_t granularity(const struct sim *sim)
 	return le32toh(sim->set.config.write_granularity);
 }
 
-/* is a number of sectors a multiple of write_granularity? 0 asks for nothing */
+/* is a number of sectors a multiple of write_granularity, or that 0? */
 static bool is_granular(const struct sim *sim, uint64_t sectors)
 {
 	uint32_t bytes = granularity(sim);
@@ -260,7 +260,7 @@ static bool is_granular(const struct sim *sim, uint64_t sectors)
 	return !bytes || !((sectors % bytes) * SECTOR_SIZE % bytes);
 }
 
-/* write to a part of one zone: checks first, then the write pointer moves */
+/* write to a part of one zone: check first, then move the write pointer */
 static uint8_t write_zone(struct sim *sim, uint64_t nr, uint64_t from,
 			  uint64_t sectors)
 {
@@ -300,7 +300,7 @@ static uint8_t write_zone(struct sim *sim, uint64_t nr, uint64_t from,
 	return BLK_S_OK;
 }
 
-/* a driver that knows of no zones writes anywhere: all of them count as full */
+/* a driver without ZONED writes anywhere: its zones count as full */
 static void forget_pointers(struct zones *zones, uint64_t sector,
 			    uint64_t sectors)
 {
@@ -385,15 +385,15 @@ uint64_t zones_run(struct sim *sim, uint64_t sector, bool *written)
 }
 
 /**
- * zones_write() - take a write, and move the write pointers
+ * zones_write() - check a write, and move the write pointers
  * @sim: the device
  * @sector: the first sector
  * @sectors: how many; they are within the capacity
  *
- * A write over several sequential-write-preferred zones may fail after it
- * moved the first write pointers, as it might after it wrote a part.
+ * A write over several sequential-write-preferred zones may fail after it has
+ * moved the first write pointers, like a write that fails in the middle.
  *
- * Return: the status to answer; the data is to be written if it is OK.
+ * Return: the status to answer; the caller writes the data if it is OK.
  */
 uint8_t zones_write(struct sim *sim, uint64_t sector, uint64_t sectors)
 {
@@ -425,9 +425,9 @@ uint8_t zones_write(struct sim *sim, uint64_t sector, uint64_t sectors)
 }
 
 /**
- * zones_append() - take an append, and move the write pointer
+ * zones_append() - check an append, and move the write pointer
  * @sim: the device
- * @sector: what the request says: the first sector of the zone
+ * @sector: the request's sector: the first sector of the zone
  * @sectors: how many there are to write
  * @where: set to the sector where the data is to go
  *
@@ -480,9 +480,9 @@ static uint8_t close_zone(struct zones *zones, struct zone *zone)
 }
 
 /*
- * The states' own lists name no way from EMPTY or CLOSED to FULL by a finish.
- * The request's text forbids none either, and the standards it builds upon
- * have both.
+ * The standard's description of states has no transition from EMPTY or CLOSED to
+ * FULL by a finish.  Its description of the request does not forbid them, and the
+ * underlying standards have both.
  */
 static uint8_t finish_zone(struct sim *sim, uint64_t nr)
 {
@@ -587,7 +587,7 @@ static void describe_zone(const struct zones *zones, uint64_t nr,
 	*to = (struct blk_zone_descriptor){
 		.z_cap = htole64(zone_writable(zones, nr)),
 		.z_start = htole64(zone_start(zones, nr)),
-		/* undefined in the other states: nothing a driver could use */
+		/* undefined in the other states: an unusable value */
 		.z_wp = valid ? htole64(pointer) : UINT64_MAX,
 		.z_type = is_conventional(zones, nr) ? BLK_ZT_CONV :
 						       zones->type,
@@ -600,9 +600,9 @@ static void describe_zone(const struct zones *zones, uint64_t nr,
  * @sim: the device
  * @sector: a sector of the first zone to describe
  * @to: the descriptors
- * @most: how many descriptors there is room for
+ * @most: number of descriptors that fit
  *
- * Return: how many zones were described.
+ * Return: the number of described zones.
  */
 uint64_t zones_report(struct sim *sim, uint64_t sector,
 		      struct blk_zone_descriptor *to, uint64_t most)
@@ -641,7 +641,7 @@ int zones_force(struct sim *sim, uint64_t zone, const char *state)
 	}
 	if (strcmp(state, "empty") && strcmp(state, "full"))
 		return -1;
-	/* also out of the states that know no way back */
+	/* also from the states that have no transition back */
 	set_state(zones, what, BLK_ZS_CLOSED);
 	return (*state == 'e' ? reset_zone : finish_zone)(sim, zone) ? -1 : 0;
 }
@@ -671,7 +671,7 @@ static void watch_room(struct sim *sim, const struct request *req,
 		    zone->state);
 }
 
-/* rules on an append; what it names was checked before */
+/* rules on an append; its sector was checked before */
 static void watch_append(struct sim *sim, const struct request *req,
 			 uint64_t nr)
 {
@@ -690,7 +690,7 @@ static void watch_append(struct sim *sim, const struct request *req,
 							zone->written);
 }
 
-/* rules on a write; those that cannot be kept after another are left out */
+/* rules on a write; rules that depend on a broken one are left out */
 static void watch_write(struct sim *sim, const struct request *req,
 			uint64_t nr)
 {
