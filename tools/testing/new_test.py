@@ -20,7 +20,8 @@ def create(name: str, directory: Path = _HERE) -> Path:
         raise UserError(f"NAME is {name!r}, and must be a topic of up to 40 lower-case "
                         "letters, digits and _, such as NAME=write_zeroes")
     path = directory / f"test_{name}.py"
-    text = (_HERE / "template.py").read_text().replace("test_TOPIC", f"test_{name}_data")
+    text = (_HERE / "template.py").read_text()
+    text = text.replace("test_TOPIC", f"test_{name}_data")
     try:
         with path.open("x") as file:
             file.write(text.replace("TOPIC", name.replace("_", " ").capitalize()))

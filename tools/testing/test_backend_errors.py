@@ -105,7 +105,7 @@ def assert_fails(guest, id, what, offset):
 
 @pytest.mark.parametrize("what", ["read", "write", "buffered write", "discard",
                                   "write zeroes", "punch hole"])
-def test_error(guest, what):
+def test_host_error_is_eio(guest, what):
     """EIO at the host is EIO in the guest, and the next request succeeds."""
     assert_fails(guest, "bad", what, BAD)
 

@@ -84,7 +84,7 @@ def thread_seconds(guest, id):
 
 
 @pytest.mark.parametrize("backend,threads", CASES)
-def test_backend(guest, backend, threads):
+def test_data_on_each_backend(guest, backend, threads):
     """Data is correct on the host and when read back, and each thread serves I/O."""
     id = f"{backend}{threads}"
     name = guest.dev(id)

@@ -141,7 +141,7 @@ def on_small_disk(code, directory):
     return result
 
 
-def test_too_little_disk_is_said_before_anything_is_done(tmp_path):
+def test_too_little_disk_before_download(tmp_path):
     """Too little disk space is an error with both sizes, before any download."""
     result = on_small_disk("ui.main(lambda: kernels.find('6.12'))",
                            tmp_path / "small")
@@ -156,7 +156,7 @@ def test_too_little_disk_is_said_before_anything_is_done(tmp_path):
     "subprocess.run(['dd', 'if=/dev/zero', f'of={path}/big', 'bs=1M'], "
     "check=True, stderr=subprocess.DEVNULL)",
 ])
-def test_disk_that_fills_up_is_said_and_left_as_it_was(tmp_path, write):
+def test_disk_that_fills_up_during_build(tmp_path, write):
     """A disk that fills up during a build is an error, and the build is removed."""
     code = ("import os, subprocess\n"
             "def build(path):\n"
@@ -238,7 +238,7 @@ def test_release_that_is_incomplete_is_passed_over(monkeypatch):
     assert {package.version for package in packages} == {"6.12.8-1"}
 
 
-def test_package_that_is_gone(empty_cache, monkeypatch):
+def test_kernel_without_package(empty_cache, monkeypatch):
     """A kernel that no suite has is an error that names the suites and KERNEL."""
     archive(monkeypatch, "linux-image-6.11.1-cloud-amd64 6.11.1-1")
     with pytest.raises(UserError) as caught:
@@ -338,7 +338,7 @@ def test_no_python_and_no_root(tmp_path):
 
 # Kernels
 
-def test_unknown_kernel():
+def test_build_of_unknown_kernel():
     """An unknown KERNEL is an error with all known names."""
     result = make("modules", "KERNEL=5.4")
     assert result.returncode == 2
@@ -548,7 +548,7 @@ def test_graft_newest_takes_no_compat(tmp_path):
     assert not (tree / kernels._DRIVER / "compat").exists()
 
 
-def test_source_as_it_is_beside_the_grafted_one(empty_cache, monkeypatch):
+def test_unmodified_source_beside_grafted_source(empty_cache, monkeypatch):
     """own_source() is a copy of the original tree; no graft or undo changes it."""
     monkeypatch.setenv("LINUX_SOURCE", "linux-source-7.3")
     empty_cache.mkdir(parents=True)

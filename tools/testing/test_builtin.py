@@ -64,7 +64,7 @@ def test_using_the_root_file_system(guest):
               "/usr/bin /root/bin && rm -r /root/bin", timeout=300)
 
 
-def test_restart(guest):
+def test_restart_from_root_disk(guest):
     """The guest restarts from its disk, and another disk keeps its data."""
     data = b"written before the restart\n" * 1000
     guest.put(data, "/tmp/data")

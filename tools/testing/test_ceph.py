@@ -54,7 +54,7 @@ def stored(cluster, offset, size):
         return file.read(size)
 
 
-def test_data(guest):
+def test_data_on_ceph(guest):
     """Data written through four queues is read back."""
     report = fio.run(guest, device(guest), rw="randrw", bsrange="4k-256k",
                      numjobs=4, offset_increment="16m", size="8m",
@@ -63,7 +63,7 @@ def test_data(guest):
     assert fio.ios(report, "read") and fio.ios(report, "write")
 
 
-def test_flush(guest, cluster):
+def test_flush_on_ceph(guest, cluster):
     """Flushed data is in the cluster, and data not yet flushed is in QEMU's memory."""
     text = b"".join(b"%0511d\n" % number for number in range(64))
     offset = 120 * MIB
@@ -78,7 +78,7 @@ def test_flush(guest, cluster):
     assert stored(cluster, offset, len(text)) == text
 
 
-def test_discard(guest, cluster):
+def test_discard_on_ceph(guest, cluster):
     """Discarded data takes no space in the cluster, on any OSD."""
     path = device(guest)
     guest.run(f"dd if=/dev/urandom of={path} bs=1M count=64 oflag=direct "
@@ -144,7 +144,7 @@ def test_acknowledged_data_is_there(kernel, cluster):
     assert lost == 0
 
 
-def test_flushes_that_are_not_sent(kernel, cluster):
+def test_data_lost_without_flushes_on_ceph(kernel, cluster):
     """The check finds lost data where the kernel is told that it need not flush."""
     def no_flushes(guest, target):
         guest.run("echo write through > "

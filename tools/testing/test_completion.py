@@ -185,7 +185,7 @@ def waiting_for_tags(guest, id):
 # Schedulers
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_scheduler(guest, scheduler):
+def test_data_under_each_scheduler(guest, scheduler):
     """Data is correct under each scheduler, with one queue and with one per CPU."""
     for id in ("one", "four"):
         set_queue(guest, id, scheduler=scheduler)
@@ -248,7 +248,7 @@ def read_all(guest, id, ios, **options):
 
 @pytest.mark.parametrize("id,affinity", (("burst1", 1), ("burst4", 0),
                                          ("burst4", 2)))
-def test_bursts(guest, id, affinity):
+def test_reads_counted_in_bursts(guest, id, affinity):
     """All small reads are counted when many complete in one interrupt."""
     set_queue(guest, id, rq_affinity=affinity)
     before = topology.read(guest).disks[id].interrupts.values()
@@ -277,7 +277,7 @@ def test_more_readers_than_tags(guest, jobs, depth):
 
 
 @pytest.mark.skipif(not os.environ.get("FULL"), reason="long: make check-full")
-def test_long(guest):
+def test_half_a_million_reads(guest):
     """Half a million small reads, and many rounds with too few tags, all complete."""
     for id in ("burst1", "burst4"):
         read_all(guest, id, few(guest, 16_000), numjobs=16, iodepth=128)
@@ -360,7 +360,7 @@ def test_passthrough_that_fails(guest):
 
 # Flushes, and other requests that do not complete like reads and writes
 
-def test_flushes_and_questions(guest, id="two"):
+def test_flushes_beside_queries(guest, id="two"):
     """Data and serial are correct under flushes, synchronous writes and writeback."""
     def flushes():
         return int(guest.sysfs(f"/sys/block/{name}/stat").split()[15])

@@ -218,7 +218,7 @@ class Checker:
             self._complain("rules", f"no row names vblksim's rule {name}")
 
 
-def test_table():
+def test_conformance_page_matches_tree():
     """All names on the page exist, and it covers all features and rules."""
     assert not Checker(TOP).errors
 
@@ -282,7 +282,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_checker(tmp_path, case):
+def test_checker_finds_each_error(tmp_path, case):
     """The checker finds each kind of error in a copy of the tree that has it."""
     file, was, now, complaint = WRONG[case]
     for place in (Path(PAGE).parent, DRIVER, TESTS):

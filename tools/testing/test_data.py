@@ -74,7 +74,7 @@ def verified(guest, filename, **options):
 @short
 @pytest.mark.parametrize("id", ["sector", "page"])
 @pytest.mark.parametrize("bs", ["4k", "64k", "1m", "4m"])
-def test_raw(guest, id, bs):
+def test_raw_data_by_request_size(guest, id, bs):
     """Data of each request size reads back unchanged, on both block sizes."""
     size = quota(guest, {"4k": 4, "64k": 16, "1m": 48, "4m": 64}[bs] * MIB)
     report = verified(guest, device(guest, id), bs=bs, size=size, iodepth=8)
@@ -277,7 +277,7 @@ def _use_file_system(guest, kind, id):
 
 @short
 @pytest.mark.parametrize("kind,id", [("ext4", "page"), ("xfs", "sector")])
-def test_file_system(guest, kind, id):
+def test_file_system_after_remount(guest, kind, id):
     """Buffered, mapped and direct writes are intact after the next mount."""
     _use_file_system(guest, kind, id)
 
@@ -313,7 +313,7 @@ def _assert_zeroed(backend, size, start, end):
 
 
 @short
-def test_discard(guest):
+def test_discard_frees_its_range(guest):
     """A discard frees exactly its range, in requests of the device's maximum size."""
     backend = _filled(guest, "thin", 64 * MIB)
     counters = ("discard-nb-ok", "discard-bytes-ok", "discard-nb-failed",
@@ -331,7 +331,7 @@ def test_discard(guest):
 @short
 @pytest.mark.parametrize("command,unmaps", [
     ("fallocate -z", False), ("blkdiscard -z", False), ("fallocate -p", True)])
-def test_write_zeroes(guest, command, unmaps):
+def test_write_zeroes_by_the_device(guest, command, unmaps):
     """The device writes the zeroes, and frees space only if the request allows it."""
     backend = _filled(guest, "thin", 64 * MIB)
     counters = ("wr_operations", "wr_bytes", "discard-nb-ok")

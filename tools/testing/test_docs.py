@@ -151,7 +151,7 @@ def test_what_a_page_names_is_there(page, there):
     ("``test_forty_disks``", "no test test_forty_disks"),
     ("``build/run/report.html`` and ``/usr/src/x.c``, ``$HOME/y.c``, ``~/z.c``", None),
 ))
-def test_what_is_complained_of(text, complaint, there):
+def test_missing_names_are_reported(text, complaint, there):
     """A name that does not exist gives one error, and a name that does gives none."""
     found = complaints("page", text, there)
     assert len(found) == bool(complaint)
@@ -235,7 +235,7 @@ def test_html(copy):
     assert not broken(copy / "build/html")
 
 
-def test_a_warning_fails(copy):
+def test_html_warning_fails(copy):
     """make html fails on a warning, and shows its file and line."""
     page = copy / "Documentation/guide.rst"
     page.write_text(page.read_text() + "\nSee :doc:`nowhere`.\n")

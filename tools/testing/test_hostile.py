@@ -101,7 +101,7 @@ def test_wrong_length(guest, ring):
 
 
 @pytest.mark.kernels("6.12")
-def test_hardened(kernel):
+def test_short_length_with_harden(kernel):
     """With harden=1 a read with too short a used length fails, and no other request."""
     with Guest(kernel, params="harden=1", parallel=False) as guest:
         vblksim.prepare(guest)

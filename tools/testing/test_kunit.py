@@ -41,7 +41,7 @@ def results(report, indent):
             for word, name, more in found}
 
 
-def test_all_pass(guest, report):
+def test_kunit_suite_passes(guest, report):
     """Every test of the suite runs and passes."""
     tests = results(report, 4)
     planned = re.search(r"^ {4}1\.\.(\d+)$", report, re.MULTILINE)
@@ -72,7 +72,7 @@ def test_each_refusal_has_a_reason(guest, report):
     assert len(lines) == refused
 
 
-def test_no_warning(guest, report):
+def test_kunit_suite_causes_no_warning(guest, report):
     """The suite causes no warning, for example of the block layer about limits."""
     guest.check_log()
     taint = int(guest.sysfs("/proc/sys/kernel/tainted"))
@@ -85,7 +85,7 @@ def _calls(kernel, object):
                           text=True, stdout=subprocess.PIPE).stdout
 
 
-def test_what_can_be_our_fault_is_checked(kernel):
+def test_sanitizers_instrument_the_driver(kernel):
     """The sanitizers instrument the driver, the block layer and virtio_ring.
 
     KCSAN also instruments the code that orders their accesses.

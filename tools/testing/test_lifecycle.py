@@ -250,7 +250,7 @@ def objects(guest):
 
 
 @pytest.mark.module
-def test_reload(reloaded):
+def test_reload_40_times(reloaded):
     """40 unloads and loads of the module leak nothing, and keep queues and data.
 
     A leak occurs in each round, at least once for each disk.  The number of small

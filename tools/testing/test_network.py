@@ -127,7 +127,7 @@ def device(guest, id):
 
 
 @pytest.mark.parametrize("id", PROGRAMS)
-def test_data(guest, servers, id):
+def test_data_over_nbd(guest, servers, id):
     """Data of four queues reads back unchanged, and is in the server's file."""
     fio.run(guest, device(guest, id), rw="randrw", bsrange="4k-64k", numjobs=4,
             offset_increment="12m", size="4m", verify="crc32c",
@@ -142,7 +142,7 @@ def test_data(guest, servers, id):
 
 
 @pytest.mark.parametrize("id", PROGRAMS)
-def test_discard(guest, servers, id):
+def test_discard_over_nbd(guest, servers, id):
     """Discarded data takes no space on the server's disk."""
     guest.run(f"dd if=/dev/urandom of={device(guest, id)} bs=1M count=16 "
               "oflag=direct conv=fsync status=none")
@@ -154,7 +154,7 @@ def test_discard(guest, servers, id):
 
 
 @pytest.mark.parametrize("id", PROGRAMS)
-def test_flush(guest, servers, id):
+def test_flush_over_nbd(guest, servers, id):
     """fsync sends the server one flush; writes without fsync send none."""
     def flushes(conv):
         before = servers[id].asked().count("Flush")

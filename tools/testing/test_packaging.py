@@ -157,7 +157,7 @@ def test_uninstall_needs_no_headers(tmp_path):
     (["--what"], "usage"),
     (["tree"], "make modules"),
 ])
-def test_install_tells_what_is_wrong(tmp_path, words, said):
+def test_install_bad_arguments(tmp_path, words, said):
     """install exits with 2 and says what is wrong with its arguments."""
     build_tree(tmp_path / "tree", "6.12.0-not-built")
     result = run(PACKAGING / "install", *words, cwd=tmp_path)
@@ -172,7 +172,7 @@ def test_install_for_a_kernel_that_is_not_installed(tmp_path, built):
     assert f"Linux {built} is not installed here" in result.stdout
 
 
-def test_install_beside_what_is_built_in(tmp_path, built):
+def test_install_with_builtin_driver(tmp_path, built):
     """install refuses a kernel with virtio_blk built in, and suggests another name."""
     modules = tmp_path / "root/lib/modules" / built
     modules.mkdir(parents=True)
@@ -194,7 +194,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("tool", [
     "version", "deb", "install", "patch", "graft", "dkms/files", "dkms/register",
     "dkms/kernels", "cloud-image/make-image"])
-def test_help(tool):
+def test_packaging_tools_help(tool):
     """Each tool has --help, and refuses an unknown option."""
     assert output(PACKAGING / tool, "--help").startswith("usage: ")
     assert run(PACKAGING / tool, "--no-such-option").returncode in (1, 2)
@@ -202,7 +202,7 @@ def test_help(tool):
 
 # Built in
 
-def test_graft_refuses_what_is_between(tmp_path):
+def test_graft_unsupported_release(tmp_path):
     """graft refuses Linux 6.9, which the driver does not support."""
     for file in ("Kconfig", "drivers/block/Kconfig", "drivers/block/Makefile"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,7 @@ def test_patch_for_older_kernels(series, tmp_path, monkeypatch):
     check_patch(kernels.own_source(), tmp_path)
 
 
-def test_patch_tells_what_is_wrong(tmp_path):
+def test_patch_bad_source(tmp_path):
     """patch refuses a directory that is no kernel source, and writes no file."""
     result = run(PACKAGING / "patch", tmp_path, tmp_path / "out")
     assert result.returncode == 2
@@ -262,7 +262,7 @@ def test_patch_tells_what_is_wrong(tmp_path):
 
 @pytest.mark.module
 @pytest.mark.kernels("6.12", full=("6.1",))
-def test_second_name_beside_the_kernels_own(kernel):
+def test_second_name_beside_in_tree_driver(kernel):
     """virtio_blk_mq binds a disk of the in-tree driver and unbinds it again.
 
     The other disk keeps its name and driver.

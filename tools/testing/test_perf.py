@@ -141,7 +141,7 @@ def test_unknown_job():
     ({"KERNEL": "7.3"}, "choose 6.1, 6.12 or 7.3-perf"),
     ({"QUICK": "yes"}, "QUICK is 'yes'"),
 ))
-def test_variables_that_are_wrong(variables, said):
+def test_bench_bad_variables(variables, said):
     """make exits with 2 and names the variable whose value is wrong."""
     target = "bench" if "QUICK" in variables else "profile"
     result = subprocess.run(["make", "-C", TOP, target], text=True, timeout=60,
@@ -217,7 +217,7 @@ def test_goals_of_many_queues(rows, met):
     assert tuple(found) == met
 
 
-def test_what_is_shown():
+def test_report_shows_missed_goal():
     """Text and page show the figures and the missed goal."""
     host.need("plot")
     found = facts(ours=8300)

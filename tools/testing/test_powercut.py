@@ -14,7 +14,7 @@ from vm.arch import AMD64
 SECTOR = power.SECTOR
 
 
-def test_nothing_is_lost(kernel):
+def test_acknowledged_data_after_power_cut(kernel):
     """All acknowledged data is on the disk after QEMU is killed or a log is cut off."""
     if kernel.name in ("7.3-debug", "7.3-kcsan"):
         pytest.skip("this kernel has no xfs")
@@ -87,7 +87,7 @@ def test_the_writer_finds_what_it_wrote(written, number):
     assert lost == 0
 
 
-def test_the_writer_finds_what_is_wrong(written):
+def test_writer_check_detects_damage(written):
     """The check detects a changed byte, a misplaced or zeroed sector, an empty file."""
     path, acked = written(1)
     data = path.read_bytes()
@@ -115,7 +115,7 @@ def test_the_writer_finds_what_is_wrong(written):
     assert check(path, 1, acked)[1] > len(still) / 2
 
 
-def test_the_writer_wants_the_newest(written):
+def test_writer_check_detects_old_records(written):
     """The check reports a loss where a record is older than an acknowledged one."""
     path, last = written(1)
     later = power.plan(AMD64, 7, 1, last + 100)[last + power.BATCH:]

@@ -190,7 +190,7 @@ def test_vectors_follow_queue_map(kernel, way, params):
 
 # Devices that return changed, or fail to return
 
-def test_smaller_device(guest):
+def test_capacity_shrank_during_suspend(guest):
     """A device that returns from suspend with a smaller capacity is dead."""
     name, function = guest.dev("direct"), function_of(guest, "direct")
     guest.suspend(2, lambda: guest.resize_disk("direct", 32 * MIB))
@@ -248,6 +248,6 @@ def test_return_without_memory(guest, where, way):
     assert fio.ios(load(guest, "data").wait()) > 1000
 
 
-def test_allocation_failed_somewhere(guest):
+def test_failed_return_was_seen(guest):
     """At least one of the tests above took a disk offline."""
     assert "is offline, its I/O fails from now on" in guest.log()

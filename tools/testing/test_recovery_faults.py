@@ -41,7 +41,7 @@ def guest(kernel):
 
 @pytest.mark.parametrize("id", ("data", "direct", "packed"))
 @pytest.mark.parametrize("what", faults.LOSSES)
-def test_lost(guest, id, what):
+def test_lost_interrupts_and_kicks(guest, id, what):
     """I/O continues when interrupts or kicks are lost: no I/O is lost."""
     timeouts = faults.counter(guest, id, "timeouts")
     played = Round(faults.LOST, guest.kernel)
@@ -85,7 +85,7 @@ def test_resets(guest, id):
     assert fio.ios(running.wait()) > 200
 
 
-def test_full_of_nothing(guest):
+def test_requeue_when_ring_add_fails(guest):
     """The driver requeues requests that virtio_ring cannot add: none is lost."""
     running = faults.load(guest, "data", time_based=1, runtime=20)
     left = f"{faults.faults(guest, 'data')}/fail_add/times"
@@ -169,7 +169,7 @@ def test_reset_after(sims):
             lambda: sims.sysfs(f"/sys/block/{name}/state") == "live", 5)
 
 
-def test_unbearable_request(sims):
+def test_request_fails_after_repeated_resets(sims):
     """A request that the device never answers fails after 4 resets; others do not."""
     sims.tolerate("I/O error, dev vd|Buffer I/O error")
     with Sim(sims, capacity="32M", tolerate="KICK_UNWANTED",
@@ -189,7 +189,7 @@ def test_unbearable_request(sims):
                                offset="1m", size="8m", verify="crc32c")) > 1000
 
 
-def test_reset_in_vain(sims):
+def test_device_dead_after_reset_attempts(sims):
     """A device that still does not answer after reset_attempts resets is dead."""
     sims.tolerate("I/O error, dev vd|Buffer I/O error")
     with parameters(sims, reset_after=2, reset_attempts=2), \
@@ -202,7 +202,7 @@ def test_reset_in_vain(sims):
         assert sims.sysfs(f"/sys/block/{name}/state") == "dead"
 
 
-def test_other_blocks(sims):
+def test_reset_with_changed_block_size(sims):
     """A device that returns from a reset with another block size is dead."""
     sims.tolerate("I/O error, dev vd|Buffer I/O error")
     with Sim(sims, capacity="32M", tolerate="KICK_UNWANTED") as sim:
@@ -217,7 +217,7 @@ def test_other_blocks(sims):
         fail_to_read(sims, name)
 
 
-def test_unknown_answer(sims):
+def test_unknown_descriptor_id(sims):
     """A device that returns an unknown descriptor id is dead, and its I/O fails."""
     sims.tolerate("I/O error, dev vd|Buffer I/O error|id 77 is not a head")
     with Sim(sims, capacity="32M",

@@ -118,7 +118,7 @@ def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
 # Callbacks
 
 @pytest.mark.parametrize("ring", RINGS)
-def test_callbacks_may_be_late_or_for_nothing(sims: Guest, ring: str) -> None:
+def test_late_and_spurious_callbacks(sims: Guest, ring: str) -> None:
     """Spurious and late callbacks cause no time-out, and leave no request behind."""
     with Sim(sims, features=RINGS[ring], queues=2, ring_size=RING, capacity="32M",
              script=["on every=7: late 20ms", "on every=11: delay 5ms"]) as sim:

@@ -238,7 +238,7 @@ def test_a_good_run_passes():
     (["drivers", "ours"], "in tree"), (["drivers", "stock"], "out of tree"),
     (["kernel_log"], "BUG"),
 ])
-def test_a_value_that_is_off_fails(path, value):
+def test_wrong_value_fails(path, value):
     """One wrong value fails one check, and is in the reason."""
     facts = good()
     place = facts
@@ -261,7 +261,7 @@ def test_a_verification_that_stopped_short_fails():
 
 @pytest.mark.parametrize("key", sorted(
     set(good()) - {"phases", "seconds", "versions", "wall_clock", "comparison"}))
-def test_what_was_not_reached_fails(key):
+def test_missing_fact_fails(key):
     """A missing fact fails, and its check says that it was not reached."""
     facts = good()
     del facts[key]

@@ -112,7 +112,7 @@ def test_job_can_be_killed(guest):
         job.wait()
 
 
-def test_files(guest, tmp_path):
+def test_put_files(guest, tmp_path):
     """put() copies files of any size, mode and name, and fails without a directory."""
     data = os.urandom(3 * MIB)
     (tmp_path / "data").write_bytes(data)
@@ -126,7 +126,7 @@ def test_files(guest, tmp_path):
     assert guest.sysfs("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def test_messages_that_make_no_sense(small):
+def test_agent_malformed_messages(small):
     """The agent ignores malformed messages and keeps working."""
     for nonsense in (b"what?\n", b"run x y z\n", b"\0" * 20000 + b"\n",
                      b"run 1 1 999999999999\n", b"kill 4711\n"):
@@ -210,7 +210,7 @@ def test_plug_and_unplug(guest):
     guest.remove_disk("extra")
 
 
-def test_resize(guest):
+def test_resize_disk_of_guest(guest):
     """A disk's size in the guest follows resize_disk(); null cannot be resized."""
     name = guest.dev("raw")
     for size in (96 * MIB, 64 * MIB):
@@ -397,7 +397,7 @@ blk_update_request: I/O error, dev vda, sector 0
 """
 
 
-def test_patterns(tmp_path, monkeypatch):
+def test_splat_patterns(tmp_path, monkeypatch):
     """Each line of SPLATS is a splat, and no line of HARMLESS is."""
     monkeypatch.setattr(klog, "_SETTLE", 0)
 

@@ -131,7 +131,7 @@ def test_kernels_and_drivers_have_figures_of_their_own(variables, scenarios, pat
     assert scenarios == ["6.12"] * 6
 
 
-def test_what_cannot_be_counted_is_not_waited_for(
+def test_run_ends_without_progress(
         variables, scenarios, monkeypatch, path, capsys):
     """make soak stops when a round does not bring a goal nearer, and fails."""
     goals = {"throws": 50, "edges": 1}
@@ -144,7 +144,7 @@ def test_what_cannot_be_counted_is_not_waited_for(
     assert shown.err.endswith("FAIL: coin\n")
 
 
-def test_what_was_not_looked_for_is_not_0(path):
+def test_summary_of_unchecked_counter(path):
     """The summary says in how many rounds a counter that must be 0 was checked."""
     path.write_text(json.dumps([facts(), facts(counts={"throws": 20})]))
     assert soak.summary(soak.Record(path), [JOB]).endswith(
@@ -171,7 +171,7 @@ def test_rounds_that_fail(variables, scenarios, monkeypatch, path, capsys):
     assert shown.err.endswith("FAIL: coin\n")
 
 
-def test_what_a_person_can_mend_is_no_failure_of_a_round(
+def test_user_error_is_not_recorded(
         variables, scenarios, monkeypatch, path):
     """A UserError ends make soak, and is no failed round in the record."""
     def fail(round):
@@ -271,7 +271,7 @@ def test_a_record_elsewhere(tmp_path, path):
     json.dumps([{name: value for name, value in facts().items()
                  if name != "error"}]),
     json.dumps([facts(counts={"throws": "many"})]), json.dumps([facts(counts=[])])])
-def test_no_record(path, text):
+def test_invalid_record_refused(path, text):
     """A file that is no record is an error, and is not changed."""
     path.write_text(text)
     with pytest.raises(UserError, match=r"record\.json is no record of make soak"):
@@ -295,7 +295,7 @@ def chosen(*args):
             for job in soak.choose(*args)]
 
 
-def test_choice(scenarios):
+def test_choose_jobs(scenarios):
     """ONLY and DRIVER select scenarios in the order of ONLY, each once."""
     coin, both = (("coin", "ours", "7.3-debug"), ("both", "ours", "7.3-debug"))
     assert chosen("", "ours", "") == [coin, both]

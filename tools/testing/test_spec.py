@@ -62,7 +62,7 @@ def io(guest, disk, size="1m"):
 
 @on_debug_kernel
 @pytest.mark.parametrize("ring", RINGS)
-def test_rings(guest, ring, queues=4):
+def test_each_ring_is_watched(guest, ring, queues=4):
     """The driver breaks no rule on any kind of ring with a queue for each CPU."""
     with Sim(guest, features=RINGS[ring], queues=queues, capacity="32M") as sim:
         assert io(guest, sim.disk()) > 30
@@ -96,7 +96,7 @@ def test_large_rings_of_indirect_descriptors(guest, ring):
 @pytest.mark.parametrize("ring", RINGS)
 def test_rings_of_one_queue(guest, ring):
     """The driver breaks no rule on any kind of ring that all CPUs share."""
-    test_rings(guest, ring, queues=1)
+    test_each_ring_is_watched(guest, ring, queues=1)
 
 
 @pytest.mark.parametrize("queues", (16, 64))
@@ -173,7 +173,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(guest, case):
+def test_configuration_refused(guest, case):
     """The driver refuses an unusable configuration and logs the reason."""
     settings, reason = REFUSED[case]
     before = guest.log().count(reason)
@@ -287,7 +287,7 @@ def test_discard(guest, segments):
     assert sim.report["types"]["discard"] > 100
 
 
-def test_resize(guest):
+def test_resize_is_watched(guest):
     """The disk's size follows the device's capacity up and down."""
     with Sim(guest, capacity="32M") as sim:
         disk = sim.disk()
@@ -303,7 +303,7 @@ def test_resize(guest):
                       "oflag=direct status=none")
 
 
-def test_read_only(guest):
+def test_read_only_is_watched(guest):
     """The driver sends no write to a read-only device, and its disk is read-only."""
     with Sim(guest, features="default,+ro") as sim:
         disk = sim.disk()
@@ -412,7 +412,7 @@ def test_read_queues_clamped(guest, parameters):
 
 @on_debug_kernel
 @pytest.mark.parametrize("ring", ("split", "packed"))
-def test_polled_io(guest, parameters, ring):
+def test_polled_io_is_watched(guest, parameters, ring):
     """Polled I/O of io_uring works beside reads and writes with interrupts."""
     parameters(poll_queues=1, read_queues=1)
     with Sim(guest, queues=4, features=RINGS[ring]) as sim:
@@ -461,7 +461,7 @@ def test_many_requests(guest, ring):
 
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
-def test_watching_the_kernels_own_driver(kernel):
+def test_watching_the_in_tree_driver(kernel):
     """The watch finds the two rules that the in-tree driver is known to break."""
     with Guest(kernel, driver="stock") as guest:
         vblksim.prepare(guest)

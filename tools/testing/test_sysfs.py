@@ -444,7 +444,7 @@ def test_parameters_in_sysfs(bare):
 
 
 @pytest.mark.module
-def test_polled_io(bare):
+def test_poll_queues_in_sysfs(bare):
     """Polled I/O through a poll queue passes verification."""
     bare.load("poll_queues=1")
     try:

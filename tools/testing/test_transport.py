@@ -153,7 +153,7 @@ def pc(kernel):
 
 
 @pytest.mark.parametrize("id", ("modern", "transitional", "legacy"))
-def test_pc(pc, id):
+def test_conventional_pci(pc, id):
     """Modern, transitional and legacy devices work on conventional PCI."""
     guest, layout = pc
     disk = layout.disks[id]

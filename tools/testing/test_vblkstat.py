@@ -224,7 +224,7 @@ def test_well(tree):
     assert (disk["device"], disk["bus"], disk["serial"], disk["bytes"]) == \
         ("virtio2", "pci", "vda", 1 << 30)
     assert disk["driver"] == {"name": "virtio_blk", "version": None,
-                              "kernels_own": False}
+                              "in_tree": False}
     (disk,) = tree.json("queues", "/dev/vda")["disks"]
     expected = {name: value for name, value in COUNTERS.items()
                 if name not in ("ring", "free", "in_flight", "stopped",
@@ -343,12 +343,12 @@ def test_shared_vector(tree, vector):
         {(24, "shared" if vector else "device", 10)}
 
 
-def test_kernels_own(tree):
+def test_in_tree_driver_is_found(tree):
     """Without the files state and version, vblkstat takes the driver as in-tree."""
     (tree.path / BLOCK / "state").unlink()
     shutil.rmtree(tree.path / BLOCK / "recovery")
     shutil.rmtree(tree.path / "sys/kernel/debug/virtio_blk")
-    assert tree.findings() == {"vda": {"kernels-own-driver"}}
+    assert tree.findings() == {"vda": {"in-tree-driver"}}
     output = tree.json("queues")
     assert all(queue["counters"] is queue["type"] is None
                for queue in output["disks"][0]["queues"])
@@ -610,7 +610,7 @@ def check_list(guest, ours):
         assert disk["bytes"] == int(guest.sysfs(f"{block}/size")) * 512
         assert disk["serial"] == id
         assert disk["bus"] == "pci"
-        assert disk["driver"]["kernels_own"] is not ours
+        assert disk["driver"]["in_tree"] is not ours
         assert disk["state"] == (guest.sysfs(f"{block}/state") if ours else None)
         assert disk["queues"]["total"] == guest.disks[id].queues
         assert disk["depth"] == int(guest.sysfs(f"{block}/mq/0/nr_tags"))
@@ -810,7 +810,7 @@ def test_without_debugfs(guest):
 
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
-def test_kernels_own_driver(guest):
+def test_in_tree_driver_in_guest(guest):
     """With the in-tree driver, everything except the counters works."""
     guest.unload()
     guest.load_stock()
@@ -821,7 +821,7 @@ def test_kernels_own_driver(guest):
             assert {queue["counters"] for queue in disk["queues"]} == {None}
         check_watch(guest, counted=False)
         found = findings(guest, 0.1)
-        assert all("kernels-own-driver" in ids for ids in found.values())
+        assert all("in-tree-driver" in ids for ids in found.values())
         assert "few-queues" in found["one"] and "shared-vector" in found["shared"]
         assert "in-tree" in guest.run(f"{VBLKSTAT} list").output
     finally:

@@ -105,7 +105,7 @@ def test_latencies_in_us():
     (MODULAR, {"queue_size": 2}, "queue-size is 2;"),
     (MODULAR, {"rounds": 1}, "rounds is 1; .*at least 2 .* at least 6"),
     (MODULAR, {"seconds": 0}, "seconds is 0")])
-def test_what_wallclock_refuses(chosen, change, message):
+def test_wallclock_bad_arguments(chosen, change, message):
     """wallclock refuses a kernel or a value that it cannot use, and says why."""
     right = {"cpus": 2, "queue_count": 2, "queue_size": 1024, "rounds": 2,
              "seconds": 1}
@@ -152,7 +152,7 @@ def test_what_scaling_refuses(chosen, cpus, rounds, seconds, message):
 
 @pytest.mark.skipif(not scaling.why_meaningless(),
                     reason="this host can measure scaling")
-def test_scaling_is_not_measured_where_it_means_nothing():
+def test_scaling_on_small_host():
     """On a host with too few CPUs, scaling only prints why."""
     result = tool("scaling")
     assert (result.returncode, result.stdout) == (0, "")
@@ -221,7 +221,7 @@ def test_all_locks_have_figures():
     assert figures["ptlock_ptr(ptdesc)#2"]["seen_in"] == []
 
 
-def test_no_lock_of_the_driver_s():
+def test_lock_stat_without_driver_lock():
     """If none of the driver's locks has figures, busiest() raises GuestError."""
     figures = scale.parse_lock_stat(LOCK_STAT)
     with pytest.raises(GuestError, match="no lock of the driver.*: none"):

@@ -71,7 +71,7 @@ def write(guest, disk, zone, offset, size, check=True):
 
 
 @on_debug_kernel
-def test_report(guest):
+def test_zone_report(guest):
     """Reports and limits match the device's zones, also the short last one."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
@@ -106,7 +106,7 @@ def test_many_zones(guest):
 
 
 @on_debug_kernel
-def test_states(guest):
+def test_zone_states(guest):
     """A zone's state and write pointer follow open, write, close, finish and reset."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
@@ -142,7 +142,7 @@ def test_states(guest):
                             "zone_reset", "zone_reset_all", "zone_report"}
 
 
-def test_limits(guest):
+def test_zone_limits(guest):
     """Too many open or active zones fail with ETOOMANYREFS or EOVERFLOW."""
     guest.tolerate("I/O error, dev vd|error, dev vd|Buffer I/O error")
     with Sim(guest, **GEOMETRY) as sim:
@@ -179,7 +179,7 @@ JOBS = {
 # With 0 the block layer emulates appends by writes, on kernels that support it.
 @pytest.mark.parametrize("append", ("512k", 0))
 @pytest.mark.parametrize("job", JOBS)
-def test_fio(guest, job, append):
+def test_fio_zone_mode(guest, job, append):
     """fio writes at the write pointers in its zone mode, and verifies its data."""
     with Sim(guest, **GEOMETRY, max_append_sectors=append) as sim:
         disk = sim.disk()
@@ -191,7 +191,7 @@ def test_fio(guest, job, append):
 
 @pytest.mark.parametrize("ring", ("default,+zoned", "default,+zoned,+ring_packed",
                                   "default,+zoned,-indirect_desc"))
-def test_rings(guest, ring):
+def test_zones_on_each_ring(guest, ring):
     """Verified writes to zones work on each kind of ring."""
     with Sim(guest, **GEOMETRY | {"features": ring}) as sim:
         fio.run(guest, f"/dev/{sim.disk()}", zonemode="zbd", max_open_zones=4,
@@ -268,7 +268,7 @@ def test_btrfs(guest, append):
     assert ("zone_append" in sim.report["types"]) == bool(append)
 
 
-def test_append_astray(guest):
+def test_append_reported_at_wrong_sector(guest):
     """The driver fails an append that the device reports outside its zone."""
     guest.tolerate("BTRFS|I/O error, dev vd|reports an append at")
     with Sim(guest, **BTRFS, max_append_sectors="512k") as sim:
@@ -325,7 +325,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(guest, case):
+def test_zoned_device_refused(guest, case):
     """The driver refuses zones that Linux does not support, and logs the reason."""
     settings, reason = REFUSED[case]
     before = guest.log().count(reason)
@@ -348,7 +348,7 @@ def test_other_models(guest, model):
 
 
 @on_debug_kernel
-def test_resize(guest):
+def test_zoned_resize(guest):
     """A device that grows has more zones, which can be written."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()

@@ -174,7 +174,7 @@ static void check_driver(struct doctor *doctor, const struct disk *disk)
 
 	if (disk->ours)
 		return;
-	new = add_finding(doctor, disk, WARNING, "kernels-own-driver",
+	new = add_finding(doctor, disk, WARNING, "in-tree-driver",
 			  "the in-tree driver serves the disk");
 	advise(new,
 	       "The in-tree driver shows no state and no counters, and does nothing about requests that the device does not answer.",

@@ -197,7 +197,7 @@ static void json_disk(struct json *json, const struct machine *machine,
 	json_open(json, "driver", '{');
 	json_string(json, "name", disk->driver);
 	json_string(json, "version", disk->version);
-	json_bool(json, "kernels_own", !disk->ours);
+	json_bool(json, "in_tree", !disk->ours);
 	json_close(json, '}');
 	json_string(json, "state", disk->state);
 	/* Empty if the device has no serial number, null if it did not answer. */

@@ -197,7 +197,7 @@ def circles(calls: dict[str, dict[str, str]]) -> list[str]:
 
 
 def compiled(name: str, build: Path, flags: Iterable[str] = ()) -> list[str]:
-    """Return the complaints of compiler (W=1) and sparse about our sources, and circles.
+    """Return what compiler (W=1) and sparse find in our sources, and their circles.
 
     build is a KDIR; it is enough that modules can be compiled with it.
     """

@@ -142,13 +142,13 @@ def test_capacity(guest, id):
         str(CAPACITY * SECTOR)
 
 
-def test_serial(guest):
+def test_serial_of_20_bytes(guest):
     """The driver reads an ID of the full 20 bytes (GET_ID)."""
     assert guest.sysfs(f"/sys/block/{guest.dev('serial')}/serial") == SERIAL
 
 
 @pytest.mark.parametrize("id", ("limits", "old-limits"))
-def test_limits(guest, id):
+def test_limits_in_both_byte_orders(guest, id):
     """The driver reads each multi-byte field of the configuration space correctly."""
     expected = {
         "logical_block_size": LIMITS["logical_block_size"],
@@ -170,7 +170,7 @@ def test_limits(guest, id):
 
 
 @each_disk
-def test_resize(guest, id):
+def test_resize_in_both_byte_orders(guest, id):
     """The disk follows the device's capacity, down and up again."""
     for capacity in (CAPACITY - 0x0304_0500, CAPACITY):
         guest.resize_disk(id, capacity * SECTOR)
@@ -182,7 +182,7 @@ def test_resize(guest, id):
 # Data
 
 @each_disk
-def test_data(guest, id):
+def test_data_in_both_byte_orders(guest, id):
     """Guest and host read at each place what the other one wrote."""
     check_data(guest, id)
 
@@ -215,7 +215,7 @@ def used(guest, id):
 
 
 @each_disk
-def test_flush(guest, id):
+def test_flush_by_cache_mode_on_arch(guest, id):
     """A flush reaches the device, unless its write-back cache is off."""
     backend = Backend(guest, id)
     mode = f"/sys/block/{guest.dev(id)}/cache_type"
@@ -272,7 +272,7 @@ def check_range(backend, start, data, sector, sectors):
 
 @pytest.mark.parametrize("sector, sectors", RANGES)
 @each_disk
-def test_discard(guest, id, filled, sector, sectors):
+def test_discard_in_both_byte_orders(guest, id, filled, sector, sectors):
     """A discard zeroes and frees its range, and no other sector."""
     if queue_file(guest, id, "discard_max_bytes") == "0":
         assert byte_order_is_unclear(guest, id)
@@ -287,7 +287,7 @@ def test_discard(guest, id, filled, sector, sectors):
 
 @pytest.mark.parametrize("sector, sectors", RANGES)
 @each_disk
-def test_write_zeroes(guest, id, filled, sector, sectors):
+def test_write_zeroes_in_both_byte_orders(guest, id, filled, sector, sectors):
     """The range is zeroed, by one request if the device supports such requests."""
     backend, start, data = filled(sector, sectors)
     offered = queue_file(guest, id, "write_zeroes_max_bytes") != "0"
@@ -309,7 +309,7 @@ def byte_order_is_unclear(guest, id):
 
 # Errors and reload
 
-def test_error(guest):
+def test_error_names_its_sector(guest):
     """An error of the device fails the request, and the log names its sector."""
     name = guest.dev("bad")
     for way in "read", "write":
@@ -325,7 +325,7 @@ def test_error(guest):
     assert Backend(guest, "bad").read(0, 4096) == check
 
 
-def test_reload(guest):
+def test_data_after_reload_on_arch(guest):
     """After the driver is unloaded and loaded again, the disks have their data."""
     place = MIB // SECTOR
     data = noise(MIB, "reload")
@@ -342,7 +342,7 @@ def test_reload(guest):
 @pytest.mark.kernels("6.12-arm64")
 @pytest.mark.parametrize("ids", (("modern", "packed"), ("legacy",)),
                          ids=("modern", "legacy"))
-def test_mmio(kernel, ids):
+def test_disks_on_arm64_mmio(kernel, ids):
     """Disks work on arm64 without PCI, with all devices modern or all legacy."""
     if "virt-mmio" not in kernel.arch.machines:
         pytest.skip(f"{kernel.arch.name} has no machine of that kind here")

@@ -3,10 +3,9 @@
  * A driver that can break every rule, on a device without a guest.
  *
  * A bench is a device whose front has rings in this process's memory.  A test
- * case opens one, does what a driver does, by hand or with the well-behaved
- * helpers below, and closes it, telling which rules must have been broken: no
- * other may have been.  At the end each rule of the table has to have been
- * broken somewhere.
+ * case opens a bench, acts as a driver, by hand or with the well-behaved helpers
+ * below, and closes it with the list of rules that must be broken.  No other rule
+ * may be broken.  At the end some case must have broken each rule of the table.
  */
 #ifndef VBLKSIM_SELFTEST_H
 #define VBLKSIM_SELFTEST_H
@@ -14,14 +13,14 @@
 #include "vblksim.h"
 #include "virtio.h"
 
-/* Addresses of the bench's memory: below MEMORY_START and from MEMORY_END on
- * there is nothing.  Mappings from MEMORY_PIECES on are in pieces. */
+/* Addresses of the bench's memory: there is none below MEMORY_START and from
+ * MEMORY_END on.  Mappings from MEMORY_PIECES on are in pieces. */
 #define MEMORY_START	0x100000ull
 #define MEMORY_PIECES	0x800000ull
 #define MEMORY_END	0x1000000ull
 #define PIECE_BYTES	0x1000ull
 
-/* The most that one driver's buffer has in parts. */
+/* The largest number of parts of a driver's buffer. */
 #define MAX_PARTS	64
 
 struct bench;
@@ -36,7 +35,7 @@ struct test_desc {
 };
 
 /**
- * struct part - a piece of a buffer, as a driver has it
+ * struct part - a piece of a driver's buffer
  * @addr: its address, for the device
  * @len: its length
  * @write: the device writes it
@@ -49,7 +48,7 @@ struct part {
 
 /**
  * struct driver - the driver's side of a queue
- * @bench: where it is
+ * @bench: its bench
  * @queue: its number
  * @where: size and addresses
  * @packed: its format
@@ -59,12 +58,12 @@ struct part {
  * @device_area: used ring or device event suppression
  * @idx: split: available buffers; packed: position in the ring
  * @wrap: packed: the driver's wrap counter
- * @kicked: @idx, and @kicked_wrap @wrap, when last notified
- * @used: split: used entries seen; packed: position in the ring
- * @used_wrap: packed: the wrap counter of what is to be used next
- * @free: descriptors that are free; split: a list of them
- * @nr_free: how many
- * @id_descs: how many descriptors each head or ID has, 0 if it is free
+ * @kicked: @idx, and @kicked_wrap @wrap, at the last kick
+ * @used: split: number of reaped entries; packed: position in the ring
+ * @used_wrap: packed: the wrap counter of the next used descriptor
+ * @free: free descriptors; split: a list of them
+ * @nr_free: their number
+ * @id_descs: number of descriptors of each head or ID, 0 if it is free
  * @table: address of an indirect table for each head or ID
  */
 struct driver {
@@ -93,15 +92,15 @@ struct driver {
  * @sim: the device
  * @front: its front
  * @memory: from MEMORY_START to MEMORY_END
- * @next: where bench_alloc() goes on
- * @next_piece: where bench_alloc_pieces() goes on
- * @features: what the driver has written as features
- * @interrupts: how many each queue has sent
- * @config_changes: how many there were
+ * @next: next address of bench_alloc()
+ * @next_piece: next address of bench_alloc_pieces()
+ * @features: the features that the driver has written
+ * @interrupts: number of interrupts of each queue
+ * @config_changes: number of configuration change interrupts
  * @needs_resets: how often the device has set DEVICE_NEEDS_RESET
- * @hold: keep chains in @held, and do not let request.c have them
- * @held: chains that have arrived, the first being the oldest
- * @driver: of each queue that bench_start() has set up
+ * @hold: keep chains in @held instead of passing them to request.c
+ * @held: received chains, the oldest first
+ * @driver: the driver of each queue that bench_start() has set up
  */
 struct bench {
 	struct sim sim;
@@ -118,33 +117,33 @@ struct bench {
 	struct driver driver[MAX_QUEUES];
 };
 
-/* A device by settings as on the command line, up to NULL.  It is new: the
- * driver has not even reset it. */
+/* Open a device with settings as on the command line, up to NULL.  The driver
+ * has not reset it yet. */
 struct bench *bench_open(const char *setting, ...) __attribute__((sentinel));
-/* Negotiate, by the rules, exactly these features of those offered, and set up
- * all queues there are then; ends with DRIVER_OK. */
+/* Negotiate exactly these of the offered features by the rules, set up all
+ * queues, and set DRIVER_OK. */
 bool bench_start(struct bench *bench, uint64_t features);
-/* The same without MQ, thus with one queue, and all else the device offers. */
+/* The same with all offered features except MQ, and so with one queue. */
 struct driver *bench_start_all(struct bench *bench);
-/* Steps of that. */
+/* The steps of bench_start(). */
 void bench_reset(struct bench *bench);
 bool bench_negotiate(struct bench *bench, uint64_t features);
 bool bench_add_queue(struct bench *bench, unsigned int queue,
 		     unsigned int size);
 void bench_run(struct bench *bench);
 
-/* Memory, zeroed, for as long as the bench is there: its address for the
+/* Allocate zeroed memory until the bench is closed; return its address for the
  * device. */
 uint64_t bench_alloc(struct bench *bench, uint64_t len, uint64_t align);
-/* The same where a mapping is in pieces. */
+/* The same with a mapping in pieces. */
 uint64_t bench_alloc_pieces(struct bench *bench, uint64_t len);
-/* Where it is here. */
+/* Return the pointer to an address of the device. */
 void *bench_at(struct bench *bench, uint64_t addr);
 
-/* A well-behaved driver.  driver_add() makes a buffer available, in one
- * indirect descriptor if asked for, and tells its head or ID, or -1 if there is
- * no room.  driver_kick() notifies the device if that wants it.  driver_reap()
- * takes one used buffer: its head or ID and used length, or -1. */
+/* A well-behaved driver.  driver_add() makes a buffer available, in one indirect
+ * descriptor if @indirect, and returns its head or ID, or -1 if the ring is full.
+ * driver_kick() kicks the device unless suppressed.  driver_reap() takes one used
+ * buffer and returns its head or ID, or -1. */
 int driver_add(struct driver *driver, const struct part *parts, unsigned int nr,
 	       bool indirect);
 bool driver_kick(struct driver *driver);
@@ -153,21 +152,21 @@ int driver_reap(struct driver *driver, uint32_t *written);
 void driver_want_interrupt(struct driver *driver);
 
 /*
- * A block request of a well-behaved driver, done and reaped: a header, then
- * parts with @out bytes that go to the device from @data, and @in bytes that
- * come from it to @data, then the status, which it tells; 0x100 if the request
- * was not answered.
+ * Send a block request of a well-behaved driver and reap it: a header, then
+ * parts with @out bytes from @data to the device, and @in bytes from the device
+ * to @data, then the status byte.  Return the status, or 0x100 if the request was
+ * not answered.
  */
 int bench_request(struct bench *bench, uint32_t type, uint64_t sector,
 		  void *data, uint32_t out, uint32_t in);
 
-/* Close a bench and check: these rules were broken, up to -1, and no other.
- * Those after BESIDES may have been or not. */
+/* Close a bench and check that these rules were broken, up to -1, and no other.
+ * Rules after BESIDES may be broken or not. */
 #define BESIDES		-2
 void bench_expect(struct bench *bench, const char *name, ...);
-/* Close a bench of which nothing is expected. */
+/* Close a bench without a check. */
 void bench_close(struct bench *bench);
-/* One more case, that has no bench or something more to say. */
+/* Report a case without a bench, or a further check. */
 void test_result(const char *name, bool good, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

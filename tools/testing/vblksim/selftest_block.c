@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Tests of requests, zones, data and script: hand-made requests on a split
- * ring in this program's memory, and what the device makes of them.
+ * ring in this program's memory, and the device's answers.
  *
- * A request that breaks a rule has to be counted against that rule alone, and
- * correct ones against none.
+ * A request that breaks a rule must count against that rule only, and a correct
+ * one against none.
  */
 
 #define _GNU_SOURCE
@@ -45,20 +45,20 @@
 			 BIT(BLK_F_SECURE_ERASE) | BIT(F_VERSION_1))
 
 /**
- * struct rig - a bench of which each request is judged by itself
+ * struct rig - a bench that checks each request by itself
  * @bench: the device and its memory
  * @sim: the device
  * @desc: the first queue's descriptors
  * @avail: its available ring: flags, idx, heads
  * @used: its used ring: flags, idx, entries
- * @size: how many descriptors it has
- * @next: descriptor to use next
- * @seen: how many used entries were looked at
- * @broken: how often each rule had been broken when last looked
+ * @size: number of its descriptors
+ * @next: next descriptor to use
+ * @seen: number of reaped used entries
+ * @broken: how often each rule was broken at the last check
  * @out: memory for data
  * @in: memory for data
  * @envelopes: memory for headers and status bytes
- * @last: the last of them that was used
+ * @last: the last envelope that was used
  * @len: used length of the last request
  */
 struct rig {

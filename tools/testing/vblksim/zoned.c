@@ -428,10 +428,10 @@ uint8_t zones_write(struct sim *sim, uint64_t sector, uint64_t sectors)
  * zones_append() - check an append, and move the write pointer
  * @sim: the device
  * @sector: the request's sector: the first sector of the zone
- * @sectors: how many there are to write
- * @where: set to the sector where the data is to go
+ * @sectors: number of sectors to write
+ * @where: set to the sector for the data
  *
- * Return: the status to answer; the data is to be written if it is OK.
+ * Return: the status to answer; the caller writes the data if it is OK.
  */
 uint8_t zones_append(struct sim *sim, uint64_t sector, uint64_t sectors,
 		     uint64_t *where)
