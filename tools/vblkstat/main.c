@@ -37,9 +37,9 @@ static const char help[] =
 "  --root=DIR   read a copy of /sys and /proc below DIR\n"
 "  --help, --version\n"
 "\n"
-"DISK is a name like vda; the default is all disks. Counters of queues need root,\n"
-"debugfs and the driver that vblkstat comes with. Everything else works for any user\n"
-"and with the in-tree driver.\n"
+"DISK is a name like vda; the default is all disks. Counters of queues, their types\n"
+"and their requests in flight need root and debugfs, and the counters the driver that\n"
+"vblkstat comes with. Everything else works for any user and with the in-tree driver.\n"
 "\n"
 "Exit status: 0: success; 1: doctor has findings; 2: failure.\n";
 

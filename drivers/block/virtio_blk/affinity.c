@@ -314,7 +314,7 @@ void virtblk_exit_cpuhp(void)
 
 /**
  * virtblk_add_cpuhp() - restore the disk's affinities when a CPU comes online
- * @vblk: the disk, live
+ * @vblk: the disk, its virtqueues bound, not live yet
  *
  * Takes cpus_read_lock(), so recovery must not hold back any request: CPU hotplug may
  * wait for it with the lock held.

@@ -121,8 +121,8 @@ bool virtblk_writeback(struct virtio_device *vdev)
 
 	virtio_cread(vdev, struct virtio_blk_config, wce, &writeback);
 	if (writeback > 1)
-		dev_warn(&vdev->dev, "cache mode %u is neither 0 nor 1; using 1 (writeback)\n",
-			 writeback);
+		dev_warn_ratelimited(&vdev->dev, "cache mode %u is neither 0 nor 1; using 1 (writeback)\n",
+				     writeback);
 	return writeback;
 }
 
@@ -131,7 +131,8 @@ bool virtblk_writeback(struct virtio_device *vdev)
  * @vblk: the disk
  * @writeback: the device has a volatile write cache
  *
- * Context: may sleep, waits for I/O in flight.
+ * Context: may sleep, waits for I/O in flight.  The caller holds cache_lock, or
+ * recovery.lock with the queue frozen.
  *
  * Return: 0 or the block layer's error.
  */
@@ -139,15 +140,18 @@ int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
 {
 	struct request_queue *rq_queue = vblk->disk->queue;
 	struct queue_limits lim = queue_limits_start_update(rq_queue);
+	bool was = vblk->writeback;
 	int err;
 
+	/* In the order of the limits, while their lock is held. */
+	vblk->writeback = writeback;
 	if (writeback)
 		lim.features |= BLK_FEAT_WRITE_CACHE;
 	else
 		lim.features &= ~BLK_FEAT_WRITE_CACHE;
 	err = queue_limits_commit_update_frozen(rq_queue, &lim);
-	if (!err)
-		vblk->writeback = writeback;
+	if (err)
+		vblk->writeback = was;
 	return err;
 }
 
@@ -177,7 +181,10 @@ int virtblk_restore_writeback(struct virtio_blk *vblk)
 	if (vblk->recovery.drained) {
 		dev_warn(&vblk->vdev->dev, "[%s] came back with a volatile write cache, flushing it from now on\n",
 			 vblk->disk->disk_name);
-		/* The queue is already frozen, so this does not wait. */
+		/*
+		 * The queue is already frozen, so neither this nor a holder of the
+		 * limits' lock waits for requests.
+		 */
 		return virtblk_set_write_cache(vblk, true);
 	}
 	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and waiting requests rely on having none\n",
@@ -297,7 +304,8 @@ static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 	bool live;
 
 	mutex_lock(&vblk->recovery.lock);
-	live = vblk->recovery.state == VIRTBLK_LIVE;
+	live = vblk->recovery.state == VIRTBLK_LIVE &&
+	       !READ_ONCE(vblk->recovery.removing);
 	if (live) {
 		*writeback = virtblk_writeback(vblk->vdev);
 		*capacity = virtblk_read_capacity(vblk->vdev);
@@ -319,14 +327,17 @@ void virtblk_config_work(struct work_struct *work)
 {
 	struct virtio_blk *vblk = container_of(to_delayed_work(work),
 					       struct virtio_blk, config_work);
-	bool writeback;
+	bool live, writeback;
 	u64 capacity;
 
 	WRITE_ONCE(vblk->followed, jiffies);
-	if (!virtblk_read_changes(vblk, &writeback, &capacity))
-		return;
-	virtblk_update_writeback(vblk, writeback);
-	virtblk_update_capacity(vblk, capacity);
+	mutex_lock(&vblk->cache_lock);
+	live = virtblk_read_changes(vblk, &writeback, &capacity);
+	if (live)
+		virtblk_update_writeback(vblk, writeback);
+	mutex_unlock(&vblk->cache_lock);
+	if (live)
+		virtblk_update_capacity(vblk, capacity);
 }
 
 /**

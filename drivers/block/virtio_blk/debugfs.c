@@ -67,25 +67,30 @@ static void virtblk_show_polls(struct seq_file *file,
 	seq_puts(file, "\n");
 }
 
+/*
+ * @stats is a copy of the counters that the queue's lock protects; the others are read
+ * from the queue, in @atomic.
+ */
 static void virtblk_show_stats(struct seq_file *file,
-			       const struct virtblk_stats *stats)
+			       const struct virtblk_stats *stats,
+			       const struct virtblk_stats *atomic)
 {
 	virtblk_show_sent(file, stats);
 	seq_printf(file, "kicks %llu\n", stats->kicks);
 	seq_printf(file, "kicks_suppressed %llu\n", stats->kicks_suppressed);
 	virtblk_show_polls(file, stats);
 	seq_printf(file, "ring_full %llu\n", stats->ring_full);
-	seq_printf(file, "requeues %lld\n", atomic64_read(&stats->requeues));
-	seq_printf(file, "ioerr %lld\n", atomic64_read(&stats->ioerr));
-	seq_printf(file, "unsupp %lld\n", atomic64_read(&stats->unsupp));
+	seq_printf(file, "requeues %lld\n", atomic64_read(&atomic->requeues));
+	seq_printf(file, "ioerr %lld\n", atomic64_read(&atomic->ioerr));
+	seq_printf(file, "unsupp %lld\n", atomic64_read(&atomic->unsupp));
 	seq_printf(file, "other_errors %lld\n",
-		   atomic64_read(&stats->other_errors));
+		   atomic64_read(&atomic->other_errors));
 	seq_printf(file, "longest_wait_ms %u\n",
 		   jiffies_to_msecs(stats->longest_wait));
-	seq_printf(file, "timeouts %lld\n", atomic64_read(&stats->timeouts));
+	seq_printf(file, "timeouts %lld\n", atomic64_read(&atomic->timeouts));
 	seq_printf(file, "lost_interrupts %lld\n",
-		   atomic64_read(&stats->lost_interrupts));
-	seq_printf(file, "resent %lld\n", atomic64_read(&stats->resent));
+		   atomic64_read(&atomic->lost_interrupts));
+	seq_printf(file, "resent %lld\n", atomic64_read(&atomic->resent));
 }
 
 struct virtblk_busy {
@@ -133,7 +138,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 		mutex_unlock(&vblk->recovery.lock);
 	}
 	spin_lock_irq(&q->lock);
-	stats = q->stats;
+	memcpy(&stats, &q->stats, offsetof(struct virtblk_stats, requeues));
 	ring = q->ring_size;
 	if (q->vq)
 		free = q->vq->num_free;
@@ -150,7 +155,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	seq_printf(file, "stopped %d\n", stopped);
 	/* Its interrupt may add to it meanwhile. */
 	seq_printf(file, "interrupts %llu\n", data_race(q->interrupts));
-	virtblk_show_stats(file, &stats);
+	virtblk_show_stats(file, &stats, &q->stats);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(virtblk_queue);

@@ -32,8 +32,8 @@
 
 /*
  * What the driver assumes of virtio_ring, beyond its documented interface.
- * test_ring.py has a test of each on each kind of ring: split and
- * packed, with direct and with indirect descriptors.
+ * tools/testing/test_ring.py tests each of them on each kind of ring:
+ * split and packed, with direct and with indirect descriptors.
  *
  *  - vq->num_free is the number of free descriptors, exact under the queue's lock:
  *    equal to the ring's size when no request is in flight, less by one for each
@@ -137,7 +137,7 @@ static void virtblk_refuse(struct virtblk_queue *q, int err, unsigned int count)
  * released and before blk-mq has listed the request, and finds nothing to run.  If
  * BLK_MQ_S_SCHED_RESTART is set as well, by another dispatcher, blk-mq relies on a
  * later completion, which may be one of a batch and does not look at the bit.  For
- * BLK_STS_RESOURCE blk-mq runs the hctx again by itself (model/full_ring.pml).
+ * BLK_STS_RESOURCE blk-mq runs the hctx again by itself (tools/testing/model/full_ring.pml).
  *
  * Unless the virtqueue is broken any other error means that memory is short, bounce
  * buffers included: a packed ring returns -EIO then.
@@ -618,7 +618,7 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 /**
  * virtblk_poll() - blk-mq's poll: virtblk_poll_queue() for an hctx
  * @hctx: the hardware context
- * @iob: as there
+ * @iob: see virtblk_poll_queue()
  *
  * Return: the number of completed requests.
  */

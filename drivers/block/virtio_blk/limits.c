@@ -408,7 +408,7 @@ void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw)
 {
 	memset(raw, 0, sizeof(*raw));
-	/* Feature bits 24 and up do not belong to the device type. */
+	/* Feature bits 24 to 49 do not belong to the device type. */
 	raw->features = vdev->features & GENMASK_ULL(23, 0);
 	raw->max_chain = max_chain;
 	raw->max_dma_size = virtio_max_dma_size(vdev);

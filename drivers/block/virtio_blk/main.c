@@ -3,13 +3,13 @@
  * A block driver for virtio disks with one virtqueue for each blk-mq hardware
  * context.
  *
- * This file has the module, the features, and a disk's way from probe to remove.  The
- * other files, from the lowest to the highest; each calls only those above it:
+ * This file has the module, the features, and a disk's way from probe to remove.  A
+ * file calls only files that are listed before it:
  *
  *	work.c		workqueues that all disks share
  *	trace.h		trace points
- *	fault_inject.c	faults on purpose
  *	device.c	the device's status: reset, features, gone
+ *	fault_inject.c	faults on purpose
  *	limits.c	configuration space -> checked limits
  *	affinity.c	which CPUs use a queue, where its interrupts go
  *	progress.c	what is in flight, and for how long nothing has completed
@@ -42,7 +42,7 @@
 #define VIRTBLK_OP(name)	virtblk_##name
 #endif
 
-/* Each disk has as many minors as it always had: the disk and 15 partitions. */
+/* Minors of a disk, as with the in-tree driver: the disk and 15 partitions. */
 #define VIRTBLK_PART_BITS	4
 
 /* Disks that have minors of their own: 2^20 minors, 16 each. */
@@ -56,7 +56,8 @@ MODULE_PARM_DESC(harden,
 /*
  * The virtio core takes no lock to call reset_prepare and reset_done, so that the
  * driver may be unbound meanwhile.  The lock protects vdev->priv against that, and
- * @users of each disk; remove waits until no callback uses the disk.
+ * @users of each disk; remove waits until no callback uses the disk.  Taken with
+ * interrupts off.
  */
 static DEFINE_SPINLOCK(virtblk_users_lock);
 static DECLARE_WAIT_QUEUE_HEAD(virtblk_users_wait);
@@ -210,19 +211,19 @@ static struct virtio_blk *virtblk_get_disk(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk;
 
-	spin_lock(&virtblk_users_lock);
+	spin_lock_irq(&virtblk_users_lock);
 	vblk = vdev->priv;
 	if (vblk)
 		vblk->users++;
-	spin_unlock(&virtblk_users_lock);
+	spin_unlock_irq(&virtblk_users_lock);
 	return vblk;
 }
 
 static void virtblk_put_disk(struct virtio_blk *vblk)
 {
-	spin_lock(&virtblk_users_lock);
+	spin_lock_irq(&virtblk_users_lock);
 	vblk->users--;
-	spin_unlock(&virtblk_users_lock);
+	spin_unlock_irq(&virtblk_users_lock);
 	wake_up_all(&virtblk_users_wait);
 }
 
@@ -230,19 +231,25 @@ static bool virtblk_is_unused(struct virtio_blk *vblk)
 {
 	bool unused;
 
-	spin_lock(&virtblk_users_lock);
+	spin_lock_irq(&virtblk_users_lock);
 	unused = !vblk->users;
-	spin_unlock(&virtblk_users_lock);
+	spin_unlock_irq(&virtblk_users_lock);
 	return unused;
 }
 
-/* Hide the disk from the virtio core's callbacks, and wait for those that use it. */
+/*
+ * Hide the disk from the virtio core's callbacks, wait for those that use it, and cancel
+ * the works that they have queued.
+ */
 static void virtblk_hide_disk(struct virtio_blk *vblk)
 {
-	spin_lock(&virtblk_users_lock);
+	spin_lock_irq(&virtblk_users_lock);
 	vblk->vdev->priv = NULL;
-	spin_unlock(&virtblk_users_lock);
+	spin_unlock_irq(&virtblk_users_lock);
 	wait_event(virtblk_users_wait, virtblk_is_unused(vblk));
+
+	cancel_delayed_work_sync(&vblk->config_work);
+	cancel_work_sync(&vblk->recovery.work);
 }
 
 /* Run recovery now: it declares the disk dead if the device is gone or broken. */
@@ -282,7 +289,7 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 
 	/* A submitter may still kick for a request that has completed already. */
 	synchronize_rcu();
-	/* Only a reset disables the virtqueues, as the next probe needs them. */
+	/* The next probe needs disabled virtqueues, and only a reset disables them. */
 	virtblk_reset_device(vblk->vdev);
 	virtblk_unbind_vqs(vblk);
 	if (vblk->has_vqs)
@@ -291,9 +298,6 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	virtblk_del_vqs(vblk);
 	/* Until here a virtqueue's callback finds the disk by its device. */
 	virtblk_hide_disk(vblk);
-	/* A callback of a function reset may have queued it. */
-	cancel_delayed_work_sync(&vblk->config_work);
-	cancel_work_sync(&recovery->work);
 	/* A disk that died may have requeued requests after del_gendisk(). */
 	if (vblk->disk)
 		cancel_delayed_work_sync(&vblk->disk->queue->requeue_work);
@@ -405,7 +409,7 @@ static void virtblk_remove(struct virtio_device *vdev)
 	virtblk_remove_debugfs(vblk);
 	/* First, because the device may never answer requests that the rest waits for. */
 	virtblk_start_removal(vblk);
-	/* The virtio core has stopped config_changed. */
+	/* From here on config_work ignores the disk. */
 	cancel_delayed_work_sync(&vblk->config_work);
 	del_gendisk(vblk->disk);
 	virtblk_remove_cpuhp(vblk);
@@ -418,13 +422,24 @@ static void virtblk_remove(struct virtio_device *vdev)
 	put_disk(vblk->disk);
 }
 
+/*
+ * Called with interrupts off.  The virtio core enables it after a function reset that
+ * the driver refused, also while the disk is being probed or removed.
+ */
 static void virtblk_config_changed(struct virtio_device *vdev)
 {
-	struct virtio_blk *vblk = vdev->priv;
+	struct virtio_blk *vblk;
+	unsigned long flags;
 
-	/* The device reports DEVICE_NEEDS_RESET by the same interrupt. */
-	queue_work(virtblk_wq, &vblk->recovery.work);
-	virtblk_schedule_config_work(vblk);
+	/* Under the lock, so that virtblk_hide_disk() cancels both works. */
+	spin_lock_irqsave(&virtblk_users_lock, flags);
+	vblk = vdev->priv;
+	if (vblk) {
+		/* The device reports DEVICE_NEEDS_RESET by the same interrupt. */
+		queue_work(virtblk_wq, &vblk->recovery.work);
+		virtblk_schedule_config_work(vblk);
+	}
+	spin_unlock_irqrestore(&virtblk_users_lock, flags);
 }
 
 /* Unused on a kernel that neither suspends nor reports a function reset. */
@@ -558,6 +573,8 @@ out_unregister_blkdev:
 	unregister_blkdev(virtblk_major, "virtblk");
 out_exit_workqueues:
 	virtblk_exit_workqueues();
+	virtblk_free_gone_ops();
+	ida_destroy(&virtblk_ida);
 	return err;
 }
 

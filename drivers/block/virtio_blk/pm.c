@@ -60,13 +60,15 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 			bool requeue)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
-	struct request_queue *rq_queue = vblk->disk->queue;
+	struct request_queue *rq_queue;
 	unsigned int noio;
 	bool drained;
 
-	if (READ_ONCE(recovery->state) == VIRTBLK_NEW)
+	/* The probe is not done yet, or has failed before there was a disk. */
+	if (READ_ONCE(recovery->state) == VIRTBLK_NEW || !vblk->disk)
 		return -EBUSY;
 
+	rq_queue = vblk->disk->queue;
 	blk_freeze_queue_start_non_owner(rq_queue);
 	drained = virtblk_drain(vblk);
 	if (!drained && !requeue) {
@@ -91,7 +93,8 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 		 * hibernation is written.
 		 */
 		queue_delayed_work(system_freezable_wq, &recovery->deadline,
-				   return_within);
+				   READ_ONCE(recovery->removing) ? 0 :
+								   return_within);
 	} else {
 		blk_mq_unfreeze_queue_non_owner(rq_queue);
 	}
@@ -134,7 +137,12 @@ int virtblk_start_device(struct virtio_blk *vblk)
 		else
 			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
 	} else if (recovery->state == VIRTBLK_LIVE) {
-		/* It was not suspended, but the virtio core has reset its device. */
+		/*
+		 * It was not suspended, but the virtio core has reset its device.
+		 * The core checks DRIVER_OK once this function returns: recovery
+		 * pauses first, as after each return of the device.
+		 */
+		WRITE_ONCE(recovery->last_reset, ktime_get());
 		virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
 		err = 0;
 	}

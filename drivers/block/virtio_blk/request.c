@@ -215,7 +215,7 @@ static void virtblk_set_header(struct virtio_blk *vblk, struct request *req,
 /**
  * virtblk_build() - turn a request into what the device reads
  * @vblk: the disk
- * @req: the request, which has to be sent to it
+ * @req: the request to send
  *
  * Return: BLK_STS_OK, and the request is started; BLK_STS_RESOURCE if memory is
  * short; BLK_STS_NOTSUPP for an operation that the driver does not know;

@@ -33,7 +33,9 @@
  * allocates memory without NOIO, waits for a freeze, or waits for the device
  * without a bound.  What the virtio core and the transport do on our behalf
  * follows the same rule as far as the driver can choose: virtblk_find_vqs() never
- * leaves it to the PCI core to count CPUs under cpus_read_lock.
+ * leaves it to the PCI core to count CPUs under cpus_read_lock.  One exception:
+ * virtblk_restore_writeback() takes limits_lock, but only while the queue is frozen and
+ * has no requests, so that no holder of that lock waits for one.
  *
  * A request that was in flight is sent again after a reset: the device may execute
  * it twice.  A zone append fails, because only the device knows where its data
@@ -498,7 +500,7 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	virtblk_set_state(vblk, VIRTBLK_RESETTING);
 	virtblk_requeue_inflight(vblk);
 	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESET, vblk->recovery.requeued);
-	/* This reset also serves requests for one that came meanwhile. */
+	/* Drop requests for a reset that arrived meanwhile: this reset serves them. */
 	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
 
 	if (stalled && virtblk_resets_exhausted(vblk))

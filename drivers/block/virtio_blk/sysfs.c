@@ -33,16 +33,29 @@ static ssize_t serial_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(serial);
 
+/* The cache mode of a live device, 1 for write back; -EBUSY for one that is not. */
+static int virtblk_read_mode(struct virtio_blk *vblk)
+{
+	lockdep_assert_held(&vblk->recovery.lock);
+	if (vblk->recovery.state != VIRTBLK_LIVE)
+		return -EBUSY;
+	return virtblk_writeback(vblk->vdev);
+}
+
 static ssize_t cache_type_show(struct device *dev,
 			       struct device_attribute *attr, char *buf)
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
-	bool writeback = vblk->writeback;
+	int mode = -EBUSY;
 
-	/* The driver can only read the mode of a live device. */
-	if (READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE)
-		writeback = virtblk_writeback(vblk->vdev);
-	return sysfs_emit(buf, "%s\n", virtblk_cache_types[writeback]);
+	/* Do not wait for a reset that is stuck. */
+	if (mutex_trylock(&vblk->recovery.lock)) {
+		mode = virtblk_read_mode(vblk);
+		mutex_unlock(&vblk->recovery.lock);
+	}
+	if (mode < 0)
+		mode = READ_ONCE(vblk->writeback);
+	return sysfs_emit(buf, "%s\n", virtblk_cache_types[mode]);
 }
 
 /*
@@ -51,14 +64,13 @@ static ssize_t cache_type_show(struct device *dev,
  */
 static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
 {
-	int mode = -EBUSY;
+	int mode;
 
 	mutex_lock(&vblk->recovery.lock);
-	if (vblk->recovery.state == VIRTBLK_LIVE) {
+	if (vblk->recovery.state == VIRTBLK_LIVE)
 		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
 			      &writeback);
-		mode = virtblk_writeback(vblk->vdev);
-	}
+	mode = virtblk_read_mode(vblk);
 	mutex_unlock(&vblk->recovery.lock);
 	return mode;
 }
@@ -71,7 +83,7 @@ static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
  */
 static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 {
-	int err;
+	int err, mode;
 
 	if (writeback) {
 		err = virtblk_set_write_cache(vblk, true);
@@ -87,13 +99,19 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	if (err)
 		return err;
 	err = virtblk_set_write_cache(vblk, false);
-	/* If the device was reset meanwhile, it has its old mode again. */
-	if (!err && virtblk_writeback(vblk->vdev)) {
-		err = virtblk_set_write_cache(vblk, true);
-		if (!err)
-			err = blkdev_issue_flush(vblk->disk->part0);
-	}
-	return err;
+	if (err)
+		return err;
+
+	/* If the device was reset meanwhile, it may have its old mode again. */
+	mutex_lock(&vblk->recovery.lock);
+	mode = virtblk_read_mode(vblk);
+	mutex_unlock(&vblk->recovery.lock);
+	if (!mode)
+		return 0;
+	err = virtblk_set_write_cache(vblk, true);
+	if (!err)
+		err = blkdev_issue_flush(vblk->disk->part0);
+	return err ?: min(mode, 0);
 }
 
 static ssize_t cache_type_store(struct device *dev,

@@ -43,7 +43,7 @@ MODULE_PARM_DESC(reset_after,
  */
 unsigned int virtblk_timeout_jiffies(void)
 {
-	/* A year is never; the block layer takes 0 for its own default. */
+	/* 0 means never.  The block layer replaces 0 by its default, so use a year. */
 	unsigned int most = min_t(u64, 365ULL * 24 * 3600 * HZ, INT_MAX) / HZ;
 	unsigned int seconds = virtblk_io_timeout;
 

@@ -47,7 +47,7 @@
 
 struct virtio_blk;
 
-#define VIRTBLK_OPS	((__force unsigned int)REQ_OP_LAST)
+#define VIRTBLK_NR_OPS	((__force unsigned int)REQ_OP_LAST)
 
 /* Limit for the requests that one poll takes off the ring. */
 #define VIRTBLK_REAP_BATCH	32
@@ -70,17 +70,17 @@ struct virtio_blk;
  * @lost_interrupts: how often it had completed by then without an interrupt
  * @resent: requests sent again after a reset
  *
- * The queue's lock protects them, except the atomic ones: these are rare, and counted
- * where the lock is not held.  Completion, which may run in a softirq, must not take
- * the lock there: a transport may map memory under locks of its own that leave
- * interrupts on, as VDUSE does below virtqueue_add_sgs().
+ * The queue's lock protects the counters, except the atomic ones at the end.  Completion
+ * counts errors without the lock: it may run in a softirq, and a transport may map memory
+ * under locks of its own that leave interrupts on, as VDUSE does below
+ * virtqueue_add_sgs().
  */
 struct virtblk_stats {
 	unsigned long longest_wait;
 	u64 kicks;
 	u64 kicks_suppressed;
-	u64 requests[VIRTBLK_OPS];
-	u64 bytes[VIRTBLK_OPS];
+	u64 requests[VIRTBLK_NR_OPS];
+	u64 bytes[VIRTBLK_NR_OPS];
 	u64 polls[VIRTBLK_REAP_BATCH + 1];
 	u64 ring_full;
 	atomic64_t requeues;
@@ -253,7 +253,7 @@ struct virtblk_recovery {
  * @cache_lock: held while the cache mode changes
  * @config: the configuration space at probe
  * @config_work: reads the capacity and cache mode again
- * @followed: when it last did so, in jiffies
+ * @followed: when @config_work last ran, in jiffies
  * @recovery: the state of the disk
  * @debugfs: the disk's directory in debugfs
  * @faults: fault injection
@@ -312,7 +312,7 @@ static inline unsigned int virtblk_first_polled(const struct virtio_blk *vblk)
 	return vblk->nr_vqs - vblk->nr_queues[HCTX_TYPE_POLL];
 }
 
-/* work.c: for work that I/O may wait for, and with it the freeing of memory */
+/* work.c: I/O may wait for this work, and memory reclaim for that I/O */
 extern struct workqueue_struct *virtblk_wq;
 /* For completions: no work on it sleeps, so that the recovery of a disk delays none. */
 extern struct workqueue_struct *virtblk_complete_wq;

@@ -62,6 +62,21 @@ static inline int virtblk_compat_alloc_tag_set(struct blk_mq_tag_set *set)
 #define blk_mq_alloc_tag_set(set)	virtblk_compat_alloc_tag_set(set)
 #endif
 
+/* 6.14 */
+#if defined(VIRTBLK_HAVE_QUEUE_FEATURES) && !defined(VIRTBLK_HAVE_COMMIT_FROZEN)
+static inline int
+queue_limits_commit_update_frozen(struct request_queue *q,
+				  struct queue_limits *lim)
+{
+	int err;
+
+	blk_mq_freeze_queue(q);
+	err = queue_limits_commit_update(q, lim);
+	blk_mq_unfreeze_queue(q);
+	return err;
+}
+#endif
+
 /* 6.14: freezing a queue keeps the task's allocations from waiting for I/O. */
 #ifndef VIRTBLK_HAVE_FREEZE_MEMFLAGS
 static inline void blk_mq_unfreeze_queue_nomemrestore(struct request_queue *q)

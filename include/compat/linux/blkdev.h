@@ -38,19 +38,4 @@ static inline int disk_report_zone(struct gendisk *disk, struct blk_zone *zone,
 }
 #endif
 
-/* 6.14 */
-#if defined(VIRTBLK_HAVE_QUEUE_FEATURES) && !defined(VIRTBLK_HAVE_COMMIT_FROZEN)
-static inline int
-queue_limits_commit_update_frozen(struct request_queue *q,
-				  struct queue_limits *lim)
-{
-	int err;
-
-	blk_mq_freeze_queue(q);
-	err = queue_limits_commit_update(q, lim);
-	blk_mq_unfreeze_queue(q);
-	return err;
-}
-#endif
-
 #endif /* VIRTBLK_COMPAT_LINUX_BLKDEV_H */

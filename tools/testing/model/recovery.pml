@@ -715,7 +715,7 @@ end:	do
 		age[1] = (age[1] < 3 -> age[1] + 1 : 3)
 #endif
 	   };
-		/* virtblk_silence_of() */
+		/* virtblk_silence() */
 		atomic {
 			if
 #ifdef IDLE_COUNTS
@@ -746,7 +746,7 @@ end:	do
 		:: else
 		fi;
 #endif
-		/* virtblk_act_on_silence() */
+		/* virtblk_watch() and virtblk_why_dead() */
 		if
 #ifdef BY_AGE
 		:: (in_flight(0) && age[0] == 3) || (in_flight(1) && age[1] == 3) ->
@@ -987,7 +987,7 @@ active proctype device_task()
 		device = (device != VANISHED -> WORKS : VANISHED);
 		stopped = false
 	};
-	/* virtio_device_reset_done(): virtblk_reset_done() */
+	/* virtio_device_reset_done(): virtblk_start() */
 	if
 	:: true ->
 		reset_device();
