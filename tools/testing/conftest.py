@@ -78,6 +78,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
     config.addinivalue_line(
+        "markers", "full: takes long, or much like others; part of make check-full only")
+    config.addinivalue_line(
         "markers", "quick(only=False): part of QUICK=1; only=True: of nothing else")
 
 
@@ -139,14 +141,16 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what QUICK leaves out, and sort the rest by kernel and file.
+    """Leave out what QUICK and FULL leave out, and sort the rest by kernel and file.
 
     Tests of a file on one kernel are together, and our kernels come last.  pytest
     groups by a parameter's place in each test's own list, and would boot the guests of
     a file again wherever two tests name other kernels.
     """
     quick = bool(os.environ.get("QUICK"))
-    left_out = [item for item in items if quick != _is_quick(item, quick)]
+    full = bool(os.environ.get("FULL"))
+    left_out = [item for item in items if quick != _is_quick(item, quick)
+                or (item.get_closest_marker("full") and not full)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

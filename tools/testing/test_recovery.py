@@ -140,8 +140,10 @@ def vectors_fit(guest):
 
 
 @pytest.mark.parametrize("way,params", (
-    ("reset", ""), ("transport reset", "read_queues=1"), ("suspend", "")),
-    ids=("reset", "transport-reset", "suspend"))
+    pytest.param("reset", "", id="reset"),
+    pytest.param("transport reset", "read_queues=1", id="transport-reset",
+                 marks=pytest.mark.full),
+    pytest.param("suspend", "", id="suspend", marks=pytest.mark.full)))
 def test_vectors_follow_queue_map(kernel, way, params):
     """A device that returns with a CPU offline has vectors that fit its queue map.
 

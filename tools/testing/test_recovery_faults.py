@@ -39,7 +39,8 @@ def guest(kernel):
         yield guest
 
 
-@pytest.mark.parametrize("id", ("data", "direct", "packed"))
+@pytest.mark.parametrize("id", (
+    "data", pytest.param("direct", marks=pytest.mark.full), "packed"))
 @pytest.mark.parametrize("what", faults.LOSSES)
 def test_lost_interrupts_and_kicks(guest, id, what):
     """I/O continues when interrupts or kicks are lost: no I/O is lost."""
@@ -71,7 +72,8 @@ def test_slow_device(guest):
     assert faults.counter(guest, "slow", "lost_interrupts") == 0
 
 
-@pytest.mark.parametrize("id", ("data", "direct"))
+@pytest.mark.parametrize("id", (
+    "data", pytest.param("direct", marks=pytest.mark.full)))
 def test_resets(guest, id):
     """No I/O fails when the device or the administrator requests a reset."""
     running = faults.load(guest, id, time_based=1, runtime=30)

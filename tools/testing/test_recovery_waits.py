@@ -195,3 +195,41 @@ def test_suspend_with_writes_of_the_kernel(guest: Guest) -> None:
     assert "CPU 3 is now offline" in guest.log() or "smpboot: CPU" in guest.log()
     assert int(left) > 1000
     assert not Pages(4000).missing(guest, "other")
+
+
+# Probe and removal
+
+_BIND = """
+cd /sys/bus/virtio/drivers/virtio_blk
+for n in $(seq {count}); do
+    echo {virtio} > unbind
+    # A reset in the middle of the probe may make it fail.
+    echo {virtio} > bind
+done
+touch /tmp/bound
+"""
+
+
+@pytest.mark.kernels("7.3-debug")
+def test_function_reset_while_disk_is_probed(kernel: Kernel) -> None:
+    """Resets of the PCI function while the disk is probed and removed harm nothing."""
+    with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=2)], cpus=2,
+               parallel=False) as guest:
+        virtio = guest.run(f"basename $(readlink -f /sys/block/{guest.dev('data')}"
+                           "/device)").output.strip()
+        function = guest.run("dirname $(readlink -f /sys/bus/virtio/devices/"
+                             f"{virtio})").output.strip()
+        # The core warns if it does not get the device's features back.
+        guest.tolerate(r"failed to (probe|restore)|virtio_blk: probe of|error -")
+        resets = guest.start(f"until [ -e /tmp/bound ]; do echo 1 > {function}/reset "
+                             "&& echo reset; done", timeout=300)
+        guest.run(_BIND.format(virtio=virtio, count=20), timeout=300, check=False)
+        resets.wait()
+        # Each waits for the device, so a busy host gets through few.
+        assert resets.output.count("reset") >= 5
+
+        guest.run(f"[ -e /sys/bus/virtio/drivers/virtio_blk/{virtio} ] || "
+                  f"echo {virtio} > /sys/bus/virtio/drivers/virtio_blk/bind")
+        report = fio.run(guest, f"/dev/{guest.dev('data')}", rw="randwrite", bs="4k",
+                         size="4m", iodepth=16, verify="crc32c")
+        assert fio.ios(report, "write") == 1024
