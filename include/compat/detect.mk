@@ -29,10 +29,9 @@ virtblk-have := \
 	$(call virtblk-has,ZONED_DEVICES,../uapi/linux/virtio_blk.h,VIRTIO_BLK_F_ZONED) \
 	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info) \
 	$(call virtblk-has,WQ_PERCPU,workqueue.h,WQ_PERCPU) \
-	$(call virtblk-has,EXTENDED_FEATURES,virtio_config.h,get_extended_features)
+	$(call virtblk-has,EXTENDED_FEATURES,virtio_config.h,get_extended_features) \
+	$(call virtblk-has,VDPA_MAP,vdpa.h,union virtio_map vmap)
 
 ccflags-y += $(virtblk-have)
 # Before the kernel's headers, because these headers include and extend them.
 LINUXINCLUDE := -I$(virtblk-compat) $(LINUXINCLUDE)
-# Give the tables of operations the types of this kernel.
-CFLAGS_main.o += -include $(virtblk-compat)/ops.h

@@ -8,15 +8,14 @@ and all guests share them.
 """
 
 import re
-import shutil
-import subprocess
 
 import pytest
 
 import fio
 import topology
+import vdpa
 from soak.faults import counter, tell_to_reset
-from vm import cache, host, process, qemu, qemu_dist
+from vm import process, qemu
 from vm.disk import Disk
 from vm.guest import Guest
 
@@ -347,46 +346,6 @@ def _total(interrupts):
 
 # vDPA
 
-_RUN = """\
-#!/bin/sh
-here=${0%/*}
-program=$here/$1
-shift
-exec $here/lib/ld-linux-x86-64.so.2 --library-path $here/lib $program "$@"
-"""
-
-
-def vdpa_tools():
-    """Return an image with the programs for a vDPA device inside a guest.
-
-    qemu-storage-daemon is the device, and vdpa adds it.  The script `run` starts
-    both with the host's libraries.
-    """
-    daemon = qemu_dist.find("qemu-storage-daemon")
-
-    def build(directory):
-        tree = directory / "tree"
-        (tree / "lib").mkdir(parents=True)
-        host.need({"vdpa": "iproute2", "mke2fs": "e2fsprogs"})
-        for words in (daemon, [host.which("vdpa")]):
-            shutil.copy(words[-1], tree)
-            # The words before the last one set the path of libraries.
-            listed = subprocess.run([*words[:-1], "ldd", words[-1]], text=True,
-                                    check=True, stdout=subprocess.PIPE).stdout
-            for library in re.findall(r"(/\S+) \(0x", listed):
-                shutil.copy(library, tree / "lib")
-        (tree / "run").write_text(_RUN)
-        (tree / "run").chmod(0o755)
-        subprocess.run([host.which("mke2fs"), "-q", "-t", "ext4", "-m", "0",
-                        "-O", "^has_journal", "-L", "vdpa-tools", "-d", tree,
-                        directory / "vdpa.ext4", "48M"], check=True,
-                       stdout=subprocess.DEVNULL)
-        shutil.rmtree(tree)
-
-    number = ".".join(map(str, qemu_dist.version(daemon)))
-    return cache.populate(f"vdpa-tools-{number}", build, mib=100) / "vdpa.ext4"
-
-
 # The cloud kernel 6.1 has neither vduse nor virtio_vdpa.
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
@@ -399,7 +358,7 @@ def test_affinity_vdpa(kernel):
     counts = {"d1": 1, "d2": 2, "d3": 3, "d4": 4}
     with Guest(kernel, cpus=4, qemu_args=[
             "-drive", "if=none,id=vdpa,format=raw,snapshot=on,"
-                      f"file={vdpa_tools()}",
+                      f"file={vdpa.tools()}",
             "-device", "scsi-hd,drive=vdpa,lun=7"]) as guest:
         if (kernel.name != "6.12"
                 and guest.run("modinfo vduse virtio_vdpa", check=False).status):

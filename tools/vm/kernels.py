@@ -38,6 +38,10 @@ MEASURING = ("7.3-perf", "7.3-lockstat")
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
+# The device for hosts, a module of its own.
+_DEVICE = "drivers/vdpa/vdpa_blk"
+# For compile_module().
+VDPA = {"name": "vdpa_blk", "part": _DEVICE}
 # The directories that the debug kernels instrument with sanitizers.
 _CHECKED = (_DRIVER, "block", "drivers/virtio", "drivers/vdpa",
             "drivers/vdpa/vdpa_user")
@@ -500,13 +504,14 @@ def _locked_build(build, mib):
 
 # The driver
 
-def _sources():
-    """Return the files that the driver is built from."""
-    found = [path for directory in (_DRIVER, "include")
+def _sources(part=_DRIVER):
+    """Return the files that the driver, or the device, is built from."""
+    found = [path for directory in (part, "include")
              for path in (_TOP / directory).rglob("*")
-             if path.suffix in _SUFFIXES or path.name == "Makefile"]
-    if _TOP / _DRIVER / "Makefile" not in found:
-        raise UserError(f"{_TOP} has no {_DRIVER}/Makefile, so the driver's sources "
+             if (path.suffix in _SUFFIXES and not path.name.endswith(".mod.c"))
+             or path.name == "Makefile"]
+    if _TOP / part / "Makefile" not in found:
+        raise UserError(f"{_TOP} has no {part}/Makefile, so the driver's sources "
                         "are missing; check them out")
     return sorted(found)
 
@@ -530,17 +535,17 @@ def output(release):
     return path
 
 
-def _copy_sources(directory):
-    """Copy the driver's sources that changed; delete copies of removed sources."""
+def _copy_sources(directory, part):
+    """Copy a part's sources that changed; delete copies of removed sources."""
     wanted = set()
-    for path in _sources():
+    for path in _sources(part):
         copy = directory / path.relative_to(_TOP)
         wanted.add(copy)
         if not copy.exists() or copy.read_bytes() != path.read_bytes():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    for part in (_DRIVER, "include"):
-        for copy in (directory / part).rglob("*"):
+    for top in (part, "include"):
+        for copy in (directory / top).rglob("*"):
             if (copy.suffix in _SUFFIXES and copy not in wanted
                     and not copy.name.endswith(".mod.c")):
                 copy.unlink()
@@ -569,29 +574,47 @@ def build_modules(kernel, out=None, name=MODULES[0]):
     return directory / f"{name}.ko"
 
 
-def compile_module(build, directory, *flags, name=MODULES[0]):
+def build_vdpa(kernel):
+    """Build vdpa_blk, the device for hosts, as a module and return its path.
+
+    Raises UserError if the kernel has no vDPA.
+    """
+    if not kernel.has("CONFIG_VDPA"):
+        raise UserError(f"kernel {kernel.name} has no vDPA (CONFIG_VDPA), which vdpa_blk "
+                        "needs; use KERNEL=6.12 or 7.3-debug")
+    host.need("build")
+    directory = output(kernel.release) / "vdpa"
+    with step(f"building vdpa_blk.ko for {kernel.release}"):
+        said = compile_module(kernel.build, directory, *kernel.arch.make, **VDPA)
+    if re.search(r"^drivers/\S+:\d+:|^WARNING: modpost", said, re.MULTILINE):
+        say(said)
+    return directory / "vdpa_blk.ko"
+
+
+def compile_module(build, directory, *flags, name=MODULES[0], part=_DRIVER):
     """Build the driver in a directory and return the compiler's output.
 
-    build: the KDIR; flags: more arguments for make.  Only changed sources are
-    copied, so that make does not rebuild the others.
+    build: the KDIR; flags: more arguments for make; part: the directory of the sources.
+    Only changed sources are copied, so that make does not rebuild the others.
     """
     directory.mkdir(parents=True, exist_ok=True)
     cache.require_space(directory, 20, "move the repository to a larger disk")
     with cache.lock(directory / ".lock", f"the module in {directory}"):
-        _copy_sources(directory)
-        place = directory / _DRIVER
+        _copy_sources(directory, part)
+        place = directory / part
+        options = ["CONFIG_VDPA_BLK=m"] if part == _DEVICE else \
+            ["CONFIG_VIRTIO_BLK=m", f"VIRTBLK_NAME={name}"]
         try:
-            said = _make(build, f"M={place}", "W=1", "CONFIG_VIRTIO_BLK=m",
-                         f"VIRTBLK_NAME={name}", *flags, "modules",
+            said = _make(build, f"M={place}", "W=1", *options, *flags, "modules",
                          what=f"building {name}.ko with {build}")
         except UserError as error:
-            raise UserError(_as_in_repository(str(error), directory)) from None
+            raise UserError(_as_in_repository(str(error), directory, part)) from None
         cache.replace(directory / f"{name}.ko",
                       (place / f"{name}.ko").read_bytes())
-    return _as_in_repository(said, directory)
+    return _as_in_repository(said, directory, part)
 
 
-def _as_in_repository(said, directory):
+def _as_in_repository(said, directory, part=_DRIVER):
     """Return compiler messages about a copy with the names of the original files.
 
     Newer kernels compile a module in its own directory, so names are relative to it.
@@ -600,7 +623,7 @@ def _as_in_repository(said, directory):
     said = re.sub(r"^(In file included from |)(?:\./)*(?:\.\./)+include/",
                   r"\1include/", said, flags=re.MULTILINE)
     return re.sub(r"^(In file included from |)(\w+\.[ch]:\d)",
-                  rf"\1{_DRIVER}/\2", said, flags=re.MULTILINE)
+                  rf"\1{part}/\2", said, flags=re.MULTILINE)
 
 
 def stock_module(kernel):
@@ -662,6 +685,8 @@ def main():
         kernel = _tree_to_build_for(kdir) if kdir else \
             find(os.environ.get("KERNEL") or "6.12")
         print(build_modules(kernel, name=os.environ.get("NAME") or MODULES[0]))
+        if kernel.has("CONFIG_VDPA") and not os.environ.get("NAME"):
+            print(build_vdpa(kernel))
     else:
         debug = os.environ.get("DEBUG", "0") not in ("", "0")
         print(find("7.3-debug" if debug else "7.3").image)

@@ -134,7 +134,7 @@ def checkpatch(files: list[Path]) -> list[str]:
     return [problem for group, ignored in (
         ([path for path in ours if path not in compat + trace], ()),
         # Telling versions apart is what include/compat is for.
-        (compat, ("LINUX_VERSION_CODE",)),
+        (compat, ("LINUX_VERSION_CODE", "MACRO_ARG_REUSE", "MACRO_ARG_UNUSED")),
         # A macro of declarations looks like the structure that it makes.
         (trace, ("OPEN_ENDED_LINE", "PARENTHESIS_ALIGNMENT")),
         # A program has no kernel's macros, and returns errno as it is.
@@ -159,7 +159,7 @@ def _objects(directory: Path) -> list[str]:
     undefined: dict[str, set[str]] = {}
     for path in sorted(directory.rglob("*.o")):
         source = path.relative_to(directory).with_suffix(".c")
-        if not (_TOP / source).exists():
+        if not (_TOP / source).exists() or source.name.endswith(".mod.c"):
             continue
         for line in _run(["nm", "--format=posix", path]).splitlines():
             name, kind = line.split()[:2]
@@ -196,17 +196,19 @@ def circles(calls: dict[str, dict[str, str]]) -> list[str]:
             if source in below.get(callee, ())]
 
 
-def compiled(name: str, build: Path, flags: Iterable[str] = ()) -> list[str]:
+def compiled(place: str, build: Path, flags: Iterable[str] = (),
+             **part: str) -> list[str]:
     """Return what compiler (W=1) and sparse find in our sources, and their circles.
 
-    build is a KDIR; it is enough that modules can be compiled with it.
+    build is a KDIR; it is enough that modules can be compiled with it.  part: see
+    kernels.compile_module(); by default the driver.
     """
-    directory = _TOP / "build/lint" / name
+    directory = _TOP / "build/lint" / place
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     try:
         said = kernels.compile_module(build, directory, "KBUILD_MODPOST_WARN=1",
-                                      *flags)
+                                      *flags, **part)
     except UserError as error:
         return str(error).splitlines()
     return [line for line in said.splitlines()
@@ -219,8 +221,8 @@ def main() -> int:
     files = _ours()
     problems: list[str] = []
 
-    def check(what: str, found: Callable[..., list[str]], *args) -> None:
-        lines = found(*args)
+    def check(what: str, found: Callable[..., list[str]], *args, **named) -> None:
+        lines = found(*args, **named)
         say(f"  {what}: {f'{len(lines)} to mend' if lines else 'clean'}")
         for line in lines:
             print(line, flush=True)
@@ -237,8 +239,12 @@ def main() -> int:
         check("6.1, W=1", compiled, "6.1", kernels.find("6.1").build)
         check("6.12, W=1 and sparse", compiled, "6.12", kernels.find("6.12").build,
               _CHECKER)
+        check("vdpa_blk, 6.12, W=1 and sparse", compiled, "6.12-vdpa",
+              kernels.find("6.12").build, _CHECKER, **kernels.VDPA)
         # Debian 12's sparse does not understand the headers of this one.
-        check("7.3, W=1", compiled, "7.3", kernels.configure()[1])
+        newest = kernels.configure()[1]
+        check("7.3, W=1", compiled, "7.3", newest)
+        check("vdpa_blk, 7.3, W=1", compiled, "7.3-vdpa", newest, **kernels.VDPA)
 
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(texts), pool.submit(kernel)]:

@@ -8,6 +8,7 @@
 /* 7.0 */
 #ifndef kzalloc_obj
 #define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
+#define kvzalloc_obj(object, gfp)	kvzalloc(sizeof(object), gfp)
 #endif
 
 #endif /* VIRTBLK_COMPAT_LINUX_SLAB_H */

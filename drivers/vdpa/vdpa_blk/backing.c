@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The backing device, and the configuration space and features that follow from it.
+ */
+
+#include <linux/blkdev.h>
+#include <linux/log2.h>
+#include <uapi/linux/virtio_ring.h>
+
+#include "vdpa_blk.h"
+
+/* Sectors of a range that is erased: what is in flight must not delay a reset for long. */
+#define VDPA_BLK_MAX_ERASE	((unsigned int)(SZ_1G >> SECTOR_SHIFT))
+
+/* Called when the backing device is removed.  Its I/O fails from now on. */
+static void vdpa_blk_mark_dead(struct block_device *bdev, bool surprise)
+{
+	struct vdpa_blk *vb = bdev->bd_holder;
+
+	WRITE_ONCE(vb->gone, true);
+	dev_err(&vb->vdpa.dev, "the backing device %s is gone, I/O fails from now on; delete the device\n",
+		vb->settings.path);
+	/* The device may be deleted from here on. */
+	mutex_unlock(&bdev->bd_holder_lock);
+}
+
+static const struct blk_holder_ops vdpa_blk_holder_ops = {
+	.mark_dead	= vdpa_blk_mark_dead,
+};
+
+/**
+ * vdpa_blk_open_backing() - open and claim the backing device
+ * @vb: the device
+ *
+ * Context: may sleep.
+ *
+ * Return: 0 or an error, which is in the log.
+ */
+int vdpa_blk_open_backing(struct vdpa_blk *vb)
+{
+	struct vdpa_blk_settings *settings = &vb->settings;
+	blk_mode_t mode = BLK_OPEN_READ;
+
+	if (!settings->readonly)
+		mode |= BLK_OPEN_WRITE;
+	vb->bdev_file = bdev_file_open_by_path(settings->path, mode, vb,
+					       &vdpa_blk_holder_ops);
+	if (IS_ERR(vb->bdev_file)) {
+		int err = PTR_ERR(vb->bdev_file);
+
+		vb->bdev_file = NULL;
+		pr_err("vdpa_blk: cannot open path %s: error %d%s\n",
+		       settings->path, err, err == -EBUSY ?
+		       "; it is in use, as a file system, swap, or by another device" :
+		       "");
+		return err;
+	}
+	vb->bdev = file_bdev(vb->bdev_file);
+	if (bdev_is_zoned(vb->bdev)) {
+		pr_err("vdpa_blk: path %s is a zoned device, which is not supported\n",
+		       settings->path);
+		vdpa_blk_close_backing(vb);
+		return -EOPNOTSUPP;
+	}
+	if (bdev_read_only(vb->bdev))
+		settings->readonly = true;
+	return 0;
+}
+
+/**
+ * vdpa_blk_close_backing() - close the backing device
+ * @vb: the device, without I/O
+ */
+void vdpa_blk_close_backing(struct vdpa_blk *vb)
+{
+	if (vb->bdev_file)
+		bdev_fput(vb->bdev_file);
+	vb->bdev_file = NULL;
+	vb->bdev = NULL;
+}
+
+static __virtio16 vdpa_blk_le16(u16 value)
+{
+	return __cpu_to_virtio16(true, value);
+}
+
+static __virtio32 vdpa_blk_le32(u32 value)
+{
+	return __cpu_to_virtio32(true, value);
+}
+
+static __virtio64 vdpa_blk_le64(u64 value)
+{
+	return __cpu_to_virtio64(true, value);
+}
+
+static u32 vdpa_blk_in_blocks(struct block_device *bdev, unsigned int bytes)
+{
+	return bytes / bdev_logical_block_size(bdev);
+}
+
+static void vdpa_blk_init_topology(struct vdpa_blk *vb)
+{
+	struct block_device *bdev = vb->bdev;
+	struct virtio_blk_config *config = &vb->config;
+	int offset = bdev_alignment_offset(bdev);
+
+	config->blk_size = vdpa_blk_le32(bdev_logical_block_size(bdev));
+	config->physical_block_exp = ilog2(bdev_physical_block_size(bdev) /
+					   bdev_logical_block_size(bdev));
+	config->alignment_offset =
+		offset > 0 ? min(vdpa_blk_in_blocks(bdev, offset), 255U) : 0;
+	config->min_io_size =
+		vdpa_blk_le16(min_t(u32, vdpa_blk_in_blocks(bdev, bdev_io_min(bdev)),
+				    U16_MAX));
+	config->opt_io_size = vdpa_blk_le32(vdpa_blk_in_blocks(bdev, bdev_io_opt(bdev)));
+}
+
+/* The block layer splits what is longer, so the limits are those of one request. */
+static void vdpa_blk_init_erase(struct vdpa_blk *vb)
+{
+	struct block_device *bdev = vb->bdev;
+	struct virtio_blk_config *config = &vb->config;
+	u32 granularity = bdev_discard_granularity(bdev) >> SECTOR_SHIFT;
+	unsigned int most;
+
+	if (vb->settings.readonly)
+		return;
+	most = min(bdev_max_discard_sectors(bdev), VDPA_BLK_MAX_ERASE);
+	if (most) {
+		vb->features |= BIT_ULL(VIRTIO_BLK_F_DISCARD);
+		config->max_discard_sectors = vdpa_blk_le32(most);
+		config->max_discard_seg = vdpa_blk_le32(VDPA_BLK_MAX_RANGES);
+		config->discard_sector_alignment = vdpa_blk_le32(granularity);
+	}
+	most = min(bdev_max_secure_erase_sectors(bdev), VDPA_BLK_MAX_ERASE);
+	if (most) {
+		vb->features |= BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE);
+		config->max_secure_erase_sectors = vdpa_blk_le32(most);
+		config->max_secure_erase_seg = vdpa_blk_le32(VDPA_BLK_MAX_RANGES);
+		config->secure_erase_sector_alignment = vdpa_blk_le32(granularity);
+	}
+	/* Without support of the backing device the kernel writes zeroes. */
+	vb->features |= BIT_ULL(VIRTIO_BLK_F_WRITE_ZEROES);
+	most = min(bdev_write_zeroes_sectors(bdev) ?: SZ_1M >> SECTOR_SHIFT,
+		   VDPA_BLK_MAX_ERASE);
+	config->max_write_zeroes_sectors = vdpa_blk_le32(most);
+	config->max_write_zeroes_seg = vdpa_blk_le32(VDPA_BLK_MAX_RANGES);
+	config->write_zeroes_may_unmap = !!bdev_write_zeroes_sectors(bdev);
+}
+
+/**
+ * vdpa_blk_init_config() - fill in the features and the configuration space
+ * @vb: the device, its backing device open
+ */
+void vdpa_blk_init_config(struct vdpa_blk *vb)
+{
+	struct virtio_blk_config *config = &vb->config;
+	struct vdpa_blk_settings *settings = &vb->settings;
+
+	vb->features = VDPA_BLK_ALWAYS;
+	if (settings->readonly)
+		vb->features |= BIT_ULL(VIRTIO_BLK_F_RO);
+
+	config->capacity = vdpa_blk_le64(bdev_nr_sectors(vb->bdev));
+	config->seg_max = vdpa_blk_le32(min(VDPA_BLK_MAX_DATA_SEGS,
+					    (int)settings->ring_size - 2));
+	config->num_queues = vdpa_blk_le16(settings->queues);
+	config->wce = settings->write_cache && bdev_write_cache(vb->bdev);
+	vdpa_blk_init_topology(vb);
+	vdpa_blk_init_erase(vb);
+	vb->features &= settings->features;
+}
+
+/**
+ * vdpa_blk_update_capacity() - follow the capacity of the backing device
+ * @vb: the device
+ *
+ * Return: true if it has changed.
+ */
+bool vdpa_blk_update_capacity(struct vdpa_blk *vb)
+{
+	__virtio64 capacity = vdpa_blk_le64(bdev_nr_sectors(vb->bdev));
+	bool changed;
+
+	spin_lock_irq(&vb->config_lock);
+	changed = vb->config.capacity != capacity;
+	if (changed) {
+		vb->config.capacity = capacity;
+		vb->generation++;
+	}
+	spin_unlock_irq(&vb->config_lock);
+	return changed;
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The state and counters of each virtqueue: vdpa_blk/<device>/queue<N> in debugfs, a
+ * line for each name with its value.
+ */
+
+#include <linux/debugfs.h>
+#include <linux/seq_file.h>
+
+#include "vdpa_blk.h"
+
+static struct dentry *vdpa_blk_debugfs;
+
+static int vdpa_blk_queue_show(struct seq_file *file, void *unused)
+{
+	struct vdpa_blk_queue *q = file->private;
+	struct vdpa_blk_stats stats;
+
+	spin_lock_irq(&q->lock);
+	/* The worker adds to some of them without the lock. */
+	stats = data_race(q->stats);
+	spin_unlock_irq(&q->lock);
+
+	seq_printf(file, "worker %u\n", q->worker->index);
+	seq_printf(file, "running %d\n", READ_ONCE(q->running));
+	seq_printf(file, "ring %u\n", q->num);
+	seq_printf(file, "in_flight %d\n", atomic_read(&q->in_flight));
+	seq_printf(file, "reads %llu\n", stats.requests[VDPA_BLK_READ]);
+	seq_printf(file, "read_bytes %llu\n", stats.bytes[VDPA_BLK_READ]);
+	seq_printf(file, "writes %llu\n", stats.requests[VDPA_BLK_WRITE]);
+	seq_printf(file, "write_bytes %llu\n", stats.bytes[VDPA_BLK_WRITE]);
+	seq_printf(file, "flushes %llu\n", stats.requests[VDPA_BLK_FLUSH]);
+	seq_printf(file, "others %llu\n", stats.requests[VDPA_BLK_OTHER]);
+	seq_printf(file, "errors %llu\n", stats.errors);
+	seq_printf(file, "unsupported %llu\n", stats.unsupported);
+	seq_printf(file, "broken %llu\n", stats.broken);
+	seq_printf(file, "bounced %llu\n", stats.bounced);
+	seq_printf(file, "wakeups %llu\n", stats.wakeups);
+	seq_printf(file, "empty_wakeups %llu\n", stats.empty);
+	seq_printf(file, "interrupts %llu\n", stats.signals);
+	seq_printf(file, "interrupts_suppressed %llu\n", stats.suppressed);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(vdpa_blk_queue);
+
+/**
+ * vdpa_blk_init_debugfs() - create the directory for all devices
+ */
+void vdpa_blk_init_debugfs(void)
+{
+	vdpa_blk_debugfs = debugfs_create_dir("vdpa_blk", NULL);
+}
+
+/**
+ * vdpa_blk_exit_debugfs() - remove the directory for all devices
+ */
+void vdpa_blk_exit_debugfs(void)
+{
+	debugfs_remove(vdpa_blk_debugfs);
+}
+
+/**
+ * vdpa_blk_create_debugfs() - create a device's directory
+ * @vb: the device
+ */
+void vdpa_blk_create_debugfs(struct vdpa_blk *vb)
+{
+	char name[16];
+	unsigned int i;
+
+	vb->debugfs = debugfs_create_dir(dev_name(&vb->vdpa.dev),
+					 vdpa_blk_debugfs);
+	for (i = 0; i < vb->settings.queues; i++) {
+		snprintf(name, sizeof(name), "queue%u", i);
+		debugfs_create_file(name, 0400, vb->debugfs, vb->queues[i],
+				    &vdpa_blk_queue_fops);
+	}
+}
+
+/**
+ * vdpa_blk_remove_debugfs() - remove a device's directory
+ * @vb: the device
+ */
+void vdpa_blk_remove_debugfs(struct vdpa_blk *vb)
+{
+	debugfs_remove(vb->debugfs);
+}

@@ -1,0 +1,601 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The device as the vDPA bus sees it: features, status, virtqueues, memory.
+ *
+ * The order in which bus drivers set a device up differs (QEMU enables virtqueues before
+ * it shares memory, and also those that it does not use), so rings are mapped when
+ * DRIVER_OK is set, or when a virtqueue is enabled after that.
+ *
+ * Workers run while DRIVER_OK is set and the device is neither suspended nor being
+ * changed.  All changes of rings and memory are made with the workers parked and nothing
+ * in flight.
+ */
+
+#include <linux/sched/mm.h>
+#include <linux/vhost_iotlb.h>
+#include <uapi/linux/vhost_types.h>
+#include <uapi/linux/virtio_ids.h>
+
+#include "vdpa_blk.h"
+
+#define VDPA_BLK_VENDOR		0
+#define VDPA_BLK_CAPACITY_SECONDS	2
+
+/* Status and I/O */
+
+/* Whether the bus driver is the one that shares this kernel's memory. */
+static bool vdpa_blk_is_local(struct vdpa_blk *vb)
+{
+	const struct device_driver *driver = vb->vdpa.dev.driver;
+
+	return driver && !strcmp(driver->name, "virtio_vdpa");
+}
+
+/* Whether the driver has set the device up (VIRTIO 1.3, 3.1.1). */
+static bool vdpa_blk_is_live(const struct vdpa_blk *vb)
+{
+	const u8 both = VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
+
+	return (vb->status & both) == both;
+}
+
+static void vdpa_blk_stop_io(struct vdpa_blk *vb)
+{
+	if (!vb->paused)
+		vdpa_blk_park_workers(vb);
+}
+
+static void vdpa_blk_start_io(struct vdpa_blk *vb)
+{
+	if (vdpa_blk_is_live(vb) && !vb->suspended)
+		vdpa_blk_unpark_workers(vb);
+}
+
+/*
+ * Allocations wait for no I/O while the lock is held, because this kernel may have swap
+ * or a file system on the disk.
+ */
+static unsigned int vdpa_blk_lock(struct vdpa_blk *vb)
+{
+	unsigned int noio = memalloc_noio_save();
+
+	mutex_lock(&vb->lock);
+	return noio;
+}
+
+static void vdpa_blk_unlock(struct vdpa_blk *vb, unsigned int noio)
+{
+	mutex_unlock(&vb->lock);
+	memalloc_noio_restore(noio);
+}
+
+/**
+ * vdpa_blk_config_changed() - interrupt the driver for the configuration
+ * @vb: the device
+ *
+ * Context: any.
+ */
+void vdpa_blk_config_changed(struct vdpa_blk *vb)
+{
+	unsigned long flags;
+
+	/* After a reset the driver is not called any more, so the lock is held. */
+	spin_lock_irqsave(&vb->config_lock, flags);
+	if (vb->config_cb.callback)
+		vb->config_cb.callback(vb->config_cb.private);
+	spin_unlock_irqrestore(&vb->config_lock, flags);
+}
+
+/**
+ * vdpa_blk_break_work() - set DEVICE_NEEDS_RESET, and interrupt the driver
+ * @work: the device's break_work
+ */
+void vdpa_blk_break_work(struct work_struct *work)
+{
+	struct vdpa_blk *vb = container_of(work, struct vdpa_blk, break_work);
+	bool broken = false;
+	unsigned int i;
+
+	/* A reset repairs the queues with this lock held, and clears the status. */
+	spin_lock_irq(&vb->config_lock);
+	for (i = 0; i < vb->settings.queues; i++)
+		broken |= READ_ONCE(vb->queues[i]->broken);
+	if (broken) {
+		vb->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+		vb->generation++;
+	}
+	spin_unlock_irq(&vb->config_lock);
+	if (broken)
+		vdpa_blk_config_changed(vb);
+}
+
+/**
+ * vdpa_blk_capacity_work() - follow the capacity of the backing device
+ * @work: the device's capacity_work
+ *
+ * The block layer does not report a change to the holder of a block device.
+ */
+void vdpa_blk_capacity_work(struct work_struct *work)
+{
+	struct vdpa_blk *vb = container_of(to_delayed_work(work),
+					   struct vdpa_blk, capacity_work);
+
+	if (vdpa_blk_update_capacity(vb))
+		vdpa_blk_config_changed(vb);
+	queue_delayed_work(vb->wq, &vb->capacity_work, VDPA_BLK_CAPACITY_SECONDS * HZ);
+}
+
+/* Map the ring of an enabled virtqueue.  Workers are parked. */
+static void vdpa_blk_start_queue(struct vdpa_blk_queue *q)
+{
+	int err;
+
+	/* QEMU enables virtqueues that it does not use, without addresses. */
+	if (!q->ready || q->running || q->broken || !q->desc_addr)
+		return;
+	err = vdpa_blk_map_ring(q);
+	if (!err)
+		q->running = true;
+	else
+		vdpa_blk_break(q, err == -ENOMEM ? "there is no memory for its ring" :
+			       "the driver does not share all of its ring");
+}
+
+static void vdpa_blk_stop_queue(struct vdpa_blk_queue *q)
+{
+	q->running = false;
+	if (q->ring.desc.addr)
+		vdpa_blk_unmap_ring(q);
+}
+
+static void vdpa_blk_start_queues(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	for (i = 0; i < vb->settings.queues; i++)
+		vdpa_blk_start_queue(vb->queues[i]);
+}
+
+static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	for (i = 0; i < vb->settings.queues; i++)
+		vdpa_blk_stop_queue(vb->queues[i]);
+}
+
+/* The cache mode of a device that no driver has changed (VIRTIO 1.3, 5.2.5.2). */
+static bool vdpa_blk_default_wce(struct vdpa_blk *vb)
+{
+	return vb->settings.write_cache && bdev_write_cache(vb->bdev) &&
+	       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);
+}
+
+static void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
+{
+	q->ready = false;
+	q->broken = false;
+	q->num = q->vb->settings.ring_size;
+	q->desc_addr = 0;
+	q->driver_addr = 0;
+	q->device_addr = 0;
+	memset(&q->state, 0, sizeof(q->state));
+	spin_lock_irq(&q->lock);
+	memset(&q->cb, 0, sizeof(q->cb));
+	spin_unlock_irq(&q->lock);
+}
+
+/**
+ * vdpa_blk_reset_device() - stop all I/O, and forget what the driver has set
+ * @vb: the device
+ *
+ * Waits for requests that the backing device has.  Calls none of the driver's callbacks
+ * any more.  Memory that a process shares stays until vhost-vdpa takes it back.
+ *
+ * Context: may sleep.
+ */
+void vdpa_blk_reset_device(struct vdpa_blk *vb)
+{
+	unsigned int noio, i;
+
+	noio = vdpa_blk_lock(vb);
+	WRITE_ONCE(vb->stopping, true);
+	vdpa_blk_stop_io(vb);
+	WRITE_ONCE(vb->stopping, false);
+	vdpa_blk_stop_queues(vb);
+	bitmap_zero(vb->stalled, VDPA_BLK_MAX_QUEUES);
+
+	spin_lock_irq(&vb->config_lock);
+	for (i = 0; i < vb->settings.queues; i++)
+		WRITE_ONCE(vb->queues[i]->broken, false);
+	vb->status = 0;
+	vb->driver_features = 0;
+	memset(&vb->config_cb, 0, sizeof(vb->config_cb));
+	vb->config.wce = vb->settings.write_cache && bdev_write_cache(vb->bdev);
+	spin_unlock_irq(&vb->config_lock);
+
+	for (i = 0; i < vb->settings.queues; i++)
+		vdpa_blk_reset_queue(vb->queues[i]);
+	vb->suspended = false;
+	if (vb->memory && vb->memory->identity) {
+		vdpa_blk_free_memory(vb->memory);
+		vb->memory = NULL;
+	}
+	vdpa_blk_unlock(vb, noio);
+}
+
+/* Virtqueues */
+
+static struct vdpa_blk_queue *vdpa_blk_queue_of(struct vdpa_device *vdpa, u16 index)
+{
+	return vdpa_to_blk(vdpa)->queues[index];
+}
+
+static int vdpa_blk_set_vq_address(struct vdpa_device *vdpa, u16 index,
+				   u64 desc, u64 driver, u64 device)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+	int err = 0;
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(q->vb);
+	if (q->ring.desc.addr) {
+		err = -EBUSY;
+	} else {
+		q->desc_addr = desc;
+		q->driver_addr = driver;
+		q->device_addr = device;
+	}
+	vdpa_blk_unlock(q->vb, noio);
+	return err;
+}
+
+static void vdpa_blk_set_vq_num(struct vdpa_device *vdpa, u16 index, u32 num)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+	unsigned int noio;
+
+	/* The bus drivers check it as well; a packed ring may be of any size. */
+	noio = vdpa_blk_lock(q->vb);
+	if (!q->ring.desc.addr && num >= 1 && num <= q->vb->settings.ring_size)
+		q->num = num;
+	vdpa_blk_unlock(q->vb, noio);
+}
+
+static void vdpa_blk_kick_vq(struct vdpa_device *vdpa, u16 index)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+
+	if (READ_ONCE(q->running))
+		vdpa_blk_wake_worker(q);
+}
+
+static void vdpa_blk_set_vq_cb(struct vdpa_device *vdpa, u16 index,
+			       struct vdpa_callback *cb)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+
+	spin_lock_irq(&q->lock);
+	q->cb = *cb;
+	spin_unlock_irq(&q->lock);
+}
+
+static void vdpa_blk_set_vq_ready(struct vdpa_device *vdpa, u16 index, bool ready)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+	struct vdpa_blk *vb = q->vb;
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(vb);
+	q->ready = ready;
+	if (vdpa_blk_is_live(vb)) {
+		vdpa_blk_stop_io(vb);
+		if (ready)
+			vdpa_blk_start_queue(q);
+		else
+			vdpa_blk_stop_queue(q);
+		vdpa_blk_start_io(vb);
+	}
+	vdpa_blk_unlock(vb, noio);
+}
+
+static bool vdpa_blk_get_vq_ready(struct vdpa_device *vdpa, u16 index)
+{
+	return READ_ONCE(vdpa_blk_queue_of(vdpa, index)->ready);
+}
+
+static int vdpa_blk_set_vq_state(struct vdpa_device *vdpa, u16 index,
+				 const struct vdpa_vq_state *state)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+	int err = 0;
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(q->vb);
+	if (q->ring.desc.addr)
+		err = -EBUSY;
+	else
+		q->state = *state;
+	vdpa_blk_unlock(q->vb, noio);
+	return err;
+}
+
+static int vdpa_blk_get_vq_state(struct vdpa_device *vdpa, u16 index,
+				 struct vdpa_vq_state *state)
+{
+	struct vdpa_blk_queue *q = vdpa_blk_queue_of(vdpa, index);
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(q->vb);
+	if (q->ring.desc.addr)
+		vdpa_blk_save_state(q);
+	*state = q->state;
+	vdpa_blk_unlock(q->vb, noio);
+	return 0;
+}
+
+/* The device */
+
+static u32 vdpa_blk_get_vq_align(struct vdpa_device *vdpa)
+{
+	return PAGE_SIZE;
+}
+
+static u64 vdpa_blk_get_device_features(struct vdpa_device *vdpa)
+{
+	return vdpa_to_blk(vdpa)->features;
+}
+
+static u64 vdpa_blk_get_backend_features(const struct vdpa_device *vdpa)
+{
+	return BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK);
+}
+
+static int vdpa_blk_set_driver_features(struct vdpa_device *vdpa, u64 features)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+	unsigned int noio;
+	int err = 0;
+
+	/* QEMU accepts ACCESS_PLATFORM on behalf of a guest that does not. */
+	if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||
+	    features & ~(vb->features | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)))
+		return -EINVAL;
+	noio = vdpa_blk_lock(vb);
+	if (vb->status & VIRTIO_CONFIG_S_FEATURES_OK)
+		err = -EBUSY;
+	else
+		vb->driver_features = features;
+	vdpa_blk_unlock(vb, noio);
+	return err;
+}
+
+static u64 vdpa_blk_get_driver_features(struct vdpa_device *vdpa)
+{
+	return vdpa_to_blk(vdpa)->driver_features;
+}
+
+static void vdpa_blk_set_config_cb(struct vdpa_device *vdpa,
+				   struct vdpa_callback *cb)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+
+	spin_lock_irq(&vb->config_lock);
+	vb->config_cb = *cb;
+	spin_unlock_irq(&vb->config_lock);
+}
+
+static u16 vdpa_blk_get_vq_num_max(struct vdpa_device *vdpa)
+{
+	return vdpa_to_blk(vdpa)->settings.ring_size;
+}
+
+static u32 vdpa_blk_get_device_id(struct vdpa_device *vdpa)
+{
+	return VIRTIO_ID_BLOCK;
+}
+
+static u32 vdpa_blk_get_vendor_id(struct vdpa_device *vdpa)
+{
+	return VDPA_BLK_VENDOR;
+}
+
+static u8 vdpa_blk_get_status(struct vdpa_device *vdpa)
+{
+	return READ_ONCE(vdpa_to_blk(vdpa)->status);
+}
+
+static void vdpa_blk_driver_ok(struct vdpa_blk *vb)
+{
+	struct vdpa_blk_memory *memory;
+
+	if (!vb->memory && vdpa_blk_is_local(vb)) {
+		memory = vdpa_blk_create_identity();
+		if (!IS_ERR(memory))
+			vb->memory = memory;
+	}
+	vdpa_blk_start_queues(vb);
+	vdpa_blk_start_io(vb);
+}
+
+/*
+ * VIRTIO 1.3, 5.2.5.2 and 5.2.6.2: without CONFIG_WCE the mode follows from FLUSH, and a
+ * driver without FLUSH has none to make its writes durable.  Needs config_lock.
+ */
+static void vdpa_blk_update_writeback(struct vdpa_blk *vb)
+{
+	bool may = vdpa_blk_default_wce(vb);
+
+	if (vb->driver_features & BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE)) {
+		vb->config.wce = vb->config.wce && may;
+		may = vb->config.wce;
+	}
+	WRITE_ONCE(vb->writeback, may);
+}
+
+static void vdpa_blk_set_status(struct vdpa_device *vdpa, u8 status)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+	unsigned int noio;
+	bool was_live;
+
+	noio = vdpa_blk_lock(vb);
+	was_live = vdpa_blk_is_live(vb);
+	/* FEATURES_OK stays off if the features were refused (VIRTIO 1.3, 3.1.1). */
+	if (!vb->driver_features)
+		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+	if (!((vb->status | status) & VIRTIO_CONFIG_S_FEATURES_OK))
+		status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
+	spin_lock_irq(&vb->config_lock);
+	vb->status |= status;
+	if (status & VIRTIO_CONFIG_S_FEATURES_OK)
+		vdpa_blk_update_writeback(vb);
+	spin_unlock_irq(&vb->config_lock);
+	if (!was_live && vdpa_blk_is_live(vb))
+		vdpa_blk_driver_ok(vb);
+	vdpa_blk_unlock(vb, noio);
+}
+
+static int vdpa_blk_reset(struct vdpa_device *vdpa)
+{
+	vdpa_blk_reset_device(vdpa_to_blk(vdpa));
+	return 0;
+}
+
+static int vdpa_blk_suspend(struct vdpa_device *vdpa)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(vb);
+	vdpa_blk_stop_io(vb);
+	vb->suspended = true;
+	vdpa_blk_unlock(vb, noio);
+	return 0;
+}
+
+static int vdpa_blk_resume(struct vdpa_device *vdpa)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(vb);
+	vb->suspended = false;
+	vdpa_blk_start_io(vb);
+	vdpa_blk_unlock(vb, noio);
+	return 0;
+}
+
+static size_t vdpa_blk_get_config_size(struct vdpa_device *vdpa)
+{
+	return sizeof(struct virtio_blk_config);
+}
+
+static void vdpa_blk_get_config(struct vdpa_device *vdpa, unsigned int offset,
+				void *buf, unsigned int len)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+
+	if (offset > sizeof(vb->config) || len > sizeof(vb->config) - offset)
+		return;
+	/* Not the other lock: its holder may wait for the backing device. */
+	spin_lock_irq(&vb->config_lock);
+	memcpy(buf, (u8 *)&vb->config + offset, len);
+	spin_unlock_irq(&vb->config_lock);
+}
+
+/* The driver may only change the cache mode (VIRTIO 1.3, 5.2.4). */
+static void vdpa_blk_set_config(struct vdpa_device *vdpa, unsigned int offset,
+				const void *buf, unsigned int len)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+	unsigned int at = offsetof(struct virtio_blk_config, wce);
+
+	if (offset > at || len <= at - offset || len > sizeof(vb->config) ||
+	    !(vb->driver_features & BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE)))
+		return;
+	spin_lock_irq(&vb->config_lock);
+	vb->config.wce = !!((const u8 *)buf)[at - offset];
+	vdpa_blk_update_writeback(vb);
+	spin_unlock_irq(&vb->config_lock);
+}
+
+static u32 vdpa_blk_get_generation(struct vdpa_device *vdpa)
+{
+	return READ_ONCE(vdpa_to_blk(vdpa)->generation);
+}
+
+/* Memory */
+
+/* Takes over @memory. */
+static void vdpa_blk_replace_memory(struct vdpa_blk *vb,
+				    struct vdpa_blk_memory *memory)
+{
+	unsigned int noio;
+
+	noio = vdpa_blk_lock(vb);
+	vdpa_blk_stop_io(vb);
+	vdpa_blk_stop_queues(vb);
+	swap(vb->memory, memory);
+	if (vdpa_blk_is_live(vb)) {
+		vdpa_blk_start_queues(vb);
+		vdpa_blk_start_io(vb);
+	}
+	vdpa_blk_unlock(vb, noio);
+	vdpa_blk_free_memory(memory);
+}
+
+static int vdpa_blk_set_map(struct vdpa_device *vdpa, unsigned int asid,
+			    struct vhost_iotlb *iotlb)
+{
+	struct vdpa_blk_memory *memory = vdpa_blk_create_memory(iotlb);
+
+	/* vhost-vdpa may ignore the error: do without memory that it has unpinned. */
+	vdpa_blk_replace_memory(vdpa_to_blk(vdpa), IS_ERR(memory) ? NULL : memory);
+	return PTR_ERR_OR_ZERO(memory);
+}
+
+static int vdpa_blk_reset_map(struct vdpa_device *vdpa, unsigned int asid)
+{
+	vdpa_blk_replace_memory(vdpa_to_blk(vdpa), NULL);
+	return 0;
+}
+
+static void vdpa_blk_free(struct vdpa_device *vdpa)
+{
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+
+	vdpa_blk_free_device(vb);
+}
+
+const struct vdpa_config_ops vdpa_blk_ops = {
+	.set_vq_address		= vdpa_blk_set_vq_address,
+	.set_vq_num		= vdpa_blk_set_vq_num,
+	.kick_vq		= vdpa_blk_kick_vq,
+	.set_vq_cb		= vdpa_blk_set_vq_cb,
+	.set_vq_ready		= vdpa_blk_set_vq_ready,
+	.get_vq_ready		= vdpa_blk_get_vq_ready,
+	.set_vq_state		= vdpa_blk_set_vq_state,
+	.get_vq_state		= vdpa_blk_get_vq_state,
+	.get_vq_align		= vdpa_blk_get_vq_align,
+	.get_device_features	= vdpa_blk_get_device_features,
+	.get_backend_features	= vdpa_blk_get_backend_features,
+	.set_driver_features	= vdpa_blk_set_driver_features,
+	.get_driver_features	= vdpa_blk_get_driver_features,
+	.set_config_cb		= vdpa_blk_set_config_cb,
+	.get_vq_num_max		= vdpa_blk_get_vq_num_max,
+	.get_device_id		= vdpa_blk_get_device_id,
+	.get_vendor_id		= vdpa_blk_get_vendor_id,
+	.get_status		= vdpa_blk_get_status,
+	.set_status		= vdpa_blk_set_status,
+	.reset			= vdpa_blk_reset,
+	.suspend		= vdpa_blk_suspend,
+	.resume			= vdpa_blk_resume,
+	.get_config_size	= vdpa_blk_get_config_size,
+	.get_config		= vdpa_blk_get_config,
+	.set_config		= vdpa_blk_set_config,
+	.get_generation		= vdpa_blk_get_generation,
+	.set_map		= vdpa_blk_set_map,
+	.reset_map		= vdpa_blk_reset_map,
+	.free			= vdpa_blk_free,
+};

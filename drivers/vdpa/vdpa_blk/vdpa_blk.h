@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The types of the vDPA block device, and the functions that its files share.
+ *
+ * struct vdpa_blk is the device.  struct vdpa_blk_queue is one of its virtqueues,
+ * which one struct vdpa_blk_worker serves.  struct vdpa_blk_request is a request that
+ * the device has taken off a ring.
+ */
+#ifndef VDPA_BLK_H
+#define VDPA_BLK_H
+
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/cpumask.h>
+#include <linux/mempool.h>
+#include <linux/mutex.h>
+#include <linux/sched.h>
+#include <linux/spinlock.h>
+#include <linux/vdpa.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#define VDPA_BLK_MAX_QUEUES	256
+#define VDPA_BLK_MIN_RING	4
+#define VDPA_BLK_MAX_RING	1024
+
+/* The longest chain: header, status, and the data of one request. */
+#define VDPA_BLK_MAX_DATA_SEGS	254
+#define VDPA_BLK_MAX_SEGS	(VDPA_BLK_MAX_DATA_SEGS + 2)
+
+/* Each segment may cross from one extent of memory to the next. */
+#define VDPA_BLK_MAX_VECS	BIO_MAX_VECS
+
+/* Data of up to this many pieces needs no table of its own. */
+#define VDPA_BLK_INLINE_VECS	8
+
+/* Ranges of a discard, write zeroes or secure erase. */
+#define VDPA_BLK_MAX_RANGES	64
+
+/* Requests that a worker takes off one ring before it serves the next. */
+#define VDPA_BLK_BUDGET		256
+
+/* Features that each device offers. */
+#define VDPA_BLK_ALWAYS							\
+	(BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | \
+	 BIT_ULL(VIRTIO_F_RING_PACKED) | BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) | \
+	 BIT_ULL(VIRTIO_RING_F_EVENT_IDX) | BIT_ULL(VIRTIO_BLK_F_SEG_MAX) | \
+	 BIT_ULL(VIRTIO_BLK_F_BLK_SIZE) | BIT_ULL(VIRTIO_BLK_F_TOPOLOGY) | \
+	 BIT_ULL(VIRTIO_BLK_F_MQ) | BIT_ULL(VIRTIO_BLK_F_FLUSH) |	\
+	 BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE))
+
+/* Those that some devices offer, by their settings and backing device. */
+#define VDPA_BLK_FEATURES						\
+	(VDPA_BLK_ALWAYS | BIT_ULL(VIRTIO_BLK_F_RO) |			\
+	 BIT_ULL(VIRTIO_BLK_F_DISCARD) | BIT_ULL(VIRTIO_BLK_F_WRITE_ZEROES) | \
+	 BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE))
+
+struct vdpa_blk;
+struct vdpa_blk_queue;
+
+/**
+ * struct vdpa_blk_extent - a run of the driver's addresses that is contiguous in memory
+ * @first: its first address
+ * @last: its last address
+ * @pfn: the page frame of @first, which is at the start of a page
+ * @writable: the device may write to it
+ */
+struct vdpa_blk_extent {
+	u64 first;
+	u64 last;
+	unsigned long pfn;
+	bool writable;
+};
+
+/**
+ * struct vdpa_blk_memory - the memory that the driver shares with the device
+ * @identity: each address of this kernel's memory is its own, for virtio_vdpa
+ * @nr: number of extents
+ * @extents: sorted by address, not overlapping; each page of them is referenced
+ */
+struct vdpa_blk_memory {
+	bool identity;
+	unsigned int nr;
+	struct vdpa_blk_extent extents[];
+};
+
+/**
+ * struct vdpa_blk_area - a part of that memory, mapped into the kernel
+ * @addr: its address in the kernel
+ * @base: what vmap() returned, NULL if there is no mapping
+ * @pages: its pages
+ * @nr_pages: their number
+ * @referenced: each of them is referenced
+ */
+struct vdpa_blk_area {
+	void *addr;
+	void *base;
+	struct page **pages;
+	unsigned int nr_pages;
+	bool referenced;
+};
+
+/**
+ * struct vdpa_blk_seg - a descriptor's buffer
+ * @addr: its address, as the driver has it
+ * @len: its length in bytes
+ */
+struct vdpa_blk_seg {
+	u64 addr;
+	u32 len;
+};
+
+/**
+ * struct vdpa_blk_chain - a request's buffers
+ * @id: what the used ring returns
+ * @descs: entries of a packed ring that it takes
+ * @nr_out: the first of @segs, which the device reads
+ * @nr_in: those after them, which the device writes
+ * @segs: the buffers
+ */
+struct vdpa_blk_chain {
+	u16 id;
+	u16 descs;
+	unsigned int nr_out;
+	unsigned int nr_in;
+	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
+};
+
+/**
+ * struct vdpa_blk_ring - a virtqueue's ring, as the device uses it
+ * @num: entries
+ * @packed: VIRTIO_F_RING_PACKED is negotiated
+ * @event_idx: VIRTIO_RING_F_EVENT_IDX is
+ * @indirect: VIRTIO_RING_F_INDIRECT_DESC is
+ * @desc: descriptor area (VIRTIO 1.3, 2.6)
+ * @driver: driver area, which the driver writes
+ * @device: device area, which the device writes
+ * @next_avail: index of the next available entry
+ * @avail_wrap: the driver's wrap counter, of a packed ring
+ * @next_used: index of the next used entry
+ * @used_wrap: the device's wrap counter, of a packed ring
+ * @unsignalled: used entries since the device last decided whether to signal
+ *
+ * The worker alone uses the fields up to @avail_wrap; the queue's lock protects those
+ * from @next_used on.
+ */
+struct vdpa_blk_ring {
+	u16 num;
+	bool packed;
+	bool event_idx;
+	bool indirect;
+	struct vdpa_blk_area desc;
+	struct vdpa_blk_area driver;
+	struct vdpa_blk_area device;
+	u16 next_avail;
+	bool avail_wrap;
+
+	u16 next_used;
+	bool used_wrap;
+	u16 unsignalled;
+};
+
+/**
+ * struct vdpa_blk_request - a request that the device has taken off a ring
+ * @q: its queue
+ * @next: the next free request
+ * @status: where the device writes the status byte
+ * @len: bytes that the device writes if the request succeeds, the status included
+ * @status_only: the device may write nothing but the status
+ * @id: what the used ring returns
+ * @descs: entries of a packed ring that it takes
+ * @result: its status, while @flush_work is queued
+ * @flush_work: completes a flush outside of the block layer's lock
+ * @vecs: the data, @inline_vecs or a table from vdpa_blk_vecs
+ * @bio: for the backing device
+ * @inline_vecs: data of few pieces
+ */
+struct vdpa_blk_request {
+	struct vdpa_blk_queue *q;
+	struct vdpa_blk_request *next;
+	u8 *status;
+	u32 len;
+	bool status_only;
+	u8 result;
+	struct work_struct flush_work;
+	u16 id;
+	u16 descs;
+	struct bio_vec *vecs;
+	struct bio bio;
+	struct bio_vec inline_vecs[VDPA_BLK_INLINE_VECS];
+};
+
+/**
+ * struct vdpa_blk_stats - what a queue has done since the device was added
+ * @requests: requests by direction: reads, writes, flushes, others
+ * @bytes: bytes read and written
+ * @errors: requests that failed
+ * @unsupported: requests of a type that the device does not offer
+ * @broken: chains that no driver may make
+ * @wakeups: how often the worker served the queue
+ * @empty: how often it found nothing
+ * @signals: interrupts of the driver
+ * @suppressed: interrupts that the driver had suppressed
+ * @bounced: requests whose buffers the backing device cannot use
+ */
+struct vdpa_blk_stats {
+	u64 requests[4];
+	u64 bytes[2];
+	u64 errors;
+	u64 unsupported;
+	u64 broken;
+	u64 wakeups;
+	u64 empty;
+	u64 signals;
+	u64 suppressed;
+	u64 bounced;
+};
+
+enum vdpa_blk_kind {
+	VDPA_BLK_READ,
+	VDPA_BLK_WRITE,
+	VDPA_BLK_FLUSH,
+	VDPA_BLK_OTHER,
+};
+
+/**
+ * struct vdpa_blk_queue - a virtqueue
+ * @vb: the device
+ * @worker: the worker that serves it
+ * @index: its index
+ * @num: entries of the ring, as the driver set them
+ * @ready: the driver has enabled it
+ * @running: its ring is mapped, and the worker may serve it
+ * @broken: the driver has broken it; only a reset starts it again
+ * @desc_addr: address of the descriptor area, as the driver has it
+ * @driver_addr: of the driver area
+ * @device_addr: of the device area
+ * @state: where the ring begins
+ * @ring: the ring
+ * @hint: the extent in which the last address was
+ * @free: free requests; the worker's alone
+ * @chain: the chain that the worker parses
+ * @table: a copy of an indirect table
+ * @requests: as many as the ring has entries
+ * @lock: protects the used side of @ring, @cb, @returned and @stats; taken with
+ *	interrupts off
+ * @cb: the driver's callback
+ * @returned: free requests that completions have left for the worker
+ * @batching: the worker, while it submits a batch: what completes meanwhile on it is
+ *	published at the end of the batch
+ * @batched: completions of the batch
+ * @stats: counters
+ * @in_flight: requests that have not completed
+ */
+struct vdpa_blk_queue {
+	struct vdpa_blk *vb;
+	struct vdpa_blk_worker *worker;
+	unsigned int index;
+	u32 num;
+	bool ready;
+	bool running;
+	bool broken;
+	u64 desc_addr;
+	u64 driver_addr;
+	u64 device_addr;
+	struct vdpa_vq_state state;
+	struct vdpa_blk_ring ring;
+	unsigned int hint;
+	struct vdpa_blk_request *free;
+	struct vdpa_blk_chain chain;
+	union {
+		struct vring_desc split[VDPA_BLK_MAX_SEGS];
+		struct vring_packed_desc packed[VDPA_BLK_MAX_SEGS];
+	} table;
+	struct vdpa_blk_request *requests;
+
+	spinlock_t lock ____cacheline_aligned_in_smp;
+	struct vdpa_callback cb;
+	struct vdpa_blk_request *returned;
+	struct task_struct *batching;
+	unsigned int batched;
+	struct vdpa_blk_stats stats;
+	atomic_t in_flight;
+};
+
+/**
+ * struct vdpa_blk_worker - a thread that serves queues
+ * @vb: the device
+ * @task: the thread
+ * @index: its index
+ * @pending: a bit for each queue that the driver has kicked
+ */
+struct vdpa_blk_worker {
+	struct vdpa_blk *vb;
+	struct task_struct *task;
+	unsigned int index;
+	DECLARE_BITMAP(pending, VDPA_BLK_MAX_QUEUES);
+};
+
+/**
+ * struct vdpa_blk_settings - what the administrator has chosen
+ * @path: path of the backing device
+ * @serial: the ID string, not terminated if it has all bytes
+ * @cpus: CPUs for the workers, one after the other; empty: any
+ * @queues: number of virtqueues
+ * @ring_size: the largest ring
+ * @workers: number of workers, 0: one for each queue and CPU
+ * @features: the features that the device may offer, of those that it has
+ * @poll_us: how long a worker polls its queues before it sleeps, in microseconds
+ * @readonly: offer VIRTIO_BLK_F_RO
+ * @write_cache: offer a cache that is written back, if the backing device has one
+ */
+struct vdpa_blk_settings {
+	char path[256];
+	char serial[VIRTIO_BLK_ID_BYTES];
+	struct cpumask cpus;
+	unsigned int queues;
+	unsigned int ring_size;
+	unsigned int workers;
+	u64 features;
+	unsigned int poll_us;
+	bool readonly;
+	bool write_cache;
+};
+
+/**
+ * struct vdpa_blk - a device
+ * @vdpa: what the vDPA bus has of it
+ * @settings: a copy from the time when the device was added
+ * @bdev_file: the backing device, claimed
+ * @bdev: the same
+ * @gone: the backing device has been removed
+ * @config: the configuration space; @config_lock protects it
+ * @generation: of the configuration space (VIRTIO 1.3, 2.5.1)
+ * @features: that the device offers
+ * @driver_features: that the driver has accepted
+ * @writeback: a write is durable only after a flush (VIRTIO 1.3, 5.2.6.2)
+ * @lock: protects the set-up of queues and @memory, and serializes changes of @status;
+ *	held while workers are parked and requests in flight are waited for.  Taken by
+ *	operations of the vDPA bus only, never by a worker or a work.
+ * @status: the device status
+ * @paused: the workers are parked, and a task may wait for requests in flight
+ * @suspended: the monitor has suspended the device
+ * @stopping: operations that sleep end early, with an error
+ * @stalled: a bit for each queue that waits for memory that a request will free
+ * @tables: tables for data of many pieces
+ * @slow_pool: operations that sleep
+ * @buffers: buffers of operations that sleep
+ * @wq: for operations that sleep, and for work on the device
+ * @memory: what the driver shares, NULL if nothing
+ * @config_lock: protects @config, @generation, @status and @config_cb, and is held
+ *	while the callback runs; taken with interrupts off
+ * @config_cb: the driver's callback for changes of the configuration
+ * @drained: wakes the task that waits for requests in flight
+ * @capacity_work: follows the capacity of the backing device
+ * @break_work: sets DEVICE_NEEDS_RESET
+ * @debugfs: the device's directory
+ * @nr_workers: number of @workers
+ * @workers: the workers
+ * @queues: the virtqueues
+ */
+struct vdpa_blk {
+	struct vdpa_device vdpa;
+	struct vdpa_blk_settings settings;
+	struct file *bdev_file;
+	struct block_device *bdev;
+	bool gone;
+	struct virtio_blk_config config;
+	u32 generation;
+	u64 features;
+	u64 driver_features;
+	bool writeback;
+	struct mutex lock;		/* see above */
+	u8 status;
+	bool paused;
+	bool suspended;
+	bool stopping;
+	DECLARE_BITMAP(stalled, VDPA_BLK_MAX_QUEUES);
+	mempool_t *tables;
+	mempool_t *slow_pool;
+	mempool_t *buffers;
+	struct workqueue_struct *wq;
+	struct vdpa_blk_memory *memory;
+	spinlock_t config_lock;		/* see above */
+	struct vdpa_callback config_cb;
+	wait_queue_head_t drained;
+	struct delayed_work capacity_work;
+	struct work_struct break_work;
+	struct dentry *debugfs;
+	unsigned int nr_workers;
+	struct vdpa_blk_worker *workers;
+	struct vdpa_blk_queue **queues;
+};
+
+/* include/compat has the place of older kernels. */
+#ifndef vdpa_blk_dma_dev
+#define vdpa_blk_dma_dev(vdpa)	((vdpa)->vmap.dma_dev)
+#endif
+
+static inline struct vdpa_blk *vdpa_to_blk(struct vdpa_device *vdpa)
+{
+	return container_of(vdpa, struct vdpa_blk, vdpa);
+}
+
+/**
+ * vdpa_blk_wake_worker() - have a queue served
+ * @q: the queue
+ *
+ * Context: any.
+ */
+static inline void vdpa_blk_wake_worker(struct vdpa_blk_queue *q)
+{
+	set_bit(q->index, q->worker->pending);
+	/* The worker sets its state before it reads the bits. */
+	smp_mb__after_atomic();
+	wake_up_process(q->worker->task);
+}
+
+/* memory.c */
+struct vhost_iotlb;
+
+struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb);
+struct vdpa_blk_memory *vdpa_blk_create_identity(void);
+void vdpa_blk_free_memory(struct vdpa_blk_memory *memory);
+int vdpa_blk_translate(const struct vdpa_blk_memory *memory,
+		       unsigned int *hint, u64 addr, u32 len, bool write,
+		       struct page **page, unsigned int *offset);
+int vdpa_blk_read(const struct vdpa_blk_memory *memory, unsigned int *hint,
+		  void *to, u64 addr, size_t len);
+int vdpa_blk_write(const struct vdpa_blk_memory *memory, unsigned int *hint,
+		   u64 addr, const void *from, size_t len);
+int vdpa_blk_map_area(const struct vdpa_blk_memory *memory,
+		      struct vdpa_blk_area *area, u64 addr, size_t len,
+		      bool write);
+void vdpa_blk_unmap_area(struct vdpa_blk_area *area, bool write);
+
+/* ring.c */
+int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
+void vdpa_blk_save_state(struct vdpa_blk_queue *q);
+void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
+int vdpa_blk_next_chain(struct vdpa_blk_queue *q);
+void vdpa_blk_suppress_kicks(struct vdpa_blk_ring *ring);
+bool vdpa_blk_has_more(const struct vdpa_blk_ring *ring);
+bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring);
+void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len);
+bool vdpa_blk_publish_used(struct vdpa_blk_ring *ring);
+
+/* request.c */
+int vdpa_blk_init_requests(void);
+void vdpa_blk_exit_requests(void);
+int vdpa_blk_alloc_pools(struct vdpa_blk *vb);
+void vdpa_blk_free_pools(struct vdpa_blk *vb);
+int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
+void vdpa_blk_flush_completions(struct vdpa_blk_queue *q);
+
+/* worker.c */
+int vdpa_blk_start_workers(struct vdpa_blk *vb);
+void vdpa_blk_stop_workers(struct vdpa_blk *vb);
+void vdpa_blk_park_workers(struct vdpa_blk *vb);
+void vdpa_blk_unpark_workers(struct vdpa_blk *vb);
+void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why);
+
+/* backing.c */
+int vdpa_blk_open_backing(struct vdpa_blk *vb);
+void vdpa_blk_close_backing(struct vdpa_blk *vb);
+void vdpa_blk_init_config(struct vdpa_blk *vb);
+bool vdpa_blk_update_capacity(struct vdpa_blk *vb);
+
+/* queue.c */
+int vdpa_blk_alloc_queues(struct vdpa_blk *vb);
+void vdpa_blk_free_device(struct vdpa_blk *vb);
+
+/* device.c */
+extern const struct vdpa_config_ops vdpa_blk_ops;
+void vdpa_blk_config_changed(struct vdpa_blk *vb);
+void vdpa_blk_break_work(struct work_struct *work);
+void vdpa_blk_capacity_work(struct work_struct *work);
+void vdpa_blk_reset_device(struct vdpa_blk *vb);
+
+/* configfs.c */
+int vdpa_blk_init_configfs(void);
+void vdpa_blk_exit_configfs(void);
+int vdpa_blk_find_settings(const char *name, struct vdpa_blk_settings *settings);
+
+/* debugfs.c */
+void vdpa_blk_init_debugfs(void);
+void vdpa_blk_exit_debugfs(void);
+void vdpa_blk_create_debugfs(struct vdpa_blk *vb);
+void vdpa_blk_remove_debugfs(struct vdpa_blk *vb);
+
+#endif /* VDPA_BLK_H */

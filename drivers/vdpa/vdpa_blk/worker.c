@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The threads that take requests off the rings.
+ *
+ * The driver's kick sets the queue's bit and wakes its worker, because it may come with
+ * interrupts off.  A worker takes all that a ring has, up to VDPA_BLK_BUDGET, under one
+ * plug, and publishes what completes meanwhile at once.  Before it sleeps it asks for
+ * kicks again, and looks once more.
+ *
+ * To change a queue or the memory, device.c parks the workers: a parked worker uses no
+ * ring.  A worker takes no lock that is held meanwhile.
+ */
+
+#include <linux/kthread.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "trace.h"
+#include "vdpa_blk.h"
+
+/**
+ * vdpa_blk_break() - stop a virtqueue that the driver has broken
+ * @q: the virtqueue
+ * @why: the reason, for the log
+ *
+ * The device sets DEVICE_NEEDS_RESET (VIRTIO 1.3, 2.1.1).
+ *
+ * Context: the queue's worker, or any task while the workers are parked.
+ */
+void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why)
+{
+	struct vdpa_blk *vb = q->vb;
+
+	WRITE_ONCE(q->running, false);
+	WRITE_ONCE(q->broken, true);
+	q->stats.broken++;
+	dev_warn_ratelimited(&vb->vdpa.dev, "virtqueue %u stops, because %s; it needs a reset\n",
+			     q->index, why);
+	queue_work(vb->wq, &vb->break_work);
+}
+
+/* Returns true if the queue has more than the budget. */
+static bool vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
+{
+	unsigned int budget = VDPA_BLK_BUDGET;
+	bool stalled = false;
+	struct blk_plug plug;
+	int found = 0;
+
+	WRITE_ONCE(q->batching, current);
+	blk_start_plug(&plug);
+	while (budget) {
+		u16 next = q->ring.next_avail;
+		bool wrap = q->ring.avail_wrap;
+
+		found = vdpa_blk_next_chain(q);
+		if (found > 0)
+			found = vdpa_blk_handle_chain(q) ?: 1;
+		if (unlikely(found == -EAGAIN)) {
+			/*
+			 * Take it again when a request has freed memory, and once
+			 * more now, in case one did so before the bit was set.
+			 */
+			q->ring.next_avail = next;
+			q->ring.avail_wrap = wrap;
+			if (stalled)
+				break;
+			stalled = true;
+			set_bit(q->index, q->vb->stalled);
+			/* The bit is set before memory is asked for again. */
+			smp_mb__after_atomic();
+			continue;
+		}
+		if (found <= 0)
+			break;
+		if (unlikely(stalled)) {
+			stalled = false;
+			clear_bit(q->index, q->vb->stalled);
+		}
+		budget--;
+	}
+	blk_finish_plug(&plug);
+	WRITE_ONCE(q->batching, NULL);
+	vdpa_blk_flush_completions(q);
+
+	if (budget == VDPA_BLK_BUDGET)
+		q->stats.empty++;
+	if (unlikely(found < 0 && found != -EAGAIN)) {
+		vdpa_blk_break(q, "the driver made a ring or a chain that VIRTIO does not allow");
+		return false;
+	}
+	return !budget;
+}
+
+/* Returns true if it must be called again. */
+static bool vdpa_blk_serve(struct vdpa_blk_queue *q)
+{
+	if (!READ_ONCE(q->running))
+		return false;
+	q->stats.wakeups++;
+	vdpa_blk_suppress_kicks(&q->ring);
+	if (vdpa_blk_serve_batch(q))
+		return true;
+	/* It goes on when memory is free; a kick meanwhile does no harm. */
+	if (unlikely(test_bit(q->index, q->vb->stalled)))
+		return false;
+	return READ_ONCE(q->running) && vdpa_blk_allow_kicks(&q->ring);
+}
+
+static bool vdpa_blk_serve_pending(struct vdpa_blk_worker *worker)
+{
+	unsigned int i, nr = worker->vb->settings.queues;
+	bool found = false;
+
+	for_each_set_bit(i, worker->pending, nr) {
+		clear_bit(i, worker->pending);
+		/* A kick that comes after the ring is read sets the bit again. */
+		smp_mb__after_atomic();
+		if (vdpa_blk_serve(worker->vb->queues[i]))
+			set_bit(i, worker->pending);
+		found = true;
+		cond_resched();
+		if (kthread_should_park())
+			break;
+	}
+	return found;
+}
+
+/* Look at all queues of the worker until none has had anything for poll_us. */
+static bool vdpa_blk_poll(struct vdpa_blk_worker *worker)
+{
+	struct vdpa_blk *vb = worker->vb;
+	ktime_t end = ktime_add_us(ktime_get(), vb->settings.poll_us);
+	unsigned int i;
+
+	do {
+		for (i = worker->index; i < vb->settings.queues;
+		     i += vb->nr_workers) {
+			struct vdpa_blk_queue *q = vb->queues[i];
+
+			if (READ_ONCE(q->running) && vdpa_blk_has_more(&q->ring))
+				set_bit(i, worker->pending);
+		}
+		if (!bitmap_empty(worker->pending, vb->settings.queues))
+			return true;
+		cpu_relax();
+	} while (ktime_before(ktime_get(), end) && !need_resched() &&
+		 !kthread_should_park() && !kthread_should_stop());
+	return false;
+}
+
+static int vdpa_blk_worker_fn(void *data)
+{
+	struct vdpa_blk_worker *worker = data;
+	unsigned int nr = worker->vb->settings.queues;
+
+	/* The backing device may hold swap or a file system of this kernel. */
+	memalloc_noio_save();
+	while (!kthread_should_stop()) {
+		if (kthread_should_park()) {
+			kthread_parkme();
+			continue;
+		}
+		if (vdpa_blk_serve_pending(worker))
+			continue;
+		if (worker->vb->settings.poll_us && vdpa_blk_poll(worker))
+			continue;
+		set_current_state(TASK_IDLE);
+		if (bitmap_empty(worker->pending, nr) && !kthread_should_stop() &&
+		    !kthread_should_park())
+			schedule();
+		__set_current_state(TASK_RUNNING);
+	}
+	return 0;
+}
+
+/**
+ * vdpa_blk_park_workers() - stop serving queues, and wait for what is in flight
+ * @vb: the device, its lock held, its workers running
+ *
+ * Waits as long as the backing device takes.  Context: may sleep.
+ */
+void vdpa_blk_park_workers(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	WRITE_ONCE(vb->paused, true);
+	for (i = 0; i < vb->nr_workers; i++)
+		kthread_park(vb->workers[i].task);
+	for (i = 0; i < vb->settings.queues; i++)
+		wait_event(vb->drained, !atomic_read(&vb->queues[i]->in_flight));
+}
+
+/**
+ * vdpa_blk_unpark_workers() - go on after vdpa_blk_park_workers()
+ * @vb: the device, its lock held
+ *
+ * Context: may sleep.
+ */
+void vdpa_blk_unpark_workers(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	WRITE_ONCE(vb->paused, false);
+	for (i = 0; i < vb->nr_workers; i++)
+		kthread_unpark(vb->workers[i].task);
+	/* Kicks may have been suppressed, or come before the queue was ready. */
+	for (i = 0; i < vb->settings.queues; i++)
+		if (vb->queues[i]->running)
+			vdpa_blk_wake_worker(vb->queues[i]);
+}
+
+static unsigned int vdpa_blk_count_workers(const struct vdpa_blk_settings *settings)
+{
+	return min(settings->queues, settings->workers ?: num_online_cpus());
+}
+
+/* The CPUs that the administrator has named are for the workers in their order. */
+static void vdpa_blk_pin_worker(struct vdpa_blk_worker *worker)
+{
+	const struct cpumask *cpus = &worker->vb->settings.cpus;
+	unsigned int cpu, i;
+
+	if (cpumask_empty(cpus))
+		return;
+	cpu = cpumask_first(cpus);
+	for (i = 0; i < worker->index % cpumask_weight(cpus); i++)
+		cpu = cpumask_next(cpu, cpus);
+	kthread_bind(worker->task, cpu);
+}
+
+/**
+ * vdpa_blk_start_workers() - start the threads, parked
+ * @vb: the device
+ *
+ * Return: 0 or an error, and there are none.
+ */
+int vdpa_blk_start_workers(struct vdpa_blk *vb)
+{
+	unsigned int nr = vdpa_blk_count_workers(&vb->settings), i;
+	struct vdpa_blk_worker *worker;
+	struct task_struct *task;
+
+	vb->workers = kcalloc(nr, sizeof(*vb->workers), GFP_KERNEL);
+	if (!vb->workers)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++) {
+		worker = &vb->workers[i];
+		worker->vb = vb;
+		worker->index = i;
+		task = kthread_create(vdpa_blk_worker_fn, worker, "vdpa_blk/%s:%u",
+				      dev_name(&vb->vdpa.dev), i);
+		if (IS_ERR(task)) {
+			vdpa_blk_stop_workers(vb);
+			return PTR_ERR(task);
+		}
+		worker->task = task;
+		vb->nr_workers++;
+		vdpa_blk_pin_worker(worker);
+		kthread_park(task);
+	}
+	vb->paused = true;
+	for (i = 0; i < vb->settings.queues; i++)
+		vb->queues[i]->worker = &vb->workers[i % nr];
+	return 0;
+}
+
+/**
+ * vdpa_blk_stop_workers() - end the threads
+ * @vb: the device, its workers parked and nothing in flight
+ *
+ * Context: may sleep.
+ */
+void vdpa_blk_stop_workers(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	for (i = 0; i < vb->nr_workers; i++)
+		kthread_stop(vb->workers[i].task);
+	kfree(vb->workers);
+	vb->workers = NULL;
+	vb->nr_workers = 0;
+}
