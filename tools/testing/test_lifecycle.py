@@ -7,6 +7,7 @@ import pytest
 
 import fio
 from backend import Backend
+from soak.faults import counter, tell_to_reset
 from vm.disk import Disk
 from vm.errors import CommandFailed
 from vm.guest import Guest
@@ -163,6 +164,19 @@ def test_unbind_under_load(guest):
             guest.run(f"echo {device} > {DRIVER}/bind")
         check_sample(guest, "data")
     whole_load(guest)
+
+
+@pytest.mark.quick
+@short
+def test_reset_by_the_administrator_under_load(guest):
+    """A reset under verified load loses nothing, and the counter says that it was one."""
+    resets = counter(guest, "data", "resets")
+    running = load(guest, "data", runtime=8)
+    running.wait_for_io(guest.dev("data"))
+    tell_to_reset(guest, "data")
+    running.wait_for_io(guest.dev("data"))
+    assert counter(guest, "data", "resets") == resets + 1
+    running.wait()
 
 
 @with_debug

@@ -73,7 +73,6 @@ def test_transport_reset_while_polling(guest):
     assert fio.ios(running.wait()) > 100
 
 
-@pytest.mark.quick
 @pytest.mark.kernels("6.12", full=("6.1",))
 def test_function_reset_that_is_not_reported(kernel):
     """The driver initializes a device again that was reset without a report.

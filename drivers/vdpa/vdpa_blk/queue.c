@@ -72,7 +72,7 @@ int vdpa_blk_alloc_queues(struct vdpa_blk *vb)
 
 /**
  * vdpa_blk_free_device() - free what a device holds
- * @vb: the device, which nobody uses any more, or whose set-up has failed
+ * @vb: the device, which has no user any more, or whose set-up has failed
  *
  * The vDPA bus calls it with the last reference, and frees the structure itself.
  */
