@@ -65,6 +65,9 @@ def qemu_args() -> list[str]:
 
 def prepare(guest: Guest) -> None:
     """Mount the programs and load vdpa_blk, which is built for the guest's kernel."""
+    # Each page of a process that is not next to the last one is an entry.
+    guest.run("mkdir -p /etc/modprobe.d && echo options vhost_vdpa "
+              "max_iotlb_entries=65536 > /etc/modprobe.d/vdpa.conf")
     guest.run("mkdir /tmp/vdpa && mount -r LABEL=vdpa-tools /tmp/vdpa && "
               "modprobe -a vdpa vhost_iotlb configfs; "
               "mountpoint -q /sys/kernel/config || "
