@@ -78,7 +78,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
     config.addinivalue_line(
-        "markers", "full: takes long, or much like others; part of make check-full only")
+        "markers", "full(reason='long'): part of make check-full only")
     config.addinivalue_line(
         "markers", "quick(only=False): part of QUICK=1; only=True: of nothing else")
 
@@ -141,19 +141,21 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what QUICK and FULL leave out, and sort the rest by kernel and file.
+    """Leave out what QUICK leaves out, skip what is long, and sort by kernel and file.
 
     Tests of a file on one kernel are together, and our kernels come last.  pytest
     groups by a parameter's place in each test's own list, and would boot the guests of
     a file again wherever two tests name other kernels.
     """
-    quick = bool(os.environ.get("QUICK"))
-    full = bool(os.environ.get("FULL"))
-    left_out = [item for item in items if quick != _is_quick(item, quick)
-                or (item.get_closest_marker("full") and not full)]
+    left_out = [item for item in items if _is_left_out(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = [item for item in items if not _is_left_out(item)]
+    for item in items:
+        long = item.get_closest_marker("full")
+        if long and not os.environ.get("FULL"):
+            why = long.kwargs.get("reason", "long")
+            item.add_marker(pytest.mark.skip(reason=f"{why}: make check-full"))
     files = list(dict.fromkeys(item.path for item in items))
 
     def place(item):
@@ -165,10 +167,12 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=place)
 
 
-def _is_quick(item, quick):
-    """Tell whether a test is part of QUICK; if not `quick`, of nothing else."""
+def _is_left_out(item):
+    """Tell whether QUICK leaves out a test, or a test is for QUICK only."""
     mark = item.get_closest_marker("quick")
-    return bool(mark and (quick or mark.kwargs.get("only")))
+    if os.environ.get("QUICK"):
+        return mark is None
+    return mark is not None and bool(mark.kwargs.get("only"))
 
 
 def _kernel_of(item):

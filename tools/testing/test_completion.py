@@ -276,7 +276,7 @@ def test_more_readers_than_tags(guest, jobs, depth):
     set_queue(guest, "fewtags", rq_affinity=1)
 
 
-@pytest.mark.skipif(not os.environ.get("FULL"), reason="long: make check-full")
+@pytest.mark.full
 def test_half_a_million_reads(guest):
     """Half a million small reads, and many rounds with too few tags, all complete."""
     for id in ("burst1", "burst4"):

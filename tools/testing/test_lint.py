@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 import new_test
-from vm import lint
+from vm import host, lint
 from vm.ui import UserError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """Install the programs of `make lint`, which the rest of the suite does without."""
+    host.need("lint")
 
 
 @pytest.mark.quick(only=True)

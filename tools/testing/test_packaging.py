@@ -20,7 +20,6 @@ from vm.guest import Guest
 
 TOP = Path(__file__).resolve().parents[2]
 PACKAGING = TOP / "tools/packaging"
-FULL = pytest.mark.skipif(not os.environ.get("FULL"), reason="long: make check-full")
 
 
 def run(*argv, cwd=TOP, timeout=120, **environment):
@@ -242,7 +241,7 @@ def test_patch(tmp_path):
     check_patch(kernels.own_source(), tmp_path)
 
 
-@FULL
+@pytest.mark.full
 @pytest.mark.parametrize("series", ["6.1", "6.12"])
 def test_patch_for_older_kernels(series, tmp_path, monkeypatch):
     """The patches for older kernel sources are clean and equal graft."""
@@ -350,7 +349,7 @@ def initrds(said):
                            re.MULTILINE))
 
 
-@FULL
+@pytest.mark.full
 def test_installed_upgraded_and_removed(packages):
     """The root disk uses the driver from installation to removal."""
     with machines.Machine() as machine:
@@ -383,7 +382,7 @@ def test_installed_upgraded_and_removed(packages):
         assert said.startswith(second)
 
 
-@FULL
+@pytest.mark.full
 def test_machine_that_wants_signatures_keeps_its_own(packages):
     """If DKMS's key is not enrolled, the in-tree driver stays in use."""
     with machines.Machine() as machine:
@@ -395,7 +394,7 @@ def test_machine_that_wants_signatures_keeps_its_own(packages):
         machine.step(OWN, cmdline="module.sig_enforce=1")
 
 
-@FULL
+@pytest.mark.full
 @pytest.mark.skipif(os.geteuid() != 0, reason="making the image takes root")
 def test_image_with_no_other_driver(packages, tmp_path):
     """A cloud image that has no other virtio_blk boots from the driver's module."""

@@ -6,7 +6,6 @@ other trace points.
 """
 
 import contextlib
-import os
 import re
 import shutil
 import statistics
@@ -282,8 +281,7 @@ def _tools_image(directory):
     return directory / "tools.img"
 
 
-@pytest.mark.skipif(not os.environ.get("FULL"),
-                    reason="200 MB of LLVM: make check-full")
+@pytest.mark.full(reason="200 MB of LLVM")
 @pytest.mark.kernels("6.12")
 def test_script_for_bpftrace(kernel, tmp_path):
     """The bpftrace script counts each request once in each stage."""
