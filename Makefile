@@ -22,7 +22,7 @@ install uninstall: export KDIR := $(or $(KDIR),/lib/modules/$(shell uname -r)/bu
 install: python
 	@$(if $(KERNEL),echo "make install: KERNEL is not for it; name the kernel by \
 		KDIR=/lib/modules/RELEASE/build" >&2; exit 2)
-	@$(PYTHON) -m vm.kernels modules
+	@$(PYTHON) -m vm.kernels driver
 	@tools/packaging/install "$$KDIR"
 
 uninstall:

@@ -26,6 +26,8 @@ from .ui import UserError, say, step
 
 OLDEST = (6, 1)
 NEWEST = (7, 3)
+# Before 6.9 a block device is opened in another way.
+OLDEST_VDPA = (6, 12)
 # These kernels have neither the old nor the new interface for queue limits.
 UNSUPPORTED = ((6, 9), (6, 10))
 OWN = ("7.3", "7.3-debug", "7.3-kcsan")
@@ -147,10 +149,15 @@ def stop_building(builder):
     process.end(builder)
 
 
+def _version(release):
+    """Return the version of a release as numbers, (0, 0) if it has none."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
 def _supported(release, origin):
     """Raise UserError if the driver does not support the release."""
-    match = re.match(r"(\d+)\.(\d+)", release)
-    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    version = _version(release)
     if not OLDEST <= version <= NEWEST or version in UNSUPPORTED:
         raise UserError(
             f"{origin} is Linux {release}; the driver supports "
@@ -564,31 +571,37 @@ def build_modules(kernel, out=None, name=MODULES[0]):
     directory = Path(out) if out else output(kernel.release)
     if name != MODULES[0]:
         directory /= name
+    return _build_module(kernel, directory, name=name)
+
+
+def _build_module(kernel, directory, name, **part):
+    """Build a module in a directory, print warnings about it, and return its path."""
     kernel.arch.need()
     with step(f"building {name}.ko for {kernel.release}"):
-        said = compile_module(kernel.build, directory, *kernel.arch.make,
-                              name=name)
+        said = compile_module(kernel.build, directory, *kernel.arch.make, name=name,
+                              **part)
     if re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
                  re.MULTILINE):
         say(said)
     return directory / f"{name}.ko"
 
 
+def can_have_vdpa(kernel):
+    """Return whether vdpa_blk can be built for a kernel: 6.12 or later, with vDPA."""
+    return _version(kernel.release) >= OLDEST_VDPA and kernel.has("CONFIG_VDPA")
+
+
 def build_vdpa(kernel):
     """Build vdpa_blk, the device for hosts, as a module and return its path.
 
-    Raises UserError if the kernel has no vDPA.
+    Raises UserError if the kernel is too old or has no vDPA.
     """
-    if not kernel.has("CONFIG_VDPA"):
-        raise UserError(f"kernel {kernel.name} has no vDPA (CONFIG_VDPA), which vdpa_blk "
-                        "needs; use KERNEL=6.12 or 7.3-debug")
+    if not can_have_vdpa(kernel):
+        raise UserError(f"kernel {kernel.name} is Linux {kernel.release}; vdpa_blk needs "
+                        f"{OLDEST_VDPA[0]}.{OLDEST_VDPA[1]} or later with CONFIG_VDPA; "
+                        "use KERNEL=6.12 or 7.3-debug")
     host.need("build")
-    directory = output(kernel.release) / "vdpa"
-    with step(f"building vdpa_blk.ko for {kernel.release}"):
-        said = compile_module(kernel.build, directory, *kernel.arch.make, **VDPA)
-    if re.search(r"^drivers/\S+:\d+:|^WARNING: modpost", said, re.MULTILINE):
-        say(said)
-    return directory / "vdpa_blk.ko"
+    return _build_module(kernel, output(kernel.release) / "vdpa", **VDPA)
 
 
 def compile_module(build, directory, *flags, name=MODULES[0], part=_DRIVER):
@@ -676,16 +689,17 @@ def _environment():
 
 
 def main():
-    """Do the work of the Makefile's targets `modules`, `kernel` and `patch`."""
+    """Do the work of the Makefile's targets `modules`, `install`, `kernel`, `patch`."""
     what = sys.argv[1]
     if what == "source":
         print(own_source())
-    elif what == "modules":
+    elif what in ("modules", "driver"):
         kdir = os.environ.get("KDIR")
         kernel = _tree_to_build_for(kdir) if kdir else \
             find(os.environ.get("KERNEL") or "6.12")
         print(build_modules(kernel, name=os.environ.get("NAME") or MODULES[0]))
-        if kernel.has("CONFIG_VDPA") and not os.environ.get("NAME"):
+        # `make install` asks for the driver alone.
+        if what == "modules" and can_have_vdpa(kernel) and not os.environ.get("NAME"):
             print(build_vdpa(kernel))
     else:
         debug = os.environ.get("DEBUG", "0") not in ("", "0")
