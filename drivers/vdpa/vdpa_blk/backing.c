@@ -166,7 +166,7 @@ void vdpa_blk_init_config(struct vdpa_blk *vb)
 	config->seg_max = vdpa_blk_le32(min(VDPA_BLK_MAX_DATA_SEGS,
 					    (int)settings->ring_size - 2));
 	config->num_queues = vdpa_blk_le16(settings->queues);
-	config->wce = settings->write_cache && bdev_write_cache(vb->bdev);
+	config->wce = vdpa_blk_has_cache(vb);
 	vdpa_blk_init_topology(vb);
 	vdpa_blk_init_erase(vb);
 	vb->features &= settings->features;

@@ -167,14 +167,13 @@ static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
 /* The cache mode of a device that no driver has changed (VIRTIO 1.3, 5.2.5.2). */
 static bool vdpa_blk_default_wce(struct vdpa_blk *vb)
 {
-	return vb->settings.write_cache && bdev_write_cache(vb->bdev) &&
+	return vdpa_blk_has_cache(vb) &&
 	       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);
 }
 
 static void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
 {
 	q->ready = false;
-	q->broken = false;
 	q->num = q->vb->settings.ring_size;
 	q->desc_addr = 0;
 	q->driver_addr = 0;
@@ -211,7 +210,7 @@ void vdpa_blk_reset_device(struct vdpa_blk *vb)
 	vb->status = 0;
 	vb->driver_features = 0;
 	memset(&vb->config_cb, 0, sizeof(vb->config_cb));
-	vb->config.wce = vb->settings.write_cache && bdev_write_cache(vb->bdev);
+	vb->config.wce = vdpa_blk_has_cache(vb);
 	spin_unlock_irq(&vb->config_lock);
 
 	for (i = 0; i < vb->settings.queues; i++)
@@ -563,9 +562,7 @@ static int vdpa_blk_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 
 static void vdpa_blk_free(struct vdpa_device *vdpa)
 {
-	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
-
-	vdpa_blk_free_device(vb);
+	vdpa_blk_free_device(vdpa_to_blk(vdpa));
 }
 
 const struct vdpa_config_ops vdpa_blk_ops = {

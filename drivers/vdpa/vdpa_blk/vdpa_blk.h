@@ -405,6 +405,12 @@ static inline struct vdpa_blk *vdpa_to_blk(struct vdpa_device *vdpa)
 	return container_of(vdpa, struct vdpa_blk, vdpa);
 }
 
+/* Whether the device may have a cache that a driver must flush. */
+static inline bool vdpa_blk_has_cache(const struct vdpa_blk *vb)
+{
+	return vb->settings.write_cache && bdev_write_cache(vb->bdev);
+}
+
 /**
  * vdpa_blk_wake_worker() - have a queue served
  * @q: the queue
