@@ -352,11 +352,13 @@ look() {
 	read -r now < "$block/diskseq" && [ "$now" = "$was" ]
 }
 
+# Runs until told to stop and records were checked at least once, unless no writer
+# acknowledges any for a minute after that: events may have removed each disk too early.
 run_load() {
 	id=$1
-	local seed=$2 was now right last=0
+	local seed=$2 was now right last=0 checked=
 
-	until [ -e $place/stop ]; do
+	until [ -e $place/stop ] && { [ "$checked" ] || ((last >= 600)); }; do
 		rm -f "$place/$id".[0-7]
 		until find_disk && read -r was < "$block/diskseq" && begin_writing "$seed"; do
 			sleep 0.05
@@ -368,8 +370,7 @@ run_load() {
 				[ "$now" = "$was" ]; then
 				right=yes
 			fi
-			# The last writers must acknowledge records, too.
-			if [ -e $place/stop ] && { [ "$right" ] || ((last++ >= 100)); }; then
+			if [ -e $place/stop ] && { [ "$right" ] || ((last++ >= 600)); }; then
 				jobs -p | xargs kill -KILL 2> /dev/null
 			fi
 			sleep 0.1
@@ -378,6 +379,7 @@ run_load() {
 		if [ "$right" ]; then
 			until look "$seed" > "$place/$id.found" 2>&1; do sleep 0.05; done
 			cat "$place/$id.found" >&3
+			checked=yes
 		fi
 		seed=$((seed + 1))
 	done

@@ -53,13 +53,22 @@ bool virtblk_needs_reset(struct virtio_device *vdev)
  * virtblk_was_reset() - was the live device reset by somebody other than the driver?
  * @vdev: the device
  *
- * Before 6.14 the virtio core does not report a reset of the PCI function.
+ * The virtio core reports a reset of the PCI function from 6.14 on, and not if the
+ * disk was being probed when the reset began.  If the reset came in the middle of the
+ * probe, DRIVER_OK was set after it and the bits before that are missing, or the core
+ * has set FAILED because no driver was ready for the device's return.
  *
- * Return: true if the device lost DRIVER_OK.
+ * Return: true if the device's status is not the one that the driver gave it.
  */
 bool virtblk_was_reset(struct virtio_device *vdev)
 {
-	return !(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK);
+	u8 status = vdev->config->get_status(vdev);
+	u8 live = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+		  VIRTIO_CONFIG_S_DRIVER_OK;
+
+	if (virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
+		live |= VIRTIO_CONFIG_S_FEATURES_OK;
+	return (status & (live | VIRTIO_CONFIG_S_FAILED)) != live;
 }
 
 /**

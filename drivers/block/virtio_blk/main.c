@@ -313,6 +313,8 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 	mutex_lock(&vblk->recovery.lock);
 	virtblk_set_state(vblk, VIRTBLK_LIVE);
 	mutex_unlock(&vblk->recovery.lock);
+	/* The device may have been reset while it was set up. */
+	queue_work(virtblk_wq, &vblk->recovery.work);
 
 	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
 	      virtblk_revalidate_zones(vblk);

@@ -117,7 +117,8 @@ static void virtblk_fail_suspended(struct virtio_blk *vblk)
  *
  * Context: may sleep.
  *
- * Return: 0; or an error, and the disk is dead.
+ * Return: 0; -EBUSY if the disk is being probed, and recovery resets the device once it
+ * is live; or another error, and the disk is dead.
  */
 int virtblk_start_device(struct virtio_blk *vblk)
 {
@@ -136,15 +137,16 @@ int virtblk_start_device(struct virtio_blk *vblk)
 			virtblk_fail_suspended(vblk);
 		else
 			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
-	} else if (recovery->state == VIRTBLK_LIVE) {
+	} else if (recovery->state != VIRTBLK_DEAD) {
 		/*
 		 * It was not suspended, but the virtio core has reset its device.
-		 * The core checks DRIVER_OK once this function returns: recovery
-		 * pauses first, as after each return of the device.
+		 * The core still changes the status once this function returns:
+		 * recovery pauses first, as after each return of the device.
 		 */
 		WRITE_ONCE(recovery->last_reset, ktime_get());
 		virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
-		err = 0;
+		/* While the disk is probed only the probe may set DRIVER_OK. */
+		err = recovery->state == VIRTBLK_LIVE ? 0 : -EBUSY;
 	}
 	mutex_unlock(&recovery->lock);
 	memalloc_noio_restore(noio);
