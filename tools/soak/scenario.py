@@ -38,6 +38,8 @@ class Scenario:
     each: the largest count of each that a round reaches: as many as one guest should
         serve before the next one boots.
     zero: counters that must stay 0.
+    parts: the number of parts that a full run consists of; a round plays one of them,
+        Round.part, and each has to pass once.
     kernel: the default kernel; more_kernels: further ones, each with its own counts.
     drivers: the drivers that it can run on: "ours", and "stock" or not.
     stock_kernel: the kernel for the in-tree driver.
@@ -48,6 +50,7 @@ class Scenario:
     goals: dict
     each: dict
     zero: tuple = ()
+    parts: int = 1
     kernel: str = "7.3-debug"
     more_kernels: tuple = ()
     drivers: tuple = ("ours",)
@@ -75,6 +78,11 @@ class Round:
         self.random = random.Random(seed)
         self.counts = Counter()
         self._wanted = wanted or scenario.each
+
+    @property
+    def part(self):
+        """The part of the scenario to play; it follows from the seed."""
+        return self.seed % self.scenario.parts
 
     def wants(self, name):
         """Return whether a counter is below its goal."""

@@ -115,10 +115,18 @@ class Record:
         """Return the rounds that failed."""
         return [facts for facts in self.rounds(job) if facts["error"] is not None]
 
+    def parts_left(self, job):
+        """Return the parts of a job that have not passed yet."""
+        passed = {facts["seed"] % job.scenario.parts for facts in self.rounds(job)
+                  if facts["error"] is None}
+        return sorted(set(range(job.scenario.parts)) - passed)
+
     def left(self, job):
         """Return how much of each goal of a job is left: {name: count}."""
         left = {name: goal - self.sum(job, name)
                 for name, goal in job.scenario.goals.items()}
+        if job.scenario.parts > 1:
+            left["parts"] = len(self.parts_left(job))
         return {name: count for name, count in left.items() if count > 0}
 
 
@@ -161,8 +169,7 @@ def _soak(record, job):
     failures = 0
     while (left := record.left(job)) and failures < _MAX_FAILURES:
         say(f"{job.scenario.name}: " + ", ".join(_figures(record, job)))
-        # Rounds must differ, also those of parallel runs.
-        facts = _play(job, random.randrange(1, _SEEDS))
+        facts = _play(job, _seed(record, job))
         record.add(**facts)
         if facts["error"] is not None:
             failures += 1
@@ -171,9 +178,19 @@ def _soak(record, job):
             return
 
 
+def _seed(record, job):
+    """Return a seed for a part that is left; parallel runs have different seeds."""
+    parts = job.scenario.parts
+    return (random.randrange(1, _SEEDS // parts) * parts
+            + random.choice(record.parts_left(job) or range(parts)))
+
+
 def _figures(record, job):
     """Return a job's counts as a list of texts."""
-    figures = [f"{record.sum(job, name)} of {goal} {name}"
+    parts = job.scenario.parts
+    figures = [f"{parts - len(record.parts_left(job))} of {parts} parts"] \
+        if parts > 1 else []
+    figures += [f"{record.sum(job, name)} of {goal} {name}"
                for name, goal in job.scenario.goals.items()]
     rounds = record.rounds(job)
     for name in job.scenario.zero:

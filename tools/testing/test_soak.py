@@ -131,6 +131,22 @@ def test_kernels_and_drivers_have_figures_of_their_own(variables, scenarios, pat
     assert scenarios == ["6.12"] * 6
 
 
+def test_each_part_of_scenario_passes_once(variables, scenarios, monkeypatch, path,
+                                           capsys):
+    """Rounds play the parts that have not passed yet; a failed round does not count."""
+    played = []
+    monkeypatch.setattr(soak, "SCENARIOS", (Scenario(
+        "parts", "All parts are played.", lambda round: played.append(round.part),
+        goals={}, each={}, parts=3),))
+    path.write_text(json.dumps([facts(scenario="parts", seed=7, counts={}),
+                                facts(scenario="parts", seed=8, counts={},
+                                      error="broken")]))
+    variables(RECORD=str(path))
+    assert soak.main() == 1
+    assert sorted(played) == [0, 2]
+    assert "4 rounds on 7.3-debug, 1 failed: 3 of 3 parts\n" in capsys.readouterr().out
+
+
 def test_run_ends_without_progress(
         variables, scenarios, monkeypatch, path, capsys):
     """make soak stops when a round does not bring a goal nearer, and fails."""
