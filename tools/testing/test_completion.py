@@ -21,6 +21,7 @@ import pytest
 
 import fio
 import full_ring
+import tier
 import topology
 import vblksim
 from backend import Backend
@@ -184,7 +185,7 @@ def waiting_for_tags(guest, id):
 
 # Schedulers
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", tier.usual(SCHEDULERS, ("none", "mq-deadline")))
 def test_data_under_each_scheduler(guest, scheduler):
     """Data is correct under each scheduler, with one queue and with one per CPU."""
     for id in ("one", "four"):
@@ -246,8 +247,8 @@ def read_all(guest, id, ios, **options):
     return expected
 
 
-@pytest.mark.parametrize("id,affinity", (("burst1", 1), ("burst4", 0),
-                                         ("burst4", 2)))
+@pytest.mark.parametrize("id,affinity", tier.usual(
+    (("burst1", 1), ("burst4", 0), ("burst4", 2)), (("burst1", 1), ("burst4", 0))))
 def test_reads_counted_in_bursts(guest, id, affinity):
     """All small reads are counted when many complete in one interrupt."""
     set_queue(guest, id, rq_affinity=affinity)
@@ -260,7 +261,7 @@ def test_reads_counted_in_bursts(guest, id, affinity):
     set_queue(guest, id, rq_affinity=1)
 
 
-@pytest.mark.parametrize("jobs,depth", ((8, 32), (48, 1)))
+@pytest.mark.parametrize("jobs,depth", tier.usual(((8, 32), (48, 1)), [(48, 1)]))
 def test_more_readers_than_tags(guest, jobs, depth):
     """Each reader that sleeps for a tag is woken, even the last one.
 

@@ -12,6 +12,7 @@ import pytest
 import counters
 import fio
 import full_ring
+import tier
 from backend import Backend, WriteLog
 from vm.disk import Disk
 from vm.errors import CommandTimeout
@@ -275,14 +276,15 @@ def _use_file_system(guest, kind, id):
         guest.run("umount /mnt")
 
 
-@short
+@pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 @pytest.mark.parametrize("kind,id", [("ext4", "page"), ("xfs", "sector")])
 def test_file_system_after_remount(guest, kind, id):
     """Buffered, mapped and direct writes are intact after the next mount."""
     _use_file_system(guest, kind, id)
 
 
-@pytest.mark.parametrize("kind,id", [("ext4", "sector"), ("xfs", "page")])
+@pytest.mark.parametrize("kind,id", tier.usual(
+    [("ext4", "sector"), ("xfs", "page")], [("xfs", "page")]))
 def test_file_system_on_other_blocks(guest, kind, id):
     """Writes are intact after the next mount, with the other logical block size."""
     _use_file_system(guest, kind, id)

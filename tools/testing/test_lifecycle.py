@@ -263,6 +263,7 @@ def objects(guest):
             map(str.split, output.splitlines())}
 
 
+@pytest.mark.full
 @pytest.mark.module
 def test_reload_40_times(reloaded):
     """40 unloads and loads of the module leak nothing, and keep queues and data.
@@ -384,6 +385,7 @@ def test_cache_mode_across_suspend(guest):
     assert guest.sysfs(f"/sys/block/{name}/queue/write_cache") == "write back"
 
 
+@pytest.mark.full
 @pytest.mark.module
 def test_suspend_while_polling(kernel):
     """The guest can suspend with polled I/O in flight.

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """The models of the driver, checked exhaustively; `make model` shows the figures."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from model import check
 from model.check import Result, Variant
 from vm.ui import UserError
+
+MODELS = Path(check.__file__).parent
+DRIVER = MODELS.parents[2] / "drivers/block/virtio_blk"
 
 
 @pytest.mark.parametrize("variant", check.VARIANTS, ids=lambda variant: variant.name)
@@ -34,3 +40,12 @@ def test_unknown_model_is_named() -> None:
     """MODEL= with an unknown name gives one line with the known names."""
     with pytest.raises(UserError, match="MODEL is 'kik'; it must be one of full_ring,"):
         check.chosen("kik")
+
+
+@pytest.mark.parametrize("model", sorted({item.model for item in check.VARIANTS}))
+def test_functions_that_model_names_exist(model: str) -> None:
+    """The driver has each function that a model's comments and steps name."""
+    driver = "".join(path.read_text() for path in DRIVER.glob("*.[ch]"))
+    named = set(re.findall(r"\bvirtblk_\w+", (MODELS / f"{model}.pml").read_text()))
+    assert named and not {name for name in named
+                          if not re.search(rf"\b{name}\b", driver)}

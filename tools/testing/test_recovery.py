@@ -226,7 +226,7 @@ def test_return_without_memory(guest, where, way):
     disk = guest.dev("data")
     offline = f"[{disk}] is offline, its I/O fails from now on"
     before = guest.log().count(offline)
-    running = load(guest, "data", time_based=1, runtime=4)
+    running = load(guest, "data", time_based=1, runtime=15)
     running.wait_for_io(disk, requests=50)
     fail_allocation_in(guest, where)
     if way == "suspend":

@@ -16,12 +16,11 @@ from vm import sysrq
 TIMES = 2
 EVENTS = {event.name: event for event in events.EVENTS}
 
-# For each kernel the pairs that have hung, or may hang, because the block layer, CPU
-# hotplug, suspend or memory reclaim wait for requests that the driver holds back.
+# For each kernel pairs that have hung, or may hang, because the block layer, CPU hotplug
+# or suspend wait for requests that the driver holds back.
 DANGEROUS = {
-    "7.3-debug": ("function reset + cpus", "reset + allocations", "reset + unbind"),
-    "6.12": ("reset + cpus", "reset + scheduler", "reset + suspend", "reset + memory",
-             "resize + unplug"),
+    "7.3-debug": ("function reset + cpus", "reset + unbind"),
+    "6.12": ("reset + cpus", "reset + scheduler", "reset + suspend", "resize + unplug"),
 }
 
 

@@ -16,6 +16,7 @@ import counters
 import fio
 import full_ring
 import throttle
+import tier
 from fio import FioError
 from soak import faults
 from vblksim import Sim
@@ -33,6 +34,7 @@ RING = 64
 RINGS = {"split-indirect": "default", "split-direct": "default,-indirect_desc",
          "packed-indirect": "default,+ring_packed",
          "packed-direct": "default,+ring_packed,-indirect_desc"}
+INDIRECT = ("split-indirect", "packed-indirect")
 DIRECT = ("split-direct", "packed-direct")
 IN_ORDER = 35
 NOTIFICATION_DATA = 38
@@ -92,7 +94,7 @@ def taken(guest: Guest, sim: Sim, start: Callable[[], fio.Run | Job],
     return found
 
 
-@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("ring", tier.usual(RINGS, INDIRECT))
 def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
     """A request takes 1 indirect descriptor or 2 plus its segments, and frees them.
 
@@ -117,7 +119,7 @@ def test_request_takes_descriptors(sims: Guest, ring: str) -> None:
 
 # Callbacks
 
-@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("ring", tier.usual(RINGS, INDIRECT))
 def test_late_and_spurious_callbacks(sims: Guest, ring: str) -> None:
     """Spurious and late callbacks cause no time-out, and leave no request behind."""
     with Sim(sims, features=RINGS[ring], queues=2, ring_size=RING, capacity="32M",
@@ -270,7 +272,7 @@ def completed_in_interrupts(trace: str, disk: str) -> list[int]:
 # Flags that change: last, because from here on the guest tolerates VDUSE's warnings
 
 @on_debug_kernel
-@pytest.mark.parametrize("what", ("cut", "cut_done"))
+@pytest.mark.parametrize("what", tier.usual(("cut", "cut_done"), ["cut"]))
 def test_reset_after_device_changed_flags(sims: Guest, what: str) -> None:
     """A device that clears NEXT in chains of its requests does not panic the guest.
 

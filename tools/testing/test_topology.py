@@ -122,7 +122,9 @@ def check_layout(guest, probed=None, **limits):
 # Numbers of CPUs and queues
 
 @pytest.fixture(scope="module",
-                params=(1, 3, pytest.param(4, marks=pytest.mark.quick), 16),
+                params=(pytest.param(1, marks=pytest.mark.full), 3,
+                        pytest.param(4, marks=pytest.mark.quick),
+                        pytest.param(16, marks=pytest.mark.full)),
                 ids=lambda cpus: f"{cpus}cpus")
 def guest(request, kernel):
     """A guest with 1, 3, 4 or 16 CPUs and the eight disks."""

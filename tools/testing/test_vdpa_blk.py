@@ -8,6 +8,7 @@ through virtio_vdpa.
 import pytest
 
 import fio
+import tier
 import vdpa
 from vm import process
 from vm.disk import Disk
@@ -50,7 +51,7 @@ def verify(guest, disk, **options):
         "verify": "crc32c", **options})
 
 
-@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("ring", tier.usual(RINGS, ("split", "packed")))
 def test_data_on_each_ring_of_vdpa_blk(guest, ring):
     """4 queues and 2 workers keep data, on each kind of ring; all queues are used."""
     with vdpa.Device(guest, "back", features=RINGS[ring], queues=4,

@@ -12,6 +12,7 @@ import zlib
 import pytest
 
 import fio
+import tier
 import vblksim
 from vblksim import Sim
 from vm import process
@@ -250,7 +251,7 @@ def make_btrfs(guest, disk):
 
 
 # With 0 the block layer emulates appends by writes, on kernels that support it.
-@pytest.mark.parametrize("append", ("512k", "16k", 0))
+@pytest.mark.parametrize("append", tier.usual(("512k", "16k", 0), ["16k"]))
 def test_btrfs(guest, append):
     """btrfs, which appends to zones and resets them, keeps its data."""
     with Sim(guest, **BTRFS, max_append_sectors=append) as sim:
