@@ -26,11 +26,13 @@ virtblk-have := \
 	$(call virtblk-has,MAP_KERN_WITHOUT_QUEUE,blk-mq.h,blk_rq_map_kern.struct request \*) \
 	$(call virtblk-has,ZONED_MODEL,blkdev.h,disk_set_zoned.*enum blk_zoned_model) \
 	$(call virtblk-has,DEVICE_RESET,virtio.h,reset_prepare) \
+	$(call virtblk-has,DMA_DEV,virtio.h,virtqueue_dma_dev) \
 	$(call virtblk-has,ZONED_DEVICES,../uapi/linux/virtio_blk.h,VIRTIO_BLK_F_ZONED) \
 	$(call virtblk-has,VIRTQUEUE_INFO,virtio_config.h,^struct virtqueue_info) \
 	$(call virtblk-has,WQ_PERCPU,workqueue.h,WQ_PERCPU) \
 	$(call virtblk-has,EXTENDED_FEATURES,virtio_config.h,get_extended_features) \
-	$(call virtblk-has,VDPA_MAP,vdpa.h,union virtio_map vmap)
+	$(call virtblk-has,VDPA_MAP,vdpa.h,union virtio_map vmap) \
+	$(call virtblk-has,HRTIMER_SETUP,hrtimer.h,hrtimer_setup.struct)
 
 ccflags-y += $(virtblk-have)
 # Before the kernel's headers, because these headers include and extend them.

@@ -15,6 +15,7 @@
 #include <linux/cpumask.h>
 #include <linux/interrupt.h>
 #include <linux/pci.h>
+#include <linux/sched/isolation.h>
 #include <linux/sched/mm.h>
 
 #include "virtio_blk.h"
@@ -174,8 +175,11 @@ void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
  * virtblk_vectors_match() - do the managed vectors match the queue map?
  * @vblk: the disk, its virtqueues set up again
  *
- * Return: false if a vector goes to a CPU that uses another queue; true if not, or if
- * there are no managed vectors.
+ * A vector must go to all CPUs of its queue: the kernel shuts it down with the last CPU
+ * that it knows.
+ *
+ * Return: false if a vector goes to a CPU that uses another queue, or not to all that
+ * use its own; true if not, or if there are no managed vectors.
  */
 bool virtblk_vectors_match(struct virtio_blk *vblk)
 {
@@ -190,9 +194,12 @@ bool virtblk_vectors_match(struct virtio_blk *vblk)
 		if (!mask)
 			continue;
 		map = virtblk_queue_map(vblk, i);
-		for_each_cpu(cpu, mask)
-			if (map[cpu] != i)
+		for_each_possible_cpu(cpu) {
+			bool user = map[cpu] == i;
+
+			if (cpumask_test_cpu(cpu, mask) != user)
 				return false;
+		}
 	}
 	return true;
 }
@@ -214,6 +221,25 @@ static int virtblk_own_irq(struct virtio_blk *vblk, unsigned int index)
 	    pci_irq_vector(pdev, virtblk_first_polled(vblk)) <= 0)
 		return 0;
 	return pci_irq_vector(pdev, index + 1);
+}
+
+/*
+ * Take isolated CPUs out of a queue's CPUs, unless all of them are isolated.  So the I/O
+ * of other CPUs does not interrupt them.  The kernel does the same for vectors that it
+ * manages.
+ */
+static void virtblk_spare_isolated(struct cpumask *mask)
+{
+	const struct cpumask *others = housekeeping_cpumask(HK_TYPE_MANAGED_IRQ);
+	unsigned int cpu;
+
+	/* As the kernel, keep the mask if all other CPUs of it are offline. */
+	for_each_cpu_and(cpu, mask, others) {
+		if (!cpu_online(cpu))
+			continue;
+		cpumask_and(mask, mask, others);
+		return;
+	}
 }
 
 /**
@@ -242,6 +268,9 @@ void virtblk_set_affinity(struct virtio_blk *vblk)
 
 	for (i = 0; i < virtblk_first_polled(vblk); i++) {
 		virtblk_queue_cpus(vblk, i, mask);
+		/* VDUSE would wait for a CPU that goes offline later. */
+		if (pci)
+			virtblk_spare_isolated(mask);
 		virtqueue_set_affinity(vblk->queues[i]->vq, mask);
 	}
 	free_cpumask_var(mask);

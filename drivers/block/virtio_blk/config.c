@@ -14,9 +14,6 @@
 #include "virtio_blk.h"
 #include "zoned.h"
 
-/* The largest disk whose size in bytes fits a loff_t. */
-#define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
-
 /* Decline the commands that take a list of ranges. */
 static void virtblk_clear_range_commands(struct virtio_device *vdev)
 {
@@ -204,48 +201,6 @@ static void virtblk_update_writeback(struct virtio_blk *vblk, bool writeback)
 		blkdev_issue_flush(vblk->disk->part0);
 }
 
-static u32 virtblk_config_generation(struct virtio_device *vdev)
-{
-	return vdev->config->generation ? vdev->config->generation(vdev) : 0;
-}
-
-/*
- * The capacity is the only field of more than 32 bits.  Both halves must come from the
- * same generation (VIRTIO 1.3, 2.5.3).  Bound the retries: a device whose generation
- * keeps changing must notify the driver of the change, which reads the field again.
- */
-static u64 virtblk_read_capacity_field(struct virtio_device *vdev)
-{
-	const unsigned int at = offsetof(struct virtio_blk_config, capacity);
-	unsigned int attempts = 8;
-	__virtio64 capacity;
-	u32 generation;
-
-	do {
-		generation = virtblk_config_generation(vdev);
-		vdev->config->get(vdev, at, &capacity, sizeof(capacity));
-	} while (virtblk_config_generation(vdev) != generation && --attempts);
-	return virtio64_to_cpu(vdev, capacity);
-}
-
-/**
- * virtblk_read_capacity() - read the device's capacity
- * @vdev: the device
- *
- * Return: the capacity in sectors, at most as large as Linux can address.
- */
-u64 virtblk_read_capacity(struct virtio_device *vdev)
-{
-	u64 capacity = virtblk_read_capacity_field(vdev);
-
-	if (capacity <= VIRTBLK_MAX_CAPACITY)
-		return capacity;
-
-	dev_warn_ratelimited(&vdev->dev, "a capacity of %llu sectors is more than Linux can address, using %llu\n",
-			     capacity, VIRTBLK_MAX_CAPACITY);
-	return VIRTBLK_MAX_CAPACITY;
-}
-
 static void virtblk_log_capacity(struct virtio_blk *vblk, u64 capacity,
 				 const char *what)
 {
@@ -266,13 +221,32 @@ static void virtblk_log_capacity(struct virtio_blk *vblk, u64 capacity,
 			 vblk->disk->disk_name);
 }
 
+/*
+ * Read the capacity, and return the sectors that the disk has.  The log gets a line if
+ * the device reports another number than before, and the disk cannot use all of it.
+ */
+static u64 virtblk_current_capacity(struct virtio_blk *vblk)
+{
+	static DEFINE_RATELIMIT_STATE(unusable, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+	const struct queue_limits *lim = &vblk->config.lim;
+	u64 reported = virtblk_read_capacity(vblk->vdev);
+	u64 usable = virtblk_usable_capacity(lim, reported);
+
+	if (reported != vblk->reported_capacity && usable != reported &&
+	    __ratelimit(&unusable))
+		virtblk_warn_capacity(&vblk->vdev->dev, lim, reported);
+	vblk->reported_capacity = reported;
+	return usable;
+}
+
 /**
  * virtblk_init_capacity() - set the disk's capacity at probe
  * @vblk: the disk
  */
 void virtblk_init_capacity(struct virtio_blk *vblk)
 {
-	u64 capacity = virtblk_read_capacity(vblk->vdev);
+	u64 capacity = virtblk_current_capacity(vblk);
 
 	virtblk_log_capacity(vblk, capacity, "");
 	set_capacity(vblk->disk, capacity);
@@ -308,7 +282,7 @@ static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 	       !READ_ONCE(vblk->recovery.removing);
 	if (live) {
 		*writeback = virtblk_writeback(vblk->vdev);
-		*capacity = virtblk_read_capacity(vblk->vdev);
+		*capacity = virtblk_current_capacity(vblk);
 		/* If the device disappeared meanwhile, the fields read as all ones. */
 		live = !virtblk_is_gone(vblk->vdev);
 	}

@@ -5,6 +5,7 @@
  */
 
 #include <linux/blk-mq.h>
+#include <linux/cpumask.h>
 #include <linux/debugfs.h>
 #include <linux/jiffies.h>
 #include <linux/seq_file.h>
@@ -32,7 +33,7 @@ static const enum req_op virtblk_zone_ops[] = {
 };
 
 static void virtblk_show_sent(struct seq_file *file,
-			      const struct virtblk_stats *stats)
+			      const struct virtblk_submit_stats *sent)
 {
 	u64 zone_ops = 0;
 	unsigned int i;
@@ -41,13 +42,13 @@ static void virtblk_show_sent(struct seq_file *file,
 		unsigned int op = (__force unsigned int)virtblk_kinds[i].op;
 
 		seq_printf(file, "%s %llu\n", virtblk_kinds[i].requests,
-			   stats->requests[op]);
+			   sent->requests[op]);
 		if (virtblk_kinds[i].bytes)
 			seq_printf(file, "%s %llu\n", virtblk_kinds[i].bytes,
-				   stats->bytes[op]);
+				   sent->bytes[op]);
 	}
 	for (i = 0; i < ARRAY_SIZE(virtblk_zone_ops); i++)
-		zone_ops += stats->requests[(__force unsigned int)
+		zone_ops += sent->requests[(__force unsigned int)
 					    virtblk_zone_ops[i]];
 	seq_printf(file, "zone_ops %llu\n", zone_ops);
 }
@@ -72,12 +73,13 @@ static void virtblk_show_polls(struct seq_file *file,
  * from the queue, in @atomic.
  */
 static void virtblk_show_stats(struct seq_file *file,
+			       const struct virtblk_submit_stats *sent,
 			       const struct virtblk_stats *stats,
 			       const struct virtblk_stats *atomic)
 {
-	virtblk_show_sent(file, stats);
-	seq_printf(file, "kicks %llu\n", stats->kicks);
-	seq_printf(file, "kicks_suppressed %llu\n", stats->kicks_suppressed);
+	virtblk_show_sent(file, sent);
+	seq_printf(file, "kicks %llu\n", sent->kicks);
+	seq_printf(file, "kicks_suppressed %llu\n", sent->kicks_suppressed);
 	virtblk_show_polls(file, stats);
 	seq_printf(file, "ring_full %llu\n", stats->ring_full);
 	seq_printf(file, "requeues %lld\n", atomic64_read(&atomic->requeues));
@@ -95,17 +97,15 @@ static void virtblk_show_stats(struct seq_file *file,
 
 struct virtblk_busy {
 	struct blk_mq_hw_ctx *hctx;
-	unsigned int requests;
+	struct virtblk_stall requests;
 };
 
 static bool virtblk_count_busy(struct request *req, void *data)
 {
 	struct virtblk_busy *busy = data;
 
-	if (req->mq_hctx == busy->hctx &&
-	    blk_mq_rq_state(req) == MQ_RQ_IN_FLIGHT)
-		busy->requests++;
-	return true;
+	return req->mq_hctx != busy->hctx ||
+	       virtblk_scan_one(req, &busy->requests);
 }
 
 static const char *virtblk_type(struct blk_mq_hw_ctx *hctx)
@@ -128,34 +128,49 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	struct virtio_blk *vblk = q->vblk;
 	unsigned int ring, free = 0;
 	struct virtblk_stats stats;
-	bool stopped;
+	struct virtblk_submit_stats sent;
+	cpumask_var_t cpus;
+	bool own, stopped;
 	int irq = 0;
 
+	if (!alloc_cpumask_var(&cpus, GFP_KERNEL))
+		return -ENOMEM;
+	/* hctx->cpumask lacks isolated CPUs, whose requests come here as well. */
+	virtblk_queue_cpus(vblk, hctx->queue_num, cpus);
 	/* Do not wait for a reset that is stuck; the vector is not known then. */
 	if (mutex_trylock(&vblk->recovery.lock)) {
 		if (q->vq)
 			irq = virtblk_irq(vblk, hctx->queue_num);
 		mutex_unlock(&vblk->recovery.lock);
 	}
+	spin_lock(&q->submit_lock);
 	spin_lock_irq(&q->lock);
+	sent = q->submit_stats;
 	memcpy(&stats, &q->stats, offsetof(struct virtblk_stats, requeues));
 	ring = q->ring_size;
-	if (q->vq)
+	own = q->own_ring;
+	if (own)
+		free = ring - (u16)(q->avail_idx - q->used_idx);
+	else if (q->vq)
 		free = q->vq->num_free;
 	stopped = q->stopped;
 	spin_unlock_irq(&q->lock);
+	spin_unlock(&q->submit_lock);
 	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_count_busy, &busy);
 
-	seq_printf(file, "cpus %*pbl\n", cpumask_pr_args(hctx->cpumask));
+	seq_printf(file, "cpus %*pbl\n", cpumask_pr_args(cpus));
+	free_cpumask_var(cpus);
 	seq_printf(file, "type %s\n", virtblk_type(hctx));
 	seq_printf(file, "irq %d\n", irq);
 	seq_printf(file, "ring %u\n", ring);
 	seq_printf(file, "free %u\n", free);
-	seq_printf(file, "in_flight %u\n", busy.requests);
+	seq_printf(file, "own_ring %d\n", own);
+	seq_printf(file, "in_flight %u\n", busy.requests.in_flight);
+	seq_printf(file, "oldest_ms %u\n", virtblk_age_ms(&busy.requests));
 	seq_printf(file, "stopped %d\n", stopped);
 	/* Its interrupt may add to it meanwhile. */
 	seq_printf(file, "interrupts %llu\n", data_race(q->interrupts));
-	virtblk_show_stats(file, &stats, &q->stats);
+	virtblk_show_stats(file, &sent, &stats, &q->stats);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(virtblk_queue);

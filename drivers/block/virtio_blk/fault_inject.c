@@ -95,6 +95,7 @@ void virtblk_create_faults(struct virtio_blk *vblk)
 	fault_create_debugfs_attr("fail_add", dir, &faults->fail_add);
 	fault_create_debugfs_attr("delay", dir, &faults->delay);
 	debugfs_create_u32("delay_us", 0600, dir, &faults->delay_us);
+	debugfs_create_bool("no_guard", 0600, dir, &faults->no_guard);
 	debugfs_create_file_unsafe("confuse_device", 0200, dir, vblk,
 				   &virtblk_confuse_fops);
 	debugfs_create_file_unsafe("break_device", 0200, dir, vblk,
@@ -138,6 +139,19 @@ bool virtblk_drop_kick(struct virtio_blk *vblk)
 bool virtblk_fail_add(struct virtio_blk *vblk)
 {
 	return should_fail(&vblk->faults.fail_add, 1);
+}
+
+/**
+ * virtblk_has_guard() - must the driver poll where the virtio core drops an interrupt?
+ * @vblk: the disk
+ *
+ * Context: any.
+ *
+ * Return: true unless a test wants to lose that interrupt.
+ */
+bool virtblk_has_guard(struct virtio_blk *vblk)
+{
+	return !READ_ONCE(vblk->faults.no_guard);
 }
 
 static unsigned int virtblk_delay_length(struct virtio_blk *vblk)

@@ -16,6 +16,8 @@
  * @fail_add: the ring has no memory for a request
  * @delay: the driver waits between two steps that another event may come between
  * @delay_us: the length of each delay, in microseconds
+ * @no_guard: the driver does not poll a ring of its own where the virtio core drops an
+ *	interrupt
  */
 struct virtblk_faults {
 	struct fault_attr drop_interrupt;
@@ -23,6 +25,7 @@ struct virtblk_faults {
 	struct fault_attr fail_add;
 	struct fault_attr delay;
 	u32 delay_us;
+	bool no_guard;
 };
 #endif
 
@@ -33,6 +36,7 @@ void virtblk_create_faults(struct virtio_blk *vblk);
 bool virtblk_drop_interrupt(struct virtio_blk *vblk);
 bool virtblk_drop_kick(struct virtio_blk *vblk);
 bool virtblk_fail_add(struct virtio_blk *vblk);
+bool virtblk_has_guard(struct virtio_blk *vblk);
 void virtblk_delay(struct virtio_blk *vblk);
 void virtblk_delay_atomic(struct virtio_blk *vblk);
 #else
@@ -51,6 +55,11 @@ static inline bool virtblk_drop_kick(struct virtio_blk *vblk)
 static inline bool virtblk_fail_add(struct virtio_blk *vblk)
 {
 	return false;
+}
+
+static inline bool virtblk_has_guard(struct virtio_blk *vblk)
+{
+	return true;
 }
 
 static inline void virtblk_delay(struct virtio_blk *vblk) { }

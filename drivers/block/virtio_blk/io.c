@@ -2,8 +2,9 @@
 /*
  * The path of each request: submit, complete, poll.  request.c builds it.
  *
- * The only lock is that of the request's queue, and no code here walks all queues.  A
- * request as the device sees it (VIRTIO 1.3, 5.2.6):
+ * The only locks are those of the request's queue, and no code here walks all queues.  A
+ * request as the device sees it (VIRTIO 1.3, 5.2.6), on a ring that the virtio core runs
+ * (ring.c has the other):
  *
  *	           struct virtblk_req              descriptors
  *	         +--------------------+
@@ -27,12 +28,14 @@
 
 #include <linux/blk-mq.h>
 
+#include "ring.h"
 #include "trace.h"
 #include "virtio_blk.h"
 
 /*
- * What the driver assumes of virtio_ring, beyond its documented interface.
- * tools/testing/test_ring.py tests each of them on each kind of ring:
+ * The driver runs the ring of most disks itself (ring.c), and submission then has a lock of
+ * its own.  What the driver assumes of virtio_ring on the other rings, beyond its
+ * documented interface.  tools/testing/test_ring.py tests each of them on each kind of ring:
  * split and packed, with direct and with indirect descriptors.
  *
  *  - vq->num_free is the number of free descriptors, exact under the queue's lock:
@@ -61,33 +64,33 @@
 
 DEFINE_STATIC_KEY_FALSE(virtblk_hardened);
 
-/* Does the device have requests?  Needs the queue's lock. */
+/*
+ * Does the device have requests?  Needs the queue's lock, and is a guess if the driver
+ * runs the ring.
+ */
 static bool virtblk_in_flight(struct virtblk_queue *q)
 {
+	if (q->own_ring)
+		return READ_ONCE(q->avail_idx) != q->used_idx;
 	return q->vq->num_free != q->ring_size;
 }
 
 /* Submit */
 
 /*
- * Add a request to the ring.  Needs the queue's lock.  Check for room first, because
+ * Add a request to a ring that the virtio core runs.  Check for room first, because
  * virtqueue_add_sgs() notifies the device, under the lock, when the ring has none.
- * There is no virtqueue while the disk is suspended or resetting, or once it is dead.
  */
-static int virtblk_add(struct virtblk_queue *q, struct request *req)
+static int virtblk_add_sgs(struct virtblk_queue *q, struct request *req)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	unsigned int out = 0, in = 0, descs = 1;
 	struct scatterlist *sgs[3];
 
-	if (unlikely(!q->vq))
-		return -ENODEV;
 	if (!q->indirect)
 		descs = blk_rq_nr_phys_segments(req) + VIRTBLK_EXTRA_DESCS;
 	if (unlikely(q->vq->num_free < descs))
 		return -ENOSPC;
-	if (virtblk_fail_add(q->vblk))
-		return -ENOMEM;
 	if (unlikely(req_op(req) == REQ_OP_ZONE_APPEND))
 		return virtblk_add_append(q, req);
 
@@ -103,14 +106,38 @@ static int virtblk_add(struct virtblk_queue *q, struct request *req)
 	return virtqueue_add_sgs(q->vq, sgs, out, in, vbr, GFP_ATOMIC);
 }
 
+/*
+ * Why can the queue take no request?  There is no virtqueue while the disk is suspended or
+ * resetting, or once it is dead.
+ */
+static __always_inline int virtblk_check_vq(struct virtblk_queue *q, const bool own)
+{
+	if (unlikely(!q->vq))
+		return -ENODEV;
+	/* Else the virtio core looks. */
+	return own && unlikely(virtqueue_is_broken(q->vq)) ? -EIO : 0;
+}
+
+/* Add a request to the ring; @own is q->own_ring. */
+static __always_inline int virtblk_add(struct virtblk_queue *q,
+				       struct request *req, const bool own)
+{
+	if (virtblk_fail_add(q->vblk))
+		return -ENOMEM;
+	if (!own)
+		return virtblk_add_sgs(q, req);
+	virtblk_ring_add(q, req);
+	return 0;
+}
+
 /* The ring has accepted a request. */
 static __always_inline void virtblk_note_sent(struct virtblk_queue *q,
 					      struct request *req)
 {
 	unsigned int op = (__force unsigned int)req_op(req);
 
-	q->stats.requests[op]++;
-	q->stats.bytes[op] += blk_rq_bytes(req);
+	q->submit_stats.requests[op]++;
+	q->submit_stats.bytes[op] += blk_rq_bytes(req);
 	trace_virtblk_submit(q, req);
 }
 
@@ -153,19 +180,52 @@ static blk_status_t virtblk_add_error(struct virtblk_queue *q, int err)
 	return BLK_STS_RESOURCE;
 }
 
-/* Must the driver notify the device?  Needs the queue's lock. */
-static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q)
+/* Must the driver notify the device? */
+static __always_inline bool virtblk_kick_prepare(struct virtblk_queue *q,
+						 const bool own)
 {
+	bool kick;
+
 	if (unlikely(!q->vq))
 		return false;
-	if (!virtqueue_kick_prepare(q->vq)) {
-		q->stats.kicks_suppressed++;
+	kick = own ? virtblk_ring_must_kick(q) : virtqueue_kick_prepare(q->vq);
+	if (!kick) {
+		q->submit_stats.kicks_suppressed++;
 		trace_virtblk_kick(q, false);
 		return false;
 	}
-	q->stats.kicks++;
+	q->submit_stats.kicks++;
 	trace_virtblk_kick(q, true);
 	return !virtblk_drop_kick(q->vblk);
+}
+
+/* Notify the device.  Only a broken virtqueue refuses: recovery finds the disk dead. */
+static void virtblk_notify(struct virtblk_queue *q)
+{
+	if (unlikely(!virtqueue_notify(q->vq)))
+		queue_work(virtblk_wq, &q->vblk->recovery.work);
+}
+
+/*
+ * Submission needs the queue's submit_lock if the driver runs the ring (@own), else the
+ * queue's lock.  Returns true if the driver must notify the device.
+ */
+static __always_inline bool virtblk_submit_one(struct virtblk_queue *q,
+					       struct request *req, bool last,
+					       int *err, const bool own)
+{
+	*err = virtblk_check_vq(q, own) ?: virtblk_add(q, req, own);
+	if (likely(!*err)) {
+		virtblk_note_sent(q, req);
+		if (own) {
+			virtblk_ring_expect(q, req);
+			virtblk_ring_publish(q);
+		}
+	} else {
+		virtblk_refuse(q, *err, 1);
+	}
+	/* The ring is full: the device must not wait for the next kick. */
+	return (last || unlikely(*err)) && virtblk_kick_prepare(q, own);
 }
 
 /**
@@ -184,29 +244,28 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 	struct request *req = bd->rq;
 	blk_status_t status;
 	unsigned long flags;
-	bool kick = false;
+	bool kick;
 	int err;
 
-	status = virtblk_build(q->vblk, req);
+	status = virtblk_build(q, req);
 	if (unlikely(status)) {
 		if (status == BLK_STS_RESOURCE)
 			atomic64_inc(&q->stats.requeues);
 		return status;
 	}
 
-	spin_lock_irqsave(&q->lock, flags);
-	err = virtblk_add(q, req);
-	if (likely(!err))
-		virtblk_note_sent(q, req);
-	else
-		virtblk_refuse(q, err, 1);
-	/* The ring is full: the device must not wait for the next kick. */
-	if (bd->last || unlikely(err))
-		kick = virtblk_kick_prepare(q);
-	spin_unlock_irqrestore(&q->lock, flags);
+	if (q->own_ring) {
+		spin_lock(&q->submit_lock);
+		kick = virtblk_submit_one(q, req, bd->last, &err, true);
+		spin_unlock(&q->submit_lock);
+	} else {
+		spin_lock_irqsave(&q->lock, flags);
+		kick = virtblk_submit_one(q, req, bd->last, &err, false);
+		spin_unlock_irqrestore(&q->lock, flags);
+	}
 
 	if (kick)
-		virtqueue_notify(q->vq);
+		virtblk_notify(q);
 
 	if (unlikely(err)) {
 		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
@@ -216,6 +275,34 @@ blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 	return BLK_STS_OK;
 }
 
+/* Returns true if the driver must notify the device; @count is what is left. */
+static __always_inline bool virtblk_submit_some(struct virtblk_queue *q,
+						struct rq_list *rqlist,
+						unsigned int *count,
+						const bool own)
+{
+	struct request *req;
+	int err;
+
+	err = virtblk_check_vq(q, own);
+	while (likely(!err) && *count) {
+		req = rq_list_peek(rqlist);
+		err = virtblk_add(q, req, own);
+		if (unlikely(err))
+			break;
+		virtblk_note_sent(q, req);
+		rq_list_pop(rqlist);
+		if (own)
+			virtblk_ring_expect(q, req);
+		--*count;
+	}
+	if (unlikely(err))
+		virtblk_refuse(q, err, *count);
+	if (own && likely(err != -ENODEV))
+		virtblk_ring_publish(q);
+	return virtblk_kick_prepare(q, own);
+}
+
 /* Submit the first @count requests of @rqlist, which are built, to @q. */
 static void virtblk_submit_batch(struct virtblk_queue *q,
 				 struct rq_list *rqlist, unsigned int count)
@@ -223,24 +310,19 @@ static void virtblk_submit_batch(struct virtblk_queue *q,
 	struct request *req;
 	unsigned long flags;
 	bool kick;
-	int err;
 
-	spin_lock_irqsave(&q->lock, flags);
-	do {
-		req = rq_list_peek(rqlist);
-		err = virtblk_add(q, req);
-		if (unlikely(err))
-			break;
-		virtblk_note_sent(q, req);
-		rq_list_pop(rqlist);
-	} while (--count);
-	if (unlikely(err))
-		virtblk_refuse(q, err, count);
-	kick = virtblk_kick_prepare(q);
-	spin_unlock_irqrestore(&q->lock, flags);
+	if (q->own_ring) {
+		spin_lock(&q->submit_lock);
+		kick = virtblk_submit_some(q, rqlist, &count, true);
+		spin_unlock(&q->submit_lock);
+	} else {
+		spin_lock_irqsave(&q->lock, flags);
+		kick = virtblk_submit_some(q, rqlist, &count, false);
+		spin_unlock_irqrestore(&q->lock, flags);
+	}
 
 	if (kick)
-		virtqueue_notify(q->vq);
+		virtblk_notify(q);
 
 	if (unlikely(count))
 		virtblk_delay_atomic(q->vblk);
@@ -271,12 +353,12 @@ void virtblk_queue_rqs(struct rq_list *rqlist)
 		struct virtblk_queue *q = hctx->driver_data;
 		unsigned int built = 0;
 
-		/* blk-mq checks again that the hctx is stopped. */
-		if (unlikely(READ_ONCE(q->stopped)))
+		/* blk-mq checks again that the hctx is stopped, which an own ring never does. */
+		if (!q->own_ring && unlikely(READ_ONCE(q->stopped)))
 			break;
 		rq_list_for_each(rqlist, req) {
 			if (req->mq_hctx != hctx ||
-			    virtblk_build(q->vblk, req) != BLK_STS_OK)
+			    virtblk_build(q, req) != BLK_STS_OK)
 				break;
 			built++;
 		}
@@ -301,12 +383,18 @@ void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx)
 	unsigned long flags;
 	bool kick;
 
-	spin_lock_irqsave(&q->lock, flags);
-	kick = virtblk_kick_prepare(q);
-	spin_unlock_irqrestore(&q->lock, flags);
+	if (q->own_ring) {
+		spin_lock(&q->submit_lock);
+		kick = virtblk_kick_prepare(q, true);
+		spin_unlock(&q->submit_lock);
+	} else {
+		spin_lock_irqsave(&q->lock, flags);
+		kick = virtblk_kick_prepare(q, false);
+		spin_unlock_irqrestore(&q->lock, flags);
+	}
 
 	if (kick)
-		virtqueue_notify(q->vq);
+		virtblk_notify(q);
 }
 
 /* Complete */
@@ -357,16 +445,6 @@ void virtblk_complete_rq(struct request *req)
 	blk_mq_end_request(req, virtblk_result(req));
 }
 
-/* A batch that io_uring polls may hold requests of other queues and disks. */
-static void virtblk_complete_batch(struct io_comp_batch *iob)
-{
-	struct request *req;
-
-	rq_list_for_each(&iob->req_list, req)
-		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
-	blk_mq_end_request_batch(iob);
-}
-
 /*
  * A batch completes its requests with BLK_STS_OK, so a request that failed is not part
  * of one.  Neither is a zone append, because its result is more than a status.
@@ -381,18 +459,28 @@ static bool virtblk_may_batch(struct request *req)
 
 /*
  * Complete requests that are off the ring, each on the CPU that it belongs to.
- * Without @iob complete each of them alone.
+ * Without @iob complete each of them alone.  A batch that io_uring polls may hold requests
+ * of other queues and disks.
  */
-static void virtblk_complete_list(struct rq_list *done, struct io_comp_batch *iob)
+static void virtblk_complete_list(struct virtblk_queue *q, struct rq_list *done,
+				  struct io_comp_batch *iob)
 {
 	struct request *req;
+	bool local;
 
+	/* Before the disk exists there is no hctx either. */
+	if (rq_list_empty(done))
+		return;
+	/* Then all of them belong to this CPU, and need not be asked one by one. */
+	local = q->hctx->nr_ctx == 1 &&
+		cpumask_test_cpu(raw_smp_processor_id(), q->hctx->cpumask);
 	while ((req = rq_list_pop(done))) {
-		if (blk_mq_complete_request_remote(req))
+		if (!local && blk_mq_complete_request_remote(req))
 			continue;
+		virtblk_unmap_data(blk_mq_rq_to_pdu(req), req);
 		if (!virtblk_may_batch(req) ||
 		    !blk_mq_add_to_batch(req, iob, false,
-					 virtblk_complete_batch))
+					 blk_mq_end_request_batch))
 			virtblk_complete_rq(req);
 	}
 }
@@ -418,6 +506,26 @@ static void virtblk_check_length(struct virtblk_req *vbr, unsigned int len)
 			    blk_rq_payload_bytes(req));
 }
 
+/* Add a request that is off the ring to @done.  Needs the queue's lock. */
+static __always_inline void virtblk_note_done(struct virtblk_queue *q,
+					      struct request *req,
+					      unsigned int len,
+					      struct rq_list *done)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	if (unlikely(blk_should_fake_timeout(req->q)))
+		return;
+	if (static_branch_unlikely(&virtblk_hardened))
+		virtblk_check_length(vbr, len);
+	trace_virtblk_complete(q, req, len);
+	if (unlikely(jiffies - vbr->sent > q->stats.longest_wait))
+		q->stats.longest_wait = jiffies - vbr->sent;
+	/* From here on a reset does not requeue it. */
+	blk_mq_set_request_complete(req);
+	rq_list_add_tail(done, req);
+}
+
 /*
  * Move up to VIRTBLK_REAP_BATCH completed requests from the ring to @done.  Needs the
  * queue's lock and a virtqueue.
@@ -426,24 +534,34 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 {
 	struct virtblk_req *vbr;
 	unsigned int len, n = 0;
-	struct request *req;
 
+	if (unlikely(virtqueue_is_broken(q->vq)))
+		return 0;
 	do {
 		vbr = virtqueue_get_buf(q->vq, &len);
 		if (!vbr)
 			break;
-		req = blk_mq_rq_from_pdu(vbr);
-		if (unlikely(blk_should_fake_timeout(req->q)))
-			continue;
-		if (static_branch_unlikely(&virtblk_hardened))
-			virtblk_check_length(vbr, len);
-		trace_virtblk_complete(q, req, len);
-		if (unlikely(jiffies - vbr->sent > q->stats.longest_wait))
-			q->stats.longest_wait = jiffies - vbr->sent;
-		/* From here on a reset does not requeue it. */
-		blk_mq_set_request_complete(req);
-		rq_list_add_tail(done, req);
+		virtblk_note_done(q, blk_mq_rq_from_pdu(vbr), len, done);
 	} while (++n < VIRTBLK_REAP_BATCH && virtblk_in_flight(q));
+	q->stats.polls[n]++;
+	return n;
+}
+
+/* The same on a ring that the driver runs itself. */
+static unsigned int virtblk_reap_own(struct virtblk_queue *q, struct rq_list *done)
+{
+	unsigned int len, most, n;
+	struct request *req;
+
+	if (unlikely(virtqueue_is_broken(q->vq)))
+		return 0;
+	most = min_t(unsigned int, virtblk_ring_count_used(q), VIRTBLK_REAP_BATCH);
+	for (n = 0; n < most; n++) {
+		req = virtblk_ring_get(q, &len);
+		if (unlikely(!req))
+			break;
+		virtblk_note_done(q, req, len, done);
+	}
 	q->stats.polls[n]++;
 	return n;
 }
@@ -461,12 +579,43 @@ static bool virtblk_clear_stopped(struct virtblk_queue *q)
  * Unmask the queue's interrupt.  Needs the queue's lock.  Returns false if the ring
  * has more completed requests, for which no interrupt may come.
  */
-static bool virtblk_unmask(struct virtblk_queue *q)
+static __always_inline bool virtblk_unmask(struct virtblk_queue *q)
 {
+	if (q->own_ring)
+		return virtblk_ring_unmask(q);
 	if (virtblk_in_flight(q))
 		return virtqueue_enable_cb(q->vq);
 	virtqueue_enable_cb_prepare(q->vq);
 	return true;
+}
+
+/* Mask the queue's interrupt and reap.  Needs the queue's lock and a virtqueue. */
+static __always_inline unsigned int virtblk_mask_and_reap(struct virtblk_queue *q,
+							  struct rq_list *done)
+{
+	if (q->own_ring) {
+		virtblk_ring_mask(q);
+		return virtblk_reap_own(q, done);
+	}
+	virtqueue_disable_cb(q->vq);
+	return virtblk_reap(q, done);
+}
+
+/*
+ * Unmask the interrupt of a ring that the driver runs, unless it has more completed
+ * requests.  This takes less than another poll.
+ */
+static bool virtblk_unmask_empty(struct virtblk_queue *q)
+{
+	unsigned long flags;
+	bool unmasked;
+
+	spin_lock_irqsave(&q->lock, flags);
+	/* The interrupt of another virtqueue is not masked. */
+	unmasked = !q->own_ring ||
+		   (!virtblk_ring_has_used(q) && virtblk_ring_unmask(q));
+	spin_unlock_irqrestore(&q->lock, flags);
+	return unmasked;
 }
 
 /*
@@ -480,7 +629,7 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 						   unsigned int budget)
 {
 	unsigned int n = 0, done_so_far = 0;
-	bool unmasked, restart;
+	bool unmasked, restart, own;
 	struct rq_list done;
 	unsigned long flags;
 
@@ -490,11 +639,12 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 		rq_list_init(&done);
 		unmasked = true;
 		restart = false;
+		own = false;
 		spin_lock_irqsave(&q->lock, flags);
 		/* Without a virtqueue no interrupt is needed either. */
 		if (likely(q->vq)) {
-			virtqueue_disable_cb(vq);
-			n = virtblk_reap(q, &done);
+			own = q->own_ring;
+			n = virtblk_mask_and_reap(q, &done);
 			/*
 			 * More requests may complete while the driver completes
 			 * these: keep the interrupt masked until a poll finds none.
@@ -506,12 +656,14 @@ static __always_inline void virtblk_complete_queue(struct virtblk_queue *q,
 		spin_unlock_irqrestore(&q->lock, flags);
 		virtblk_delay_atomic(q->vblk);
 
-		virtblk_complete_list(&done, &iob);
+		virtblk_complete_list(q, &done, &iob);
 		if (!rq_list_empty(&iob.req_list))
-			virtblk_complete_batch(&iob);
+			blk_mq_end_request_batch(&iob);
 		if (unlikely(restart))
 			blk_mq_start_stopped_hw_queue(q->hctx, true);
 		done_so_far += n;
+		if (own && !unmasked && n < VIRTBLK_REAP_BATCH)
+			unmasked = virtblk_unmask_empty(q);
 	} while (unlikely(!unmasked) && done_so_far < budget &&
 		 !virtqueue_is_broken(vq));
 
@@ -538,6 +690,41 @@ void virtblk_complete_work(struct work_struct *work)
 }
 
 /**
+ * virtblk_guard_poll() - poll a ring whose interrupt the virtio core may drop; see ring.c
+ * @timer: the queue's guard
+ *
+ * Context: hard interrupt; softirq with PREEMPT_RT.
+ *
+ * Return: HRTIMER_NORESTART; it starts the timer itself as long as the core may.
+ */
+enum hrtimer_restart virtblk_guard_poll(struct hrtimer *timer)
+{
+	struct virtblk_queue *q = container_of(timer, struct virtblk_queue, guard);
+	struct virtqueue *vq = READ_ONCE(q->vq);
+	bool guarded = false;
+	unsigned long flags;
+	u32 ns;
+
+	if (!vq)
+		return HRTIMER_NORESTART;
+	virtblk_complete_queue(q, vq, VIRTBLK_IRQ_BUDGET);
+	spin_lock_irqsave(&q->lock, flags);
+	if (q->vq && q->own_ring && !virtqueue_is_broken(vq))
+		guarded = virtblk_ring_guarded(q);
+	spin_unlock_irqrestore(&q->lock, flags);
+	if (!guarded)
+		return HRTIMER_NORESTART;
+	/*
+	 * A submitter may start it meanwhile, too; then one poll comes late.  So this is
+	 * not hrtimer_forward_now(), which may not change a timer that is started.
+	 */
+	ns = min(2 * READ_ONCE(q->guard_ns), VIRTBLK_MAX_GUARD_NS);
+	WRITE_ONCE(q->guard_ns, ns);
+	hrtimer_start(timer, ns_to_ktime(ns), HRTIMER_MODE_REL);
+	return HRTIMER_NORESTART;
+}
+
+/**
  * virtblk_interrupt() - the virtqueue's callback: requests have completed
  * @vq: the virtqueue
  *
@@ -550,6 +737,12 @@ void virtblk_interrupt(struct virtqueue *vq)
 
 	/* Only a device that does not wait for DRIVER_OK interrupts so early. */
 	if (unlikely(!q))
+		return;
+	/*
+	 * The virtio core passes on each interrupt of a ring that it does not run; one of
+	 * a shared vector may be for another queue.
+	 */
+	if (smp_load_acquire(&q->own_ring) && !virtblk_ring_has_used(q))
 		return;
 	trace_virtblk_interrupt(q);
 	if (virtblk_drop_interrupt(vblk))
@@ -600,13 +793,14 @@ int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob)
 	rq_list_init(&done);
 	spin_lock_irqsave(&q->lock, flags);
 	if (likely(q->vq)) {
-		n = virtblk_reap(q, &done);
+		n = q->own_ring ? virtblk_reap_own(q, &done) :
+				  virtblk_reap(q, &done);
 		restart = n && virtblk_clear_stopped(q);
 		broken = !n && virtqueue_is_broken(q->vq);
 	}
 	spin_unlock_irqrestore(&q->lock, flags);
 
-	virtblk_complete_list(&done, iob);
+	virtblk_complete_list(q, &done, iob);
 
 	if (unlikely(restart))
 		blk_mq_start_stopped_hw_queue(q->hctx, true);

@@ -9,6 +9,7 @@
 
 #include <linux/blk-mq.h>
 #include <linux/log2.h>
+#include <linux/sizes.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 
@@ -18,6 +19,15 @@
 /* The payload of a discard is one segment of 4 KiB at most. */
 #define VIRTBLK_MAX_DISCARD_RANGES \
 	(4096 / sizeof(struct virtio_blk_discard_write_zeroes))
+
+/* The largest disk whose size in bytes fits a loff_t. */
+#define VIRTBLK_MAX_CAPACITY	((u64)LLONG_MAX >> SECTOR_SHIFT)
+
+/*
+ * The block layer reads ahead twice the optimal I/O size.  A stripe of 32 disks with
+ * 2 MiB of each is as large as this.
+ */
+#define VIRTBLK_MAX_IO_OPT	SZ_64M
 
 /* Limit for open and for active zones; no known disk has more. */
 #define VIRTBLK_MAX_OPEN_ZONES	4096U
@@ -89,12 +99,35 @@ static int virtblk_check_segments(struct device *dev,
 	return 0;
 }
 
+/*
+ * An optimal I/O is a whole number of the smallest efficient ones.  Bridges and RAID
+ * controllers report values like 2^32 - 512, by which the block layer would set the
+ * read-ahead to 4 GiB.
+ */
+static void virtblk_check_io_opt(struct device *dev,
+				 const struct virtblk_raw_config *raw,
+				 struct queue_limits *lim)
+{
+	u64 io_opt = (u64)raw->opt_io_size * lim->logical_block_size;
+	u32 least = max(lim->io_min, lim->physical_block_size);
+
+	if (io_opt > VIRTBLK_MAX_IO_OPT)
+		dev_warn(dev, "ignoring an optimal I/O size of %u blocks: more than %u MiB\n",
+			 raw->opt_io_size, VIRTBLK_MAX_IO_OPT / SZ_1M);
+	else if ((u32)io_opt % least)
+		dev_warn(dev, "ignoring an optimal I/O size of %u blocks: no multiple of the minimum of %u bytes\n",
+			 raw->opt_io_size, least);
+	else
+		lim->io_opt = io_opt;
+}
+
 /* The topology is only a hint, so the driver ignores values that make no sense. */
 static void virtblk_check_topology(struct device *dev,
 				   const struct virtblk_raw_config *raw,
 				   struct queue_limits *lim)
 {
 	unsigned int block = lim->logical_block_size;
+	u64 io_min;
 
 	lim->physical_block_size = block;
 	if (!virtblk_raw_has(raw, VIRTIO_BLK_F_TOPOLOGY))
@@ -113,17 +146,19 @@ static void virtblk_check_topology(struct device *dev,
 	else
 		lim->alignment_offset = raw->alignment_offset * block;
 
-	if ((u64)raw->min_io_size * block > UINT_MAX)
+	/* The block layer raises a smaller one to the physical block. */
+	io_min = (u64)raw->min_io_size * block;
+	if (io_min > UINT_MAX)
 		dev_warn(dev, "ignoring a minimum I/O size of %u blocks: 4 GiB or more\n",
 			 raw->min_io_size);
+	else if (io_min > lim->physical_block_size &&
+		 io_min & (lim->physical_block_size - 1))
+		dev_warn(dev, "ignoring a minimum I/O size of %u blocks: no multiple of the physical block of %u bytes\n",
+			 raw->min_io_size, lim->physical_block_size);
 	else
-		lim->io_min = raw->min_io_size * block;
+		lim->io_min = io_min;
 
-	if ((u64)raw->opt_io_size * block > UINT_MAX)
-		dev_warn(dev, "ignoring an optimal I/O size of %u blocks: 4 GiB or more\n",
-			 raw->opt_io_size);
-	else
-		lim->io_opt = raw->opt_io_size * block;
+	virtblk_check_io_opt(dev, raw, lim);
 }
 
 /*
@@ -341,6 +376,76 @@ static int virtblk_check_zones(struct device *dev,
 }
 
 /**
+ * virtblk_usable_capacity() - how much of its capacity a disk can use
+ * @lim: the disk's limits
+ * @capacity: the capacity that the device reports, in sectors
+ *
+ * A request consists of whole logical blocks, so a part of a block at the end cannot be
+ * read or written.  Programs that take the size for the end of the disk, as sfdisk and
+ * blkdiscard do, would fail there.
+ *
+ * Return: the number of sectors in whole logical blocks, at most as large as Linux can
+ * address.
+ */
+u64 virtblk_usable_capacity(const struct queue_limits *lim, u64 capacity)
+{
+	u64 sectors = lim->logical_block_size >> SECTOR_SHIFT;
+
+	return round_down(min(capacity, VIRTBLK_MAX_CAPACITY), sectors);
+}
+
+/**
+ * virtblk_warn_capacity() - log that a disk cannot use all of its capacity
+ * @dev: the device that the message names
+ * @lim: the disk's limits
+ * @capacity: the capacity that the device reports, in sectors
+ */
+void virtblk_warn_capacity(struct device *dev, const struct queue_limits *lim,
+			   u64 capacity)
+{
+	u64 usable = virtblk_usable_capacity(lim, capacity);
+
+	if (capacity > VIRTBLK_MAX_CAPACITY)
+		dev_warn(dev, "a capacity of %llu sectors is more than Linux can address, using %llu\n",
+			 capacity, usable);
+	else
+		dev_warn(dev, "a capacity of %llu sectors is no multiple of the logical block of %u bytes, using %llu\n",
+			 capacity, lim->logical_block_size, usable);
+}
+
+/*
+ * Programs divide by heads and sectors.  The driver does not compare the geometry with
+ * the capacity: QEMU reports two cylinders or more for the smallest disk, and 16383 at
+ * most for the largest.
+ */
+static void virtblk_check_geometry(struct device *dev,
+				   const struct virtblk_raw_config *raw,
+				   struct virtblk_config *config)
+{
+	if (!raw->cylinders)
+		return;
+	if (!raw->heads || !raw->sectors) {
+		dev_warn(dev, "ignoring a geometry of %u cylinders, %u heads and %u sectors: no number may be 0\n",
+			 raw->cylinders, raw->heads, raw->sectors);
+		return;
+	}
+	config->geometry.cylinders = raw->cylinders;
+	config->geometry.heads = raw->heads;
+	config->geometry.sectors = raw->sectors;
+}
+
+static void virtblk_check_capacity(struct device *dev,
+				   const struct virtblk_raw_config *raw,
+				   struct virtblk_config *config)
+{
+	const struct queue_limits *lim = &config->lim;
+
+	config->capacity = virtblk_usable_capacity(lim, raw->capacity);
+	if (config->capacity != raw->capacity)
+		virtblk_warn_capacity(dev, lim, raw->capacity);
+}
+
+/**
  * virtblk_check_config() - check the configuration space and derive limits from it
  * @dev: the device that messages name
  * @raw: the configuration space
@@ -383,10 +488,40 @@ int virtblk_check_config(struct device *dev,
 	virtblk_check_secure_erase(dev, raw, lim);
 	virtblk_check_write_zeroes(dev, raw, config);
 
-	config->geometry.cylinders = raw->cylinders;
-	config->geometry.heads = raw->heads;
-	config->geometry.sectors = raw->sectors;
+	virtblk_check_capacity(dev, raw, config);
+	virtblk_check_geometry(dev, raw, config);
 	return 0;
+}
+
+static u32 virtblk_config_generation(struct virtio_device *vdev)
+{
+	return vdev->config->generation ? vdev->config->generation(vdev) : 0;
+}
+
+/**
+ * virtblk_read_capacity() - read the device's capacity
+ * @vdev: the device
+ *
+ * The capacity is the only field of more than 32 bits.  Both halves must come from the
+ * same generation (VIRTIO 1.3, 2.5.3).  Bound the retries: a device whose generation
+ * keeps changing must notify the driver of the change, which reads the field again.
+ *
+ * Context: may sleep.
+ *
+ * Return: the capacity in sectors, not checked.
+ */
+u64 virtblk_read_capacity(struct virtio_device *vdev)
+{
+	const unsigned int at = offsetof(struct virtio_blk_config, capacity);
+	unsigned int attempts = 8;
+	__virtio64 capacity;
+	u32 generation;
+
+	do {
+		generation = virtblk_config_generation(vdev);
+		vdev->config->get(vdev, at, &capacity, sizeof(capacity));
+	} while (virtblk_config_generation(vdev) != generation && --attempts);
+	return virtio64_to_cpu(vdev, capacity);
 }
 
 /* A field whose feature was not negotiated stays 0. */
@@ -400,8 +535,6 @@ int virtblk_check_config(struct device *dev,
  * @max_chain: the most descriptors that a request may have
  * @raw: filled in
  *
- * virtblk_read_capacity() reads the capacity, because it may change at any time.
- *
  * Context: may sleep.
  */
 void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
@@ -412,6 +545,7 @@ void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 	raw->features = vdev->features & GENMASK_ULL(23, 0);
 	raw->max_chain = max_chain;
 	raw->max_dma_size = virtio_max_dma_size(vdev);
+	raw->capacity = virtblk_read_capacity(vdev);
 
 	virtblk_read_field(vdev, SIZE_MAX, size_max, &raw->size_max);
 	virtblk_read_field(vdev, SEG_MAX, seg_max, &raw->seg_max);

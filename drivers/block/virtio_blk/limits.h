@@ -25,6 +25,7 @@ struct virtblk_raw_config {
 	unsigned int max_chain;
 	size_t max_dma_size;
 
+	u64 capacity;
 	u32 size_max;
 	u32 seg_max;
 	u16 cylinders;
@@ -56,15 +57,21 @@ struct virtblk_raw_config {
 /**
  * struct virtblk_config - the checked configuration space
  * @lim: limits for the block layer
+ * @capacity: what virtblk_usable_capacity() leaves of the capacity, in sectors
  * @geometry: geometry to report; if cylinders is 0, it is derived from the capacity
  * @write_zeroes_may_unmap: a write zeroes request may ask the device to unmap
  */
 struct virtblk_config {
 	struct queue_limits lim;
+	u64 capacity;
 	struct hd_geometry geometry;
 	bool write_zeroes_may_unmap;
 };
 
+u64 virtblk_read_capacity(struct virtio_device *vdev);
+u64 virtblk_usable_capacity(const struct queue_limits *lim, u64 capacity);
+void virtblk_warn_capacity(struct device *dev, const struct queue_limits *lim,
+			   u64 capacity);
 void virtblk_read_config(struct virtio_device *vdev, unsigned int max_chain,
 			 struct virtblk_raw_config *raw);
 int virtblk_check_config(struct device *dev,

@@ -11,6 +11,7 @@
  *	device.c	the device's status: reset, features, gone
  *	fault_inject.c	faults on purpose
  *	limits.c	configuration space -> checked limits
+ *	ring.c		a split ring that the driver runs itself
  *	affinity.c	which CPUs use a queue, where its interrupts go
  *	progress.c	what is in flight, and for how long nothing has completed
  *	request.c	what a request looks like to the device
@@ -18,7 +19,8 @@
  *	queue.c		how many queues, their virtqueues, depth and hctxs
  *	zoned.c		reports on zones, zone writes after a reset
  *	config.c	declined features; capacity and cache mode, which may change
- *	reset.c		the state of the disk; reset of the device
+ *	state.c		the state of the disk, and events
+ *	reset.c		reset of the device
  *	pm.c		suspend, reset of the PCI function
  *	timeout.c	requests that time out, disks that stall
  *	sysfs.c		the disk's files in sysfs
@@ -34,6 +36,7 @@
 #include <linux/virtio_ids.h>
 #include <linux/wait.h>
 
+#include "version.h"
 #include "virtio_blk.h"
 #include "zoned.h"
 
@@ -41,6 +44,10 @@
 #ifndef VIRTBLK_OP
 #define VIRTBLK_OP(name)	virtblk_##name
 #endif
+
+/* How many lines about lost interrupts a disk logs in that time. */
+#define VIRTBLK_LOST_INTERVAL	(60 * HZ)
+#define VIRTBLK_LOST_BURST	3
 
 /* Minors of a disk, as with the in-tree driver: the disk and 15 partitions. */
 #define VIRTBLK_PART_BITS	4
@@ -156,6 +163,8 @@ static int virtblk_alloc_disk(struct virtio_blk *vblk)
 	err = virtblk_check_config(&vblk->vdev->dev, &raw, config);
 	if (err)
 		return err;
+	vblk->reported_capacity = raw.capacity;
+	virtblk_alloc_spares(vblk);
 	vblk->writeback = config->lim.features & BLK_FEAT_WRITE_CACHE;
 
 	/* The block layer fills defaults into the limits that it is given. */
@@ -203,6 +212,12 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	INIT_WORK(&vblk->recovery.work, virtblk_recovery_work);
 	INIT_DELAYED_WORK(&vblk->recovery.watch, virtblk_watch_work);
 	INIT_DELAYED_WORK(&vblk->recovery.deadline, virtblk_deadline_work);
+	INIT_WORK(&vblk->recovery.report, virtblk_report_work);
+	ratelimit_state_init(&vblk->recovery.lost_log, VIRTBLK_LOST_INTERVAL,
+			     VIRTBLK_LOST_BURST);
+	vblk->recovery.reset_after = VIRTBLK_UNSET;
+	vblk->recovery.reset_attempts = VIRTBLK_UNSET;
+	vblk->recovery.removal_timeout = VIRTBLK_UNSET;
 	INIT_LIST_HEAD(&vblk->recovery.zone_writes);
 	return vblk;
 }
@@ -275,6 +290,9 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	struct virtblk_recovery *recovery = &vblk->recovery;
 
 	WRITE_ONCE(recovery->removing, true);
+	/* Without del_gendisk() the timer of the last request may still run. */
+	if (vblk->disk)
+		blk_sync_queue(vblk->disk->queue);
 	/* In this order, because the watch queues the work. */
 	cancel_delayed_work_sync(&recovery->watch);
 	cancel_work_sync(&recovery->work);
@@ -285,6 +303,7 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	if (recovery->state != VIRTBLK_DEAD)
 		virtblk_set_state(vblk, VIRTBLK_DEAD);
 	mutex_unlock(&recovery->lock);
+	cancel_work_sync(&recovery->report);
 	cancel_delayed_work_sync(&recovery->deadline);
 
 	/* A submitter may still kick for a request that has completed already. */
@@ -303,6 +322,42 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 		cancel_delayed_work_sync(&vblk->disk->queue->requeue_work);
 }
 
+/*
+ * From here on the probe may wait for requests: for reports on zones, and for the
+ * partition table.  It holds no lock that the watch, recovery, or the failure of these
+ * requests needs.
+ */
+static void virtblk_begin_io(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+
+	mutex_lock(&recovery->lock);
+	recovery->progress = jiffies;
+	WRITE_ONCE(recovery->probing, true);
+	virtblk_set_state(vblk, VIRTBLK_LIVE);
+	mutex_unlock(&recovery->lock);
+	/* The device may have been reset while it was set up. */
+	queue_work(virtblk_wq, &recovery->work);
+	queue_delayed_work(virtblk_wq, &recovery->watch, HZ);
+}
+
+/* The probe waits for no more requests.  Returns false if the device did not answer. */
+static bool virtblk_end_io(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	struct device *dev = &vblk->vdev->dev;
+	bool unanswered;
+
+	mutex_lock(&recovery->lock);
+	WRITE_ONCE(recovery->probing, false);
+	unanswered = recovery->unanswered;
+	mutex_unlock(&recovery->lock);
+	if (unanswered)
+		dev_err(dev, "[%s] the device did not answer, so the probe fails; when it answers again, write %s to /sys/bus/virtio/drivers/%s/bind\n",
+			vblk->disk->disk_name, dev_name(dev), KBUILD_MODNAME);
+	return !unanswered;
+}
+
 static int virtblk_start_disk(struct virtio_blk *vblk)
 {
 	struct virtio_device *vdev = vblk->vdev;
@@ -310,11 +365,7 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 
 	virtblk_init_capacity(vblk);
 	virtio_device_ready(vdev);
-	mutex_lock(&vblk->recovery.lock);
-	virtblk_set_state(vblk, VIRTBLK_LIVE);
-	mutex_unlock(&vblk->recovery.lock);
-	/* The device may have been reset while it was set up. */
-	queue_work(virtblk_wq, &vblk->recovery.work);
+	virtblk_begin_io(vblk);
 
 	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
 	      virtblk_revalidate_zones(vblk);
@@ -327,9 +378,31 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 			       virtblk_attr_groups(vblk));
 }
 
+/* Remove a disk that was added.  Its last user frees it. */
+static void virtblk_remove_disk(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+
+	/* First, because the device may never answer requests that the rest waits for. */
+	virtblk_start_removal(vblk);
+	/* From here on config_work and report ignore the disk. */
+	cancel_delayed_work_sync(&vblk->config_work);
+	cancel_work_sync(&vblk->recovery.report);
+	del_gendisk(vblk->disk);
+	virtblk_remove_cpuhp(vblk);
+	virtblk_teardown(vblk);
+	virtblk_hide_gone(vdev);
+
+	blk_mq_free_tag_set(&vblk->tag_set);
+	virtblk_free_queues(vblk);
+	kfree(vblk->vq_names);
+	put_disk(vblk->disk);
+}
+
 static int virtblk_probe(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk;
+	bool answered;
 	int err;
 
 	vblk = virtblk_alloc(vdev);
@@ -359,18 +432,26 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_teardown;
 
-	dev_info(&vdev->dev, "[%s] %u/%u/%u default/read/poll queues, ring %u, depth %u\n",
+	dev_info(&vdev->dev, "[%s] %u/%u/%u default/read/poll queues, ring %u, depth %u%s\n",
 		 vblk->disk->disk_name, vblk->nr_queues[HCTX_TYPE_DEFAULT],
 		 vblk->nr_queues[HCTX_TYPE_READ],
 		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
-		 vblk->tag_set.queue_depth);
+		 vblk->tag_set.queue_depth,
+		 vblk->queues[0]->own_ring ? ", own ring" : "");
 	err = virtblk_add_cpuhp(vblk);
 	if (err)
 		goto out_teardown;
 	err = virtblk_start_disk(vblk);
+	answered = virtblk_end_io(vblk);
 	if (err)
 		goto out_forget_cpus;
+	if (!answered) {
+		/* The disk exists already, and its last user frees it. */
+		virtblk_remove_disk(vblk);
+		return -ETIMEDOUT;
+	}
 	virtblk_create_debugfs(vblk);
+	virtblk_register_vmfork(vblk);
 	/* virtblk_probed() releases it. */
 	virtblk_hold_recovery(vblk, true);
 	return 0;
@@ -408,20 +489,9 @@ static void virtblk_remove(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk = vdev->priv;
 
+	virtblk_unregister_vmfork(vblk);
 	virtblk_remove_debugfs(vblk);
-	/* First, because the device may never answer requests that the rest waits for. */
-	virtblk_start_removal(vblk);
-	/* From here on config_work ignores the disk. */
-	cancel_delayed_work_sync(&vblk->config_work);
-	del_gendisk(vblk->disk);
-	virtblk_remove_cpuhp(vblk);
-	virtblk_teardown(vblk);
-	virtblk_hide_gone(vdev);
-
-	blk_mq_free_tag_set(&vblk->tag_set);
-	virtblk_free_queues(vblk);
-	kfree(vblk->vq_names);
-	put_disk(vblk->disk);
+	virtblk_remove_disk(vblk);
 }
 
 /*
@@ -596,4 +666,4 @@ module_exit(virtblk_exit);
 
 MODULE_DESCRIPTION("Multi-queue virtio block driver");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.9");
+MODULE_VERSION(VIRTIO_BLK_MQ_VERSION);

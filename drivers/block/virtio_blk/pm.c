@@ -19,8 +19,8 @@
 
 /*
  * Wait until nothing is in flight.  recovery.lock is not held: recovery may run
- * meanwhile and get the device to answer.  Nothing else polls the rings without
- * interrupt, because the tasks that would may be frozen.
+ * meanwhile and get the device to answer.  Nothing but a timeout polls the rings without
+ * an interrupt, because the tasks that would may be frozen.
  */
 static bool virtblk_drain(struct virtio_blk *vblk)
 {

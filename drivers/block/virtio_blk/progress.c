@@ -19,10 +19,10 @@
  * placement groups as long again to recover, a SCSI host retries a command of 30 s
  * five times.  The default is above all of these.
  */
-static unsigned int virtblk_removal_timeout = 300;
-module_param_named(removal_timeout, virtblk_removal_timeout, uint, 0644);
+static unsigned int virtblk_default_removal_timeout = 300;
+module_param_named(removal_timeout, virtblk_default_removal_timeout, uint, 0644);
 MODULE_PARM_DESC(removal_timeout,
-		 "Seconds without any completion after which the removal of a disk fails the I/O that its device does not answer (0: never)");
+		 "Default of recovery/removal_timeout: seconds without any completion after which the removal of a disk fails the I/O that its device does not answer (0: never)");
 
 /**
  * virtblk_rq_done() - has a request left the ring?
@@ -36,6 +36,24 @@ bool virtblk_rq_done(struct request *req)
 }
 
 /**
+ * virtblk_count_polls() - count the polls of a queue that found completed requests
+ * @q: the queue
+ *
+ * Return: a number that changes with each of them.
+ */
+u64 virtblk_count_polls(struct virtblk_queue *q)
+{
+	unsigned int n;
+	u64 polls = 0;
+
+	for (n = 1; n <= VIRTBLK_REAP_BATCH; n++) {
+		/* No lock, because any difference is enough. */
+		polls += data_race(q->stats.polls[n]);
+	}
+	return polls;
+}
+
+/**
  * virtblk_count_completions() - count the polls that found completed requests
  * @vblk: the disk
  *
@@ -43,33 +61,37 @@ bool virtblk_rq_done(struct request *req)
  */
 u64 virtblk_count_completions(struct virtio_blk *vblk)
 {
-	u64 polls = 0, *counts;
-	unsigned int i, n;
+	unsigned int i;
+	u64 polls = 0;
 
-	for (i = 0; i < vblk->nr_vqs; i++) {
-		counts = vblk->queues[i]->stats.polls;
-		for (n = 1; n <= VIRTBLK_REAP_BATCH; n++) {
-			/* No lock, because any difference is enough. */
-			polls += data_race(counts[n]);
-		}
-	}
+	for (i = 0; i < vblk->nr_vqs; i++)
+		polls += virtblk_count_polls(vblk->queues[i]);
 	return polls;
 }
 
-static bool virtblk_scan_one(struct request *req, void *data)
+/**
+ * virtblk_scan_one() - count a request if it is in flight
+ * @req: the request, to which the caller holds a reference
+ * @data: the struct virtblk_stall to add it to
+ *
+ * Return: true.
+ */
+bool virtblk_scan_one(struct request *req, void *data)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	struct virtblk_stall *stall = data;
+	unsigned long sent;
 
 	if (virtblk_rq_done(req))
 		return true;
-	if (!stall->in_flight++ || time_before(vbr->sent, stall->oldest))
-		stall->oldest = vbr->sent;
+	/* sysfs counts while a reset may send the request again. */
+	sent = data_race(vbr->sent);
+	if (!stall->in_flight++ || time_before(sent, stall->oldest))
+		stall->oldest = sent;
 	if (!READ_ONCE(vbr->timed_out))
 		return true;
-	if (!stall->timed_out++ ||
-	    time_before(vbr->sent, stall->oldest_timed_out))
-		stall->oldest_timed_out = vbr->sent;
+	if (!stall->timed_out++ || time_before(sent, stall->oldest_timed_out))
+		stall->oldest_timed_out = sent;
 	if (stall->queues)
 		__set_bit(req->mq_hctx->queue_num, stall->queues);
 	return true;
@@ -109,15 +131,46 @@ unsigned long virtblk_silence(struct virtio_blk *vblk,
 }
 
 /**
- * virtblk_seconds() - read a parameter that is a time
- * @parameter: the parameter, in seconds
+ * virtblk_age_ms() - get the age of the oldest request in flight
+ * @stall: what is in flight, from virtblk_scan_inflight()
  *
- * Return: the time in jiffies.
+ * Return: the time since the driver sent it, in ms, for the first time if it has timed
+ * out; 0 if there is none.
  */
-unsigned long virtblk_seconds(unsigned int *parameter)
+unsigned int virtblk_age_ms(const struct virtblk_stall *stall)
 {
-	return min(READ_ONCE(*parameter), (unsigned int)INT_MAX / HZ) *
-	       (unsigned long)HZ;
+	return stall->in_flight ? jiffies_to_msecs(jiffies - stall->oldest) : 0;
+}
+
+/**
+ * virtblk_setting() - get a setting of a disk
+ * @setting: that of the disk, VIRTBLK_UNSET if it follows the module's parameter
+ * @parameter: the module's parameter
+ * @most: the maximum
+ *
+ * Return: the value, at most @most.
+ */
+unsigned int virtblk_setting(const unsigned int *setting,
+			     const unsigned int *parameter, unsigned int most)
+{
+	unsigned int value = READ_ONCE(*setting);
+
+	if (value == VIRTBLK_UNSET)
+		value = READ_ONCE(*parameter);
+	return min(value, most);
+}
+
+/**
+ * virtblk_removal_timeout() - get the time that a removal waits for a silent device
+ * @vblk: the disk
+ *
+ * Return: the time without any completion, in seconds; 0: as long as it takes.
+ */
+unsigned int virtblk_removal_timeout(struct virtio_blk *vblk)
+{
+	return virtblk_setting(&vblk->recovery.removal_timeout,
+			       &virtblk_default_removal_timeout,
+			       VIRTBLK_MAX_SECONDS);
 }
 
 /**
@@ -128,13 +181,22 @@ unsigned long virtblk_seconds(unsigned int *parameter)
  */
 bool virtblk_removal_timed_out(struct virtio_blk *vblk)
 {
-	unsigned long timeout = virtblk_seconds(&virtblk_removal_timeout);
+	unsigned long timeout = virtblk_removal_timeout(vblk) * (unsigned long)HZ;
 	struct virtblk_stall stall = { };
 
 	if (!READ_ONCE(vblk->recovery.removing) || !timeout)
 		return false;
 	virtblk_scan_inflight(vblk, &stall);
 	return virtblk_silence(vblk, &stall) >= timeout;
+}
+
+/* So many of the block layer's timeouts, VIRTBLK_MAX_ANSWER at most. */
+static unsigned long virtblk_block_timeouts(struct virtio_blk *vblk,
+					    unsigned int count)
+{
+	u64 timeout = READ_ONCE(vblk->disk->queue->rq_timeout);
+
+	return min_t(u64, count * timeout, VIRTBLK_MAX_ANSWER);
 }
 
 /**
@@ -148,7 +210,37 @@ bool virtblk_removal_timed_out(struct virtio_blk *vblk)
  */
 unsigned long virtblk_answer_timeout(struct virtio_blk *vblk)
 {
-	unsigned long timeout = READ_ONCE(vblk->disk->queue->rq_timeout);
+	return virtblk_block_timeouts(vblk, 2);
+}
 
-	return min_t(unsigned long, 2 * timeout, VIRTBLK_MAX_ANSWER);
+/**
+ * virtblk_probe_timeout() - get the time that a probe waits for its device
+ * @vblk: the disk
+ *
+ * A probe holds locks: that of the device, and those of who adds it.  Others wait for
+ * them, so that a device without an answer would block all devices that are added later.
+ * But storage that fails over is silent for minutes, and a root disk is probed only once:
+ * five times the block layer's timeout, 150 s by default, VIRTBLK_MAX_ANSWER at most.
+ *
+ * Return: the time without any completion, in jiffies.
+ */
+unsigned long virtblk_probe_timeout(struct virtio_blk *vblk)
+{
+	return virtblk_block_timeouts(vblk, 5);
+}
+
+/**
+ * virtblk_probe_timed_out() - has the probe waited long enough for the device?
+ * @vblk: the disk, its recovery.lock held
+ *
+ * Return: true if the disk is being probed and was silent for virtblk_probe_timeout().
+ */
+bool virtblk_probe_timed_out(struct virtio_blk *vblk)
+{
+	struct virtblk_stall stall = { };
+
+	if (!vblk->recovery.probing)
+		return false;
+	virtblk_scan_inflight(vblk, &stall);
+	return virtblk_silence(vblk, &stall) >= virtblk_probe_timeout(vblk);
 }

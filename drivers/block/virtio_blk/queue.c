@@ -7,6 +7,7 @@
 #include <linux/blk-mq.h>
 #include <linux/cpumask.h>
 #include <linux/crash_dump.h>
+#include <linux/dma-mapping.h>
 #include <linux/interrupt.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -197,7 +198,7 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 {
 	unsigned int depth = virtblk_queue_depth ?: VIRTBLK_USUAL_DEPTH;
 
-	return virtblk_has_indirect(vblk->vdev) &&
+	return !vblk->own_rings && virtblk_has_indirect(vblk->vdev) &&
 	       vblk->ring_size >= VIRTBLK_MIN_DIRECT_RING &&
 	       virtblk_direct_depth(vblk) >= depth;
 }
@@ -263,6 +264,7 @@ int virtblk_init_vqs(struct virtio_blk *vblk)
 	err = virtblk_find_vqs(vblk, true);
 	if (err)
 		return err;
+	vblk->own_rings = virtblk_may_own_rings(vblk->vdev);
 	if (virtblk_prefers_direct(vblk)) {
 		err = virtblk_drop_indirect(vblk);
 		if (!err)
@@ -311,18 +313,60 @@ unsigned int virtblk_choose_depth(struct virtio_blk *vblk)
 	return min_not_zero(depth, limit);
 }
 
+/* The node of a queue's own memory. */
+static int virtblk_queue_node(const struct virtblk_queue *q)
+{
+	return page_to_nid(virt_to_page(q));
+}
+
+/*
+ * Allocate what a queue needs to run its ring.  Without coherent memory the virtio core
+ * runs it.
+ */
+static int virtblk_alloc_slots(struct virtblk_queue *q, struct virtqueue *vq)
+{
+	unsigned int depth = q->vblk->tag_set.queue_depth;
+
+	if (virtio_has_feature(vq->vdev, VIRTIO_F_ACCESS_PLATFORM)) {
+		q->dma_dev = virtqueue_dma_dev(vq);
+		if (!q->dma_dev)
+			return 0;
+		q->shared = dma_alloc_coherent(q->dma_dev,
+					       depth * sizeof(*q->shared),
+					       &q->shared_addr,
+					       GFP_KERNEL | __GFP_NOWARN);
+		if (!q->shared)
+			return 0;
+	}
+	q->slots = kvmalloc_node(depth * sizeof(*q->slots), GFP_KERNEL | __GFP_ZERO,
+				 virtblk_queue_node(q));
+	return q->slots ? 0 : -ENOMEM;
+}
+
+static void virtblk_free_slots(struct virtblk_queue *q)
+{
+	kfree(q->spare);
+	kvfree(q->slots);
+	if (q->shared)
+		dma_free_coherent(q->dma_dev, q->vblk->tag_set.queue_depth *
+				  sizeof(*q->shared), q->shared,
+				  q->shared_addr);
+}
+
 /**
  * virtblk_alloc_queues() - allocate the queues near the CPUs that they serve
- * @vblk: the disk, its tag set allocated
+ * @vblk: the disk, its tag set allocated and its virtqueues set up
  *
  * Return: 0, or -ENOMEM; virtblk_free_queues() frees the queues in both cases.
  */
 int virtblk_alloc_queues(struct virtio_blk *vblk)
 {
 	struct virtblk_queue *q;
+	struct virtqueue *vq;
 	cpumask_var_t mask;
 	unsigned int i, cpu;
 	size_t size;
+	int err;
 
 	if (!alloc_cpumask_var(&mask, GFP_KERNEL))
 		return -ENOMEM;
@@ -336,14 +380,54 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 				 cpu_to_node(cpu) : NUMA_NO_NODE);
 		if (!q)
 			break;
+		vblk->queues[i] = q;
+		spin_lock_init(&q->submit_lock);
 		spin_lock_init(&q->lock);
 		INIT_WORK(&q->work, virtblk_complete_work);
+		hrtimer_setup(&q->guard, virtblk_guard_poll, CLOCK_MONOTONIC,
+			      HRTIMER_MODE_REL);
 		q->vblk = vblk;
 		q->indirect = virtblk_has_indirect(vblk->vdev);
-		vblk->queues[i] = q;
 	}
 	free_cpumask_var(mask);
-	return i < vblk->nr_vqs ? -ENOMEM : 0;
+	if (i < vblk->nr_vqs)
+		return -ENOMEM;
+
+	if (!vblk->own_rings)
+		return 0;
+	virtio_device_for_each_vq(vblk->vdev, vq) {
+		/* virtio_pci has an administration virtqueue of its own. */
+		if (vq->index >= vblk->nr_vqs)
+			continue;
+		err = virtblk_alloc_slots(vblk->queues[vq->index], vq);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/**
+ * virtblk_alloc_spares() - allocate the tables to use when memory is short
+ * @vblk: the disk, its queues allocated and its limits known
+ *
+ * With them a request of many segments makes progress while memory waits for it.  Without
+ * them it is tried again until there is memory.  virtblk_free_queues() frees them.
+ */
+void virtblk_alloc_spares(struct virtio_blk *vblk)
+{
+	unsigned int entries = vblk->config.lim.max_segments + VIRTBLK_EXTRA_DESCS;
+	struct virtblk_queue *q;
+	unsigned int i;
+
+	if (entries <= VIRTBLK_TABLE_ENTRIES)
+		return;
+	for (i = 0; i < vblk->nr_vqs; i++) {
+		q = vblk->queues[i];
+		if (q->slots)
+			q->spare = kmalloc_array_node(entries, sizeof(*q->spare),
+						      GFP_KERNEL | __GFP_NOWARN,
+						      virtblk_queue_node(q));
+	}
 }
 
 /**
@@ -355,6 +439,8 @@ void virtblk_free_queues(struct virtio_blk *vblk)
 	unsigned int i;
 
 	for (i = 0; i < vblk->nr_vqs; i++) {
+		if (vblk->queues[i])
+			virtblk_free_slots(vblk->queues[i]);
 		kfree(vblk->queues[i]);
 		vblk->queues[i] = NULL;
 	}
@@ -365,13 +451,19 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 	unsigned long flags;
 	bool restart;
 
+	spin_lock(&q->submit_lock);
 	spin_lock_irqsave(&q->lock, flags);
 	q->vq = vq;
 	q->ring_size = vq ? virtqueue_get_vring_size(vq) : 0;
+	/* Callbacks read it without a lock. */
+	WRITE_ONCE(q->own_ring, false);
+	if (vq)
+		virtblk_take_ring(q);
 	/* A new ring has room; without a virtqueue, requests must fail, not wait. */
 	restart = q->stopped;
 	WRITE_ONCE(q->stopped, false);
 	spin_unlock_irqrestore(&q->lock, flags);
+	spin_unlock(&q->submit_lock);
 
 	if (restart)
 		blk_mq_start_stopped_hw_queue(q->hctx, true);
@@ -412,7 +504,7 @@ void virtblk_unbind_vqs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_cancel_queue_works() - cancel the completion work of all queues
+ * virtblk_cancel_queue_works() - cancel the completion work and timer of all queues
  * @vblk: the disk, after the last callback of its virtqueues
  *
  * Context: may sleep.
@@ -422,8 +514,10 @@ void virtblk_cancel_queue_works(struct virtio_blk *vblk)
 	unsigned int i;
 
 	for (i = 0; i < vblk->nr_vqs; i++)
-		if (vblk->queues[i])
+		if (vblk->queues[i]) {
+			hrtimer_cancel(&vblk->queues[i]->guard);
 			cancel_work_sync(&vblk->queues[i]->work);
+		}
 }
 
 /**

@@ -1,30 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The state of a disk, and the reset of a device that cannot go on.
- *
- *	          probe
- *	            |
- *	            v       pm.c: suspend, reset of the function
- *	          live ------------------------------------> suspended
- *	          ^ |  <------------------------------------     |
- *	          | |       the device returns as it was         | does not return,
- *	          | |                                            | or offers less
- *	          | '-------> resetting ----------------.        |
- *	          '-----------    |                     |        |
- *	           was reset      | no attempt succeeds |        |
- *	                          v                     |        |
- *	          live ------> dead <-------------------'--------'
- *	          gone, broken,
- *	          silent while it is removed
- *
- * virtblk_set_state() is the one place where the state changes.  DEAD is final.
- *
- *	state		virtqueues	requests
- *	live		present		go to the device
- *	suspended	none		wait: the block layer's queue is frozen
- *	resetting	none		wait in a quiesced queue, or, if they were in
- *					flight, on the requeue list
- *	dead		none		fail
+ * The reset of a device that cannot go on; state.c has the states.
  *
  * While requests wait here, other code in the kernel may hold a lock and wait for
  * them: CPU hotplug holds cpus_write_lock and waits for the requests of an hctx,
@@ -60,58 +36,10 @@
 #define VIRTBLK_GONE_MS		2000
 #define VIRTBLK_GONE_POLL_MS	100
 
-static unsigned int virtblk_reset_attempts = 3;
-module_param_named(reset_attempts, virtblk_reset_attempts, uint, 0644);
+static unsigned int virtblk_default_reset_attempts = 3;
+module_param_named(reset_attempts, virtblk_default_reset_attempts, uint, 0644);
 MODULE_PARM_DESC(reset_attempts,
-		 "Resets of a device that does not return or does not answer, before all its I/O fails; also how often a request is sent again before it fails");
-
-/* State */
-
-static const char *const virtblk_state_names[] = {
-	[VIRTBLK_NEW]		= "new",
-	[VIRTBLK_LIVE]		= "live",
-	[VIRTBLK_SUSPENDED]	= "suspended",
-	[VIRTBLK_RESETTING]	= "resetting",
-	[VIRTBLK_DEAD]		= "dead",
-};
-
-/* From each state, the states that may follow it. */
-static const u8 virtblk_transitions[] = {
-	[VIRTBLK_NEW]		= BIT(VIRTBLK_LIVE) | BIT(VIRTBLK_DEAD),
-	[VIRTBLK_LIVE]		= BIT(VIRTBLK_SUSPENDED) |
-				  BIT(VIRTBLK_RESETTING) | BIT(VIRTBLK_DEAD),
-	[VIRTBLK_SUSPENDED]	= BIT(VIRTBLK_LIVE) | BIT(VIRTBLK_DEAD),
-	[VIRTBLK_RESETTING]	= BIT(VIRTBLK_LIVE) | BIT(VIRTBLK_DEAD),
-	[VIRTBLK_DEAD]		= 0,
-};
-
-/**
- * virtblk_state_name() - get the name of a state
- * @state: the state
- *
- * Return: the name as sysfs shows it.
- */
-const char *virtblk_state_name(enum virtblk_state state)
-{
-	return virtblk_state_names[state];
-}
-
-/**
- * virtblk_set_state() - change the state of a disk
- * @vblk: the disk, its recovery.lock held
- * @state: the new state; only a transition of the table is allowed
- */
-void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state)
-{
-	enum virtblk_state old = vblk->recovery.state;
-
-	lockdep_assert_held(&vblk->recovery.lock);
-	if (WARN(!(virtblk_transitions[old] & BIT(state)),
-		 "virtio_blk: a disk cannot go from %s to %s\n",
-		 virtblk_state_names[old], virtblk_state_names[state]))
-		return;
-	WRITE_ONCE(vblk->recovery.state, state);
-}
+		 "Default of recovery/reset_attempts: resets of a device that does not return or does not answer, before all its I/O fails; also how often a request is sent again before it fails");
 
 /* The device */
 
@@ -142,9 +70,17 @@ static bool virtblk_is_broken(struct virtio_blk *vblk)
 
 /* Requests in flight */
 
-static unsigned int virtblk_attempts(void)
+/**
+ * virtblk_reset_attempts() - get the limit for resets of a device that does not return
+ * @vblk: the disk
+ *
+ * Return: the limit, also for how often the driver sends a request again.
+ */
+unsigned int virtblk_reset_attempts(struct virtio_blk *vblk)
 {
-	return clamp(READ_ONCE(virtblk_reset_attempts), 1U, (unsigned int)U8_MAX);
+	return max(1U, virtblk_setting(&vblk->recovery.reset_attempts,
+				       &virtblk_default_reset_attempts,
+				       VIRTBLK_MAX_ATTEMPTS));
 }
 
 static bool virtblk_may_resend(struct virtio_blk *vblk, struct request *req)
@@ -155,7 +91,7 @@ static bool virtblk_may_resend(struct virtio_blk *vblk, struct request *req)
 	    req_op(req) == REQ_OP_ZONE_APPEND)
 		return false;
 	/* Bound the retries: this request may be what breaks the device. */
-	return vbr->resent < virtblk_attempts();
+	return vbr->resent < virtblk_reset_attempts(vblk);
 }
 
 /*
@@ -217,15 +153,18 @@ static bool virtblk_requeue_one(struct request *req, void *data)
  */
 void virtblk_requeue_inflight(struct virtio_blk *vblk)
 {
+	struct request_queue *queue = vblk->disk->queue;
 	struct virtio_device *vdev = vblk->vdev;
 	unsigned int i;
 
 	/*
 	 * Wait for timeout handlers that read ->state before it changed; they may
-	 * still poll the rings.  Twice, because the first to run arms the timer.
+	 * still poll the rings.  Again, because a handler that runs arms the timer.
 	 */
-	blk_sync_queue(vblk->disk->queue);
-	blk_sync_queue(vblk->disk->queue);
+	do {
+		blk_sync_queue(queue);
+	} while (timer_pending(&queue->timeout) ||
+		 work_busy(&queue->timeout_work));
 
 	virtblk_delay(vblk);
 	virtblk_reset_device(vdev);
@@ -264,23 +203,22 @@ static int virtblk_check_return(struct virtio_blk *vblk)
 	struct virtblk_raw_config raw;
 	struct virtblk_config config;
 	const char *shrunk;
-	u64 capacity;
 	int err;
 
-	/* During a reset a disk may shrink, as it may while it is live. */
-	capacity = virtblk_read_capacity(vdev);
-	if (vblk->recovery.state == VIRTBLK_SUSPENDED &&
-	    capacity < get_capacity(vblk->disk)) {
-		dev_err(&vdev->dev, "[%s] capacity shrank from %llu to %llu sectors while suspended\n",
-			vblk->disk->disk_name, get_capacity(vblk->disk),
-			capacity);
-		return -EINVAL;
-	}
 	virtblk_read_config(vdev, virtblk_max_chain(vblk), &raw);
 	err = virtblk_check_config(&vdev->dev, &raw, &config);
 	if (err)
 		return err;
+	vblk->reported_capacity = raw.capacity;
 
+	/* During a reset a disk may shrink, as it may while it is live. */
+	if (vblk->recovery.state == VIRTBLK_SUSPENDED &&
+	    config.capacity < get_capacity(vblk->disk)) {
+		dev_err(&vdev->dev, "[%s] capacity shrank from %llu to %llu sectors while suspended\n",
+			vblk->disk->disk_name, get_capacity(vblk->disk),
+			config.capacity);
+		return -EINVAL;
+	}
 	shrunk = virtblk_config_shrunk(&vblk->config, &config);
 	if (shrunk) {
 		dev_err(&vdev->dev, "[%s] came back with another %s\n",
@@ -449,6 +387,10 @@ static const char *virtblk_why_dead(struct virtio_blk *vblk)
 		return "is broken";
 	if (virtblk_removal_timed_out(vblk))
 		return "completed no request for removal_timeout while it is being removed";
+	if (virtblk_probe_timed_out(vblk)) {
+		vblk->recovery.unanswered = true;
+		return "completed no request for five times its timeout while it is being probed";
+	}
 	return NULL;
 }
 
@@ -484,12 +426,12 @@ static bool virtblk_resets_exhausted(struct virtio_blk *vblk)
 	if (completed != recovery->completed_at_reset)
 		recovery->fruitless = 0;
 	recovery->completed_at_reset = completed;
-	return recovery->fruitless++ >= virtblk_attempts();
+	return recovery->fruitless++ >= virtblk_reset_attempts(vblk);
 }
 
 static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 {
-	unsigned int attempts = virtblk_attempts();
+	unsigned int attempts = virtblk_reset_attempts(vblk);
 	int err = -ETIMEDOUT;
 
 	/* A device that always asks for a reset must not keep a CPU busy. */
@@ -528,6 +470,7 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 
 	dev_warn_ratelimited(dev, "[%s] %s\n", vblk->disk->disk_name, why);
 	if (virtblk_reset_and_resend(vblk, wanted == VIRTBLK_RESET_STALLED)) {
+		recovery->unanswered = recovery->probing;
 		virtblk_set_state(vblk, VIRTBLK_DEAD);
 		virtblk_fail_waiting(vblk);
 		virtblk_log_offline(vblk);

@@ -136,21 +136,38 @@ static ssize_t state_show(struct device *dev, struct device_attribute *attr,
 			  char *buf)
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
-	struct virtblk_recovery *recovery = &vblk->recovery;
-	enum virtblk_state state = READ_ONCE(recovery->state);
 
-	if (state == VIRTBLK_LIVE && READ_ONCE(recovery->removing))
-		return sysfs_emit(buf, "removing\n");
-	if (state == VIRTBLK_LIVE && READ_ONCE(recovery->stalled))
-		return sysfs_emit(buf, "stalled\n");
-	return sysfs_emit(buf, "%s\n", virtblk_state_name(state));
+	return sysfs_emit(buf, "%s\n", virtblk_state_text(vblk));
 }
 static DEVICE_ATTR_RO(state);
+
+static ssize_t oldest_ms_show(struct device *dev, struct device_attribute *attr,
+			      char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+	struct virtblk_stall stall = { };
+
+	virtblk_scan_inflight(vblk, &stall);
+	return sysfs_emit(buf, "%u\n", virtblk_age_ms(&stall));
+}
+static DEVICE_ATTR_RO(oldest_ms);
+
+static ssize_t own_ring_show(struct device *dev, struct device_attribute *attr,
+			     char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	/* All queues of a disk are alike; it changes only while the disk is reset. */
+	return sysfs_emit(buf, "%d\n", data_race(vblk->queues[0]->own_ring));
+}
+static DEVICE_ATTR_RO(own_ring);
 
 static struct attribute *virtblk_attrs[] = {
 	&dev_attr_serial.attr,
 	&dev_attr_cache_type.attr,
 	&dev_attr_state.attr,
+	&dev_attr_oldest_ms.attr,
+	&dev_attr_own_ring.attr,
 	NULL,
 };
 
@@ -228,7 +245,92 @@ static ssize_t reset_store(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_WO(reset);
 
+static ssize_t stalls_show(struct device *dev, struct device_attribute *attr,
+			   char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%u\n", READ_ONCE(vblk->recovery.stalls));
+}
+static DEVICE_ATTR_RO(stalls);
+
+/* Store a setting from @least to @most, or let it follow the module's parameter again. */
+static ssize_t virtblk_store_setting(unsigned int *setting, const char *buf,
+				     size_t count, unsigned int least,
+				     unsigned int most)
+{
+	unsigned int value;
+
+	if (sysfs_streq(buf, "default"))
+		value = VIRTBLK_UNSET;
+	else if (kstrtouint(buf, 0, &value) || value < least || value > most)
+		return -EINVAL;
+	WRITE_ONCE(*setting, value);
+	return count;
+}
+
+static ssize_t reset_after_show(struct device *dev,
+				struct device_attribute *attr, char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%u\n", virtblk_reset_after(vblk));
+}
+
+static ssize_t reset_after_store(struct device *dev,
+				 struct device_attribute *attr,
+				 const char *buf, size_t count)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return virtblk_store_setting(&vblk->recovery.reset_after, buf, count,
+				     0, VIRTBLK_MAX_SECONDS);
+}
+static DEVICE_ATTR_RW(reset_after);
+
+static ssize_t reset_attempts_show(struct device *dev,
+				   struct device_attribute *attr, char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%u\n", virtblk_reset_attempts(vblk));
+}
+
+static ssize_t reset_attempts_store(struct device *dev,
+				    struct device_attribute *attr,
+				    const char *buf, size_t count)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return virtblk_store_setting(&vblk->recovery.reset_attempts, buf, count,
+				     1, VIRTBLK_MAX_ATTEMPTS);
+}
+static DEVICE_ATTR_RW(reset_attempts);
+
+static ssize_t removal_timeout_show(struct device *dev,
+				    struct device_attribute *attr, char *buf)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return sysfs_emit(buf, "%u\n", virtblk_removal_timeout(vblk));
+}
+
+static ssize_t removal_timeout_store(struct device *dev,
+				     struct device_attribute *attr,
+				     const char *buf, size_t count)
+{
+	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+
+	return virtblk_store_setting(&vblk->recovery.removal_timeout, buf, count,
+				     0, VIRTBLK_MAX_SECONDS);
+}
+static DEVICE_ATTR_RW(removal_timeout);
+
 static struct attribute *virtblk_recovery_attrs[] = {
+	&dev_attr_reset_after.attr,
+	&dev_attr_reset_attempts.attr,
+	&dev_attr_removal_timeout.attr,
+	&dev_attr_stalls.attr,
 	&dev_attr_reset.attr,
 	&dev_attr_resets.attr,
 	&dev_attr_timeouts.attr,

@@ -13,9 +13,12 @@
 #include <linux/blk-mq.h>
 #include <linux/cache.h>
 #include <linux/hdreg.h>
+#include <linux/hrtimer.h>
 #include <linux/jump_label.h>
 #include <linux/ktime.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/ratelimit.h>
 #include <linux/scatterlist.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
@@ -33,6 +36,16 @@
  */
 #define VIRTBLK_INLINE_SGS	2
 
+/* Entries of the indirect table that is part of struct virtblk_req. */
+#define VIRTBLK_TABLE_ENTRIES	8
+
+/* What a request has to give back when it is complete; bits of struct virtblk_req. */
+#define VIRTBLK_BORROWED_SGS	BIT(0)
+#define VIRTBLK_BORROWED_TABLE	BIT(1)
+#define VIRTBLK_MAPPED_TABLE	BIT(2)
+#define VIRTBLK_MAPPED_DATA	BIT(3)
+#define VIRTBLK_BORROWED_RANGES	BIT(4)
+
 /* A header and a status take two descriptors of each request's chain. */
 #define VIRTBLK_EXTRA_DESCS	2
 
@@ -49,16 +62,41 @@ struct virtio_blk;
 
 #define VIRTBLK_NR_OPS	((__force unsigned int)REQ_OP_LAST)
 
+/* The maximum of settings that are times, in seconds, and of reset_attempts. */
+#define VIRTBLK_MAX_SECONDS	((unsigned int)INT_MAX / HZ)
+#define VIRTBLK_MAX_ATTEMPTS	((unsigned int)U8_MAX)
+
+/* A setting of a disk that follows the module's parameter. */
+#define VIRTBLK_UNSET		UINT_MAX
+
+/*
+ * How often the block layer calls virtblk_timeout() for a request in flight, in jiffies.
+ * It is not io_timeout, because an interrupt or a notification may be lost long before.
+ */
+#define VIRTBLK_RECHECK		HZ
+
 /* Limit for the requests that one poll takes off the ring. */
 #define VIRTBLK_REAP_BATCH	32
 
 /**
- * struct virtblk_stats - what a queue has done since its disk was probed
- * @longest_wait: the longest time from submission to completion, in jiffies
+ * struct virtblk_submit_stats - what a queue has submitted since its disk was probed
  * @kicks: notifications of the device
  * @kicks_suppressed: notifications that the device had suppressed
  * @requests: requests added to the ring, by enum req_op
  * @bytes: their bytes
+ *
+ * The lock under which requests are submitted protects them.
+ */
+struct virtblk_submit_stats {
+	u64 kicks;
+	u64 kicks_suppressed;
+	u64 requests[VIRTBLK_NR_OPS];
+	u64 bytes[VIRTBLK_NR_OPS];
+};
+
+/**
+ * struct virtblk_stats - what else a queue has done since then
+ * @longest_wait: the longest time from submission to completion, in jiffies
  * @polls: polls of the ring, by the number of completed requests found
  * @ring_full: how often the ring had no room
  * @requeues: requests that blk-mq has to dispatch again because room or memory was
@@ -66,8 +104,8 @@ struct virtio_blk;
  * @ioerr: requests that the device completed with VIRTIO_BLK_S_IOERR
  * @unsupp: with VIRTIO_BLK_S_UNSUPP
  * @other_errors: with any other status except VIRTIO_BLK_S_OK
- * @timeouts: how often a request timed out
- * @lost_interrupts: how often it had completed by then without an interrupt
+ * @timeouts: requests that timed out
+ * @lost_interrupts: how often requests had completed without an interrupt
  * @resent: requests sent again after a reset
  *
  * The queue's lock protects the counters, except the atomic ones at the end.  Completion
@@ -77,10 +115,6 @@ struct virtio_blk;
  */
 struct virtblk_stats {
 	unsigned long longest_wait;
-	u64 kicks;
-	u64 kicks_suppressed;
-	u64 requests[VIRTBLK_NR_OPS];
-	u64 bytes[VIRTBLK_NR_OPS];
 	u64 polls[VIRTBLK_REAP_BATCH + 1];
 	u64 ring_full;
 	atomic64_t requeues;
@@ -93,32 +127,104 @@ struct virtblk_stats {
 };
 
 /**
+ * struct virtblk_ring - a split ring that the driver runs itself
+ * @desc: the descriptors
+ * @avail: the available ring, followed by the event index for interrupts
+ * @used: the used ring, followed by the event index for notifications
+ * @mask: entries of each, less one
+ * @nr_tags: tags that requests can have
+ * @event_idx: VIRTIO_RING_F_EVENT_IDX is negotiated
+ * @weak_barriers: the device is ordered as a CPU is (VIRTIO_F_ORDER_PLATFORM is not
+ *	negotiated)
+ */
+struct virtblk_ring {
+	struct vring_desc *desc;
+	struct vring_avail *avail;
+	struct vring_used *used;
+	u16 mask;
+	u16 nr_tags;
+	bool event_idx;
+	bool weak_barriers;
+};
+
+/**
+ * struct virtblk_shared - what the device accesses of a request, if it needs the DMA API
+ * @table: the indirect table
+ * @out_hdr: the header
+ * @status: the status
+ *
+ * In coherent memory, so that only the data is mapped for each I/O.  The driver copies
+ * header and status from and to struct virtblk_req.
+ */
+struct virtblk_shared {
+	struct vring_desc table[VIRTBLK_TABLE_ENTRIES];
+	struct virtio_blk_outhdr out_hdr;
+	u8 status;
+} __aligned(sizeof(struct vring_desc));
+
+/**
  * struct virtblk_queue - one virtqueue and its hctx
  * @vq: the virtqueue, "req.N"; NULL while there is none, another one after each suspend
- *	or reset; changes under @lock
+ *	or reset; changes under @submit_lock and @lock
  * @vblk: the disk
  * @hctx: the hardware context, from init_hctx() on
+ * @own_ring: the driver runs the ring itself; changes with @vq
+ * @ring: the ring, if @own_ring
+ * @slots: the requests in flight by their tags, if @own_ring; NULL if the driver never
+ *	runs the ring itself
+ * @shared: by tag, what the device accesses of a request; NULL unless @slots is used and
+ *	the device needs the DMA API
+ * @shared_addr: the device's address of @shared
+ * @dma_dev: the device to map memory for, if @shared
  * @indirect: each request takes one descriptor of the ring
  * @ring_size: descriptors in the ring
+ * @spare: a table for the longest request, if @own_ring, in case memory is short; or NULL
+ * @spare_busy: bit 0 is set while a request has @spare
  * @work: completes requests that a hard interrupt left on the ring
- * @lock: protects the ring and @stopped; taken with interrupts off
+ * @rechecked: when virtblk_timeout() last checked the queue, in jiffies
+ * @guard: polls the ring as long as the virtio core may drop an interrupt
+ * @guard_ns: the time until it does so again
+ * @submit_lock: protects the available ring, if @own_ring; no interrupt takes it
+ * @avail_idx: index of the next entry of the available ring
+ * @kicked: @avail_idx when the driver last decided whether to notify the device
+ * @submit_stats: counters of submission
+ * @lock: protects the rest of the ring, or all of it unless @own_ring, and @stopped;
+ *	taken with interrupts off
+ * @used_idx: index of the next entry of the used ring
  * @stopped: the ring was full and @hctx was stopped; the next completion starts it
  * @interrupts: the number of interrupts; only the queue's own interrupt writes it
- * @stats: counters
+ * @stats: counters of completion
  *
  * Allocated one by one on the NUMA node of the queue's CPUs.  While the disk is live
- * the first cache line is only read; the fields that submission and completion write
- * begin with the lock.
+ * the first cache lines are only read; submission and completion write those that begin
+ * with their locks.
  */
 struct virtblk_queue {
 	struct virtqueue *vq;
 	struct virtio_blk *vblk;
 	struct blk_mq_hw_ctx *hctx;
+	struct request **slots;
+	struct virtblk_ring ring;
+	bool own_ring;
 	bool indirect;
 	unsigned int ring_size;
+	struct virtblk_shared *shared;
+	dma_addr_t shared_addr;
+	struct device *dma_dev;
+	struct vring_desc *spare;
+	unsigned long spare_busy;
 	struct work_struct work;
+	u64 rechecked;
+	struct hrtimer guard;
+	u32 guard_ns;
+
+	spinlock_t submit_lock ____cacheline_aligned_in_smp;
+	u16 avail_idx;
+	u16 kicked;
+	struct virtblk_submit_stats submit_stats;
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
+	u16 used_idx;
 	bool stopped;
 	u64 interrupts;
 	struct virtblk_stats stats;
@@ -126,36 +232,61 @@ struct virtblk_queue {
 
 /**
  * struct virtblk_req - the driver's part of a request
+ * @align: not used
+ * @table: the indirect table, on a ring that the driver runs itself
+ * @hdr_sg: describes @out_hdr; filled in once for each slot
+ * @status_sg: describes @status; filled in once for each slot
+ * @inline_sg: scatterlist of a request with few segments
  * @out_hdr: the header that the device reads
  * @append_sector: the sector of a zone append; the device writes it together with
  *	@status
  * @status: the byte that the device writes last
- * @data: the scatterlist of the data, NULL for a request without data
- * @sg_table: a borrowed scatterlist, sgl is NULL if there is none
- * @hdr_sg: describes @out_hdr; filled in once for each slot
- * @status_sg: describes @status; filled in once for each slot
+ * @borrowed: what the request has to give back: VIRTBLK_BORROWED_* and VIRTBLK_MAPPED_*
+ * @has_sgs: @hdr_sg and @status_sg are filled in
  * @timed_out: the request has taken longer than io_timeout
  * @resent: how often the driver sent it again after a reset
+ * @table_len: length of the request's indirect table in bytes; as long as it is that of
+ *	@table the entries of header and status are in their places
+ * @mapped: entries of @data that are mapped for the device
+ * @table_addr: the device's address of the table
  * @sent: when the driver sent it, in jiffies; if it has timed out, when it was first
  *	sent
- * @inline_sg: scatterlist of a request with few segments
+ * @long_table: an indirect table for more segments than @table has room for
+ * @data: the scatterlist of the data, NULL for a request without data
+ * @sg_table: a borrowed scatterlist
  */
 struct virtblk_req {
+	/* Some devices want @table aligned; struct request before it begins a cache line. */
+	u8 align[-sizeof(struct request) % sizeof(struct vring_desc)];
+	union {
+		struct vring_desc table[VIRTBLK_TABLE_ENTRIES];
+		struct {
+			struct scatterlist hdr_sg;
+			struct scatterlist status_sg;
+			struct scatterlist inline_sg[VIRTBLK_INLINE_SGS];
+		};
+	};
 	struct virtio_blk_outhdr out_hdr;
 	__virtio64 append_sector;
 	u8 status;
-	struct scatterlist *data;
-	struct sg_table sg_table;
-	struct scatterlist hdr_sg;
-	struct scatterlist status_sg;
+	u8 borrowed;
+	bool has_sgs;
 	bool timed_out;
 	u8 resent;
+	u16 mapped;
+	u32 table_len;
+	u64 table_addr;
 	unsigned long sent;
-	struct scatterlist inline_sg[VIRTBLK_INLINE_SGS];
+	struct vring_desc *long_table;
+	struct scatterlist *data;
+	struct sg_table sg_table;
 };
 
+static_assert(!((sizeof(struct request) + offsetof(struct virtblk_req, table)) %
+		sizeof(struct vring_desc)));
+
 /**
- * enum virtblk_state - the state of a disk; see reset.c
+ * enum virtblk_state - the state of a disk; see state.c
  * @VIRTBLK_NEW: the disk is being probed
  * @VIRTBLK_LIVE: the device serves requests
  * @VIRTBLK_SUSPENDED: the device is suspended, or its PCI function is being reset; there
@@ -207,6 +338,8 @@ struct virtblk_stall {
  * @state: the state; only virtblk_set_state() changes it
  * @work: resets the device if it asks for it, declares the disk dead if it is gone
  * @watch: checks once a second for requests that have timed out
+ * @report: sends an event if the state has changed since the last one
+ * @reported: the state of the last event, NULL before the first
  * @deadline: declares a suspended disk dead whose device does not return
  * @held: @work ignores the device for now
  * @wanted: why @work must reset a device that does not ask for it
@@ -219,14 +352,29 @@ struct virtblk_stall {
  * @resets: how often @work has reset the device
  * @completed: virtblk_count_completions() at the last check for silence
  * @progress: when it last changed, or the device last returned, in jiffies
+ * @probing: the probe may wait for requests
+ * @unanswered: the device did not answer the probe, so the disk is dead
  * @removing: the disk is being removed
  * @stalled: requests have timed out, and the driver has logged that
+ * @stalls: how often that has begun
+ * @stalled_since: when the oldest of them was sent, in jiffies
+ * @most_timed_out: the most of them at a time
+ * @next_log: when the driver logs the next line about them, in jiffies
+ * @log_interval: the time until the line after that
+ * @lost_log: limits the lines about lost interrupts
+ * @vmfork: calls the driver when the guest has been restored from a snapshot
+ * @poll_all: @watch must poll and notify all queues
+ * @reset_after: the setting of the disk in seconds, or VIRTBLK_UNSET
+ * @reset_attempts: the setting of the disk, or VIRTBLK_UNSET
+ * @removal_timeout: the setting of the disk in seconds, or VIRTBLK_UNSET
  */
 struct virtblk_recovery {
 	struct mutex lock;		/* see above */
 	enum virtblk_state state;
 	struct work_struct work;
 	struct delayed_work watch;
+	struct work_struct report;
+	const char *reported;
 	struct delayed_work deadline;
 	bool held;
 	enum virtblk_reset wanted;
@@ -239,8 +387,21 @@ struct virtblk_recovery {
 	atomic_long_t resets;
 	u64 completed;
 	unsigned long progress;
+	bool probing;
+	bool unanswered;
 	bool removing;
 	bool stalled;
+	unsigned int stalls;
+	unsigned long stalled_since;
+	unsigned int most_timed_out;
+	unsigned long next_log;
+	unsigned long log_interval;
+	struct ratelimit_state lost_log;
+	struct notifier_block vmfork;
+	bool poll_all;
+	unsigned int reset_after;
+	unsigned int reset_attempts;
+	unsigned int removal_timeout;
 };
 
 /**
@@ -252,6 +413,7 @@ struct virtblk_recovery {
  * @writeback: the block layer flushes the device's write cache
  * @cache_lock: held while the cache mode changes
  * @config: the configuration space at probe
+ * @reported_capacity: the capacity when the driver last read it, in sectors, not checked
  * @config_work: reads the capacity and cache mode again
  * @followed: when @config_work last ran, in jiffies
  * @recovery: the state of the disk
@@ -260,6 +422,7 @@ struct virtblk_recovery {
  * @users: callbacks of the virtio core that use the disk
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
+ * @own_rings: decided at probe: the driver runs the rings itself where it can
  * @direct: the device offers indirect descriptors, and the driver declined them
  * @has_vqs: there are virtqueues
  * @spread: at probe the transport gave each queue with an interrupt its own vector and
@@ -280,6 +443,7 @@ struct virtio_blk {
 	bool writeback;
 	struct mutex cache_lock;	/* see above */
 	struct virtblk_config config;
+	u64 reported_capacity;
 	struct delayed_work config_work;
 	unsigned long followed;
 	struct virtblk_recovery recovery;
@@ -290,6 +454,7 @@ struct virtio_blk {
 	unsigned int users;
 	int index;
 	unsigned int ring_size;
+	bool own_rings;
 	bool direct;
 	bool has_vqs;
 	bool spread;
@@ -325,7 +490,6 @@ int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
 int virtblk_restore_writeback(struct virtio_blk *vblk);
-u64 virtblk_read_capacity(struct virtio_device *vdev);
 void virtblk_init_capacity(struct virtio_blk *vblk);
 void virtblk_config_work(struct work_struct *work);
 void virtblk_schedule_config_work(struct virtio_blk *vblk);
@@ -350,6 +514,7 @@ void virtblk_del_vqs(struct virtio_blk *vblk);
 int virtblk_init_vqs(struct virtio_blk *vblk);
 unsigned int virtblk_max_chain(const struct virtio_blk *vblk);
 int virtblk_alloc_queues(struct virtio_blk *vblk);
+void virtblk_alloc_spares(struct virtio_blk *vblk);
 void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
 void virtblk_unbind_vqs(struct virtio_blk *vblk);
@@ -358,6 +523,10 @@ void virtblk_cancel_queue_works(struct virtio_blk *vblk);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
 int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 		      unsigned int index);
+
+/* ring.c */
+bool virtblk_may_own_rings(struct virtio_device *vdev);
+void virtblk_take_ring(struct virtblk_queue *q);
 
 /* affinity.c */
 void virtblk_init_affinity(struct virtio_blk *vblk,
@@ -388,12 +557,13 @@ void virtblk_complete_rq(struct request *req);
 void virtblk_interrupt(struct virtqueue *vq);
 void virtblk_poll_ring(struct virtblk_queue *q);
 void virtblk_complete_work(struct work_struct *work);
+enum hrtimer_restart virtblk_guard_poll(struct hrtimer *timer);
 
 /* request.c */
 int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
 			 unsigned int hctx_index, int numa_node);
-blk_status_t virtblk_build(struct virtio_blk *vblk, struct request *req);
-void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req);
+blk_status_t virtblk_build(struct virtblk_queue *q, struct request *req);
+void virtblk_free_data(struct virtblk_req *vbr, struct request *req);
 int virtblk_add_append(struct virtblk_queue *q, struct request *req);
 blk_status_t virtblk_zone_result(struct request *req);
 void virtblk_end_request(struct request *req, blk_status_t status);
@@ -403,17 +573,29 @@ int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 
 /* progress.c */
 bool virtblk_rq_done(struct request *req);
+u64 virtblk_count_polls(struct virtblk_queue *q);
 u64 virtblk_count_completions(struct virtio_blk *vblk);
+bool virtblk_scan_one(struct request *req, void *data);
 void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall);
 unsigned long virtblk_silence(struct virtio_blk *vblk,
 			      const struct virtblk_stall *stall);
-unsigned long virtblk_seconds(unsigned int *parameter);
+unsigned int virtblk_age_ms(const struct virtblk_stall *stall);
+unsigned int virtblk_setting(const unsigned int *setting,
+			     const unsigned int *parameter, unsigned int most);
+unsigned int virtblk_removal_timeout(struct virtio_blk *vblk);
 bool virtblk_removal_timed_out(struct virtio_blk *vblk);
 unsigned long virtblk_answer_timeout(struct virtio_blk *vblk);
+unsigned long virtblk_probe_timeout(struct virtio_blk *vblk);
+bool virtblk_probe_timed_out(struct virtio_blk *vblk);
+
+/* state.c */
+const char *virtblk_state_text(struct virtio_blk *vblk);
+void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state);
+void virtblk_report_state(struct virtio_blk *vblk);
+void virtblk_report_work(struct work_struct *work);
 
 /* reset.c */
-const char *virtblk_state_name(enum virtblk_state state);
-void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state);
+unsigned int virtblk_reset_attempts(struct virtio_blk *vblk);
 bool virtblk_recently_reset(struct virtio_blk *vblk, u64 ms);
 void virtblk_requeue_inflight(struct virtio_blk *vblk);
 int virtblk_restart_vqs(struct virtio_blk *vblk);
@@ -433,7 +615,10 @@ void virtblk_deadline_work(struct work_struct *work);
 
 /* timeout.c */
 unsigned int virtblk_timeout_jiffies(void);
+unsigned int virtblk_reset_after(struct virtio_blk *vblk);
 enum blk_eh_timer_return virtblk_timeout(struct request *req);
+void virtblk_register_vmfork(struct virtio_blk *vblk);
+void virtblk_unregister_vmfork(struct virtio_blk *vblk);
 void virtblk_watch_work(struct work_struct *work);
 
 /* debugfs.c */
@@ -444,5 +629,19 @@ void virtblk_remove_debugfs(struct virtio_blk *vblk);
 
 /* sysfs.c */
 const struct attribute_group **virtblk_attr_groups(struct virtio_blk *vblk);
+
+/**
+ * virtblk_unmap_data() - free what virtblk_build() got for a request
+ * @vbr: the driver's part of the request
+ * @req: the request, which the device does not have
+ *
+ * May be called again.
+ */
+static inline void virtblk_unmap_data(struct virtblk_req *vbr, struct request *req)
+{
+	/* Not in rq_flags, which blk-mq's timeout work writes while the request completes. */
+	if (unlikely(vbr->borrowed))
+		virtblk_free_data(vbr, req);
+}
 
 #endif /* VIRTIO_BLK_DRIVER_H */

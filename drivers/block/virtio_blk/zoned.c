@@ -65,6 +65,8 @@ static int virtblk_parse_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
 			      const struct virtio_blk_zone_descriptor *desc,
 			      struct blk_zone *zone)
 {
+	const struct queue_limits *lim = &vblk->config.lim;
+
 	memset(zone, 0, sizeof(*zone));
 	zone->start = virtblk_zone64_to_cpu(desc->z_start);
 	zone->len = len;
@@ -75,6 +77,12 @@ static int virtblk_parse_zone(struct virtio_blk *vblk, sector_t sector, u64 len,
 
 	if (zone->start != sector)
 		goto bad;
+	/* The driver may have cut the last zone to whole logical blocks. */
+	if (len < lim->chunk_sectors && zone->capacity > len &&
+	    zone->capacity - len < lim->logical_block_size >> SECTOR_SHIFT) {
+		zone->capacity = len;
+		zone->wp = min(zone->wp, zone->start + len);
+	}
 
 	/* The numbers of types and states are Linux's own. */
 	switch (zone->type) {

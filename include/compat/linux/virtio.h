@@ -10,4 +10,12 @@
 #define VIRTBLK_NO_DEVICE_RESET
 #endif
 
+/* 6.6 */
+#ifndef VIRTBLK_HAVE_DMA_DEV
+static inline struct device *virtqueue_dma_dev(struct virtqueue *vq)
+{
+	return NULL;
+}
+#endif
+
 #endif /* VIRTBLK_COMPAT_LINUX_VIRTIO_H */

@@ -48,6 +48,7 @@ static unsigned int virtblk_test_refusals;
 static struct virtblk_outcome {
 	struct queue_limits lim;
 	struct hd_geometry geometry;
+	u64 capacity;
 	bool may_unmap;
 	bool cache;
 	bool zoned;
@@ -398,14 +399,54 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(L(io_min, 65535 * 4096)) },
 	{ "optimal I/O of 8", { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, 8) },
 	  WANT(L(io_opt, 4096)) },
+	{ "minimum I/O of whole physical blocks",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 24, 0) },
+	  WANT(L(io_min, 12288)) },
+	{ "minimum I/O of odd physical blocks",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 12, 0) },
+	  LOGS("minimum I/O size of 12 blocks: no multiple of the physical"),
+	  WANT(L(io_min, 4096)) },
 	{ "optimal I/O below the physical block",
-	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 1) }, WANT(L(io_opt, 0)) },
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 1) },
+	  LOGS("optimal I/O size of 1 blocks: no multiple of the minimum of 4096"),
+	  WANT(L(io_opt, 0)) },
 	{ "optimal I/O of odd physical blocks",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 9) },
-	  WANT(L(io_opt, 4096)) },
+	  LOGS("optimal I/O size of 9 blocks: no multiple"),
+	  WANT(L(io_opt, 0)) },
+	{ "optimal I/O below the minimum",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 128, 64) },
+	  LOGS("optimal I/O size of 64 blocks: no multiple of the minimum of 65536"),
+	  WANT(L(io_min, SZ_64K), L(io_opt, 0)) },
+	{ "optimal I/O that is the minimum",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 128, 128) },
+	  WANT(L(io_min, SZ_64K), L(io_opt, SZ_64K)) },
+	{ "optimal I/O of one and a half minimums",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 128, 192) },
+	  LOGS("optimal I/O size of 192 blocks: no multiple"),
+	  WANT(L(io_min, SZ_64K), L(io_opt, 0)) },
+	{ "optimal I/O of 5 minimums, no power of two",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 24, 120) },
+	  WANT(L(io_min, 12288), L(io_opt, 61440)) },
+	{ "optimal I/O and a minimum that is ignored",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 12, 16) },
+	  LOGS("minimum I/O size of 12 blocks"),
+	  WANT(L(io_min, 4096), L(io_opt, 8192)) },
+	{ "optimal I/O of 2^16 - 1 blocks, as USB bridges report",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 8, U16_MAX) },
+	  LOGS("optimal I/O size of 65535 blocks: no multiple"),
+	  WANT(L(io_min, 4096), L(io_opt, 0)) },
 	{ "largest optimal I/O",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, SZ_64M / 512) },
+	  WANT(L(io_opt, SZ_64M)) },
+	{ "optimal I/O of one block more than the largest",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, SZ_64M / 512 + 1) },
+	  LOGS("optimal I/O size of 131073 blocks: more than 64 MiB"),
+	  WANT(L(io_opt, 0)) },
+	{ "optimal I/O of 2^32 - 512 bytes, as USB bridges report",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, MAX_SECTORS) },
-	  WANT(L(io_opt, UINT_MAX - 511), L(max_sectors, MAX_SECTORS)) },
+	  LOGS("optimal I/O size of 8388607 blocks: more than 64 MiB"),
+	  WANT(L(io_opt, 0)) },
 	{ "optimal I/O of 4 GiB",
 	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 0, MAX_SECTORS + 1) },
 	  LOGS("optimal I/O size of 8388608 blocks"), WANT(L(io_opt, 0)) },
@@ -421,6 +462,81 @@ static const struct virtblk_case virtblk_cases[] = {
 	  LOGS("physical block of 2^255"), .extra_lines = 2,
 	  WANT(L(physical_block_size, 512), L(alignment_offset, 0),
 	       L(io_opt, 0)) },
+
+	/* The capacity, with each field that it could contradict. */
+	{ "capacity 0", { DEVICE(0) }, WANT(V(capacity, 0)) },
+	{ "capacity 1", { DEVICE(0), .capacity = 1 }, WANT(V(capacity, 1)) },
+	{ "capacity of the largest disk",
+	  { DEVICE(0), .capacity = LLONG_MAX >> SECTOR_SHIFT },
+	  WANT(V(capacity, LLONG_MAX >> SECTOR_SHIFT)) },
+	{ "capacity one more than the largest disk",
+	  { DEVICE(0), .capacity = (LLONG_MAX >> SECTOR_SHIFT) + 1 },
+	  LOGS("more than Linux can address"),
+	  WANT(V(capacity, LLONG_MAX >> SECTOR_SHIFT)) },
+	{ "capacity of all ones", { DEVICE(0), .capacity = U64_MAX },
+	  LOGS("a capacity of 18446744073709551615 sectors is more than"),
+	  WANT(V(capacity, LLONG_MAX >> SECTOR_SHIFT)) },
+	{ "capacity of whole 4 KiB blocks",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = 4096, .capacity = 131072 },
+	  WANT(V(capacity, 131072)) },
+	{ "capacity of 3 sectors more than whole 4 KiB blocks",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = 4096, .capacity = 131075 },
+	  LOGS("131075 sectors is no multiple of the logical block of 4096"),
+	  WANT(V(capacity, 131072)) },
+	{ "capacity of 7 sectors and a block of 8",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = 4096, .capacity = 7 },
+	  LOGS("7 sectors is no multiple"), WANT(V(capacity, 0)) },
+	{ "capacity of 8 sectors and a block of 8",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = 4096, .capacity = 8 },
+	  WANT(V(capacity, 8)) },
+	{ "capacity of one sector more than the largest block",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = BLK_MAX_BLOCK_SIZE,
+	    .capacity = (BLK_MAX_BLOCK_SIZE >> SECTOR_SHIFT) + 1 },
+	  LOGS("is no multiple"),
+	  WANT(V(capacity, BLK_MAX_BLOCK_SIZE >> SECTOR_SHIFT)) },
+	{ "capacity of all ones and 4 KiB blocks",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = 4096, .capacity = U64_MAX },
+	  LOGS("more than Linux can address"),
+	  WANT(V(capacity, round_down(LLONG_MAX >> SECTOR_SHIFT, 8))) },
+	{ "odd capacity, block size not offered",
+	  { DEVICE(0), .blk_size = 4096, .capacity = 7 }, WANT(V(capacity, 7)) },
+	{ "capacity of no whole physical block",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 0, 0, 0), .capacity = 13 },
+	  WANT(V(capacity, 13), L(physical_block_size, 4096)) },
+	{ "capacity below the alignment offset",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(3, 7, 0, 0), .capacity = 6 },
+	  WANT(V(capacity, 6), L(alignment_offset, 3584)) },
+	{ "capacity below minimum and optimal I/O, and may grow",
+	  { DEVICE(F(TOPOLOGY)), TOPOLOGY(0, 0, 64, 128), .capacity = 8 },
+	  WANT(V(capacity, 8), L(io_min, SZ_32K), L(io_opt, SZ_64K)) },
+	{ "capacity below size_max and seg_max",
+	  { DEVICE(F(SIZE_MAX) | F(SEG_MAX)), .size_max = SZ_1M,
+	    .seg_max = 126, .capacity = 1 },
+	  WANT(V(capacity, 1), L(max_segment_size, SZ_1M)) },
+	{ "capacity below all limits of discard, erase and write zeroes",
+	  { DEVICE(F(DISCARD) | F(SECURE_ERASE) | F(WRITE_ZEROES)),
+	    DISCARD(2048, 1, 64), ERASE(2048, 1, 64), ZEROES(2048, 1, 0),
+	    .capacity = 8 },
+	  WANT(V(capacity, 8), L(max_discard_sectors, 2048),
+	       L(discard_granularity, SZ_32K),
+	       L(max_secure_erase_sectors, 2048),
+	       L(max_write_zeroes_sectors, 2048)) },
+	{ "capacity below the geometry, as QEMU's smallest disks",
+	  { DEVICE(F(GEOMETRY)), .cylinders = 2, .heads = 16, .sectors = 63,
+	    .capacity = 8 },
+	  WANT(V(capacity, 8), V(geometry.cylinders, 2)) },
+	{ "capacity below a zone",
+	  { DEVICE(F(ZONED) | F(BLK_SIZE)), .blk_size = 4096,
+	    ZONES(524288, 4096, 1024, 1, 1), .capacity = 524280 },
+	  WANT(V(capacity, 524280), L(chunk_sectors, 524288)) },
+	{ "capacity of no whole zone and no whole block",
+	  { DEVICE(F(ZONED) | F(BLK_SIZE)), .blk_size = 4096,
+	    ZONES(524288, 4096, 1024, 0, 0), .capacity = 524291 },
+	  LOGS("524291 sectors is no multiple"),
+	  WANT(V(capacity, 524288), L(chunk_sectors, 524288)) },
+	{ "capacity of no whole block of a refused device",
+	  { DEVICE(F(BLK_SIZE)), .blk_size = 3072, .capacity = 7 },
+	  REFUSED("block size 3072 is not") },
 
 	/* The write cache. */
 	{ "flush", { DEVICE(F(FLUSH)) }, WANT(V(cache, true)) },
@@ -448,6 +564,14 @@ static const struct virtblk_case virtblk_cases[] = {
 	  WANT(V(geometry.cylinders, U16_MAX), V(geometry.heads, U8_MAX),
 	       V(geometry.sectors, U8_MAX)) },
 	{ "geometry of zeroes", { DEVICE(F(GEOMETRY)) },
+	  WANT(V(geometry.cylinders, 0), V(geometry.heads, 0)) },
+	{ "geometry without heads",
+	  { DEVICE(F(GEOMETRY)), .cylinders = 1, .heads = 0, .sectors = 63 },
+	  LOGS("geometry of 1 cylinders, 0 heads and 63 sectors"),
+	  WANT(V(geometry.cylinders, 0), V(geometry.sectors, 0)) },
+	{ "geometry without sectors",
+	  { DEVICE(F(GEOMETRY)), .cylinders = 1, .heads = 16, .sectors = 0 },
+	  LOGS("geometry of 1 cylinders, 16 heads and 0 sectors"),
 	  WANT(V(geometry.cylinders, 0), V(geometry.heads, 0)) },
 
 	/* Discards. */
@@ -878,6 +1002,7 @@ static int virtblk_test_make_disk(const struct virtblk_raw_config *raw,
 	put_disk(disk);
 
 	got->geometry = config.geometry;
+	got->capacity = config.capacity;
 	got->may_unmap = config.write_zeroes_may_unmap;
 	got->cache = !!(got->lim.features & BLK_FEAT_WRITE_CACHE);
 	got->zoned = !!(got->lim.features & BLK_FEAT_ZONED);
@@ -921,8 +1046,9 @@ static const char *virtblk_check_blocks(const struct virtblk_raw_config *raw,
 		RULE(lim->alignment_offset < lim->physical_block_size),
 		RULE(lim->alignment_offset % block == 0),
 		RULE(lim->io_min >= lim->physical_block_size),
-		RULE(lim->io_min % block == 0),
-		RULE(lim->io_opt % lim->physical_block_size == 0),
+		RULE(lim->io_min % lim->physical_block_size == 0),
+		RULE(lim->io_opt % lim->io_min == 0),
+		RULE(lim->io_opt <= SZ_64M),
 		RULE(virtblk_within(lim->io_opt,
 				    (u64)raw->opt_io_size * block)),
 		RULE(raw->features & F(TOPOLOGY) ||
@@ -1067,6 +1193,23 @@ static const char *virtblk_check_zoned(const struct virtblk_raw_config *raw,
 		       virtblk_check_no_zones(&got->lim);
 }
 
+static const char *virtblk_check_capacity(const struct virtblk_raw_config *raw,
+					  const struct virtblk_outcome *got)
+{
+	u32 block = got->lim.logical_block_size >> SECTOR_SHIFT;
+	const char *const rules[] = {
+		RULE(!(got->capacity & (block - 1))),
+		RULE(got->capacity <= raw->capacity),
+		RULE(got->capacity <= LLONG_MAX >> SECTOR_SHIFT),
+		RULE(raw->capacity > LLONG_MAX >> SECTOR_SHIFT ||
+		     raw->capacity - got->capacity < block),
+		RULE(!got->geometry.cylinders == !got->geometry.heads),
+		RULE(!got->geometry.cylinders == !got->geometry.sectors),
+	};
+
+	return virtblk_first_broken(rules, ARRAY_SIZE(rules));
+}
+
 static const char *virtblk_check_cache(const struct virtblk_raw_config *raw,
 				       const struct virtblk_outcome *got)
 {
@@ -1085,6 +1228,7 @@ static const char *virtblk_broken_rule(const struct virtblk_raw_config *raw)
 	       virtblk_check_discards(raw, &got->lim) ?:
 	       virtblk_check_zeroes(raw, got) ?:
 	       virtblk_check_zoned(raw, got) ?:
+	       virtblk_check_capacity(raw, got) ?:
 	       virtblk_check_cache(raw, got);
 }
 
@@ -1196,19 +1340,26 @@ static void virtblk_random_raw(struct rnd_state *rnd,
 	raw->max_chain = virtblk_random_above(rnd, 3);
 	raw->max_dma_size = prandom_u32_state(rnd) % 2 ? SIZE_MAX :
 			    virtblk_random_above(rnd, PAGE_SIZE);
+	/* Of whole blocks in seven of eight cases. */
+	raw->capacity = (u64)virtblk_random_value(rnd) <<
+			prandom_u32_state(rnd) % 40;
+	if (prandom_u32_state(rnd) % 8)
+		raw->capacity = round_down(raw->capacity, SZ_64K);
 	raw->size_max = virtblk_random_above(rnd, PAGE_SIZE);
 	raw->seg_max = virtblk_random_value(rnd);
 	raw->cylinders = virtblk_random_value(rnd);
-	raw->heads = virtblk_random_value(rnd);
-	raw->sectors = virtblk_random_value(rnd);
+	raw->heads = virtblk_random_value(rnd) |
+		     !!(prandom_u32_state(rnd) % 8);
+	raw->sectors = virtblk_random_value(rnd) |
+		       !!(prandom_u32_state(rnd) % 8);
 	raw->blk_size = virtblk_random_power(rnd, SECTOR_SIZE,
 					     ilog2(BLK_MAX_BLOCK_SIZE) - 8);
 	raw->physical_block_exp = prandom_u32_state(rnd) % 4;
 	if (!(prandom_u32_state(rnd) % 4))
 		raw->physical_block_exp = virtblk_random_value(rnd);
 	raw->alignment_offset = virtblk_random_value(rnd);
-	raw->min_io_size = virtblk_random_value(rnd);
-	raw->opt_io_size = virtblk_random_value(rnd);
+	raw->min_io_size = virtblk_random_power(rnd, 1, 16);
+	raw->opt_io_size = virtblk_random_power(rnd, raw->min_io_size, 4);
 	raw->writeback = prandom_u32_state(rnd) % 3;
 	raw->max_discard_sectors = virtblk_random_value(rnd);
 	raw->max_discard_seg = virtblk_random_value(rnd);
