@@ -5,6 +5,7 @@
 
 #include <linux/blkdev.h>
 #include <linux/log2.h>
+#include <linux/mm.h>
 #include <uapi/linux/virtio_ring.h>
 
 #include "vdpa_blk.h"
@@ -28,13 +29,25 @@ static const struct blk_holder_ops vdpa_blk_holder_ops = {
 	.mark_dead	= vdpa_blk_mark_dead,
 };
 
+static const char *vdpa_blk_explain(int err)
+{
+	switch (err) {
+	case -EBUSY:
+		return "; it is in use, as a file system, swap, or by another device";
+	case -EACCES:
+		return "; if it is read-only, write 1 to readonly";
+	default:
+		return "";
+	}
+}
+
 /**
  * vdpa_blk_open_backing() - open and claim the backing device
  * @vb: the device
  *
  * Context: may sleep.
  *
- * Return: 0 or an error, which is in the log.
+ * Return: 0 or an error, which is in the log; vdpa_blk_close_backing() closes what is open.
  */
 int vdpa_blk_open_backing(struct vdpa_blk *vb)
 {
@@ -50,21 +63,11 @@ int vdpa_blk_open_backing(struct vdpa_blk *vb)
 
 		vb->bdev_file = NULL;
 		pr_err("vdpa_blk: cannot open path %s: error %d%s\n",
-		       settings->path, err, err == -EBUSY ?
-		       "; it is in use, as a file system, swap, or by another device" :
-		       "");
+		       settings->path, err, vdpa_blk_explain(err));
 		return err;
 	}
 	vb->bdev = file_bdev(vb->bdev_file);
-	if (bdev_is_zoned(vb->bdev)) {
-		pr_err("vdpa_blk: path %s is a zoned device, which is not supported\n",
-		       settings->path);
-		vdpa_blk_close_backing(vb);
-		return -EOPNOTSUPP;
-	}
-	if (bdev_read_only(vb->bdev))
-		settings->readonly = true;
-	return 0;
+	return bdev_is_zoned(vb->bdev) ? vdpa_blk_init_zones(vb) : 0;
 }
 
 /**
@@ -77,6 +80,17 @@ void vdpa_blk_close_backing(struct vdpa_blk *vb)
 		bdev_fput(vb->bdev_file);
 	vb->bdev_file = NULL;
 	vb->bdev = NULL;
+	kvfree(vb->zones);
+	vb->zones = NULL;
+}
+
+/* Sectors that the device can offer. */
+static u64 vdpa_blk_capacity(const struct vdpa_blk *vb)
+{
+	u64 sectors = bdev_nr_sectors(vb->bdev);
+
+	return vdpa_blk_is_zoned(vb) ? min(sectors, vdpa_blk_zoned_capacity(vb)) :
+				       sectors;
 }
 
 static __virtio16 vdpa_blk_le16(u16 value)
@@ -124,7 +138,8 @@ static void vdpa_blk_init_erase(struct vdpa_blk *vb)
 	u32 granularity = bdev_discard_granularity(bdev) >> SECTOR_SHIFT;
 	unsigned int most;
 
-	if (vb->settings.readonly)
+	/* A zone is reset instead (VIRTIO 1.3, 5.2.5). */
+	if (vb->settings.readonly || vdpa_blk_is_zoned(vb))
 		return;
 	most = min(bdev_max_discard_sectors(bdev), VDPA_BLK_MAX_ERASE);
 	if (most) {
@@ -162,13 +177,15 @@ void vdpa_blk_init_config(struct vdpa_blk *vb)
 	if (settings->readonly)
 		vb->features |= BIT_ULL(VIRTIO_BLK_F_RO);
 
-	config->capacity = vdpa_blk_le64(bdev_nr_sectors(vb->bdev));
+	config->capacity = vdpa_blk_le64(vdpa_blk_capacity(vb));
 	config->seg_max = vdpa_blk_le32(min(VDPA_BLK_MAX_DATA_SEGS,
 					    (int)settings->ring_size - 2));
 	config->num_queues = vdpa_blk_le16(settings->queues);
 	config->wce = vdpa_blk_has_cache(vb);
 	vdpa_blk_init_topology(vb);
 	vdpa_blk_init_erase(vb);
+	if (vdpa_blk_is_zoned(vb))
+		vdpa_blk_init_zoned_config(vb);
 	vb->features &= settings->features;
 }
 
@@ -180,9 +197,15 @@ void vdpa_blk_init_config(struct vdpa_blk *vb)
  */
 bool vdpa_blk_update_capacity(struct vdpa_blk *vb)
 {
-	__virtio64 capacity = vdpa_blk_le64(bdev_nr_sectors(vb->bdev));
+	__virtio64 capacity = vdpa_blk_le64(vdpa_blk_capacity(vb));
 	bool changed;
 
+	/*
+	 * The block layer sets the capacity of a removed disk to 0.  Reads must fail then,
+	 * and not return 0 bytes, as reads at the end of a disk do.
+	 */
+	if (!capacity)
+		return false;
 	spin_lock_irq(&vb->config_lock);
 	changed = vb->config.capacity != capacity;
 	if (changed) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The state and counters of each virtqueue: vdpa_blk/<device>/queue<N> in debugfs, a
- * line for each name with its value.
+ * The state of a device, and the state and counters of each virtqueue:
+ * vdpa_blk/<device>/device and vdpa_blk/<device>/queue<N> in debugfs, a line for each
+ * name with its value.
  */
 
 #include <linux/debugfs.h>
@@ -10,6 +11,39 @@
 #include "vdpa_blk.h"
 
 static struct dentry *vdpa_blk_debugfs;
+
+/* Without the device's lock, because its holder may wait for the backing device. */
+static int vdpa_blk_device_show(struct seq_file *file, void *unused)
+{
+	struct vdpa_blk *vb = file->private;
+	unsigned int i;
+	u64 capacity;
+	u8 status;
+
+	spin_lock_irq(&vb->config_lock);
+	capacity = le64_to_cpu((__force __le64)vb->config.capacity);
+	status = vb->status;
+	spin_unlock_irq(&vb->config_lock);
+
+	seq_printf(file, "path %s\n", vb->settings.path);
+	seq_printf(file, "gone %d\n", READ_ONCE(vb->gone));
+	seq_printf(file, "capacity %llu\n", capacity);
+	seq_printf(file, "queues %u\n", vb->settings.queues);
+	seq_printf(file, "workers %u\n", vb->nr_workers);
+	/* In the order of the workers. */
+	seq_puts(file, "worker_pids");
+	for (i = 0; i < vb->nr_workers; i++)
+		seq_printf(file, " %d", task_pid_nr(vb->workers[i].task));
+	seq_putc(file, '\n');
+	seq_printf(file, "features %#llx\n", vb->features);
+	/* It changes with the device's lock held; an older value does no harm. */
+	seq_printf(file, "driver_features %#llx\n", data_race(vb->driver_features));
+	/* Likewise. */
+	seq_printf(file, "suspended %d\n", data_race(vb->suspended));
+	seq_printf(file, "status %#x\n", status);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(vdpa_blk_device);
 
 static int vdpa_blk_queue_show(struct seq_file *file, void *unused)
 {
@@ -70,6 +104,7 @@ void vdpa_blk_create_debugfs(struct vdpa_blk *vb)
 
 	vb->debugfs = debugfs_create_dir(dev_name(&vb->vdpa.dev),
 					 vdpa_blk_debugfs);
+	debugfs_create_file("device", 0400, vb->debugfs, vb, &vdpa_blk_device_fops);
 	for (i = 0; i < vb->settings.queues; i++) {
 		snprintf(name, sizeof(name), "queue%u", i);
 		debugfs_create_file(name, 0400, vb->debugfs, vb->queues[i],

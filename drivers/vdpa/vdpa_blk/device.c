@@ -134,11 +134,19 @@ static void vdpa_blk_start_queue(struct vdpa_blk_queue *q)
 	if (!q->ready || q->running || q->broken || !q->desc_addr)
 		return;
 	err = vdpa_blk_map_ring(q);
-	if (!err)
+	switch (err) {
+	case 0:
 		q->running = true;
-	else
-		vdpa_blk_break(q, err == -ENOMEM ? "there is no memory for its ring" :
-			       "the driver does not share all of its ring");
+		break;
+	case -ENOMEM:
+		vdpa_blk_break(q, "there is no memory for its ring");
+		break;
+	case -EINVAL:
+		vdpa_blk_break(q, "its size, index or alignment is not valid");
+		break;
+	default:
+		vdpa_blk_break(q, "the driver does not share all of its ring");
+	}
 }
 
 static void vdpa_blk_stop_queue(struct vdpa_blk_queue *q)
@@ -217,7 +225,7 @@ void vdpa_blk_reset_device(struct vdpa_blk *vb)
 		vdpa_blk_reset_queue(vb->queues[i]);
 	vb->suspended = false;
 	if (vb->memory && vb->memory->identity) {
-		vdpa_blk_free_memory(vb->memory);
+		vdpa_blk_free_memory(vb->memory, NULL);
 		vb->memory = NULL;
 	}
 	vdpa_blk_unlock(vb, noio);
@@ -350,21 +358,32 @@ static u64 vdpa_blk_get_backend_features(const struct vdpa_device *vdpa)
 	return BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK);
 }
 
+static bool vdpa_blk_accepts(const struct vdpa_blk *vb, u64 features)
+{
+	/* QEMU accepts ACCESS_PLATFORM on behalf of a guest that does not. */
+	if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||
+	    features & ~(vb->features | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)))
+		return false;
+	/* Zones need a driver that knows them (VIRTIO 1.3, 5.2.5.2). */
+	return !vdpa_blk_is_zoned(vb) || features & BIT_ULL(VIRTIO_BLK_F_ZONED);
+}
+
 static int vdpa_blk_set_driver_features(struct vdpa_device *vdpa, u64 features)
 {
 	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
 	unsigned int noio;
 	int err = 0;
 
-	/* QEMU accepts ACCESS_PLATFORM on behalf of a guest that does not. */
-	if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||
-	    features & ~(vb->features | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)))
-		return -EINVAL;
 	noio = vdpa_blk_lock(vb);
-	if (vb->status & VIRTIO_CONFIG_S_FEATURES_OK)
+	if (vb->status & VIRTIO_CONFIG_S_FEATURES_OK) {
 		err = -EBUSY;
-	else
+	} else if (vdpa_blk_accepts(vb, features)) {
 		vb->driver_features = features;
+	} else {
+		/* Without features the device refuses FEATURES_OK. */
+		vb->driver_features = 0;
+		err = -EINVAL;
+	}
 	vdpa_blk_unlock(vb, noio);
 	return err;
 }
@@ -526,38 +545,44 @@ static u32 vdpa_blk_get_generation(struct vdpa_device *vdpa)
 
 /* Memory */
 
-/* Takes over @memory. */
-static void vdpa_blk_replace_memory(struct vdpa_blk *vb,
-				    struct vdpa_blk_memory *memory)
+/* Put another list in the place of the one that there is; NULL for @iotlb shares nothing. */
+static int vdpa_blk_replace_memory(struct vdpa_blk *vb, struct vhost_iotlb *iotlb)
 {
+	struct vdpa_blk_memory *memory = NULL, *old;
 	unsigned int noio;
+	int err = 0;
 
 	noio = vdpa_blk_lock(vb);
+	old = vb->memory;
+	if (iotlb)
+		memory = vdpa_blk_create_memory(iotlb, old);
+	/* vhost-vdpa may ignore the error: do without memory that it has unpinned. */
+	if (IS_ERR(memory)) {
+		err = PTR_ERR(memory);
+		memory = NULL;
+	}
 	vdpa_blk_stop_io(vb);
 	vdpa_blk_stop_queues(vb);
-	swap(vb->memory, memory);
+	vb->memory = memory;
 	if (vdpa_blk_is_live(vb)) {
 		vdpa_blk_start_queues(vb);
 		vdpa_blk_start_io(vb);
 	}
+	/* It waits for locked pages, and I/O need not wait with it. */
+	vdpa_blk_free_memory(old, memory);
 	vdpa_blk_unlock(vb, noio);
-	vdpa_blk_free_memory(memory);
+	return err;
 }
 
 static int vdpa_blk_set_map(struct vdpa_device *vdpa, unsigned int asid,
 			    struct vhost_iotlb *iotlb)
 {
-	struct vdpa_blk_memory *memory = vdpa_blk_create_memory(iotlb);
-
-	/* vhost-vdpa may ignore the error: do without memory that it has unpinned. */
-	vdpa_blk_replace_memory(vdpa_to_blk(vdpa), IS_ERR(memory) ? NULL : memory);
-	return PTR_ERR_OR_ZERO(memory);
+	return vdpa_blk_replace_memory(vdpa_to_blk(vdpa), iotlb);
 }
 
 static int vdpa_blk_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 {
-	vdpa_blk_replace_memory(vdpa_to_blk(vdpa), NULL);
-	return 0;
+	return vdpa_blk_replace_memory(vdpa_to_blk(vdpa), NULL);
 }
 
 static void vdpa_blk_free(struct vdpa_device *vdpa)

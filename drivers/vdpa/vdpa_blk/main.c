@@ -6,15 +6,19 @@
  * file calls only files that are listed before it:
  *
  *	trace.h		trace points
- *	memory.c	what the driver shares
+ *	memory.[ch]	what the driver shares
  *	ring.c		split and packed rings
+ *	zoned.c		zones of the backing device
+ *	pool.c		reserved memory, and workqueues
+ *	complete.c	the end of a request
+ *	slow.c		operations that sleep
  *	request.c	from a chain to a bio, and back
  *	worker.c	threads that serve rings
  *	backing.c	the backing device; features and configuration space
  *	queue.c		memory of virtqueues and devices
  *	device.c	operations of the vDPA bus
  *	configfs.c	settings
- *	debugfs.c	counters
+ *	debugfs.c	state and counters
  */
 
 #include <linux/dma-mapping.h>
@@ -23,6 +27,7 @@
 #include <uapi/linux/vdpa.h>
 #include <uapi/linux/virtio_ids.h>
 
+#include "version.h"
 #include "vdpa_blk.h"
 
 static struct virtio_device_id vdpa_blk_ids[] = {
@@ -71,6 +76,20 @@ static int vdpa_blk_limit_features(struct vdpa_blk *vb,
 	return 0;
 }
 
+/* Features of the device that depend on others, which the administrator may leave out. */
+static int vdpa_blk_check_features(struct vdpa_blk *vb)
+{
+	/* VIRTIO 1.3, 5.2.5.2: not without FLUSH. */
+	if (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))
+		vb->features &= ~BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE);
+	if (vb->settings.readonly && !(vb->features & BIT_ULL(VIRTIO_BLK_F_RO))) {
+		dev_err(&vb->vdpa.dev, "the features %#llx lack RO (bit 5), and readonly is 1; a driver would write to the device\n",
+			vb->features);
+		return -EINVAL;
+	}
+	return vdpa_blk_is_zoned(vb) ? vdpa_blk_check_zoned_features(vb) : 0;
+}
+
 static int vdpa_blk_dev_add(struct vdpa_mgmt_dev *mdev, const char *name,
 			    const struct vdpa_dev_set_config *config)
 {
@@ -95,7 +114,7 @@ static int vdpa_blk_dev_add(struct vdpa_mgmt_dev *mdev, const char *name,
 	if (err)
 		goto out_put;
 	vdpa_blk_init_config(vb);
-	err = vdpa_blk_limit_features(vb, config);
+	err = vdpa_blk_limit_features(vb, config) ?: vdpa_blk_check_features(vb);
 	if (err)
 		goto out_put;
 	err = vdpa_blk_alloc_pools(vb) ?: vdpa_blk_alloc_queues(vb) ?:
@@ -151,7 +170,7 @@ static int __init vdpa_blk_init(void)
 {
 	int err;
 
-	err = vdpa_blk_init_requests();
+	err = vdpa_blk_init_pools();
 	if (err)
 		return err;
 	vdpa_blk_init_debugfs();
@@ -174,7 +193,7 @@ out_exit_configfs:
 	vdpa_blk_exit_configfs();
 out_exit_debugfs:
 	vdpa_blk_exit_debugfs();
-	vdpa_blk_exit_requests();
+	vdpa_blk_exit_pools();
 	return err;
 }
 
@@ -185,7 +204,7 @@ static void __exit vdpa_blk_exit(void)
 	device_unregister(&vdpa_blk_mgmt);
 	vdpa_blk_exit_configfs();
 	vdpa_blk_exit_debugfs();
-	vdpa_blk_exit_requests();
+	vdpa_blk_exit_pools();
 }
 
 module_init(vdpa_blk_init);
@@ -193,4 +212,4 @@ module_exit(vdpa_blk_exit);
 
 MODULE_DESCRIPTION("virtio block device in the kernel, by vDPA");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.9");
+MODULE_VERSION(VIRTIO_BLK_MQ_VERSION);

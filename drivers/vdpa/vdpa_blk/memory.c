@@ -20,36 +20,11 @@
 #include <linux/vhost_iotlb.h>
 #include <linux/vmalloc.h>
 
+#include "memory.h"
 #include "vdpa_blk.h"
 
 /* Pages to handle before others get the CPU. */
 #define VDPA_BLK_RESCHED_PAGES	4096
-
-static void vdpa_blk_get_pages(unsigned long pfn, unsigned long nr)
-{
-	unsigned long i;
-
-	for (i = 0; i < nr; i++) {
-		get_page(pfn_to_page(pfn + i));
-		if (!(i % VDPA_BLK_RESCHED_PAGES))
-			cond_resched();
-	}
-}
-
-static void vdpa_blk_put_pages(unsigned long pfn, unsigned long nr, bool dirty)
-{
-	struct page *page;
-	unsigned long i;
-
-	for (i = 0; i < nr; i++) {
-		page = pfn_to_page(pfn + i);
-		if (dirty)
-			set_page_dirty_lock(page);
-		put_page(page);
-		if (!(i % VDPA_BLK_RESCHED_PAGES))
-			cond_resched();
-	}
-}
 
 static unsigned long vdpa_blk_extent_pages(const struct vdpa_blk_extent *extent)
 {
@@ -65,44 +40,151 @@ static bool vdpa_blk_continues(const struct vdpa_blk_extent *extent,
 	       extent->writable == !!(map->perm & VHOST_MAP_WO);
 }
 
+/* References */
+
+/**
+ * struct vdpa_blk_refs - what to do with the references to pages
+ * @get: get one to each page, and count them in @pages
+ * @dirty: before it is put, mark a page dirty that the device may have written to
+ * @pages: how many to put at most
+ */
+struct vdpa_blk_refs {
+	bool get;
+	bool dirty;
+	u64 pages;
+};
+
+/* Returns false if a page has as many references as it can. */
+static bool vdpa_blk_ref_pages(unsigned long pfn, u64 nr, bool writable,
+			       struct vdpa_blk_refs *refs)
+{
+	struct page *page;
+	u64 i;
+
+	for (i = 0; i < nr; i++) {
+		page = pfn_to_page(pfn + i);
+		if (refs->get) {
+			if (!try_get_page(page))
+				return false;
+			refs->pages++;
+		} else {
+			if (!refs->pages--)
+				return false;
+			if (writable && refs->dirty)
+				set_page_dirty_lock(page);
+			put_page(page);
+		}
+		if (!(i % VDPA_BLK_RESCHED_PAGES))
+			cond_resched();
+	}
+	return true;
+}
+
+/* Whether both extents have the same page at the same address, where they overlap. */
+static bool vdpa_blk_same_pages(const struct vdpa_blk_extent *a,
+				const struct vdpa_blk_extent *b)
+{
+	return a->writable == b->writable &&
+	       a->pfn - PHYS_PFN(a->first) == b->pfn - PHYS_PFN(b->first);
+}
+
+/*
+ * Get or put the references of a list, except to the pages that another list has at the
+ * same addresses: vhost-vdpa may pass a table that has grown by one entry thousands of
+ * times.
+ */
+static bool vdpa_blk_ref_changed(const struct vdpa_blk_memory *memory,
+				 const struct vdpa_blk_memory *other,
+				 struct vdpa_blk_refs *refs)
+{
+	const struct vdpa_blk_extent *extent, *next, *end;
+	u64 at, last, stop;
+	unsigned int i;
+	bool same;
+
+	next = other ? other->extents : NULL;
+	end = other ? next + other->nr : NULL;
+	for (i = 0; i < memory->nr; i++) {
+		extent = &memory->extents[i];
+		last = PHYS_PFN(extent->last);
+		for (at = PHYS_PFN(extent->first); at <= last; at = stop + 1) {
+			while (next != end && PHYS_PFN(next->last) < at)
+				next++;
+			stop = last;
+			same = false;
+			if (next != end && PHYS_PFN(next->first) > at) {
+				stop = min_t(u64, last, PHYS_PFN(next->first) - 1);
+			} else if (next != end) {
+				stop = min_t(u64, last, PHYS_PFN(next->last));
+				same = vdpa_blk_same_pages(extent, next);
+			}
+			if (!same &&
+			    !vdpa_blk_ref_pages(extent->pfn + at - PHYS_PFN(extent->first),
+						stop - at + 1, extent->writable,
+						refs))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Lists */
+
+static int vdpa_blk_add_map(struct vdpa_blk_memory *memory,
+			    const struct vhost_iotlb_map *map)
+{
+	struct vdpa_blk_extent *extent = &memory->extents[memory->nr];
+
+	if (!PAGE_ALIGNED(map->start) || !PAGE_ALIGNED(map->last + 1) ||
+	    !PAGE_ALIGNED(map->addr) || !pfn_valid(PHYS_PFN(map->addr)))
+		return -EINVAL;
+	if (memory->nr && vdpa_blk_continues(extent - 1, map)) {
+		extent[-1].last = map->last;
+		return 0;
+	}
+	extent->first = map->start;
+	extent->last = map->last;
+	extent->pfn = PHYS_PFN(map->addr);
+	extent->writable = map->perm & VHOST_MAP_WO;
+	memory->nr++;
+	return 0;
+}
+
 /**
  * vdpa_blk_create_memory() - make a list of extents from a table of mappings
  * @iotlb: the table
+ * @old: the list that the new one replaces, or NULL; the new one shares its references
+ *	until vdpa_blk_free_memory()
  *
  * Context: may sleep.
  *
  * Return: the list, or an error pointer: -ENOMEM, or -EINVAL for a mapping that is not
  * of whole pages of memory.
  */
-struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb)
+struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb,
+					       const struct vdpa_blk_memory *old)
 {
-	struct vdpa_blk_extent *extent = NULL;
+	struct vdpa_blk_refs refs = { .get = true };
 	struct vdpa_blk_memory *memory;
 	struct vhost_iotlb_map *map;
+	int err = 0;
 
 	memory = kvzalloc(struct_size(memory, extents, iotlb->nmaps),
 			  GFP_KERNEL_ACCOUNT);
 	if (!memory)
 		return ERR_PTR(-ENOMEM);
 
-	for (map = vhost_iotlb_itree_first(iotlb, 0, U64_MAX); map;
-	     map = vhost_iotlb_itree_next(map, 0, U64_MAX)) {
-		if (!PAGE_ALIGNED(map->start) || !PAGE_ALIGNED(map->last + 1) ||
-		    !PAGE_ALIGNED(map->addr) || !pfn_valid(PHYS_PFN(map->addr))) {
-			vdpa_blk_free_memory(memory);
-			return ERR_PTR(-EINVAL);
-		}
-		vdpa_blk_get_pages(PHYS_PFN(map->addr),
-				   (map->last - map->start + 1) >> PAGE_SHIFT);
-		if (extent && vdpa_blk_continues(extent, map)) {
-			extent->last = map->last;
-			continue;
-		}
-		extent = &memory->extents[memory->nr++];
-		extent->first = map->start;
-		extent->last = map->last;
-		extent->pfn = PHYS_PFN(map->addr);
-		extent->writable = map->perm & VHOST_MAP_WO;
+	for (map = vhost_iotlb_itree_first(iotlb, 0, U64_MAX); map && !err;
+	     map = vhost_iotlb_itree_next(map, 0, U64_MAX))
+		err = vdpa_blk_add_map(memory, map);
+	if (!err && !vdpa_blk_ref_changed(memory, old, &refs)) {
+		refs.get = false;
+		vdpa_blk_ref_changed(memory, old, &refs);
+		err = -ENOMEM;
+	}
+	if (err) {
+		kvfree(memory);
+		return ERR_PTR(err);
 	}
 	return memory;
 }
@@ -125,34 +207,38 @@ struct vdpa_blk_memory *vdpa_blk_create_identity(void)
 /**
  * vdpa_blk_free_memory() - release the pages of a list, and the list
  * @memory: the list, or NULL; nothing uses it
+ * @successor: the list that was made to replace it, or NULL
  *
  * Context: may sleep.
  */
-void vdpa_blk_free_memory(struct vdpa_blk_memory *memory)
+void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
+			  const struct vdpa_blk_memory *successor)
 {
-	unsigned int i;
+	struct vdpa_blk_refs refs = { .dirty = true, .pages = U64_MAX };
 
 	if (!memory)
 		return;
-	for (i = 0; i < memory->nr; i++)
-		vdpa_blk_put_pages(memory->extents[i].pfn,
-				   vdpa_blk_extent_pages(&memory->extents[i]),
-				   memory->extents[i].writable);
+	vdpa_blk_ref_changed(memory, successor, &refs);
 	kvfree(memory);
 }
 
-static const struct vdpa_blk_extent *
+/**
+ * vdpa_blk_find_extent() - find the extent of an address, if it is not where it was last
+ * @memory: the list
+ * @hint: the extent in which the caller's last address was; set to the one found
+ * @addr: the address, as the driver has it
+ *
+ * Context: any.
+ *
+ * Return: the extent, or NULL.
+ */
+const struct vdpa_blk_extent *
 vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
 		     u64 addr)
 {
 	const struct vdpa_blk_extent *extent;
 	unsigned int low = 0, high = memory->nr, middle;
 
-	if (likely(*hint < memory->nr)) {
-		extent = &memory->extents[*hint];
-		if (likely(addr >= extent->first && addr <= extent->last))
-			return extent;
-	}
 	while (low < high) {
 		middle = low + (high - low) / 2;
 		extent = &memory->extents[middle];
@@ -169,47 +255,7 @@ vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
 }
 
 /**
- * vdpa_blk_translate() - find the page of an address
- * @memory: the list
- * @hint: the extent in which the caller's last address was
- * @addr: the address, as the driver has it
- * @len: bytes from there on, at least 1
- * @write: the device wants to write there
- * @page: set to the page
- * @offset: set to the offset in it
- *
- * Context: any.
- *
- * Return: how many of the bytes are contiguous, or -EFAULT if the driver does not share
- * the first.
- */
-int vdpa_blk_translate(const struct vdpa_blk_memory *memory,
-		       unsigned int *hint, u64 addr, u32 len, bool write,
-		       struct page **page, unsigned int *offset)
-{
-	const struct vdpa_blk_extent *extent;
-	unsigned long pfn;
-
-	*offset = offset_in_page(addr);
-	len = min_t(u32, len, INT_MAX);
-	if (memory->identity) {
-		pfn = PHYS_PFN(addr);
-		if (unlikely(!pfn_valid(pfn)))
-			return -EFAULT;
-		*page = pfn_to_page(pfn);
-		return len;
-	}
-
-	extent = vdpa_blk_find_extent(memory, hint, addr);
-	if (unlikely(!extent || (write && !extent->writable)))
-		return -EFAULT;
-	pfn = extent->pfn + ((addr - extent->first) >> PAGE_SHIFT);
-	*page = pfn_to_page(pfn);
-	return min_t(u64, len, extent->last - addr + 1);
-}
-
-/**
- * vdpa_blk_read() - copy from the driver's memory
+ * vdpa_blk_read_pieces() - copy from the driver's memory, what is not in one piece
  * @memory: the list
  * @hint: see vdpa_blk_translate()
  * @to: where to copy to
@@ -218,8 +264,8 @@ int vdpa_blk_translate(const struct vdpa_blk_memory *memory,
  *
  * Return: 0 or -EFAULT.
  */
-int vdpa_blk_read(const struct vdpa_blk_memory *memory, unsigned int *hint,
-		  void *to, u64 addr, size_t len)
+int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory, unsigned int *hint,
+			 void *to, u64 addr, size_t len)
 {
 	unsigned int offset;
 	struct page *page;
@@ -266,6 +312,46 @@ int vdpa_blk_write(const struct vdpa_blk_memory *memory, unsigned int *hint,
 		from += run;
 		addr += run;
 		len -= run;
+	}
+	return 0;
+}
+
+/**
+ * vdpa_blk_copy_segs() - copy from or to the driver's buffers
+ * @memory: the list
+ * @segs: the buffers
+ * @nr: their number
+ * @at: bytes of the buffers to skip
+ * @buf: where to copy to or from
+ * @len: bytes to copy, which the buffers have
+ * @to_driver: copy to the buffers
+ *
+ * Context: any.
+ *
+ * Return: 0 or -EFAULT.
+ */
+int vdpa_blk_copy_segs(const struct vdpa_blk_memory *memory,
+		       const struct vdpa_blk_seg *segs, unsigned int nr, u64 at,
+		       void *buf, u32 len, bool to_driver)
+{
+	unsigned int i, hint = 0;
+	u32 part;
+	int err;
+
+	for (i = 0; i < nr && len; i++) {
+		if (at >= segs[i].len) {
+			at -= segs[i].len;
+			continue;
+		}
+		part = min_t(u64, len, segs[i].len - at);
+		err = to_driver ?
+		      vdpa_blk_write(memory, &hint, segs[i].addr + at, buf, part) :
+		      vdpa_blk_read(memory, &hint, buf, segs[i].addr + at, part);
+		if (err)
+			return err;
+		buf += part;
+		len -= part;
+		at = 0;
 	}
 	return 0;
 }

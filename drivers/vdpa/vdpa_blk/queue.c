@@ -82,7 +82,7 @@ void vdpa_blk_free_device(struct vdpa_blk *vb)
 	/* A completion may still be at its end. */
 	synchronize_rcu();
 	vdpa_blk_free_pools(vb);
-	vdpa_blk_free_memory(vb->memory);
+	vdpa_blk_free_memory(vb->memory, NULL);
 	vdpa_blk_close_backing(vb);
 	vdpa_blk_free_queues(vb);
 }

@@ -3,8 +3,8 @@
  * A request's way: from its chain to a bio on the backing device, and back.
  *
  * Reads, writes and flushes are submitted by the worker, without an allocation and
- * without a copy: the bio names the driver's own pages.  What sleeps, or needs memory,
- * goes to a workqueue.
+ * without a copy: the bio names the driver's own pages.  Operations that sleep or
+ * allocate memory go to a workqueue, see slow.c.
  *
  * A chain that is well formed but cannot be served is completed with an error.  A chain
  * without a status byte that the device can write to breaks the queue.
@@ -12,185 +12,13 @@
 
 #include <linux/mempool.h>
 #include <linux/sched/mm.h>
-#include <linux/slab.h>
+#include <linux/unaligned.h>
 
+#include "memory.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 
-/* Pieces in which a request is copied whose buffers the backing device cannot use. */
-#define VDPA_BLK_BOUNCE_BYTES	((unsigned int)SZ_64K)
-
-/*
- * What each device has in reserve, because memory may be short until one of its requests
- * has completed: tables for data of many pieces, operations that sleep, buffers for them.
- */
-#define VDPA_BLK_RESERVED_TABLES	8
-#define VDPA_BLK_RESERVED_SLOW		4
-
-static struct kmem_cache *vdpa_blk_table_cache;
-static struct kmem_cache *vdpa_blk_slow_cache;
-
-/**
- * struct vdpa_blk_slow - an operation that sleeps
- * @work: runs it
- * @rq: the request
- * @type: VIRTIO_BLK_T_...
- * @sector: of a read or write
- * @nr_segs: number of @segs
- * @nr_ranges: number of @ranges
- * @ranges: of a discard, write zeroes or secure erase
- * @segs: the data
- */
-struct vdpa_blk_slow {
-	struct work_struct work;
-	struct vdpa_blk_request *rq;
-	u32 type;
-	u64 sector;
-	unsigned int nr_segs;
-	unsigned int nr_ranges;
-	struct virtio_blk_discard_write_zeroes ranges[VDPA_BLK_MAX_RANGES];
-	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
-};
-
-/* Completion */
-
-static u8 vdpa_blk_to_status(blk_status_t status)
-{
-	switch (status) {
-	case BLK_STS_OK:
-		return VIRTIO_BLK_S_OK;
-	case BLK_STS_NOTSUPP:
-		return VIRTIO_BLK_S_UNSUPP;
-	default:
-		return VIRTIO_BLK_S_IOERR;
-	}
-}
-
-static void vdpa_blk_signal(const struct vdpa_callback *cb)
-{
-	bool task = in_task() && !irqs_disabled();
-
-	if (!cb->callback)
-		return;
-	/* A callback expects that no softirq comes in between, as in an interrupt. */
-	if (task)
-		local_bh_disable();
-	cb->callback(cb->private);
-	if (task)
-		local_bh_enable();
-}
-
-/* Publish what is used; needs the queue's lock.  Returns true to signal @cb. */
-static bool vdpa_blk_publish(struct vdpa_blk_queue *q, struct vdpa_callback *cb)
-{
-	if (!vdpa_blk_publish_used(&q->ring)) {
-		q->stats.suppressed++;
-		return false;
-	}
-	q->stats.signals++;
-	*cb = q->cb;
-	return true;
-}
-
-/*
- * The last use of the queue by a completion.  The device may be freed once nothing is in
- * flight, but waits for RCU before.
- */
-static void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q, unsigned int done)
-{
-	struct vdpa_blk *vb = q->vb;
-
-	rcu_read_lock();
-	if (atomic_sub_and_test(done, &q->in_flight) && READ_ONCE(vb->paused))
-		wake_up(&vb->drained);
-	rcu_read_unlock();
-}
-
-/* A request has freed memory: go on with queues that wait for some. */
-static void vdpa_blk_restart_stalled(struct vdpa_blk *vb)
-{
-	unsigned int i;
-
-	for_each_set_bit(i, vb->stalled, vb->settings.queues)
-		if (test_and_clear_bit(i, vb->stalled))
-			vdpa_blk_wake_worker(vb->queues[i]);
-}
-
-static void vdpa_blk_free_table(struct vdpa_blk_request *rq)
-{
-	struct vdpa_blk *vb = rq->q->vb;
-
-	if (rq->vecs == rq->inline_vecs)
-		return;
-	mempool_free(rq->vecs, vb->tables);
-	rq->vecs = rq->inline_vecs;
-	vdpa_blk_restart_stalled(vb);
-}
-
-static void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
-{
-	struct vdpa_blk_queue *q = rq->q;
-	struct vdpa_callback cb = { };
-	bool signal = false, batched;
-	unsigned long flags;
-	u32 len = rq->len;
-
-	/* The length counts from the first byte, and only the status is sure. */
-	if (status != VIRTIO_BLK_S_OK)
-		len = rq->status_only;
-	trace_vdpa_blk_end(q, rq->id, status, len);
-	vdpa_blk_free_table(rq);
-	WRITE_ONCE(*rq->status, status);
-
-	/* Completed while it was submitted: the worker publishes all at once. */
-	batched = in_task() && READ_ONCE(q->batching) == current;
-	spin_lock_irqsave(&q->lock, flags);
-	if (unlikely(status == VIRTIO_BLK_S_UNSUPP))
-		q->stats.unsupported++;
-	else if (unlikely(status != VIRTIO_BLK_S_OK))
-		q->stats.errors++;
-	vdpa_blk_add_used(&q->ring, rq->id, rq->descs, len);
-	rq->next = q->returned;
-	q->returned = rq;
-	if (batched)
-		q->batched++;
-	else
-		signal = vdpa_blk_publish(q, &cb);
-	spin_unlock_irqrestore(&q->lock, flags);
-
-	if (batched)
-		return;
-	if (signal)
-		vdpa_blk_signal(&cb);
-	vdpa_blk_drop_in_flight(q, 1);
-}
-
-/**
- * vdpa_blk_flush_completions() - publish completions that the worker has collected
- * @q: the queue
- *
- * Context: the queue's worker, after a batch.
- */
-void vdpa_blk_flush_completions(struct vdpa_blk_queue *q)
-{
-	struct vdpa_callback cb = { };
-	bool signal = false;
-	unsigned int done;
-
-	spin_lock_irq(&q->lock);
-	done = q->batched;
-	q->batched = 0;
-	if (done)
-		signal = vdpa_blk_publish(q, &cb);
-	spin_unlock_irq(&q->lock);
-
-	if (!done)
-		return;
-	trace_vdpa_blk_batch(q, done, signal);
-	if (signal)
-		vdpa_blk_signal(&cb);
-	vdpa_blk_drop_in_flight(q, done);
-}
+/* The end of a bio */
 
 static void vdpa_blk_flush_work(struct work_struct *work)
 {
@@ -226,16 +54,87 @@ static void vdpa_blk_end_bio(struct bio *bio)
 	vdpa_blk_complete(rq, rq->result);
 }
 
-/* The chain */
+/* Reads, writes and appends */
 
-static u64 vdpa_blk_sum(const struct vdpa_blk_seg *segs, unsigned int nr)
+static void vdpa_blk_zone_error_work(struct work_struct *work);
+
+/* To find out why a zone refuses a request, the device must sleep. */
+static void vdpa_blk_end_zoned_bio(struct bio *bio)
 {
-	u64 sum = 0;
+	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
+						   bio);
 
-	while (nr--)
-		sum += segs[nr].len;
-	return sum;
+	if (likely(!bio->bi_status)) {
+		if (bio_op(bio) == REQ_OP_ZONE_APPEND)
+			put_unaligned_le64(bio->bi_iter.bi_sector, rq->append);
+		vdpa_blk_end_bio(bio);
+		return;
+	}
+	bio_uninit(bio);
+	INIT_WORK(&rq->flush_work, vdpa_blk_zone_error_work);
+	queue_work(rq->q->vb->wq, &rq->flush_work);
 }
+
+static blk_opf_t vdpa_blk_opf(struct vdpa_blk *vb, u32 type)
+{
+	blk_opf_t opf = type == VIRTIO_BLK_T_ZONE_APPEND ? REQ_OP_ZONE_APPEND :
+							   REQ_OP_WRITE;
+
+	if (type == VIRTIO_BLK_T_IN)
+		return REQ_OP_READ;
+	/* Without a write cache a write that is done is durable. */
+	return opf | REQ_SYNC | REQ_IDLE |
+	       (READ_ONCE(vb->writeback) ? 0 : REQ_FUA);
+}
+
+/* Make the bio of a read, write or append, whose data is in @rq->vecs. */
+static void vdpa_blk_init_bio(struct vdpa_blk_request *rq, u32 type, u64 sector,
+			      unsigned int vecs, u32 bytes)
+{
+	struct vdpa_blk *vb = rq->q->vb;
+
+	bio_init(&rq->bio, vb->bdev, rq->vecs, vecs, vdpa_blk_opf(vb, type));
+	rq->bio.bi_vcnt = vecs;
+	rq->bio.bi_iter.bi_sector = sector;
+	rq->bio.bi_iter.bi_size = bytes;
+	rq->bio.bi_end_io = vdpa_blk_is_zoned(vb) ? vdpa_blk_end_zoned_bio :
+						    vdpa_blk_end_bio;
+}
+
+static u32 vdpa_blk_type_of(const struct bio *bio)
+{
+	switch (bio_op(bio)) {
+	case REQ_OP_READ:
+		return VIRTIO_BLK_T_IN;
+	case REQ_OP_ZONE_APPEND:
+		return VIRTIO_BLK_T_ZONE_APPEND;
+	default:
+		return VIRTIO_BLK_T_OUT;
+	}
+}
+
+static void vdpa_blk_zone_error_work(struct work_struct *work)
+{
+	struct vdpa_blk_request *rq = container_of(work, struct vdpa_blk_request,
+						   flush_work);
+	u32 type = vdpa_blk_type_of(&rq->bio);
+	unsigned int noio = memalloc_noio_save();
+	bool again;
+
+	rq->result = vdpa_blk_zone_status(rq->q->vb, type, rq->sector, rq->sectors,
+					  rq->bio.bi_status, &again);
+	if (again && !rq->again) {
+		rq->again = true;
+		vdpa_blk_init_bio(rq, type, rq->sector, rq->bio.bi_vcnt,
+				  rq->sectors << SECTOR_SHIFT);
+		submit_bio(&rq->bio);
+	} else {
+		vdpa_blk_complete(rq, rq->result);
+	}
+	memalloc_noio_restore(noio);
+}
+
+/* The chain */
 
 /* Copy the first @len bytes of some segments, and drop them from the segments. */
 static int vdpa_blk_take(struct vdpa_blk_queue *q, struct vdpa_blk_seg **segs,
@@ -307,10 +206,16 @@ static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
  * A piece of data must not be less than a block: the block layer splits requests only
  * at blocks, and the backing device has a limit of pieces.
  */
-static bool vdpa_blk_fits(struct block_device *bdev, u64 addr, u32 len)
+static bool vdpa_blk_fits(struct block_device *bdev, const struct vdpa_blk_seg *segs,
+			  unsigned int nr)
 {
-	return !(addr & bdev_dma_alignment(bdev)) &&
-	       !(len & (bdev_logical_block_size(bdev) - 1));
+	unsigned int align = bdev_dma_alignment(bdev);
+	unsigned int block = bdev_logical_block_size(bdev) - 1;
+
+	for (; nr; segs++, nr--)
+		if (segs->addr & align || segs->len & block)
+			return false;
+	return true;
 }
 
 /* Data of many pieces needs a table; -EAGAIN if there is no memory for one now. */
@@ -336,18 +241,18 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 			     const struct vdpa_blk_seg *segs, unsigned int nr,
 			     bool write)
 {
-	struct block_device *bdev = q->vb->bdev;
 	unsigned int vecs = 0, i, offset;
 	struct page *page;
 	int run, err;
 	u64 addr;
 	u32 len;
 
+	/* Before there is a table, whose release makes the worker try again. */
+	if (!vdpa_blk_fits(q->vb->bdev, segs, nr))
+		return -EINVAL;
 	for (i = 0; i < nr; i++) {
 		addr = segs[i].addr;
 		len = segs[i].len;
-		if (!vdpa_blk_fits(bdev, addr, len))
-			return -EINVAL;
 		while (len) {
 			run = vdpa_blk_translate(q->vb->memory, &q->hint, addr,
 						 len, write, &page, &offset);
@@ -368,153 +273,9 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 	return vecs;
 }
 
-/* Operations that sleep */
-
-static int vdpa_blk_copy_segs(struct vdpa_blk_queue *q,
-			      const struct vdpa_blk_slow *slow, u64 at,
-			      void *buf, u32 len, bool to_driver)
-{
-	unsigned int i, hint = 0;
-	u32 part;
-	int err;
-
-	for (i = 0; i < slow->nr_segs && len; i++) {
-		const struct vdpa_blk_seg *seg = &slow->segs[i];
-
-		if (at >= seg->len) {
-			at -= seg->len;
-			continue;
-		}
-		part = min_t(u64, len, seg->len - at);
-		err = to_driver ?
-		      vdpa_blk_write(q->vb->memory, &hint, seg->addr + at, buf, part) :
-		      vdpa_blk_read(q->vb->memory, &hint, buf, seg->addr + at, part);
-		if (err)
-			return err;
-		buf += part;
-		len -= part;
-		at = 0;
-	}
-	return 0;
-}
-
-static int vdpa_blk_bounce_piece(struct vdpa_blk *vb, void *buf, u32 len,
-				 u64 sector, blk_opf_t opf)
-{
-	struct bio_vec vec;
-	struct bio bio;
-	int err;
-
-	bio_init(&bio, vb->bdev, &vec, 1, opf);
-	bio.bi_iter.bi_sector = sector;
-	__bio_add_page(&bio, virt_to_page(buf), len, offset_in_page(buf));
-	err = submit_bio_wait(&bio);
-	bio_uninit(&bio);
-	return err;
-}
-
-/* Copy a read or write through memory that the backing device can use. */
-static int vdpa_blk_bounce(struct vdpa_blk_slow *slow)
-{
-	struct vdpa_blk_queue *q = slow->rq->q;
-	bool read = slow->type == VIRTIO_BLK_T_IN;
-	u64 left = vdpa_blk_sum(slow->segs, slow->nr_segs), at = 0;
-	blk_opf_t opf = read ? REQ_OP_READ : REQ_OP_WRITE;
-	void *buf = page_address(mempool_alloc(q->vb->buffers, GFP_NOIO));
-	int err = 0;
-	u32 part;
-
-	if (!read && !READ_ONCE(q->vb->writeback))
-		opf |= REQ_FUA;
-	for (; left && !err; left -= part, at += part) {
-		if (READ_ONCE(q->vb->stopping)) {
-			err = -EIO;
-			break;
-		}
-		part = min_t(u64, left, VDPA_BLK_BOUNCE_BYTES);
-		if (!read)
-			err = vdpa_blk_copy_segs(q, slow, at, buf, part, false);
-		if (!err)
-			err = vdpa_blk_bounce_piece(q->vb, buf, part, slow->sector +
-						    (at >> SECTOR_SHIFT), opf);
-		if (!err && read)
-			err = vdpa_blk_copy_segs(q, slow, at, buf, part, true);
-	}
-	mempool_free(virt_to_page(buf), q->vb->buffers);
-	return err;
-}
-
-static int vdpa_blk_erase(struct vdpa_blk *vb, u32 type, u64 sector, u32 nr,
-			  bool unmap)
-{
-	switch (type) {
-	case VIRTIO_BLK_T_DISCARD:
-		return blkdev_issue_discard(vb->bdev, sector, nr, GFP_NOIO);
-	case VIRTIO_BLK_T_SECURE_ERASE:
-		return blkdev_issue_secure_erase(vb->bdev, sector, nr, GFP_NOIO);
-	default:
-		return blkdev_issue_zeroout(vb->bdev, sector, nr, GFP_NOIO,
-					    unmap ? 0 : BLKDEV_ZERO_NOUNMAP);
-	}
-}
-
-static int vdpa_blk_erase_all(struct vdpa_blk_slow *slow)
-{
-	struct vdpa_blk *vb = slow->rq->q->vb;
-	unsigned int i;
-	int err = 0;
-
-	for (i = 0; i < slow->nr_ranges && !err; i++) {
-		if (READ_ONCE(vb->stopping))
-			return -EIO;
-		err = vdpa_blk_erase(vb, slow->type,
-				     le64_to_cpu(slow->ranges[i].sector),
-				     le32_to_cpu(slow->ranges[i].num_sectors),
-				     le32_to_cpu(slow->ranges[i].flags) &
-				     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
-	}
-	/* Zeroes are a write, and must be as durable (VIRTIO 1.3, 5.2.6.2). */
-	if (!err && slow->type == VIRTIO_BLK_T_WRITE_ZEROES &&
-	    !READ_ONCE(vb->writeback))
-		err = blkdev_issue_flush(vb->bdev);
-	return err;
-}
-
-static void vdpa_blk_slow_work(struct work_struct *work)
-{
-	struct vdpa_blk_slow *slow = container_of(work, struct vdpa_blk_slow,
-						  work);
-	struct vdpa_blk_request *rq = slow->rq;
-	struct vdpa_blk *vb = rq->q->vb;
-	unsigned int noio = memalloc_noio_save();
-	int err;
-
-	err = slow->nr_ranges ? vdpa_blk_erase_all(slow) : vdpa_blk_bounce(slow);
-	memalloc_noio_restore(noio);
-	mempool_free(slow, vb->slow_pool);
-	vdpa_blk_restart_stalled(vb);
-	vdpa_blk_complete(rq, vdpa_blk_to_status(errno_to_blk_status(err)));
-}
-
-static struct vdpa_blk_slow *vdpa_blk_alloc_slow(struct vdpa_blk_request *rq,
-						 u32 type)
-{
-	struct vdpa_blk_slow *slow = mempool_alloc(rq->q->vb->slow_pool,
-						   GFP_NOWAIT | __GFP_NOWARN);
-
-	if (!slow)
-		return NULL;
-	INIT_WORK(&slow->work, vdpa_blk_slow_work);
-	slow->rq = rq;
-	slow->type = type;
-	slow->nr_segs = 0;
-	slow->nr_ranges = 0;
-	return slow;
-}
-
 /*
  * Requests by type: each returns a status to complete with; -EINPROGRESS; or -EAGAIN if
- * memory is short, and the request must be taken off the ring again
+ * it has to wait, and must be taken off the ring again
  */
 
 static bool vdpa_blk_in_capacity(struct vdpa_blk *vb, u64 sector, u64 sectors)
@@ -526,6 +287,51 @@ static bool vdpa_blk_in_capacity(struct vdpa_blk *vb, u64 sector, u64 sectors)
 	       !((sector | sectors) & (block - 1));
 }
 
+static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
+{
+	enum vdpa_blk_kind kind = type == VIRTIO_BLK_T_IN ? VDPA_BLK_READ :
+							    VDPA_BLK_WRITE;
+
+	q->stats.requests[kind]++;
+	q->stats.bytes[kind] += bytes;
+}
+
+/* Have a read, write or append copied. */
+static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+			 u32 type, u64 sector, const struct vdpa_blk_seg *segs,
+			 unsigned int nr)
+{
+	struct vdpa_blk_slow *slow = vdpa_blk_alloc_slow(rq, type);
+	struct vdpa_blk_chain *chain = &q->chain;
+
+	if (!slow)
+		return -EAGAIN;
+	vdpa_blk_count(q, type, vdpa_blk_sum(segs, nr));
+	q->stats.bounced++;
+	slow->sector = sector;
+	slow->nr_segs = nr;
+	memcpy(slow->segs, segs, nr * sizeof(*segs));
+	if (type == VIRTIO_BLK_T_ZONE_APPEND) {
+		slow->nr_tail = chain->nr_in;
+		memcpy(slow->segs + nr, chain->segs + chain->nr_out,
+		       chain->nr_in * sizeof(*segs));
+	}
+	vdpa_blk_queue_slow(slow);
+	return -EINPROGRESS;
+}
+
+/* Check a request against the zones.  -EAGAIN if it must wait for the writes before it. */
+static int vdpa_blk_check_zoned(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+				u32 type, u64 sector, u64 bytes)
+{
+	rq->sector = sector;
+	rq->sectors = bytes >> SECTOR_SHIFT;
+	rq->again = false;
+	if (type != VIRTIO_BLK_T_IN && atomic_read(&q->copied_writes))
+		return -EAGAIN;
+	return vdpa_blk_check_zones(q->vb, type, sector, rq->sectors);
+}
+
 static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 			       struct vdpa_blk_request *rq, u32 type, u64 sector,
 			       const struct vdpa_blk_seg *segs, unsigned int nr)
@@ -533,47 +339,88 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 	bool read = type == VIRTIO_BLK_T_IN;
 	u64 bytes = vdpa_blk_sum(segs, nr);
 	struct vdpa_blk *vb = q->vb;
-	struct vdpa_blk_slow *slow;
-	blk_opf_t opf;
-	int vecs;
+	int vecs, status;
 
-	if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1) ||
-	    !vdpa_blk_in_capacity(vb, sector, bytes >> SECTOR_SHIFT))
+	if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1))
 		return VIRTIO_BLK_S_IOERR;
 	if (!read && vb->settings.readonly)
 		return VIRTIO_BLK_S_IOERR;
+	if (vdpa_blk_is_zoned(vb)) {
+		status = vdpa_blk_check_zoned(q, rq, type, sector, bytes);
+		if (status != VIRTIO_BLK_S_OK)
+			return status;
+	}
+	if (!vdpa_blk_in_capacity(vb, sector, bytes >> SECTOR_SHIFT))
+		return VIRTIO_BLK_S_IOERR;
 
-	q->stats.requests[read ? VDPA_BLK_READ : VDPA_BLK_WRITE]++;
-	q->stats.bytes[read ? VDPA_BLK_READ : VDPA_BLK_WRITE] += bytes;
 	if (read)
-		rq->len += bytes;
+		rq->len = bytes + 1;
 	vecs = vdpa_blk_map_data(q, rq, segs, nr, read);
 	if (unlikely(vecs == -EFAULT))
 		return VIRTIO_BLK_S_IOERR;
 	if (unlikely(vecs == -EAGAIN))
 		return vecs;
-	if (unlikely(vecs < 0)) {
-		slow = vdpa_blk_alloc_slow(rq, type);
-		if (!slow)
-			return -EAGAIN;
-		q->stats.bounced++;
-		slow->sector = sector;
-		slow->nr_segs = nr;
-		memcpy(slow->segs, segs, nr * sizeof(*segs));
-		queue_work(vb->wq, &slow->work);
-		return -EINPROGRESS;
-	}
+	if (unlikely(vecs < 0))
+		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
 
-	opf = read ? REQ_OP_READ : REQ_OP_WRITE | REQ_SYNC | REQ_IDLE;
-	/* Without a write cache a write that is done is durable. */
-	if (!read && !READ_ONCE(vb->writeback))
-		opf |= REQ_FUA;
-	bio_init(&rq->bio, vb->bdev, rq->vecs, vecs, opf);
-	rq->bio.bi_vcnt = vecs;
-	rq->bio.bi_iter.bi_sector = sector;
-	rq->bio.bi_iter.bi_size = bytes;
-	rq->bio.bi_end_io = vdpa_blk_end_bio;
+	vdpa_blk_init_bio(rq, type, sector, vecs, bytes);
+	if (type == VIRTIO_BLK_T_ZONE_APPEND &&
+	    (!rq->append || !vdpa_blk_append_fits(&rq->bio))) {
+		bio_uninit(&rq->bio);
+		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+	}
+	vdpa_blk_count(q, type, bytes);
 	submit_bio(&rq->bio);
+	return -EINPROGRESS;
+}
+
+/*
+ * VIRTIO 1.3, 5.2.6: the device writes the sector of an append before the status.  Where
+ * that is in several pieces, the append is copied.
+ */
+static int vdpa_blk_append(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+			   u64 sector, const struct vdpa_blk_seg *segs,
+			   unsigned int nr)
+{
+	struct vdpa_blk_chain *chain = &q->chain;
+	const struct vdpa_blk_seg *in = chain->segs + chain->nr_out;
+	const u32 len = sizeof(__le64);
+	unsigned int offset;
+	struct page *page;
+
+	if (!vdpa_blk_is_zoned(q->vb))
+		return VIRTIO_BLK_S_UNSUPP;
+	if (vdpa_blk_sum(in, chain->nr_in) != len)
+		return VIRTIO_BLK_S_IOERR;
+	rq->len = len + 1;
+	rq->append = NULL;
+	if (vdpa_blk_translate(q->vb->memory, &q->hint, in->addr, in->len, true,
+			       &page, &offset) == len)
+		rq->append = page_address(page) + offset;
+	return vdpa_blk_read_write(q, rq, VIRTIO_BLK_T_ZONE_APPEND, sector, segs, nr);
+}
+
+static int vdpa_blk_zone_request(struct vdpa_blk_queue *q,
+				 struct vdpa_blk_request *rq, u32 type, u64 sector,
+				 const struct vdpa_blk_seg *segs, unsigned int nr)
+{
+	struct vdpa_blk_slow *slow;
+	u8 status;
+
+	if (!vdpa_blk_is_zoned(q->vb))
+		return VIRTIO_BLK_S_UNSUPP;
+	status = vdpa_blk_check_zone_request(q->vb, type, sector,
+					     vdpa_blk_sum(segs, nr));
+	if (status != VIRTIO_BLK_S_OK)
+		return status;
+	slow = vdpa_blk_alloc_slow(rq, type);
+	if (!slow)
+		return -EAGAIN;
+	q->stats.requests[VDPA_BLK_OTHER]++;
+	slow->sector = sector;
+	slow->nr_segs = nr;
+	memcpy(slow->segs, segs, nr * sizeof(*segs));
+	vdpa_blk_queue_slow(slow);
 	return -EINPROGRESS;
 }
 
@@ -592,6 +439,7 @@ static int vdpa_blk_get_id(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 			   const struct vdpa_blk_seg *segs, unsigned int nr)
 {
 	const char *serial = q->vb->settings.serial;
+	u64 bytes = vdpa_blk_sum(segs, nr);
 	u32 at = 0, part;
 
 	q->stats.requests[VDPA_BLK_OTHER]++;
@@ -602,7 +450,8 @@ static int vdpa_blk_get_id(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 			return VIRTIO_BLK_S_IOERR;
 		at += part;
 	}
-	rq->len += at;
+	/* The status byte counts only if there is nothing unwritten before it. */
+	rq->len = at + (at == bytes);
 	return VIRTIO_BLK_S_OK;
 }
 
@@ -618,24 +467,42 @@ static u64 vdpa_blk_erase_feature(u32 type)
 	}
 }
 
-/* VIRTIO 1.3, 5.2.6.2: unknown flags, and unmap except for zeroes, are UNSUPP. */
-static int vdpa_blk_check_range(struct vdpa_blk *vb, u32 type,
-				const struct virtio_blk_discard_write_zeroes *range)
+/* Unknown flags, and unmap except for zeroes (VIRTIO 1.3, 5.2.6.2). */
+static bool vdpa_blk_has_wrong_flags(const struct virtio_blk_discard_write_zeroes *range,
+				     u32 type)
 {
 	u32 flags = le32_to_cpu(range->flags);
+
+	return flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP ||
+	       (flags && type != VIRTIO_BLK_T_WRITE_ZEROES);
+}
+
+static bool vdpa_blk_may_erase(struct vdpa_blk *vb, u32 type,
+			       const struct virtio_blk_discard_write_zeroes *range)
+{
 	u32 sectors = le32_to_cpu(range->num_sectors), most;
 
-	if (flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP ||
-	    (flags && type != VIRTIO_BLK_T_WRITE_ZEROES))
-		return VIRTIO_BLK_S_UNSUPP;
 	most = type == VIRTIO_BLK_T_DISCARD ?
 	       le32_to_cpu((__force __le32)vb->config.max_discard_sectors) :
 	       type == VIRTIO_BLK_T_SECURE_ERASE ?
 	       le32_to_cpu((__force __le32)vb->config.max_secure_erase_sectors) :
 	       le32_to_cpu((__force __le32)vb->config.max_write_zeroes_sectors);
-	if (sectors > most || !vdpa_blk_in_capacity(vb, le64_to_cpu(range->sector),
-						    sectors))
-		return VIRTIO_BLK_S_IOERR;
+	return sectors <= most &&
+	       vdpa_blk_in_capacity(vb, le64_to_cpu(range->sector), sectors);
+}
+
+/* One range with wrong flags makes the request UNSUPP, wherever the others are. */
+static u8 vdpa_blk_check_ranges(const struct vdpa_blk_slow *slow)
+{
+	struct vdpa_blk *vb = slow->rq->q->vb;
+	unsigned int i;
+
+	for (i = 0; i < slow->nr_ranges; i++)
+		if (vdpa_blk_has_wrong_flags(&slow->ranges[i], slow->type))
+			return VIRTIO_BLK_S_UNSUPP;
+	for (i = 0; i < slow->nr_ranges; i++)
+		if (!vdpa_blk_may_erase(vb, slow->type, &slow->ranges[i]))
+			return VIRTIO_BLK_S_IOERR;
 	return VIRTIO_BLK_S_OK;
 }
 
@@ -645,10 +512,9 @@ static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	u64 bytes = vdpa_blk_sum(segs, nr);
 	struct vdpa_blk *vb = q->vb;
 	struct vdpa_blk_slow *slow;
-	unsigned int i, count;
-	int status = VIRTIO_BLK_S_IOERR;
+	unsigned int count;
+	u8 status;
 
-	q->stats.requests[VDPA_BLK_OTHER]++;
 	if (!(vb->driver_features & vdpa_blk_erase_feature(type)))
 		return VIRTIO_BLK_S_UNSUPP;
 	count = bytes / sizeof(slow->ranges[0]);
@@ -658,20 +524,16 @@ static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	slow = vdpa_blk_alloc_slow(rq, type);
 	if (!slow)
 		return -EAGAIN;
-	if (vdpa_blk_take(q, &segs, &nr, slow->ranges, bytes))
-		goto out_free;
-	for (i = 0; i < count; i++) {
-		status = vdpa_blk_check_range(vb, type, &slow->ranges[i]);
-		if (status != VIRTIO_BLK_S_OK)
-			goto out_free;
-	}
+	q->stats.requests[VDPA_BLK_OTHER]++;
 	slow->nr_ranges = count;
-	queue_work(vb->wq, &slow->work);
+	status = vdpa_blk_take(q, &segs, &nr, slow->ranges, bytes) ?
+		 VIRTIO_BLK_S_IOERR : vdpa_blk_check_ranges(slow);
+	if (status != VIRTIO_BLK_S_OK) {
+		vdpa_blk_free_slow(slow);
+		return status;
+	}
+	vdpa_blk_queue_slow(slow);
 	return -EINPROGRESS;
-
-out_free:
-	mempool_free(slow, vb->slow_pool);
-	return status;
 }
 
 static int vdpa_blk_execute(struct vdpa_blk_queue *q,
@@ -705,6 +567,15 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 	case VIRTIO_BLK_T_SECURE_ERASE:
 		return vdpa_blk_ranges(q, rq, type, out, nr_out);
+	case VIRTIO_BLK_T_ZONE_APPEND:
+		return vdpa_blk_append(q, rq, sector, out, nr_out);
+	case VIRTIO_BLK_T_ZONE_REPORT:
+	case VIRTIO_BLK_T_ZONE_OPEN:
+	case VIRTIO_BLK_T_ZONE_CLOSE:
+	case VIRTIO_BLK_T_ZONE_FINISH:
+	case VIRTIO_BLK_T_ZONE_RESET:
+	case VIRTIO_BLK_T_ZONE_RESET_ALL:
+		return vdpa_blk_zone_request(q, rq, type, sector, in, chain->nr_in);
 	default:
 		return VIRTIO_BLK_S_UNSUPP;
 	}
@@ -716,9 +587,9 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
  *
  * Context: the queue's worker, in a batch.
  *
- * Return: 0; -EAGAIN if memory is short; -EINVAL if the chain has no status byte, or
- * there are more in flight than the ring has entries, and the queue must not be used any
- * more.
+ * Return: 0; -EAGAIN if it has to wait for memory, or for a write that is copied; -EINVAL
+ * if the chain has no status byte, or there are more in flight than the ring has entries,
+ * and the queue must not be used any more.
  */
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 {
@@ -735,8 +606,8 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 	rq->id = q->chain.id;
 	rq->descs = q->chain.descs;
 	rq->status = byte;
-	rq->len = 1;
 	rq->status_only = !q->chain.nr_in;
+	rq->len = rq->status_only;
 	atomic_inc(&q->in_flight);
 	status = vdpa_blk_execute(q, rq);
 	if (unlikely(status == -EAGAIN)) {
@@ -749,68 +620,4 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 	if (status >= 0)
 		vdpa_blk_complete(rq, status);
 	return 0;
-}
-
-/**
- * vdpa_blk_alloc_pools() - allocate what a device has in reserve, and its workqueue
- * @vb: the device
- *
- * Return: 0 or -ENOMEM; vdpa_blk_free_pools() frees what there is.
- */
-int vdpa_blk_alloc_pools(struct vdpa_blk *vb)
-{
-	unsigned int order = get_order(max(VDPA_BLK_BOUNCE_BYTES,
-					   bdev_logical_block_size(vb->bdev)));
-
-	vb->tables = mempool_create_slab_pool(VDPA_BLK_RESERVED_TABLES,
-					      vdpa_blk_table_cache);
-	vb->slow_pool = mempool_create_slab_pool(VDPA_BLK_RESERVED_SLOW,
-						 vdpa_blk_slow_cache);
-	vb->buffers = mempool_create_page_pool(1, order);
-	vb->wq = alloc_workqueue("vdpa_blk/%s", WQ_UNBOUND | WQ_MEM_RECLAIM,
-				 VDPA_BLK_RESERVED_SLOW, dev_name(&vb->vdpa.dev));
-	return vb->tables && vb->slow_pool && vb->buffers && vb->wq ? 0 : -ENOMEM;
-}
-
-/**
- * vdpa_blk_free_pools() - free what vdpa_blk_alloc_pools() has allocated
- * @vb: the device, with nothing in flight
- */
-void vdpa_blk_free_pools(struct vdpa_blk *vb)
-{
-	if (vb->wq)
-		destroy_workqueue(vb->wq);
-	mempool_destroy(vb->buffers);
-	mempool_destroy(vb->slow_pool);
-	mempool_destroy(vb->tables);
-}
-
-/**
- * vdpa_blk_init_requests() - allocate what all devices share
- *
- * Return: 0 or -ENOMEM.
- */
-int vdpa_blk_init_requests(void)
-{
-	vdpa_blk_table_cache = kmem_cache_create("vdpa_blk_vecs", VDPA_BLK_MAX_VECS *
-						 sizeof(struct bio_vec), 0, 0, NULL);
-	if (!vdpa_blk_table_cache)
-		return -ENOMEM;
-	vdpa_blk_slow_cache = kmem_cache_create("vdpa_blk_slow",
-						sizeof(struct vdpa_blk_slow),
-						0, 0, NULL);
-	if (!vdpa_blk_slow_cache) {
-		kmem_cache_destroy(vdpa_blk_table_cache);
-		return -ENOMEM;
-	}
-	return 0;
-}
-
-/**
- * vdpa_blk_exit_requests() - undo vdpa_blk_init_requests()
- */
-void vdpa_blk_exit_requests(void)
-{
-	kmem_cache_destroy(vdpa_blk_slow_cache);
-	kmem_cache_destroy(vdpa_blk_table_cache);
 }

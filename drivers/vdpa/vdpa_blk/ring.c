@@ -10,6 +10,7 @@
 #include <linux/log2.h>
 #include <linux/slab.h>
 
+#include "memory.h"
 #include "vdpa_blk.h"
 
 #define PACKED_AVAIL	BIT(VRING_PACKED_DESC_F_AVAIL)
@@ -123,7 +124,7 @@ int vdpa_blk_map_ring(struct vdpa_blk_queue *q)
 		vdpa_blk_unmap_ring(q);
 		return err;
 	}
-	/* What an earlier device of the driver has used. */
+	/* The ring may have used entries from an earlier mapping. */
 	if (!ring->packed)
 		ring->next_used =
 			virtio16_to_cpu_le(READ_ONCE(vdpa_blk_used(ring)->idx));

@@ -15,6 +15,7 @@
 #include <linux/mempool.h>
 #include <linux/mutex.h>
 #include <linux/sched.h>
+#include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/vdpa.h>
 #include <linux/virtio_blk.h>
@@ -40,6 +41,12 @@
 /* Ranges of a discard, write zeroes or secure erase. */
 #define VDPA_BLK_MAX_RANGES	64
 
+/* Pieces in which a request is copied whose buffers the backing device cannot use. */
+#define VDPA_BLK_BOUNCE_BYTES	((unsigned int)SZ_64K)
+
+/* The longest zone append, which has to be copied in one piece. */
+#define VDPA_BLK_MAX_APPEND	((unsigned int)SZ_256K)
+
 /* Requests that a worker takes off one ring before it serves the next. */
 #define VDPA_BLK_BUDGET		256
 
@@ -56,10 +63,11 @@
 #define VDPA_BLK_FEATURES						\
 	(VDPA_BLK_ALWAYS | BIT_ULL(VIRTIO_BLK_F_RO) |			\
 	 BIT_ULL(VIRTIO_BLK_F_DISCARD) | BIT_ULL(VIRTIO_BLK_F_WRITE_ZEROES) | \
-	 BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE))
+	 BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE) | BIT_ULL(VIRTIO_BLK_F_ZONED))
 
 struct vdpa_blk;
 struct vdpa_blk_queue;
+struct vdpa_blk_zones;
 
 /**
  * struct vdpa_blk_extent - a run of the driver's addresses that is contiguous in memory
@@ -173,7 +181,12 @@ struct vdpa_blk_ring {
  * @id: what the used ring returns
  * @descs: entries of a packed ring that it takes
  * @result: its status, while @flush_work is queued
- * @flush_work: completes a flush outside of the block layer's lock
+ * @flush_work: completes a flush outside of the block layer's lock, or finds out why a
+ *	zone refuses a request
+ * @sector: of a read, write or append, of a device with zones
+ * @sectors: their number
+ * @again: it has been submitted twice
+ * @append: where the device writes the sector of an append, NULL if it has to be copied
  * @vecs: the data, @inline_vecs or a table from vdpa_blk_vecs
  * @bio: for the backing device
  * @inline_vecs: data of few pieces
@@ -184,13 +197,41 @@ struct vdpa_blk_request {
 	u8 *status;
 	u32 len;
 	bool status_only;
+	bool again;
 	u8 result;
 	struct work_struct flush_work;
 	u16 id;
 	u16 descs;
+	u32 sectors;
+	u64 sector;
+	void *append;
 	struct bio_vec *vecs;
 	struct bio bio;
 	struct bio_vec inline_vecs[VDPA_BLK_INLINE_VECS];
+};
+
+/**
+ * struct vdpa_blk_slow - an operation that sleeps
+ * @work: runs it
+ * @rq: the request
+ * @type: VIRTIO_BLK_T_...
+ * @sector: of a read, write or append, or of the zone
+ * @nr_segs: number of @segs with data
+ * @nr_tail: number of @segs after them, for the sector of an append
+ * @nr_ranges: number of @ranges
+ * @ranges: of a discard, write zeroes or secure erase
+ * @segs: the data
+ */
+struct vdpa_blk_slow {
+	struct work_struct work;
+	struct vdpa_blk_request *rq;
+	u32 type;
+	u64 sector;
+	unsigned int nr_segs;
+	unsigned int nr_tail;
+	unsigned int nr_ranges;
+	struct virtio_blk_discard_write_zeroes ranges[VDPA_BLK_MAX_RANGES];
+	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
 };
 
 /**
@@ -254,6 +295,8 @@ enum vdpa_blk_kind {
  * @batched: completions of the batch
  * @stats: counters
  * @in_flight: requests that have not completed
+ * @copied_writes: of them, writes that are copied to a device with zones; the worker
+ *	keeps the order of writes, and waits for these
  */
 struct vdpa_blk_queue {
 	struct vdpa_blk *vb;
@@ -284,6 +327,7 @@ struct vdpa_blk_queue {
 	unsigned int batched;
 	struct vdpa_blk_stats stats;
 	atomic_t in_flight;
+	atomic_t copied_writes;
 };
 
 /**
@@ -332,6 +376,7 @@ struct vdpa_blk_settings {
  * @settings: a copy from the time when the device was added
  * @bdev_file: the backing device, claimed
  * @bdev: the same
+ * @zones: what is known of its zones, NULL if it has none
  * @gone: the backing device has been removed
  * @config: the configuration space; @config_lock protects it
  * @generation: of the configuration space (VIRTIO 1.3, 2.5.1)
@@ -345,11 +390,13 @@ struct vdpa_blk_settings {
  * @paused: the workers are parked, and a task may wait for requests in flight
  * @suspended: the monitor has suspended the device
  * @stopping: operations that sleep end early, with an error
- * @stalled: a bit for each queue that waits for memory that a request will free
+ * @stalled: a bit for each queue that waits for memory that a request will free, or for
+ *	a write that is copied
  * @tables: tables for data of many pieces
  * @slow_pool: operations that sleep
  * @buffers: buffers of operations that sleep
- * @wq: for operations that sleep, and for work on the device
+ * @wq: for work on the device, and completions that must not run where they happen
+ * @slow_wq: for operations that sleep
  * @memory: what the driver shares, NULL if nothing
  * @config_lock: protects @config, @generation, @status and @config_cb, and is held
  *	while the callback runs; taken with interrupts off
@@ -367,6 +414,7 @@ struct vdpa_blk {
 	struct vdpa_blk_settings settings;
 	struct file *bdev_file;
 	struct block_device *bdev;
+	struct vdpa_blk_zones *zones;
 	bool gone;
 	struct virtio_blk_config config;
 	u32 generation;
@@ -383,6 +431,7 @@ struct vdpa_blk {
 	mempool_t *slow_pool;
 	mempool_t *buffers;
 	struct workqueue_struct *wq;
+	struct workqueue_struct *slow_wq;
 	struct vdpa_blk_memory *memory;
 	spinlock_t config_lock;		/* see above */
 	struct vdpa_callback config_cb;
@@ -403,6 +452,34 @@ struct vdpa_blk {
 static inline struct vdpa_blk *vdpa_to_blk(struct vdpa_device *vdpa)
 {
 	return container_of(vdpa, struct vdpa_blk, vdpa);
+}
+
+static inline u64 vdpa_blk_sum(const struct vdpa_blk_seg *segs, unsigned int nr)
+{
+	u64 sum = 0;
+
+	while (nr--)
+		sum += segs[nr].len;
+	return sum;
+}
+
+/* Whether the backing device has zones (VIRTIO 1.3, 5.2.3). */
+static inline bool vdpa_blk_is_zoned(const struct vdpa_blk *vb)
+{
+	return IS_ENABLED(CONFIG_BLK_DEV_ZONED) && vb->zones;
+}
+
+/* The status of a request that has nothing to do with zones. */
+static inline u8 vdpa_blk_to_status(blk_status_t status)
+{
+	switch (status) {
+	case BLK_STS_OK:
+		return VIRTIO_BLK_S_OK;
+	case BLK_STS_NOTSUPP:
+		return VIRTIO_BLK_S_UNSUPP;
+	default:
+		return VIRTIO_BLK_S_IOERR;
+	}
 }
 
 /* Whether the device may have a cache that a driver must flush. */
@@ -428,16 +505,21 @@ static inline void vdpa_blk_wake_worker(struct vdpa_blk_queue *q)
 /* memory.c */
 struct vhost_iotlb;
 
-struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb);
+struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb,
+					       const struct vdpa_blk_memory *old);
 struct vdpa_blk_memory *vdpa_blk_create_identity(void);
-void vdpa_blk_free_memory(struct vdpa_blk_memory *memory);
-int vdpa_blk_translate(const struct vdpa_blk_memory *memory,
-		       unsigned int *hint, u64 addr, u32 len, bool write,
-		       struct page **page, unsigned int *offset);
-int vdpa_blk_read(const struct vdpa_blk_memory *memory, unsigned int *hint,
-		  void *to, u64 addr, size_t len);
+void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
+			  const struct vdpa_blk_memory *successor);
+const struct vdpa_blk_extent *
+vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
+		     u64 addr);
+int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory, unsigned int *hint,
+			 void *to, u64 addr, size_t len);
 int vdpa_blk_write(const struct vdpa_blk_memory *memory, unsigned int *hint,
 		   u64 addr, const void *from, size_t len);
+int vdpa_blk_copy_segs(const struct vdpa_blk_memory *memory,
+		       const struct vdpa_blk_seg *segs, unsigned int nr, u64 at,
+		       void *buf, u32 len, bool to_driver);
 int vdpa_blk_map_area(const struct vdpa_blk_memory *memory,
 		      struct vdpa_blk_area *area, u64 addr, size_t len,
 		      bool write);
@@ -454,13 +536,41 @@ bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring);
 void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len);
 bool vdpa_blk_publish_used(struct vdpa_blk_ring *ring);
 
-/* request.c */
-int vdpa_blk_init_requests(void);
-void vdpa_blk_exit_requests(void);
+/* zoned.c */
+int vdpa_blk_init_zones(struct vdpa_blk *vb);
+void vdpa_blk_init_zoned_config(struct vdpa_blk *vb);
+int vdpa_blk_check_zoned_features(struct vdpa_blk *vb);
+u64 vdpa_blk_zoned_capacity(const struct vdpa_blk *vb);
+u8 vdpa_blk_check_zones(const struct vdpa_blk *vb, u32 type, u64 sector,
+			u32 sectors);
+u8 vdpa_blk_check_zone_request(const struct vdpa_blk *vb, u32 type, u64 sector,
+			       u64 bytes);
+u8 vdpa_blk_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
+			blk_status_t error, bool *again);
+u8 vdpa_blk_manage_zone(struct vdpa_blk *vb, u32 type, u64 sector);
+u8 vdpa_blk_report_zones(struct vdpa_blk_slow *slow, void *buf, u32 size);
+
+/* pool.c */
+int vdpa_blk_init_pools(void);
+void vdpa_blk_exit_pools(void);
 int vdpa_blk_alloc_pools(struct vdpa_blk *vb);
 void vdpa_blk_free_pools(struct vdpa_blk *vb);
-int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
+
+/* complete.c */
+void vdpa_blk_restart_stalled(struct vdpa_blk *vb);
+void vdpa_blk_free_table(struct vdpa_blk_request *rq);
+void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q, unsigned int done);
+void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status);
 void vdpa_blk_flush_completions(struct vdpa_blk_queue *q);
+
+/* slow.c */
+bool vdpa_blk_append_fits(struct bio *bio);
+struct vdpa_blk_slow *vdpa_blk_alloc_slow(struct vdpa_blk_request *rq, u32 type);
+void vdpa_blk_free_slow(struct vdpa_blk_slow *slow);
+void vdpa_blk_queue_slow(struct vdpa_blk_slow *slow);
+
+/* request.c */
+int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
 
 /* worker.c */
 int vdpa_blk_start_workers(struct vdpa_blk *vb);

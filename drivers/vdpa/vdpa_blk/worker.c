@@ -47,6 +47,9 @@ static bool vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 	struct blk_plug plug;
 	int found = 0;
 
+	/* An earlier batch may have left it set. */
+	if (unlikely(test_bit(q->index, q->vb->stalled)))
+		clear_bit(q->index, q->vb->stalled);
 	WRITE_ONCE(q->batching, current);
 	blk_start_plug(&plug);
 	while (budget) {
@@ -138,7 +141,9 @@ static bool vdpa_blk_poll(struct vdpa_blk_worker *worker)
 		     i += vb->nr_workers) {
 			struct vdpa_blk_queue *q = vb->queues[i];
 
-			if (READ_ONCE(q->running) && vdpa_blk_has_more(&q->ring))
+			/* A queue that waits for memory must not keep a CPU busy. */
+			if (READ_ONCE(q->running) && !test_bit(i, vb->stalled) &&
+			    vdpa_blk_has_more(&q->ring))
 				set_bit(i, worker->pending);
 		}
 		if (!bitmap_empty(worker->pending, vb->settings.queues))

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The driver's side of a ring, for the KUnit tests of ring.c.
+ *
+ * The rings are in memory of the kernel.  The test writes and reads them by the offsets
+ * of VIRTIO 1.3, 2.7 and 2.8, without the structures that ring.c uses.  Whether an
+ * interrupt is due it finds by walking over the used entries, without
+ * vring_need_event().
+ */
+#ifndef VDPA_BLK_RING_DRIVER_H
+#define VDPA_BLK_RING_DRIVER_H
+
+#include <kunit/test.h>
+#include <linux/unaligned.h>
+
+#include "../vdpa_blk.h"
+
+#define DESC_BYTES	16
+#define NEXT		VRING_DESC_F_NEXT
+#define WRITE_ONLY	VRING_DESC_F_WRITE
+#define INDIRECT	VRING_DESC_F_INDIRECT
+
+#define PACKED		BIT_ULL(VIRTIO_F_RING_PACKED)
+#define EVENT_IDX	BIT_ULL(VIRTIO_RING_F_EVENT_IDX)
+#define TABLES		BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC)
+
+/**
+ * struct vdpa_blk_test - a ring, and the driver's place in it
+ * @vb: a device that has memory and features, and nothing else
+ * @q: its queue
+ * @memory: the pages of all that follows
+ * @desc: descriptor area
+ * @driver: driver area
+ * @device: device area
+ * @table: room for an indirect table
+ * @num: entries of the ring
+ * @packed: the ring is packed
+ * @avail: the next available index or, in a packed ring, descriptor
+ * @avail_wrap: wrap counter of a packed ring
+ * @used: the next used index or descriptor
+ * @used_wrap: wrap counter of a packed ring
+ */
+struct vdpa_blk_test {
+	struct vdpa_blk *vb;
+	struct vdpa_blk_queue *q;
+	u8 *memory;
+	u8 *desc;
+	u8 *driver;
+	u8 *device;
+	u8 *table;
+	u16 num;
+	bool packed;
+	u16 avail;
+	bool avail_wrap;
+	u16 used;
+	bool used_wrap;
+};
+
+/* A descriptor; its address follows from its place. */
+struct vdpa_blk_test_desc {
+	u32 len;
+	u16 flags;
+};
+
+/* A kind of rings. */
+struct vdpa_blk_test_kind {
+	const char *name;
+	u64 features;
+};
+
+static inline u16 get16(const u8 *at)
+{
+	return get_unaligned_le16(at);
+}
+
+static inline void put16(u8 *at, u16 value)
+{
+	put_unaligned_le16(value, at);
+}
+
+/* VIRTIO 1.3, 2.8.1: the flags of a descriptor that is available, and not used. */
+static inline u16 packed_flags(u16 flags, bool wrap)
+{
+	return flags | wrap << VRING_PACKED_DESC_F_AVAIL |
+	       !wrap << VRING_PACKED_DESC_F_USED;
+}
+
+int vdpa_blk_test_init(struct kunit *test);
+void vdpa_blk_test_exit(struct kunit *test);
+const void *vdpa_blk_test_kinds(struct kunit *test, const void *last, char *name);
+u64 vdpa_blk_test_features(struct kunit *test);
+void vdpa_blk_test_prepare(struct vdpa_blk_test *t, u16 num, u64 features, u16 at,
+			   bool wrap);
+struct vdpa_blk_ring *vdpa_blk_test_map(struct kunit *test, u16 num, u64 features,
+					u16 at, bool wrap);
+void vdpa_blk_test_next(struct vdpa_blk_test *t, u16 *at, bool *wrap, u16 count);
+u64 vdpa_blk_test_addr(bool in_table, unsigned int i);
+void vdpa_blk_test_put(u8 *table, unsigned int i, u64 addr, u32 len, u16 third,
+		       u16 fourth);
+void vdpa_blk_test_offer(struct vdpa_blk_test *t, u16 head, u16 count);
+void vdpa_blk_test_post(struct vdpa_blk_test *t, const struct vdpa_blk_test_desc *descs,
+			unsigned int nr, u16 id, u32 table_len);
+bool vdpa_blk_test_take_used(struct vdpa_blk_test *t, u16 count, u32 *id, u32 *len);
+void vdpa_blk_test_set_event(struct vdpa_blk_test *t, u16 at, bool wrap);
+bool vdpa_blk_test_passes(struct vdpa_blk_test *t, u16 at, bool wrap, u16 count,
+			  u16 event, bool event_wrap);
+
+#endif /* VDPA_BLK_RING_DRIVER_H */
