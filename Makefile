@@ -5,9 +5,9 @@
 PYTHON = PYTHONPATH=tools:tools/testing PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
-.PHONY: help modules kernel install uninstall dkms undkms deb patch run shell check \
-	check-full check-arch new-test model soak fuzz profile bench budget tools lint html clean \
-	distclean python
+.PHONY: help modules kernel install uninstall dkms undkms deb deb-modules dist patch \
+	run run-host shell check check-full check-arch new-test model soak fuzz fuzz-device \
+	profile bench budget tools lint html clean distclean python
 
 help:
 	@cat tools/vm/help.txt
@@ -35,20 +35,42 @@ undkms:
 	@tools/packaging/dkms/register --undo
 
 deb: python
+	@$(PYTHON) -m vm.repository build/deb
 	@$(PYTHON) -m vm.host packaging
 	@tools/packaging/deb
 
+# For one kernel, which must be named.
+deb-modules: python
+	@$(if $(KERNEL)$(KDIR),,echo "make deb-modules: name the kernel by KERNEL=6.12, a package \
+		linux-image-... or KDIR=/lib/modules/RELEASE/build" >&2; exit 2)
+	@$(if $(NAME),echo "make deb-modules: NAME is $(NAME) and it packages virtio_blk only; \
+		leave NAME out" >&2; exit 2)
+	@$(PYTHON) -m vm.repository build/deb-modules
+	@$(PYTHON) -m vm.host modules
+	@tree=$$($(PYTHON) -m vm.kernels tree) && module=$$($(PYTHON) -m vm.kernels driver) && \
+		tools/packaging/deb-modules "$$tree" "$$module"
+
+dist: python
+	@$(PYTHON) -m vm.repository build/dist
+	@tools/packaging/dist
+
+# The assignment fails if there is no source.
 patch: python
-	@tools/packaging/patch "$${LINUX:-$$($(PYTHON) -m vm.kernels source)}" \
-		build/virtio_blk.patch
+	@$(PYTHON) -m vm.repository build
+	@tree=$${LINUX:-$$($(PYTHON) -m vm.kernels source)} && \
+		tools/packaging/patch "$$tree" build
 
 run shell lint: python
 	@$(PYTHON) -m vm.$@
+
+run-host: python
+	@$(PYTHON) -m vm.run_host
 
 profile bench budget: python
 	@$(PYTHON) -m perf.$@
 
 check: python
+	@$(PYTHON) -m vm.repository --for-kbuild build
 	@$(PYTHON) -m vm.host test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)',-n auto) \
 		--ignore=tools/testing/arch tools/testing
@@ -57,6 +79,7 @@ check-full: export FULL = 1
 check-full: check
 
 check-arch: python
+	@$(PYTHON) -m vm.repository --for-kbuild build
 	@$(PYTHON) -m vm.host test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
 		tools/testing/arch
@@ -70,23 +93,34 @@ model: python
 soak fuzz: python
 	@$(PYTHON) -m soak.$@
 
+fuzz-device: python
+	@$(PYTHON) -m soak.fuzz_device
+
 tools: python
+	@$(PYTHON) -m vm.repository build/vblkstat
 	@$(PYTHON) -m vm.host build
 	@$(MAKE) -s -C tools/vblkstat
 	@echo build/vblkstat/vblkstat
 
 # Without PYTHONPATH: Sphinx has a module by the name of tools/packaging.
 html: python
+	@$(PYTHON) -m vm.repository build/doctrees build/html
 	@$(PYTHON) -m vm.host docs
 	@/usr/bin/sphinx-build -q -b html -W -n --keep-going -d build/doctrees \
 		Documentation build/html
 	@echo build/html/index.html
 
+# $(call remove,DIRECTORY): remove a directory, or say why not.
+define remove
+	@said=$$(rm -rf "$(1)" 2>&1) || { echo "error: cannot remove $(1):" "$$(echo "$$said" | \
+head -n 1); correct that, or run it as the user who owns all that is in it" >&2; exit 2; }
+endef
+
 clean:
-	rm -rf build
+	$(call remove,build)
 
 distclean: clean
-	rm -rf "$(CACHE)"
+	$(call remove,$(CACHE))
 
 python:
 	@tools/vm/bootstrap

@@ -2,11 +2,14 @@
 """The host's side of the protocol with a guest's agent (see agent.c)."""
 
 import contextlib
+import re
 import select
 import time
 from dataclasses import dataclass
 
 _SEND_SECONDS = 60
+# The longest message that says that an agent is ready.
+_READY_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Agent:
         self._buffer = b""
         self._tasks = {}
         self._next = 1
+        self._restarted = False
         self.release = None
 
     def run(self, script, limit):
@@ -112,6 +116,15 @@ class Agent:
         sock.settimeout(_SEND_SECONDS)
         self._sock = sock
 
+    def await_next(self):
+        """Forget all commands, and wait for the agent of the guest's next kernel.
+
+        The old one stops anywhere, also within a message.
+        """
+        self.release = None
+        self._tasks.clear()
+        self._restarted = True
+
     def _readable(self, timeout):
         return bool(select.select([self._sock], [], [], timeout)[0])
 
@@ -129,6 +142,8 @@ class Agent:
 
     def _take_message(self):
         """Handle one message in the buffer; return False if it is incomplete."""
+        if self._restarted and not self._skip_to_ready():
+            return False
         line, newline, rest = self._buffer.partition(b"\n")
         if not newline:
             return False
@@ -143,6 +158,14 @@ class Agent:
             self._handle(kind, words)
         self._buffer = rest
         return True
+
+    def _skip_to_ready(self):
+        """Drop what the last kernel's agent left; return whether the next one is ready."""
+        found = re.search(rb"ready \S+\n", self._buffer)
+        self._restarted = found is None
+        self._buffer = self._buffer[found.start():] if found else \
+            self._buffer[-_READY_BYTES:]
+        return found is not None
 
     def _handle(self, kind, words, data=b""):
         if kind == "ready":

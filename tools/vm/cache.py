@@ -6,18 +6,17 @@ An entry in it is complete or does not exist.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from .ui import UserError, say
+from . import repository
+from .ui import NO_SPACE, UserError, say
 
 _MIB = 1 << 20
 _MORE_ROOM = "set XDG_CACHE_HOME to a directory with more space"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(UserError):
@@ -32,6 +31,8 @@ def root():
     path = Path(base, "virtio-blk-mq")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        # kbuild records the path without symbolic links, see vm.moved.
+        path = path.resolve()
     except OSError as error:
         raise UserError(
             f"cannot create the cache directory {path}: {error.strerror}; "
@@ -42,6 +43,14 @@ def root():
             f"user id {os.geteuid()} cannot write to the cache directory {path}; "
             "set XDG_CACHE_HOME to a writable directory")
     return path
+
+
+def check_name():
+    """Raise UserError if kbuild cannot work in the cache because of its path.
+
+    Tools that only lock files in the cache work in any directory.
+    """
+    repository.check_name(root(), "set XDG_CACHE_HOME to another directory")
 
 
 def _free_mib(path):
@@ -66,7 +75,7 @@ def space_errors(path):
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) in _NO_SPACE or _free_mib(path) < 1:
+        if getattr(error, "errno", None) in NO_SPACE or _free_mib(path) < 1:
             raise DiskFull(
                 f"the disk of {path} is full ({_free_mib(path)} MiB free); free some "
                 f"space, or {_MORE_ROOM}") from error
@@ -114,6 +123,7 @@ def populate(name, build, mib):
     returned.  So build must not record the path.  mib: the free disk space that it
     needs, in MiB.  If build fails or is interrupted, nothing is left behind.
     """
+    check_name()
     final = root() / name
     if final.is_dir():
         return final

@@ -19,8 +19,12 @@ from .ui import UserError, say, step
 
 SUITES = ("bookworm", "bookworm-updates", "bookworm-security",
           "bookworm-backports", "trixie-backports")
-# From Debian 13 comes only kernel source, which is the same for all architectures.
+# From the last comes only kernel source, which is the same for all architectures.
 _FOREIGN_SUITES = SUITES[:-1]
+# In place of an architecture: Debian 13's packages for amd64.  They have lists of their
+# own, because most users do not need them.
+NEXT = "trixie"
+_NEXT_SUITES = (NEXT, f"{NEXT}-updates", f"{NEXT}-security", f"{NEXT}-backports")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 _DAY = 24 * 3600
@@ -70,15 +74,21 @@ def sources(suites=SUITES, arch="amd64"):
     """Return the text of an apt sources list that covers the suites."""
     main, security = mirrors()
     return "".join(
-        f"deb [arch={arch} target=Packages signed-by={KEYRING}] "
+        f"deb [arch={_dpkg(arch)} target=Packages signed-by={KEYRING}] "
         f"{security if suite.endswith('-security') else main} {suite} main\n"
         for suite in suites)
 
 
 def _suites(arch):
-    return SUITES if arch == "amd64" else _FOREIGN_SUITES
+    return {"amd64": SUITES, NEXT: _NEXT_SUITES}.get(arch, _FOREIGN_SUITES)
 
 
+def _dpkg(arch):
+    """Return dpkg's name of an architecture."""
+    return "amd64" if arch == NEXT else arch
+
+
+# Paths are options of each call, because the cache can be copied or moved.
 _CONF = """\
 // Written by virtio-blk-mq's tools; it does not affect the host's apt.
 #clear APT::Update;
@@ -93,11 +103,6 @@ Acquire::Retries "1";
 Acquire::http::Timeout "10";
 Acquire::https::Timeout "10";
 Debug::NoLocking "true";
-Dir::State "{here}";
-Dir::State::lists "{here}/lists";
-Dir::State::status "{here}/status";
-Dir::Cache "{here}";
-Dir::Etc::sourcelist "{here}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
@@ -113,8 +118,14 @@ def _here(arch="amd64"):
 
 
 def _apt(program, *words, arch="amd64", **options):
+    here = _here(arch)
+    paths = {"Dir::State": here, "Dir::State::lists": here / "lists",
+             "Dir::State::status": here / "status", "Dir::Cache": here,
+             "Dir::Etc::sourcelist": here / "sources.list"}
     return subprocess.run(
-        [program, "-q", "-c", str(_here(arch) / "apt.conf"), *words], text=True,
+        [program, "-q", "-c", str(here / "apt.conf"),
+         *(word for name, path in paths.items() for word in ("-o", f"{name}={path}")),
+         *words], text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}, **options)
 
@@ -132,7 +143,7 @@ def _probe(arch):
     probe = _here(arch) / "probe"
     try:
         result = _apt("/usr/lib/apt/apt-helper", "download-file",
-                      f"{mirrors()[0]}/dists/{SUITES[0]}/Release", str(probe),
+                      f"{mirrors()[0]}/dists/{_suites(arch)[0]}/Release", str(probe),
                       arch=arch, timeout=_PROBE_SECONDS)
     except subprocess.TimeoutExpired as expired:
         raise _unreachable("") from expired
@@ -166,7 +177,7 @@ def refresh(force=False, arch="amd64"):
             for directory in ("lists/partial", "archives/partial"):
                 (here / directory).mkdir(parents=True, exist_ok=True)
             stamp.unlink(missing_ok=True)
-            (here / "apt.conf").write_text(_CONF.format(here=here, arch=arch))
+            (here / "apt.conf").write_text(_CONF.format(arch=_dpkg(arch)))
             (here / "status").touch()
             listed.write_text(text)
             foreign = "" if arch == "amd64" else f" for {arch}"
@@ -235,8 +246,8 @@ def gone(what, variable, arch="amd64"):
     name = what.replace("\\", "")
     return UserError(
         f"Debian's archive at {mirrors()[0]} has no package {name} (or no longer has "
-        f"it) in {', '.join(_suites(arch))} for {arch}; set {variable} to the name of "
-        "a package that it has")
+        f"it) in {', '.join(_suites(arch))} for {_dpkg(arch)}; set {variable} to the "
+        "name of a package that it has")
 
 
 def download(packages, directory):

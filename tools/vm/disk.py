@@ -22,6 +22,7 @@ _UNDERSCORED = {"any_layout", "backend_defaults", "discard_granularity",
                 "queue_reset"}
 _START_SECONDS = 15
 _RECONNECT_MS = 200
+NBD_SECONDS = 8
 
 
 class Disk:
@@ -41,7 +42,8 @@ class Disk:
     legacy: the device supports virtio 0.9 only.
     iothreads: the number of QEMU threads that serve the queues; 0 is the main loop.
     latency_ns, read_zeroes: options of the null backend.
-    reconnect: QEMU (9.2 or newer) reconnects when a "vhost-user" server returns.
+    reconnect: QEMU (9.2 or newer) reconnects when a "vhost-user" server returns; I/O
+        waits NBD_SECONDS for an "nbd" server.
     iops: the maximum number of requests per second, also after the disk was
         unplugged and plugged in again; None is no limit.
     filters: block nodes, as for -blockdev, between device and backend, the nearest
@@ -208,6 +210,7 @@ class Disk:
                     "read-zeroes": self.read_zeroes}
         if self.backend == "nbd":
             return {**node, "driver": "nbd", "export": "disk",
+                    "reconnect-delay": NBD_SECONDS if self.reconnect else 0,
                     "server": {"type": "unix", "path": str(self._address)}}
         return {**node, "driver": "qcow2" if self.backend == "qcow2" else "raw",
                 "file": {"driver": "file", "filename": str(self._file)}}

@@ -12,14 +12,15 @@ import contextlib
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import host, image, kernels, process, qemu, qemu_dist, sysrq
+from . import (host, image, kernels, process, qemu, qemu_dist, repository,
+               sysrq)
 from .agent import Agent
 from .disk import make_qcow2
 from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
@@ -132,6 +133,9 @@ class Guest:
                  root="scsi", shared=False, firmware="qboot",
                  iommu=False, parallel=None, movable=False, boot_timeout=None,
                  qemu_args=()):
+        if driver == "ours":
+            # Before a download, after which no module could be built.
+            repository.check_own_name()
         self.kernel = kernels.find(kernel) if isinstance(kernel, (str, Path)) \
             else kernel
         if root not in ROOTS:
@@ -154,6 +158,8 @@ class Guest:
         self.disks = {disk.id: disk for disk in disks}
         if len(self.disks) < len(disks):
             raise UserError("two disks of a guest have the same id")
+        # The console's device, and the root file system's.
+        qemu.check_disks(self.machine, len(self.disks), 1 + (root != "initramfs"))
         self._maxcpus = maxcpus
         self._nodes = nodes
         self._memory = memory
@@ -226,7 +232,7 @@ class Guest:
         self.boot_seconds = time.monotonic() - started
         if self._root == "initramfs":
             self.run(image.INSTALL_TOOLS)
-        self._load_first_driver()
+        self.load_first_driver()
 
     def close(self, quit=True):
         """Stop the guest; raise GuestSplat if its kernel logged an error or warning.
@@ -251,7 +257,7 @@ class Guest:
         for disk in self.disks.values():
             disk.release()
         if self.directory:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            process.remove_work_directory(self.directory)
             self.directory = None
 
     def reboot(self):
@@ -260,15 +266,36 @@ class Guest:
         The driver chosen for the guest is loaded again.  Mounted file systems are
         synced, but not unmounted; changes to the root file system are lost.
         """
+        self._restart("reboot", self._agent.reboot)
+
+    def power_cycle(self):
+        """Power the guest off, without a sync; the rest is as in reboot()."""
+        self._restart("power off", lambda: self._agent.run(
+            "busybox poweroff -n -f", None))
+
+    def _restart(self, what, request):
         self.check_log()
-        self._ask(self._agent.reboot)
+        self._ask(request)
         try:
             self._process.wait(timeout=180)
         except subprocess.TimeoutExpired:
-            raise GuestError("the guest did not reboot within 180 s; the end of its "
+            raise GuestError(f"the guest did not {what} within 180 s; the end of its "
                              f"console:\n{self._log.tail()}") from None
         self.check_log()
         self._switch_on()
+
+    def follow_kexec(self, script, panics=False, tools=False):
+        """Run a script that starts another kernel in the same machine; wait for it.
+
+        All running commands are forgotten, and no driver is loaded.
+        panics: the old kernel panics first; tools: the new one has no root file system.
+        """
+        self.check_log()
+        self._ask(lambda: self._agent.run(script, None))
+        self._ask(self._agent.await_next)
+        self._await_agent(panics)
+        if tools:
+            self.run(image.INSTALL_TOOLS)
 
     def suspend(self, seconds=1, meanwhile=None, limit=None):
         """Suspend the guest to idle; after some seconds resume it.
@@ -378,6 +405,20 @@ class Guest:
         Raises what Job.wait() does.
         """
         return self.start(script, timeout).wait(check)
+
+    @contextlib.contextmanager
+    def cleanup(self, script: str, timeout: int = 180) -> Iterator[None]:
+        """Run a script at the end of a with block, however it ends.
+
+        If the block raises an exception, an error of the script does not replace it.
+        """
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(GuestError):
+                self.run(script, timeout, check=False)
+            raise
+        self.run(script, timeout)
 
     def put(self, source, path, mode=0o755):
         """Copy a file of the host, or bytes, to a path in the guest."""
@@ -731,7 +772,10 @@ class Guest:
     def _boot_options(self):
         """Return QEMU's options for kernel, initramfs and the system's disks."""
         words = [*self.arch.cmdline, *_CMDLINE, *qemu.clock_words(self.kernel)]
-        options = ["-kernel", self.kernel.image]
+        kernel = self.kernel.image
+        if self._firmware == "seabios" and self.kernel.bzimage:
+            kernel = self.kernel.bzimage
+        options = ["-kernel", kernel]
         images = self._images()
         if images:
             words += [f"vblk_root={image.ROOT_LABEL}"]
@@ -765,7 +809,8 @@ class Guest:
     def _stock_module(self):
         return None if self.kernel.builtin else kernels.stock_module(self.kernel)
 
-    def _load_first_driver(self):
+    def load_first_driver(self):
+        """Load the driver chosen for the guest."""
         if self.kernel.builtin or self._driver is None:
             self.check_log()
         elif self._driver == "stock":
@@ -773,8 +818,11 @@ class Guest:
         else:
             self.load(self._params)
 
-    def _await_agent(self):
-        """Wait until the agent answers; raise an error on a panic or a timeout."""
+    def _await_agent(self, panics=False):
+        """Wait until the agent answers; raise an error on a panic or a timeout.
+
+        panics: a panic is the last kernel's, and starts this one.
+        """
         limit = time.monotonic() + self._boot_timeout
         size, silence = 0, limit
         while self._agent.release is None:
@@ -784,7 +832,7 @@ class Guest:
                 if self._process.returncode:
                     raise
                 raise BootFailed(f"the guest did not boot: {death}") from None
-            if "Kernel panic" in self._log.tail():
+            if "Kernel panic" in self._log.tail() and not panics:
                 time.sleep(1)
                 raise BootFailed("the guest panicked while it booted:\n"
                                  + self._log.tail(60))

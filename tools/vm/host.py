@@ -76,6 +76,12 @@ GROUPS = {
         f"{_INCLUDE}/stdio.h": "libc6-dev",
         "lintian": "lintian",
     },
+    # A package of a module that is built already.
+    "modules": {
+        "dpkg-deb": "dpkg",
+        "modinfo": "kmod",
+        "strip": "binutils",
+    },
     "docs": {
         "/usr/bin/sphinx-build": "python3-sphinx",
     },

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from . import cache, debian, host
-from .arch import AMD64
+from .arch import AMD64, Arch
 from .ui import UserError, step
 
 ROOT_LABEL = "vblk-root"
@@ -60,16 +60,25 @@ def agent(arch=AMD64):
     return program(Path(__file__).with_name("agent.c"), arch)
 
 
-def program(source, arch):
-    """Compile a C file; return the path of the static executable."""
+def program(source: Path, arch: Arch, *more: Path) -> Path:
+    """Compile a C file, or a folder of C files; return the path of the executable.
+
+    It is static, so that any guest can run it.  more: further C files, with headers of
+    their own names.
+    """
+    sources = sorted(source.glob("*.c")) if source.is_dir() else [source]
+    headers = sorted(source.glob("*.h")) if source.is_dir() else []
+    headers += [path.with_suffix(".h") for path in more]
+
     def build(directory):
         arch.need()
         _run([arch.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror",
-              "-o", directory / source.stem, source])
+              "-o", directory / source.stem, *sources, *more])
 
     suffix = f"-{arch.name}" if arch.foreign else ""
-    name = f"{source.stem}-{_digest(source.read_text())}{suffix}"
-    return cache.populate(name, build, mib=4) / source.stem
+    digest = _digest(*(path.read_text() for path in (*sources, *more, *headers)))
+    return cache.populate(f"{source.stem}-{digest}{suffix}", build,
+                          mib=4) / source.stem
 
 
 def _build_root(directory):

@@ -3,13 +3,12 @@
 
 6.1 and 6.12 are Debian 12's binary packages; our driver is a module there.  7.3
 is built from Debian's source package, with our driver in place of the in-tree
-driver.  A second, unmodified build of 7.3 with modules serves to compare the two
-drivers.  All kernels are in the cache; none is installed on the host.
+driver, and vdpa_blk.  A second, unmodified build of 7.3 with modules serves to compare
+the two drivers.  All kernels are in the cache; none is installed on the host.
 """
 
 import contextlib
 import hashlib
-import lzma
 import os
 import re
 import shutil
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import arch as arches
-from . import cache, debian, host, process, ui
+from . import (cache, compiler, debian, debian13, elf_image, host, moved, process,
+               repository, ui)
 from .arch import Arch
 from .ui import UserError, say, step
 
@@ -46,7 +46,7 @@ _DEVICE = "drivers/vdpa/vdpa_blk"
 VDPA = {"name": "vdpa_blk", "part": _DEVICE}
 # The directories that the debug kernels instrument with sanitizers.
 _CHECKED = (_DRIVER, "block", "drivers/virtio", "drivers/vdpa",
-            "drivers/vdpa/vdpa_user")
+            "drivers/vdpa/vdpa_user", "drivers/vhost")
 # KCSAN must see the barriers in these directories.  Otherwise it reports data races
 # that do not exist.
 _BARRIERS = ("kernel", "kernel/locking", "kernel/rcu", "lib")
@@ -57,7 +57,7 @@ _SUFFIXES = (".c", ".h", ".mk")
 MODULES = ("virtio_blk", "virtio_blk_mq")
 # The files in tools/vm/kconfig that configure each kernel built here.  A later file
 # overrides an earlier one.
-_OPTIONS = {"7.3": ("lean",), "7.3-debug": ("lean", "debug"),
+_OPTIONS = {"7.3": ("host", "lean"), "7.3-debug": ("lean", "debug"),
             "7.3-kcsan": ("lean", "debug", "kcsan"),
             "7.3-perf": ("lean", "perf"),
             "7.3-lockstat": ("lean", "perf", "lockstat")}
@@ -75,6 +75,8 @@ class Kernel:
     build: the KDIR of external modules.
     builtin: our driver is built in, so no module of it can be loaded.
     arch: the architecture that the kernel runs on.
+    bzimage: the bzImage that image was unpacked from, for guests that suspend to memory:
+        one that QEMU booted by PVH resets when it wakes.
     """
     name: str
     release: str
@@ -83,6 +85,7 @@ class Kernel:
     build: Path
     builtin: bool
     arch: Arch = arches.AMD64
+    bzimage: Path | None = None
 
     def has(self, option: str) -> bool:
         """Return whether a configuration option is enabled, such as "CONFIG_SWAP"."""
@@ -95,8 +98,8 @@ def find(name):
     """Return the Kernel of that name; download or build it first if needed.
 
     A name is one of NAMES, FOREIGN or MEASURING, the path of a kernel build tree
-    (it must contain a slash), or a package of Debian 12, such as
-    linux-image-6.12.95+deb12-cloud-amd64.
+    (it must contain a slash), or a package of Debian 12 or 13, such
+    as linux-image-6.12.95+deb12-cloud-amd64.
     """
     name = str(name)
     if "/" in name:
@@ -125,8 +128,8 @@ def check_name(name, known):
 def unknown(name, known):
     """Return the UserError for an unknown kernel name."""
     return UserError(f"KERNEL is {name!r}, which is unknown; choose one of "
-                     f"{', '.join(known)}, a package linux-image-... of Debian 12, "
-                     "or the path of a kernel build tree (with a slash in it)")
+                     f"{', '.join(known)}, a package linux-image-... of Debian 12 "
+                     "or 13, or the path of a kernel build tree (with a slash in it)")
 
 
 def start_building(names):
@@ -170,13 +173,17 @@ def _supported(release, origin):
 def _debian(name, pattern):
     """Return a kernel from Debian's packages, unpacked into the cache."""
     arch = arches.of(name)
+    next_release = debian13.is_name(name)
 
     def build(directory):
         def unpack():
-            debian.unpack(_packages(pattern, arch), directory)
+            debian.unpack(debian13.packages(name) if next_release
+                          else _packages(pattern, arch), directory)
 
         with step(f"downloading kernel {name} from Debian's archive"):
-            debian.current(unpack, arch.name)
+            debian.current(unpack, debian.NEXT if next_release else arch.name)
+            if next_release:
+                debian13.adapt(directory, name)
             release = _single_entry(directory / "lib/modules").name
             _make_paths_relative(directory, release)
             subprocess.run([host.which("depmod"), "-b", directory, release],
@@ -184,13 +191,14 @@ def _debian(name, pattern):
 
     host.need("archive", {"depmod": "kmod"})
     directory = cache.populate(f"linux-{name.removeprefix('linux-')}", build,
-                               mib=700)
+                               mib=1100 if next_release else 700)
     release = _single_entry(directory / "lib/modules").name
+    image = debian13.image(directory, release)
     return Kernel(name=name, release=release,
-                  image=directory / f"boot/vmlinuz-{release}",
+                  image=image if arch.foreign else elf_image.unpacked(image),
                   modules=directory,
                   build=directory / f"usr/src/linux-headers-{release}",
-                  builtin=False, arch=arch)
+                  builtin=False, arch=arch, bzimage=image)
 
 
 def _packages(pattern, arch=arches.AMD64):
@@ -223,17 +231,19 @@ def _packages(pattern, arch=arches.AMD64):
 def _make_paths_relative(directory, release):
     """Make the headers' absolute paths relative, because they are not in /usr.
 
-    Only the links in lib/modules and one line of a Makefile need it.
+    Only the links in lib/modules and lines of a Makefile need it.
     """
     makefile = directory / f"usr/src/linux-headers-{release}/Makefile"
-    makefile.write_text(re.sub(
-        r"^include /usr/src/",
-        "include $(dir $(lastword $(MAKEFILE_LIST)))../",
-        makefile.read_text(), flags=re.MULTILINE))
+    here = "$(dir $(lastword $(MAKEFILE_LIST)))"
+    text = makefile.read_text()
+    for line, relative in (("include /usr/src/", f"include {here}../"),
+                           ("KBUILD_OUTPUT=/usr/src/.*",
+                            f"KBUILD_OUTPUT := $(abspath {here})")):
+        text = re.sub(f"^{line}", relative, text, flags=re.MULTILINE)
+    makefile.write_text(text)
     for name in ("build", "source"):
         link = directory / "lib/modules" / release / name
-        if link.is_symlink():
-            target = os.readlink(link)
+        if link.is_symlink() and os.path.isabs(target := os.readlink(link)):
             link.unlink()
             link.symlink_to(f"../../..{target}")
 
@@ -268,6 +278,16 @@ def _tree(path):
 
 def _prepared(path):
     """Check that modules can be built with a build tree; return its release."""
+    try:
+        return _release_if_prepared(path)
+    except PermissionError as error:
+        raise UserError(
+            f"cannot read {error.filename}: {error.strerror}; make the kernel build tree "
+            f"{path} readable for user id {os.geteuid()}, or name another one") from None
+
+
+def _release_if_prepared(path):
+    """Return a build tree's release; raise UserError if it has not what is needed."""
     if not path.is_dir():
         raise UserError(f"KDIR is {path}, which is no directory; set it to a kernel "
                         "build tree, such as /lib/modules/$(uname -r)/build")
@@ -327,15 +347,11 @@ def source():
 def own_source():
     """Return the path of the unmodified 7.3 source tree, with the in-tree driver.
 
-    Its files are hard links to those of source(), except in the directory where
-    grafting rewrites files.
+    Its files are hard links to those of source(), which grafting does not write to.
     """
     def build(directory):
-        block = "drivers/block"
         with _graft_lock():
             _run("cp", "-al", f"{tree}/.", directory)
-            shutil.rmtree(directory / block)
-            _run("cp", "-a", tree / block, directory / block)
             _run(_GRAFT, "--undo", directory)
 
     tree = _source()
@@ -365,6 +381,7 @@ def configure(name="7.3"):
     Modules can be compiled in the build tree, but not linked before the kernel is
     built.
     """
+    cache.check_name()
     host.need("build")
     tree = own_source() if name in MEASURING else source()
     variant = _OPTIONS[name][-1]
@@ -372,11 +389,12 @@ def configure(name="7.3"):
     fragments = [_TOP / f"tools/vm/kconfig/{part}.config"
                  for part in _OPTIONS[name]]
     wanted = _merge(fragment.read_text() for fragment in fragments)
-    key = _digest([*fragments, _TOP / "Kconfig"])
+    key = _digest([*fragments, _TOP / "Kconfig", _TOP / _DEVICE / "Kconfig"])
     done = build / ".configured"
-    if _holds(done, key):
+    if _holds(done, key) and not moved.old_cache(build, tree):
         return tree, build
     with _locked_build(build, mib=2000):
+        moved.follow(build, tree)
         if not _holds(done, key):
             done.unlink(missing_ok=True)
             options = build / "wanted.config"
@@ -427,8 +445,8 @@ def _check(wanted, config):
 def _built(name):
     """Return 7.3 with our driver built in; rebuild it if the sources changed."""
     tree, build = configure(name)
-    key = _digest([*_sources(), build / ".config"]) + \
-        " ".join(_CHECKED + _BARRIERS)
+    sources = _sources() + (_sources(_DEVICE) if "host" in _OPTIONS[name] else [])
+    key = _digest([*sources, build / ".config"]) + " ".join(_CHECKED + _BARRIERS)
     done = build / ".built"
     if not _holds(done, key):
         with _locked_build(build, mib=2000):
@@ -537,9 +555,7 @@ def _digest(paths):
 
 def output(release):
     """Return the directory for what is built for a kernel release; create it."""
-    path = _TOP / "build" / release
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return repository.writable(_TOP / "build" / release)
 
 
 def _copy_sources(directory, part):
@@ -548,14 +564,21 @@ def _copy_sources(directory, part):
     for path in _sources(part):
         copy = directory / path.relative_to(_TOP)
         wanted.add(copy)
-        if not copy.exists() or copy.read_bytes() != path.read_bytes():
+        text = path.read_bytes() if path.name != "version.h" else _version_header()
+        if not copy.exists() or copy.read_bytes() != text:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            copy.write_bytes(text)
     for top in (part, "include"):
         for copy in (directory / top).rglob("*"):
             if (copy.suffix in _SUFFIXES and copy not in wanted
                     and not copy.name.endswith(".mod.c")):
                 copy.unlink()
+
+
+def _version_header():
+    """Return include/version.h with the version of this tree, as packages have it."""
+    return subprocess.run([_TOP / "tools/packaging/version", "--header"], check=True,
+                          stdout=subprocess.PIPE).stdout
 
 
 def build_modules(kernel, out=None, name=MODULES[0]):
@@ -566,20 +589,27 @@ def build_modules(kernel, out=None, name=MODULES[0]):
     """
     if name not in MODULES:
         raise UserError(f"NAME is {name!r}; the module's name must be "
-                        f"{' or '.join(MODULES)}")
-    host.need("build")
+                        f"{', '.join(MODULES)} or {VDPA['name']}")
     directory = Path(out) if out else output(kernel.release)
     if name != MODULES[0]:
         directory /= name
     return _build_module(kernel, directory, name=name)
 
 
-def _build_module(kernel, directory, name, **part):
-    """Build a module in a directory, print warnings about it, and return its path."""
-    kernel.arch.need()
+def _build_module(kernel, directory, *flags, name, **part):
+    """Build a module in a directory, print warnings about it, and return its path.
+
+    With headers of the user's only what their build runs must be there.
+    """
+    if kernel.image:
+        host.need("build")
+        kernel.arch.need()
+        choice = kernel.arch.make
+    else:
+        choice = compiler.words(kernel.build)
     with step(f"building {name}.ko for {kernel.release}"):
-        said = compile_module(kernel.build, directory, *kernel.arch.make, name=name,
-                              **part)
+        said = compile_module(kernel.build, directory, *choice, *flags,
+                              name=name, **part)
     if re.search(r"^(drivers|include)/\S+:\d+:|^WARNING: modpost", said,
                  re.MULTILINE):
         say(said)
@@ -591,16 +621,22 @@ def can_have_vdpa(kernel):
     return _version(kernel.release) >= OLDEST_VDPA and kernel.has("CONFIG_VDPA")
 
 
-def build_vdpa(kernel):
+def build_vdpa(kernel, kunit=False):
     """Build vdpa_blk, the device for hosts, as a module and return its path.
 
-    Raises UserError if the kernel is too old or has no vDPA.
+    kunit: with its KUnit tests, which need a kernel with CONFIG_KUNIT.  Raises UserError
+    if the kernel is too old or has no vDPA.
     """
     if not can_have_vdpa(kernel):
+        # KDIR has named a kernel without an image; KERNEL does not count then.
+        others = "KERNEL=6.12 or 7.3-debug" if kernel.image else \
+            "KDIR=/lib/modules/RELEASE/build of such a kernel"
         raise UserError(f"kernel {kernel.name} is Linux {kernel.release}; vdpa_blk needs "
                         f"{OLDEST_VDPA[0]}.{OLDEST_VDPA[1]} or later with CONFIG_VDPA; "
-                        "use KERNEL=6.12 or 7.3-debug")
-    host.need("build")
+                        f"use {others}")
+    if kunit:
+        return _build_module(kernel, output(kernel.release) / "vdpa-kunit",
+                             "CONFIG_VDPA_BLK_KUNIT_TEST=y", **VDPA)
     return _build_module(kernel, output(kernel.release) / "vdpa", **VDPA)
 
 
@@ -610,7 +646,9 @@ def compile_module(build, directory, *flags, name=MODULES[0], part=_DRIVER):
     build: the KDIR; flags: more arguments for make; part: the directory of the sources.
     Only changed sources are copied, so that make does not rebuild the others.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    repository.check_name(directory, "move the repository to another directory")
+    repository.check_name(build, "move the kernel's build tree to another directory")
+    repository.writable(directory)
     cache.require_space(directory, 20, "move the repository to a larger disk")
     with cache.lock(directory / ".lock", f"the module in {directory}"):
         _copy_sources(directory, part)
@@ -650,16 +688,9 @@ def stock_module(kernel):
     packed = found[0]
     if packed.suffix == ".ko":
         return packed
-    directory = output(kernel.release) / "stock"
-    directory.mkdir(exist_ok=True)
+    directory = repository.writable(output(kernel.release) / "stock")
     module = directory / "virtio_blk.ko"
-    if packed.suffix == ".xz":
-        plain = lzma.decompress(packed.read_bytes())
-    else:
-        host.need({"zstd": "zstd"})
-        plain = subprocess.run(["zstd", "-qdc", packed], check=True,
-                               stdout=subprocess.PIPE).stdout
-    cache.replace(module, plain)
+    cache.replace(module, elf_image.decompressed(packed.read_bytes()))
     return module
 
 
@@ -689,17 +720,27 @@ def _environment():
 
 
 def main():
-    """Do the work of the Makefile's targets `modules`, `install`, `kernel`, `patch`."""
+    """Do the work of the Makefile's targets that build for a kernel.
+
+    `tree` prints the build tree that `driver` and `modules` use.
+    """
     what = sys.argv[1]
     if what == "source":
         print(own_source())
-    elif what in ("modules", "driver"):
+    elif what in ("modules", "driver", "tree"):
+        repository.check_own_name()
         kdir = os.environ.get("KDIR")
         kernel = _tree_to_build_for(kdir) if kdir else \
             find(os.environ.get("KERNEL") or "6.12")
-        print(build_modules(kernel, name=os.environ.get("NAME") or MODULES[0]))
-        # `make install` asks for the driver alone.
-        if what == "modules" and can_have_vdpa(kernel) and not os.environ.get("NAME"):
+        if what == "tree":
+            print(kernel.build)
+            return 0
+        name = os.environ.get("NAME")
+        if name != VDPA["name"]:
+            print(build_modules(kernel, name=name or MODULES[0]))
+        # `make install` asks for one module alone.
+        if name == VDPA["name"] or (not name and what == "modules"
+                                    and can_have_vdpa(kernel)):
             print(build_vdpa(kernel))
     else:
         debug = os.environ.get("DEBUG", "0") not in ("", "0")

@@ -3,13 +3,12 @@
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import host, kernels, ui
+from . import host, kernels, repository, ui
 from .ui import UserError, say
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -203,9 +202,7 @@ def compiled(place: str, build: Path, flags: Iterable[str] = (),
     build is a KDIR; it is enough that modules can be compiled with it.  part: see
     kernels.compile_module(); by default the driver.
     """
-    directory = _TOP / "build/lint" / place
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory = repository.emptied(_TOP / "build/lint" / place)
     try:
         said = kernels.compile_module(build, directory, "KBUILD_MODPOST_WARN=1",
                                       *flags, **part)
@@ -217,6 +214,8 @@ def compiled(place: str, build: Path, flags: Iterable[str] = (),
 
 def main() -> int:
     """Check everything and print the faults; return 1 if there are any."""
+    repository.check_own_name()
+    repository.writable(_TOP / "build/lint")
     host.need("build", "lint")
     files = _ours()
     problems: list[str] = []

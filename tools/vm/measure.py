@@ -119,20 +119,29 @@ def count_while(guest, virtio, work, kicks=None):
     return done, came, kicked
 
 
+def timed(guest, name, rw, seconds, cpus, depth=32):
+    """Run one timed job on a disk; return fio's figures: ios, bytes and iops.
+
+    name: the disk's, such as "vda".  Each CPU has a job of this depth.
+    """
+    done = fio(guest, seconds, filename=f"/dev/{name}", rw=rw, bs="4k", direct=1,
+               ioengine="libaio", iodepth=depth, numjobs=cpus,
+               cpus_allowed=f"0-{cpus - 1}", cpus_allowed_policy="split",
+               norandommap=1, time_based=1, runtime=seconds)
+    way = done.get("read" if rw == "randread" else "write")
+    if not way or not way["iops"]:
+        raise GuestError(f"fio completed no {rw} on {name} in {seconds} s")
+    return way
+
+
 def workload(guest, virtio, name, rw, seconds, cpus, kicks=None):
     """Run one timed job on a disk; return its figures.
 
     virtio, name: the disk's, such as "virtio2" and "vda".  kicks: a KickCounter, or
     None.
     """
-    done, came, kicked = count_while(guest, virtio, lambda: fio(
-        guest, seconds, filename=f"/dev/{name}", rw=rw, bs="4k",
-        direct=1, ioengine="libaio", iodepth=32, numjobs=cpus,
-        cpus_allowed=f"0-{cpus - 1}", cpus_allowed_policy="split",
-        norandommap=1, time_based=1, runtime=seconds), kicks)
-    way = done.get("read" if rw == "randread" else "write")
-    if not way or not way["iops"]:
-        raise GuestError(f"fio completed no {rw} on {name} in {seconds} s")
+    way, came, kicked = count_while(
+        guest, virtio, lambda: timed(guest, name, rw, seconds, cpus), kicks)
     total = sum(sum(counts.values()) for counts in came.values())
     return {"ios": way["ios"], "iops": way["iops"], "interrupts": came,
             "interrupts_per_io": total / way["ios"],

@@ -7,6 +7,9 @@ program receives ^C from a terminal.
 """
 
 import atexit
+import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -16,6 +19,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+from .ui import UserError
 
 _running = set()
 
@@ -55,16 +60,67 @@ def _exit_on_sigterm():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def work_directory():
-    """Create a directory for one guest's files; the caller removes it.
+# Open directories of this process, by path.  Each is locked until it is closed.
+_directories: dict[Path, int] = {}
+# Earlier releases do not lock their directories, which are named vblk-PID-*.
+_PREFIX = "vblk-guest-"
+# The errors of flock() on a file system without locks, or without its lock server.
+_NO_LOCKS = (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP)
 
-    Also removes such directories of programs that no longer run.
-    """
-    for path in Path(tempfile.gettempdir()).glob("vblk-*-*"):
-        owner = path.name.split("-")[1]
-        if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+
+def _lock(path: Path, how: int) -> int:
+    """Open and lock a directory and return the descriptor; raise OSError if not."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, how)
+        # Another process can have removed it before the lock.
+        os.stat(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_abandoned() -> None:
+    """Remove the work directories whose program has ended."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # It is in use, another user's, or removed by another program just now.
+        with contextlib.suppress(OSError):
+            descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"vblk-{os.getpid()}-"))
+            os.close(descriptor)
+
+
+def work_directory() -> Path:
+    """Create a directory for one guest's files, for remove_work_directory().
+
+    Also removes such directories of programs that no longer run: the kernel releases
+    the lock of a directory when its program ends.  Process ids do not show that,
+    because programs of another PID namespace can share the place.
+    """
+    _remove_abandoned()
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        try:
+            _directories[path] = _lock(path, fcntl.LOCK_EX)
+            return path
+        except FileNotFoundError:
+            # Another program took it for abandoned before it was locked.
+            continue
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise UserError(f"cannot lock {path}: {error.strerror}; set TMPDIR to a "
+                            "directory on a local disk") from error
+
+
+def remove_work_directory(path: Path) -> None:
+    """Remove a directory that work_directory() created."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path in _directories:
+        os.close(_directories.pop(path))
 
 
 def wait_for(condition, timeout):

@@ -30,6 +30,11 @@ SPARE_PORTS = 4
 _FIRST_PORT_SLOT = 0x10
 _FIRST_DIRECT_SLOT = 0x04
 
+# The number of disks that fit on q35's root bus: the functions of the slots between.
+MOST_ON_Q35 = 8 * (_FIRST_PORT_SLOT - _FIRST_DIRECT_SLOT)
+# The number of virtio devices that other machines have room for.
+_ROOM = {"pc": 30, "microvm": 24}
+
 # On QEMU's command line the IOMMU must come before the devices that use it.
 IOMMU_OPTIONS = ("-device", "intel-iommu,intremap=off,caching-mode=on")
 
@@ -96,6 +101,10 @@ def accelerator_options(arch, extra, parallel):
         return ["-accel", "tcg,thread=multi", "-cpu", arch.cpu]
     if accelerator() == "kvm" and "-icount" not in extra:
         return ["-accel", "kvm", "-cpu", "host"]
+    # With one thread QEMU emulates "lock addl", which is Linux's smp_mb(), without a
+    # barrier, although its devices run in another thread.  So rarely an interrupt or a
+    # kick is lost at depths above 1, whatever the driver does, and the driver finds it
+    # after a second or two.
     thread = "multi" if parallel and "-icount" not in extra else "single"
     # Five-level page tables would only slow down address translation.  Without PCI
     # power management a suspended device stays in the memory map: see FLAW.
@@ -160,6 +169,23 @@ def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared,
     if firmware == "qboot" and not arch.foreign:
         options += ["-bios", "qboot.rom"]
     return ["-machine", name, *options]
+
+
+def check_disks(machine: str, count: int, others: int) -> None:
+    """Raise UserError if a machine has no room for so many disks.
+
+    others: the number of its other virtio devices.
+    """
+    if machine == "q35":
+        most, way_out = MOST_ON_Q35, ""
+    elif machine in _ROOM:
+        most, way_out = (_ROOM[machine] - others,
+                         f", or choose machine q35, which takes {MOST_ON_Q35}")
+    else:
+        return
+    if count > most:
+        raise UserError(f"the guest has {count} disks; the machine {machine} takes at "
+                        f"most {most}; leave out {count - most} of them{way_out}")
 
 
 class Slots:

@@ -102,11 +102,13 @@ class Queue:
 
 def read(guest, name):
     """Read the queues of a disk such as "vda" from the guest."""
-    files = _files(guest, f"/sys/block/{name}/mq/*/cpu_list",
-                   f"/sys/block/{name}/mq/*/nr_tags",
+    files = _files(guest, f"/sys/block/{name}/mq/*/nr_tags",
                    f"/sys/kernel/debug/block/{name}/hctx*/type",
                    "/proc/irq/*/smp_affinity_list",
                    "/proc/irq/*/effective_affinity_list")
+    # A queue's directory has one for each CPU; cpu_list lacks isolated CPUs.
+    files |= dict.fromkeys(guest.run(
+        f"printf '%s\\n' /sys/block/{name}/mq/*/cpu[0-9]*").output.split(), "")
     virtio = guest.run(f"basename $(readlink /sys/block/{name}/device)")
     irqs = parse_interrupts(guest.run("cat /proc/interrupts").output)
     found = assemble(name, files, disk_irqs(irqs, virtio.output.strip()),
@@ -127,24 +129,26 @@ def _files(guest, *patterns):
 def assemble(name, files, irqs, log):
     """Return a disk's Queues from the parts that read() collects.
 
-    files: contents by path; irqs: from disk_irqs(); log: the kernel's log.
+    files: contents by path, "" for a directory; irqs: from disk_irqs(); log: the
+    kernel's log.
     """
     said = re.findall(rf"\[{name}\] (\d+)/(\d+)/(\d+) default/read/poll queues, "
                       r"ring (\d+), depth \d+", log)
     *counts, ring = map(int, said[-1]) if said else (None,)
     found = []
-    for path, cpus in files.items():
-        match = re.fullmatch(rf"/sys/block/{name}/mq/(\d+)/cpu_list", path)
-        if not match:
-            continue
-        index = int(match[1])
+    cpus = {}
+    for path in files:
+        match = re.fullmatch(rf"/sys/block/{name}/mq/(\d+)/cpu(\d+)", path)
+        if match:
+            cpus.setdefault(int(match[1]), []).append(int(match[2]))
+    for index in cpus:
         kind = _kind(index, counts)
         irq = irqs.get(index)
         found.append(Queue(
             index=index,
             type=files.get(f"/sys/kernel/debug/block/{name}/hctx{index}/type",
                            kind),
-            cpus=parse_cpus(cpus),
+            cpus=sorted(cpus[index]),
             vector=irq and irq.vector, irq=irq and irq.number,
             affinity=_affinity(files, irq, "smp_affinity_list"),
             effective=_affinity(files, irq, "effective_affinity_list"),

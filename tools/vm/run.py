@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import (cache, host, kernels, measure, qemu, qemu_dist, queues, report,
-               ui, verdict)
+               repository, ui, verdict)
 from .disk import GIB, Disk
 from .errors import CommandTimeout, GuestError
 from .guest import Guest
@@ -68,7 +69,6 @@ def phase(facts, text):
 
 def prepare(facts):
     """Install and build all that the run needs; return the kernel and our module."""
-    _OUT.mkdir(parents=True, exist_ok=True)
     for name in ("report.json", "report.html", "ratios.png"):
         (_OUT / name).unlink(missing_ok=True)
     cache.require_space(_OUT, _NEEDED_MIB,
@@ -297,6 +297,19 @@ def run_all(facts):
         check_image(image, facts)
 
 
+def attempt(work: Callable[[], None]) -> tuple[str | None, int]:
+    """Call work(); return the error that ended it, or None, and the exit status.
+
+    The status is 0; 1 for an error of the guest; 2 for one that the user can correct.
+    """
+    try:
+        work()
+    except (UserError, GuestError, OSError) as error:
+        return ("\n".join([str(error), *getattr(error, "__notes__", ())]),
+                2 if isinstance(error, UserError) else 1)
+    return None, 0
+
+
 def main():
     """Run, report, and return the exit status."""
     if sys.argv[1:]:
@@ -306,15 +319,14 @@ def main():
         raise UserError(f"make run boots kernel {KERNEL} only, and KERNEL is "
                         f"{os.environ['KERNEL']}; use make shell or make check for "
                         "other kernels")
+    repository.check_own_name()
+    repository.writable(_OUT)
     facts = {"format": 1, "phases": []}
-    status = 0
     started = time.monotonic()
     say("make run: verified I/O through our driver in a guest")
-    try:
-        run_all(facts)
-    except (UserError, GuestError, OSError) as error:
-        facts["error"] = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        status = 2 if isinstance(error, UserError) else 1
+    error, status = attempt(lambda: run_all(facts))
+    if error is not None:
+        facts["error"] = error
     facts["seconds"] = round(time.monotonic() - started, 1)
     verdict.judge(facts)
     write_report(facts)

@@ -5,7 +5,7 @@ import functools
 import subprocess
 from pathlib import Path
 
-from . import cache, host
+from . import cache, host, repository
 from .ui import UserError
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -17,11 +17,12 @@ def build(program="vblksim"):
     host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev",
                "/usr/include/linux/vduse.h": "linux-libc-dev"})
     place = _TOP / "build/vblksim" / program
-    place.parent.mkdir(parents=True, exist_ok=True)
+    repository.writable(place.parent)
     with cache.lock(place.parent / ".lock", program):
         made = subprocess.run(
+            # Without the path of the repository, which can have a space.
             ["make", "-s", "-C", _TOP / "tools/testing/vblksim",
-             f"OUT={place.parent}", place],
+             "OUT=../../../build/vblksim", f"../../../build/vblksim/{program}"],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode:
         raise UserError(f"building {program} failed; the output of make:\n"

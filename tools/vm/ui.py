@@ -5,9 +5,15 @@ Progress goes to standard error, so that a command's output can be piped.
 """
 
 import contextlib
+import errno
 import os
 import sys
 import time
+from pathlib import Path
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_MAY_NOT = (errno.EACCES, errno.EPERM)
+_TOP = Path(__file__).resolve().parents[2]
 
 
 class UserError(Exception):
@@ -50,11 +56,40 @@ def number(name, default=None, least=1, most=10 ** 12, what="a whole number"):
     return int(text)
 
 
+def cannot_write(path: str | os.PathLike, error: OSError) -> str:
+    """Return the message about a path in the repository that cannot be written."""
+    if error.errno in NO_SPACE:
+        advice = "free some space, or move the repository to a larger disk"
+    elif error.errno in _MAY_NOT:
+        advice = (f"make it writable for user id {os.geteuid()}, or work in a clone of "
+                  "your own")
+    else:
+        advice = "correct that, or work in a clone of your own"
+    # An error of shutil has no strerror.
+    return f"cannot write to {os.fspath(path)}: {error.strerror or error}; {advice}"
+
+
+def _cannot_access(error: OSError) -> str:
+    """Return the message about a file that cannot be read or written.
+
+    The exception does not show which.  In the repository, a file that can be read,
+    or that does not exist, is one to be written.
+    """
+    path = Path(os.fsdecode(error.filename)).absolute()
+    if path.is_relative_to(_TOP):
+        place = path if os.path.lexists(path) else path.parent
+        if os.access(place, os.R_OK):
+            return cannot_write(path, error)
+    advice = "" if error.errno == errno.EROFS else \
+        f"; give user id {os.geteuid()} access to it"
+    return f"cannot access {path}: {error.strerror}{advice}"
+
+
 def main(function):
     """Run a tool's main function and exit with the status that it returns.
 
-    A UserError becomes one message and exit status 2, an interrupt from the
-    keyboard exit status 130.
+    A UserError becomes one message and exit status 2, and so does a file that the
+    user may not read or write.  An interrupt from the keyboard becomes exit status 130.
     """
     try:
         sys.exit(function())
@@ -67,3 +102,9 @@ def main(function):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in (*_MAY_NOT, errno.EROFS) \
+                or not isinstance(error.filename, (str, bytes, os.PathLike)):
+            raise
+        say(f"error: {_cannot_access(error)}")
+        sys.exit(2)

@@ -4,7 +4,7 @@
 import subprocess
 from pathlib import Path
 
-from . import cache, host
+from . import cache, host, repository
 from .ui import UserError
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -13,12 +13,12 @@ _TOP = Path(__file__).resolve().parents[2]
 def build():
     """Build a static vblkstat and return the program's path."""
     host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev"})
-    place = _TOP / "build/vblkstat/shell"
-    place.mkdir(parents=True, exist_ok=True)
+    place = repository.writable(_TOP / "build/vblkstat/shell")
     with cache.lock(place / ".lock", "vblkstat"):
         made = subprocess.run(
-            ["make", "-s", "-C", _TOP / "tools/vblkstat", f"OUT={place}",
-             "LDFLAGS=-static -s"],
+            # Without the path of the repository, which can have a space.
+            ["make", "-s", "-C", _TOP / "tools/vblkstat",
+             "OUT=../../build/vblkstat/shell", "LDFLAGS=-static -s"],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode:
         raise UserError("building vblkstat failed; the output of make:\n"

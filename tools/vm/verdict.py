@@ -7,6 +7,9 @@ it and the check fails.  No check is about speed, because the speed of a machine
 not show whether the driver is correct.
 """
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
 _VERIFIED = 4 * 16
 
 CHECKS = (
@@ -52,24 +55,56 @@ CHECKS = (
 NOT_REACHED = "not reached"
 
 
-def judge(facts):
-    """Add checks, verdict and why to the facts; facts with an error are a FAIL."""
-    facts["checks"] = [_check(facts, *check) for check in CHECKS]
-    failed = [check for check in facts["checks"] if not check["passed"]]
-    wrong = [f"{check['name']}: expected {check['expected']}, seen {check['seen']}"
-             for check in failed if check["seen"] != NOT_REACHED]
-    if "error" in facts:
-        wrong.insert(0, facts["error"])
+@dataclass(frozen=True)
+class Check:
+    """A check of a run, and what it found."""
+    name: str
+    expected: int | str
+    seen: int | str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the run is as expected."""
+        return type(self.seen) is type(self.expected) and self.seen == self.expected
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from the checks: "PASS" or "FAIL", and why."""
+    word: str
+    why: str
+    checks: tuple[Check, ...]
+
+    def facts(self) -> dict:
+        """Return checks, verdict and why, as vm.report has them."""
+        return {"checks": [{**asdict(check), "passed": check.passed}
+                           for check in self.checks],
+                "verdict": self.word, "why": self.why}
+
+
+def conclude(checks: Sequence[Check], error: str | None = None) -> Verdict:
+    """Return the verdict of these checks; a run that ended by an error is a FAIL."""
+    failed = [check for check in checks if not check.passed]
+    wrong = [f"{check.name}: expected {check.expected}, seen {check.seen}"
+             for check in failed if check.seen != NOT_REACHED]
+    if error is not None:
+        wrong.insert(0, error)
     if failed and not wrong:
         wrong = [f"{len(failed)} checks were not reached"]
-    facts["verdict"] = "FAIL" if wrong else "PASS"
-    facts["why"] = "\n".join(wrong) or f"all {len(CHECKS)} checks passed"
+    return Verdict("FAIL" if wrong else "PASS",
+                   "\n".join(wrong) or f"all {len(checks)} checks passed",
+                   tuple(checks))
 
 
-def _check(facts, name, expected, find):
+def judge(facts):
+    """Add checks, verdict and why to the facts; facts with an error are a FAIL."""
+    checks = [Check(name, expected, _seen(facts, find))
+              for name, expected, find in CHECKS]
+    facts.update(conclude(checks, facts.get("error")).facts())
+
+
+def _seen(facts, find):
     try:
-        seen = find(facts)
+        return find(facts)
     except (KeyError, TypeError):
-        seen = NOT_REACHED
-    return {"name": name, "expected": expected, "seen": seen,
-            "passed": type(seen) is type(expected) and seen == expected}
+        return NOT_REACHED
