@@ -9,7 +9,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-_LOG_FLAGS = {"flush": 1, "fua": 2, "discard": 4}
+_LOG_FLAGS = {"flush": 1, "fua": 2, "discard": 4, "mark": 8}
 _LOG_BLOCK = 512
 
 
@@ -61,7 +61,8 @@ class Backend:
 class Logged:
     """A request that reached a backend.
 
-    flags: a subset of "flush", "fua" and "discard"; a plain write has none.
+    flags: a subset of "flush", "fua" and "discard"; a plain write has none.  "mark" is no
+    request: dm-log-writes writes one when the administrator wants it.
     offset, size: in bytes; data: the data of a write, empty otherwise.
     """
     flags: frozenset

@@ -9,8 +9,7 @@ import pytest
 
 import fio
 import tier
-import vdpa
-from vm import process
+from vm import process, vdpa
 from vm.disk import Disk
 from vm.errors import CommandFailed
 from vm.guest import Guest
@@ -19,6 +18,7 @@ MIB = 1 << 20
 
 # Feature bits of VIRTIO 1.3, by number.
 _PACKED, _INDIRECT, _EVENT_IDX = 34, 28, 29
+_FLUSH, _CONFIG_WCE = 9, 11
 _ALL = sum(1 << bit for bit in (2, 6, 9, 10, 11, 12, 14, 28, 29, 32, 33, 34))
 RINGS = {"packed": _ALL,
          "packed-direct": _ALL & ~(1 << _INDIRECT),
@@ -174,6 +174,34 @@ def test_bad_settings_of_vdpa_blk(guest, settings, error):
         assert error in guest.run("dmesg").output
     finally:
         guest.run(f"rmdir {name}")
+
+
+def test_features_of_vdpa_blk_that_need_others(guest):
+    """The cache mode needs FLUSH, and a read-only device cannot leave out RO."""
+    with vdpa.Device(guest, "spare", features=_ALL & ~(1 << _FLUSH)) as device:
+        assert not device.features() & (1 << _FLUSH | 1 << _CONFIG_WCE)
+        verify(guest, device.disk(), size="2m")
+    guest.tolerate("lack RO")
+    with pytest.raises(CommandFailed), \
+            vdpa.Device(guest, "spare", readonly=1, features=_ALL):
+        pass
+    assert "lack RO (bit 5), and readonly is 1" in guest.run("dmesg").output
+
+
+def test_backing_device_of_vdpa_blk_is_read_only(guest):
+    """A device that can only be read needs the setting readonly; the log says so."""
+    path = f"/dev/{guest.dev('spare')}"
+    guest.tolerate("cannot open path")
+    guest.run(f"blockdev --setro {path}")
+    try:
+        with pytest.raises(CommandFailed), vdpa.Device(guest, "spare"):
+            pass
+        assert "error -13; if it is read-only, write 1 to readonly" in \
+            guest.run("dmesg").output
+        with vdpa.Device(guest, "spare", readonly=1) as device:
+            guest.run(f"dd if=/dev/{device.disk()} of=/dev/null bs=1M count=8")
+    finally:
+        guest.run(f"blockdev --setrw {path}")
 
 
 @pytest.mark.parametrize("name,value", (

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """vdpa_blk through vhost-vdpa, as QEMU uses it: a process that may be hostile.
 
-vdpadrv.c is that process: a driver in user space, with rings and memory of its own.
+vdpadrv is that process: a driver in user space, with rings and memory of its own.
 """
-
-from pathlib import Path
 
 import pytest
 
-import vdpa
-from vm import image
+from vm import process, vdpa, vdpadrv
 from vm.disk import Disk
 from vm.guest import Guest
 
 MIB = 1 << 20
 NODE = "/dev/vhost-vdpa-0"
+DEBUG = "/sys/kernel/debug/vdpa_blk/disk0"
 
 # 6.1 has no vDPA.
 pytestmark = pytest.mark.kernels("6.12")
@@ -23,12 +21,10 @@ pytestmark = pytest.mark.kernels("6.12")
 @pytest.fixture(scope="module")
 def guest(kernel):
     """A guest with a device of 4 queues and 2 workers behind its node, and vdpadrv."""
-    program = image.program(Path(__file__).with_name("vdpadrv.c"), kernel.arch)
     with Guest(kernel, disks=[Disk("back", "ram", 64 * MIB, queues=4)], parallel=False,
                qemu_args=vdpa.qemu_args()) as guest:
         vdpa.prepare(guest)
-        guest.put(program.read_bytes(), "/tmp/vdpadrv")
-        guest.run("chmod +x /tmp/vdpadrv")
+        vdpadrv.install(guest)
         # A broken ring is logged once, and no more often than the limit allows.
         guest.tolerate(r"virtqueue \d+ stops, because")
         with vdpa.Device(guest, "back", bus="vhost_vdpa", queues=4, workers=2,
@@ -46,17 +42,31 @@ def guest(kernel):
 def test_process_drives_vdpa_blk(guest, words):
     """Data is right, bad rings need a reset, nothing hangs, and the next user works."""
     command, _, options = words.partition(" ")
-    output = guest.run(f"/tmp/vdpadrv {command} {NODE} {options}", timeout=200).output
+    output = guest.run(f"{vdpadrv.PROGRAM} {command} {NODE} {options}", timeout=200).output
     assert output.splitlines()[-1].startswith("ok"), output
 
 
 def test_callback_ends_with_its_process(guest):
     """When its capacity changes, the device calls no process that has closed its node."""
-    guest.run(f"/tmp/vdpadrv info {NODE}")
+    guest.run(f"{vdpadrv.PROGRAM} info {NODE}")
     guest.run("modprobe -r vhost_vdpa")
-    guest.resize_disk("back", 80 * MIB)
-    # The device looks every two seconds.
-    guest.run("sleep 5; modprobe vhost_vdpa; "
-              f"until [ -e {NODE} ]; do sleep 0.1; done", timeout=30)
-    assert "163840" in guest.run(f"/tmp/vdpadrv info {NODE}").output
-    guest.resize_disk("back", 64 * MIB)
+    capacity = f"cat {DEBUG}/device | grep -x 'capacity {80 * MIB // 512}'"
+    try:
+        guest.resize_disk("back", 80 * MIB)
+        # The device looks every two seconds.
+        assert process.wait_for(lambda: not guest.run(capacity, check=False).status, 30)
+        guest.run(f"modprobe vhost_vdpa; until [ -e {NODE} ]; do sleep 0.1; done",
+                  timeout=30)
+        assert f"capacity {80 * MIB // 512} " in guest.run(
+            f"{vdpadrv.PROGRAM} info {NODE}").output
+    finally:
+        guest.resize_disk("back", 64 * MIB)
+
+
+@pytest.mark.parametrize("words", (
+    "--count abc", "--count ''", "--count 5x", "--count -1", "--seed 0", "--num 1",
+    "--depth 0", "--seed 18446744073709551616", "5"))
+def test_wrong_option_of_vdpadrv(guest, words):
+    """A wrong value ends vdpadrv with status 2, and not with a test of nothing."""
+    done = guest.run(f"{vdpadrv.PROGRAM} io {NODE} {words} 2>&1", check=False)
+    assert done.status == 2 and "ok" not in done.output

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Faults in a copy of vdpa_blk, to show that each rule of vdpadrv finds one.
+
+A module has all of them, and its parameter `fault` chooses one.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vm import kernels
+from vm.kernels import Kernel
+
+# For each rule a file of the device, text in it, and what replaces it.  FAULT is true if
+# this fault is chosen.
+FAULTS = {
+    "STATUS_RESET": (
+        "device.c", "\tvb->status = 0;\n", "\tvb->status = FAULT ? 1 : 0;\n"),
+    "RESET_QUIET": (
+        "device.c", "\tvdpa_blk_stop_queues(vb);\n\tbitmap_zero",
+        "\tif (!FAULT)\n\t\tvdpa_blk_stop_queues(vb);\n"
+        "\telse\n\t\tvdpa_blk_unpark_workers(vb);\n\tbitmap_zero"),
+    "RESET_FORGETS": (
+        "device.c", "\tvb->config.wce = vdpa_blk_has_cache(vb);\n",
+        "\tif (!FAULT)\n\t\tvb->config.wce = vdpa_blk_has_cache(vb);\n"),
+    "NOT_BEFORE_DRIVER_OK": (
+        "device.c", "VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;\n",
+        "VIRTIO_CONFIG_S_FEATURES_OK |\n\t\t(FAULT ? 0 : VIRTIO_CONFIG_S_DRIVER_OK);\n"),
+    "NEEDS_RESET": (
+        "device.c", "\tif (broken)\n\t\tvdpa_blk_config_changed(vb);\n",
+        "\tif (broken && !FAULT)\n\t\tvdpa_blk_config_changed(vb);\n"),
+    "FEATURE_DEPENDS": (
+        "main.c", "\tif (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))\n",
+        "\tif (FAULT)\n\t\tvb->features &= ~BIT_ULL(VIRTIO_BLK_F_FLUSH);\n\telse if "
+        "(!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))\n"),
+    "FEATURE_NOT_OFFERED": (
+        "device.c", "features & ~(vb->features |",
+        "features & ~(FAULT ? ~0ULL : vb->features |"),
+    "FEATURE_SUBSET": (
+        "device.c", "if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||",
+        "if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||\n"
+        "\t    (FAULT && !(features & BIT_ULL(VIRTIO_BLK_F_MQ))) ||"),
+    "FEATURE_AGAIN": (
+        "device.c", "} else if (vdpa_blk_accepts(vb, features)) {",
+        "} else if (vdpa_blk_accepts(vb, features) && !(FAULT && vb->generation++ > 1)) {"),
+    "VERSION_1": (
+        "device.c", "return vdpa_to_blk(vdpa)->features;",
+        "return vdpa_to_blk(vdpa)->features &\n"
+        "\t       ~(FAULT ? BIT_ULL(VIRTIO_F_VERSION_1) : 0);"),
+    "CONFIG_EARLY": (
+        "device.c", "\tif (offset > sizeof(vb->config) ||",
+        "\tif (FAULT && vb->status && !vb->driver_features) {\n\t\tmemset(buf, 0, len);\n"
+        "\t\treturn;\n\t}\n\tif (offset > sizeof(vb->config) ||"),
+    "FRAMING": (
+        "request.c", "\tif (vdpa_blk_take(q, &out, &nr_out, &hdr, sizeof(hdr)))\n",
+        "\tif (FAULT && out->len < sizeof(hdr))\n\t\treturn VIRTIO_BLK_S_IOERR;\n"
+        "\tif (vdpa_blk_take(q, &out, &nr_out, &hdr, sizeof(hdr)))\n"),
+    "WRITES": (
+        "request.c", "part = min_t(u32, segs->len, VIRTIO_BLK_ID_BYTES - at);",
+        "part = FAULT ? VIRTIO_BLK_ID_BYTES :\n"
+        "\t\t       min_t(u32, segs->len, VIRTIO_BLK_ID_BYTES - at);"),
+    "USED_LENGTH": (
+        "request.c", "rq->len = at + (at == bytes);",
+        "rq->len = at + (FAULT || at == bytes);"),
+    "USED_LAST": (
+        "request.c", "\tif (read)\n\t\trq->len = bytes + 1;\n",
+        "\tif (read)\n\t\trq->len = bytes + !FAULT;\n"),
+    "STATUS_LAST": (
+        "request.c", "\trq->bio.bi_vcnt = vecs;\n",
+        "\trq->bio.bi_vcnt = vecs;\n\tif (FAULT)\n\t\tWRITE_ONCE(*rq->status, 0);\n"),
+    "TABLE_WRITE_FLAG": (
+        "ring.c", "\tif (!q->ring.indirect ||",
+        "\tif (FAULT && (q->ring.packed ?\n"
+        "\t\tle16_to_cpu(((struct vring_packed_desc *)q->ring.desc.addr)"
+        "[q->ring.next_avail].flags) :\n"
+        "\t\tvirtio16_to_cpu_le(((struct vring_desc *)q->ring.desc.addr)[0].flags)) &\n"
+        "\t    VRING_DESC_F_WRITE)\n\t\treturn 0;\n\tif (!q->ring.indirect ||"),
+    "TABLE_AFTER_CHAIN": (
+        "ring.c", "num = in_table || flags & VRING_DESC_F_NEXT ? 0 :",
+        "num = in_table || flags & VRING_DESC_F_NEXT ||\n"
+        "\t\t\t      (FAULT && q->chain.nr_out) ? 0 :"),
+    "SIGNAL_WITHOUT_INDEX": (
+        "ring.c", "\tif (!ring->event_idx)\n\t\treturn !(virtio16",
+        "\tif (!ring->event_idx && !FAULT)\n\t\treturn !(virtio16"),
+    "SIGNAL_INDEX": (
+        "ring.c", "return vring_need_event(event, ring->next_used, old);",
+        "return vring_need_event(event + FAULT, ring->next_used, old);"),
+    "SIGNAL_FLAG_IGNORED": (
+        "ring.c", "\tevent = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));\n",
+        "\tif (FAULT && vdpa_blk_avail(ring)->flags)\n\t\treturn false;\n"
+        "\tevent = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));\n"),
+    "KICK_FLAGS": (
+        "ring.c", "\telse if (!ring->event_idx)\n\t\tWRITE_ONCE(vdpa_blk_used(ring)->flags,",
+        "\telse if (!ring->event_idx || FAULT)\n"
+        "\t\tWRITE_ONCE(vdpa_blk_used(ring)->flags,"),
+    "KICK_SPURIOUS": (
+        "worker.c", "\t\tq->stats.empty++;\n",
+        "\t\tfound = FAULT && !q->stats.requests[0] ? -EINVAL : (q->stats.empty++, 0);\n"),
+    "PACKED_AVAILABLE": (
+        "ring.c", "\treturn !!(flags & PACKED_AVAIL) == wrap &&\n",
+        "\treturn (FAULT || !!(flags & PACKED_AVAIL) == wrap) &&\n"),
+    "PACKED_USED_STAYS": (
+        "ring.c", "\tdesc = (struct vring_packed_desc *)ring->desc.addr + ring->next_used;\n",
+        "\tdesc = (struct vring_packed_desc *)ring->desc.addr + ring->next_used;\n"
+        "\tif (FAULT && ring->next_used)\n"
+        "\t\t((struct vring_packed_desc *)ring->desc.addr)->len += 1;\n"),
+    "CONFIG_PADDING": (
+        "backing.c", "\tconfig->wce = vdpa_blk_has_cache(vb);\n",
+        "\tconfig->wce = vdpa_blk_has_cache(vb);\n\tconfig->unused1[1] = FAULT;\n"),
+    "CACHE_WITHOUT_FLUSH": (
+        "device.c", "\t       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);\n",
+        "\t       (FAULT || vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH));\n"),
+    "READ_ONLY": (
+        "request.c", "\tif (!read && vb->settings.readonly)\n",
+        "\tif (FAULT && !read)\n\t\treturn VIRTIO_BLK_S_OK;\n"
+        "\tif (!read && vb->settings.readonly)\n"),
+    "ERASE_FLAGS": (
+        "request.c", "return flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP ||",
+        "return flags & ~(VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP |\n"
+        "\t\t\t (FAULT ? BIT(31) : 0)) ||"),
+    "ERASE_LIMITS": (
+        "request.c", "\tif (!count || bytes % sizeof(slow->ranges[0]) ||\n"
+        "\t    count > VDPA_BLK_MAX_RANGES || vb",
+        "\tcount -= FAULT && count > VDPA_BLK_MAX_RANGES;\n"
+        "\tbytes = count * sizeof(slow->ranges[0]) + bytes % sizeof(slow->ranges[0]);\n"
+        "\tif (!count || bytes % sizeof(slow->ranges[0]) ||\n"
+        "\t    count > VDPA_BLK_MAX_RANGES || vb"),
+    "ZEROES": (
+        "slow.c", "\tdefault:\n\t\treturn blkdev_issue_zeroout(",
+        "\tdefault:\n\t\tif (FAULT && unmap)\n\t\t\treturn 0;\n"
+        "\t\treturn blkdev_issue_zeroout("),
+    "RANGE": (
+        "request.c", "\tif (!vdpa_blk_in_capacity(vb, sector, bytes >> SECTOR_SHIFT))\n"
+        "\t\treturn VIRTIO_BLK_S_IOERR;\n",
+        "\tif (!vdpa_blk_in_capacity(vb, sector, bytes >> SECTOR_SHIFT))\n"
+        "\t\treturn FAULT ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;\n"),
+    "UNKNOWN_TYPE": (
+        "request.c", "\tdefault:\n\t\treturn VIRTIO_BLK_S_UNSUPP;\n\t}\n}",
+        "\tdefault:\n\t\treturn FAULT ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_UNSUPP;\n\t}\n}"),
+    "ID": (
+        "request.c", "\tu32 at = 0, part;\n",
+        "\tu32 at = 0, part;\n\n\tif (FAULT)\n"
+        "\t\tserial = \"S\\0ABCDEFGHIJKLMNOPQRSTUVWXYZ\";\n"),
+}
+
+
+def number(rule: str) -> int:
+    """Return the value of the parameter `fault` that breaks a rule."""
+    return list(FAULTS).index(rule) + 1
+
+
+def add_faults(device: Path) -> None:
+    """Put all faults into the device's sources in a directory."""
+    for rule, (name, was, now) in FAULTS.items():
+        text = (device / name).read_text()
+        assert text.count(was) == 1, f"{rule}: {name} has {text.count(was)} times {was!r}"
+        (device / name).write_text(text.replace(
+            was, now.replace("FAULT", f"(vdpa_blk_fault == {number(rule)})")))
+    add_code(device, "extern int vdpa_blk_fault;\n",
+             "int vdpa_blk_fault;\nmodule_param_named(fault, vdpa_blk_fault, int, 0644);\n")
+
+
+def add_code(device: Path, header: str, main: str) -> None:
+    """Add text to the end of the device's header, and to main.c before its functions."""
+    for name, before, text in (("vdpa_blk.h", "#endif /* VDPA_BLK_H */", header),
+                               ("main.c", "static struct virtio_device_id", main)):
+        old = (device / name).read_text()
+        assert old.count(before) == 1
+        (device / name).write_text(old.replace(before, f"{text}\n{before}"))
+
+
+def build(kernel: Kernel, directory: Path, change: Callable[[Path], None]) -> Path:
+    """Build vdpa_blk from a changed copy of its sources; return the module.
+
+    directory: an empty one; change: is called with the path of the copy.
+    """
+    tree = directory / "tree"
+    for part in ("drivers/vdpa", "include"):
+        shutil.copytree(kernels._TOP / part, tree / part)
+    change(tree / "drivers/vdpa/vdpa_blk")
+    (directory / "build").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_TOP", tree)
+        kernels.compile_module(kernel.build, directory / "build", **kernels.VDPA)
+    return directory / "build/vdpa_blk.ko"
