@@ -12,9 +12,11 @@
 const char *const counter_names[NR_COUNTERS] = {
 	[C_IRQ] = "irq",
 	[C_RING] = "ring",
+	[C_OWN_RING] = "own_ring",
 	[C_FREE] = "free",
 	[C_IN_FLIGHT] = "in_flight",
 	[C_STOPPED] = "stopped",
+	[C_OLDEST_MS] = "oldest_ms",
 	[C_READS] = "reads",
 	[C_READ_BYTES] = "read_bytes",
 	[C_WRITES] = "writes",
@@ -120,7 +122,7 @@ void counters_read(const struct disk *disk, struct queue *queue)
 	queue->busy = UNKNOWN;
 	queue->counted = read_queue(text, disk, queue);
 	if (!queue->counted && errno == EPERM)
-		note("the kernel is locked down and hides the counters of queues");
+		note_missing("the kernel is locked down and hides the counters of queues");
 	for (line = strtok_r(text, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save))
 		parse_line(queue, line);

@@ -13,10 +13,16 @@ bool cpus_has(const struct cpus *set, unsigned int cpu)
 	return cpu < MAX_CPUS && set->bits[cpu / 64] >> cpu % 64 & 1;
 }
 
+void cpus_add(struct cpus *set, unsigned int cpu)
+{
+	if (cpu < MAX_CPUS)
+		set->bits[cpu / 64] |= 1ull << cpu % 64;
+}
+
 static void add_range(struct cpus *set, uint64_t first, uint64_t last)
 {
 	for (; first <= last && first < MAX_CPUS; first++)
-		set->bits[first / 64] |= 1ull << first % 64;
+		cpus_add(set, first);
 }
 
 /*
@@ -74,6 +80,24 @@ void cpus_and(struct cpus *set, const struct cpus *other)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(set->bits); i++)
 		set->bits[i] &= other->bits[i];
+}
+
+/* Add the CPUs of another set.  An unknown @other changes nothing. */
+void cpus_or(struct cpus *set, const struct cpus *other)
+{
+	if (!other->known)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(set->bits); i++)
+		set->bits[i] |= other->bits[i];
+}
+
+/* Remove the CPUs of another set.  An unknown @other changes nothing. */
+void cpus_remove(struct cpus *set, const struct cpus *other)
+{
+	if (!other->known)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(set->bits); i++)
+		set->bits[i] &= ~other->bits[i];
 }
 
 bool cpus_equal(const struct cpus *one, const struct cpus *other)

@@ -7,33 +7,13 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/vfs.h>
+#include <time.h>
 
 #include "vblkstat.h"
 
-#define SYSFS_MAGIC	0x62656572
-
-static DIR *open_directory(const char *path)
-{
-	char whole[PATH_MAX];
-
-	return root_path(whole, sizeof(whole), "%s", path) ? opendir(whole) :
-							     NULL;
-}
-
-/* Return the next name in a directory.  At its end, close it and return NULL. */
-static const char *next_entry(DIR *directory)
-{
-	struct dirent *entry;
-
-	if (!directory)
-		return NULL;
-	while ((entry = readdir(directory)))
-		if (entry->d_name[0] != '.')
-			return entry->d_name;
-	closedir(directory);
-	return NULL;
-}
+/* Of /proc/stat, and of seconds since 1970. */
+#define MAX_LINES	100000
+#define MAX_TIME	(1ull << 40)
 
 /* The disk's device */
 
@@ -45,6 +25,8 @@ static void find_transport(struct disk *disk)
 		  disk->name);
 	copy_text(disk->transport, sizeof(disk->transport),
 		  strcmp(bus, "platform") ? bus : "mmio");
+	parent_name(disk->address, sizeof(disk->address), "/sys/block/%s/device",
+		    disk->name);
 }
 
 static bool is_device_of(const struct disk *disk, const char *device)
@@ -105,14 +87,6 @@ static void read_driver(struct disk *disk)
 }
 
 /* The disk itself */
-
-static void read_word(char *to, size_t size, const char *name, const char *file)
-{
-	char text[256];
-
-	read_text(text, sizeof(text), "/sys/block/%s/%s", name, file);
-	copy_text(to, size, text);
-}
 
 /* "none [mq-deadline] kyber": the name in brackets is the active scheduler. */
 static void read_scheduler(struct disk *disk)
@@ -192,14 +166,41 @@ static int compare_queues(const void *one, const void *other)
 	       (int)((const struct queue *)other)->index;
 }
 
+/*
+ * A queue's directory has a directory cpuM for each CPU that uses the queue.  Its file
+ * cpu_list lacks isolated CPUs.
+ */
+static void read_queue_cpus(const struct disk *disk, struct queue *queue)
+{
+	const char *name;
+	uint64_t cpu;
+	DIR *files;
+	char path[64], *end;
+
+	snprintf(path, sizeof(path), "/sys/block/%s/mq/%u", disk->name,
+		 queue->index);
+	files = open_directory(path);
+	while ((name = next_entry(files))) {
+		if (strncmp(name, "cpu", 3))
+			continue;
+		cpu = parse_number(name + 3, &end);
+		if (*end || cpu >= MAX_CPUS)
+			continue;
+		cpus_add(&queue->cpus, cpu);
+		queue->cpus.known = true;
+	}
+}
+
 static void read_queue(const struct machine *machine, const struct disk *disk,
 		       struct queue *queue)
 {
-	cpus_read(&queue->cpus, "/sys/block/%s/mq/%u/cpu_list", disk->name,
-		  queue->index);
+	read_queue_cpus(disk, queue);
 	queue->depth = read_number("/sys/block/%s/mq/%u/nr_tags", disk->name,
 				   queue->index);
 	counters_read(disk, queue);
+	if (!queue->cpus.known)
+		cpus_read(&queue->cpus, "/sys/block/%s/mq/%u/cpu_list",
+			  disk->name, queue->index);
 	interrupts_find(machine->interrupts, disk->device, queue);
 	if (queue->vector == VECTOR_NONE && queue->counter[C_IRQ] != UNKNOWN &&
 	    queue->counter[C_IRQ]) {
@@ -232,6 +233,20 @@ static void read_queues(const struct machine *machine, struct disk *disk,
 		read_queue(machine, disk, &disk->queues[i]);
 }
 
+/* For a driver that shows the age of requests only in debugfs. */
+static uint64_t oldest_of_queues(const struct disk *disk)
+{
+	uint64_t oldest = UNKNOWN;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++) {
+		uint64_t ms = disk->queues[i].counter[C_OLDEST_MS];
+
+		if (ms != UNKNOWN && (oldest == UNKNOWN || ms > oldest))
+			oldest = ms;
+	}
+	return oldest;
+}
+
 static void read_disk(const struct machine *machine, struct disk *disk,
 		      unsigned int *all)
 {
@@ -247,11 +262,16 @@ static void read_disk(const struct machine *machine, struct disk *disk,
 	disk->sectors = read_number("/sys/block/%s/size", name);
 	disk->read_only = read_number("/sys/block/%s/ro", name);
 	disk->iostats = read_number("/sys/block/%s/queue/iostats", name);
-	read_word(disk->cache_type, sizeof(disk->cache_type), name, "cache_type");
-	read_word(disk->write_cache, sizeof(disk->write_cache), name,
-		  "queue/write_cache");
-	read_word(disk->zoned, sizeof(disk->zoned), name, "queue/zoned");
+	disk->oldest_ms = read_number("/sys/block/%s/oldest_ms", name);
+	read_word(disk->numbers, sizeof(disk->numbers), "/sys/block/%s/dev", name);
+	read_word(disk->cache_type, sizeof(disk->cache_type),
+		  "/sys/block/%s/cache_type", name);
+	read_word(disk->write_cache, sizeof(disk->write_cache),
+		  "/sys/block/%s/queue/write_cache", name);
+	read_word(disk->zoned, sizeof(disk->zoned), "/sys/block/%s/queue/zoned",
+		  name);
 	read_scheduler(disk);
+	disk->stalls = read_number("/sys/block/%s/recovery/stalls", name);
 	disk->timeouts = read_number("/sys/block/%s/recovery/timeouts", name);
 	disk->lost_interrupts =
 		read_number("/sys/block/%s/recovery/lost_interrupts", name);
@@ -259,6 +279,8 @@ static void read_disk(const struct machine *machine, struct disk *disk,
 	read_queues(machine, disk, all);
 	read_stat(disk);
 	read_in_flight(disk);
+	if (disk->oldest_ms == UNKNOWN)
+		disk->oldest_ms = oldest_of_queues(disk);
 }
 
 /* All disks */
@@ -329,38 +351,25 @@ static void count_queues(const struct machine *machine, unsigned int *ours,
 static void note_counters(const struct machine *machine)
 {
 	unsigned int ours, counted;
-	DIR *directory;
-	bool empty;
+	enum debugfs state;
 
 	count_queues(machine, &ours, &counted);
 	if (!machine->nr_disks || (ours && counted == ours))
 		return;
-	directory = open_directory("/sys/kernel/debug");
-	if (!directory) {
-		note(errno == EACCES ?
-		     "no counters and types of queues; run vblkstat as root" :
-		     "no counters and types of queues; the kernel has no debugfs");
-		return;
-	}
-	empty = !next_entry(directory);
-	if (!empty)
-		closedir(directory);
-	if (empty && machine->live)
-		note("no %stypes of queues; run \"mount -t debugfs none %s/sys/kernel/debug\"",
-		     ours ? "counters and " : "", root);
-	else if (ours && !counted)
-		note("no counters of queues; the driver is older, or built without them");
-	else if (!ours)
+	state = debugfs_state();
+	if (state == DEBUGFS_REFUSED)
+		note_missing("no counters and types of queues; run vblkstat as root");
+	else if (state == DEBUGFS_MISSING)
+		note_missing("no counters and types of queues; the kernel has no debugfs");
+	else if (state == DEBUGFS_EMPTY && machine->live)
+		note_missing("no %stypes of queues; run \"mount -t debugfs none %s/sys/kernel/debug\"",
+			     ours ? "counters and " : "", root);
+	else if (ours && !machine->live && !counted)
+		note_missing("no counters of queues; the copy has no files of debugfs");
+	else if (ours)
+		note_missing("no counters of some queues; the driver is older, or built without them");
+	else
 		note("no counters of queues; the in-tree driver has none");
-}
-
-static bool is_live(void)
-{
-	struct statfs status;
-	char path[PATH_MAX];
-
-	return root_path(path, sizeof(path), "/sys") && !statfs(path, &status) &&
-	       status.f_type == SYSFS_MAGIC;
 }
 
 static void read_disks(struct machine *machine, const struct request *request)
@@ -382,6 +391,58 @@ static void read_disks(struct machine *machine, const struct request *request)
 		read_disk(machine, &machine->disks[i], &all);
 }
 
+/* By isolcpus=domain, by nohz_full, and by partitions of cpusets. */
+static void read_isolated(struct cpus *isolated)
+{
+	static const char *const files[] = {
+		"/sys/devices/system/cpu/isolated",
+		"/sys/devices/system/cpu/nohz_full",
+		"/sys/fs/cgroup/cpuset.cpus.isolated",
+	};
+	struct cpus some;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(files); i++) {
+		cpus_read(&some, "%s", files[i]);
+		cpus_or(isolated, &some);
+	}
+	isolated->known = true;
+}
+
+static uint64_t read_boot_time(void)
+{
+	char *end, line[128], path[PATH_MAX];
+	uint64_t boot = UNKNOWN;
+	unsigned int lines = 0;
+	FILE *file = NULL;
+
+	if (root_path(path, sizeof(path), "/proc/stat"))
+		file = open_file(path);
+	while (file && lines++ < MAX_LINES && fgets(line, sizeof(line), file))
+		if (!strncmp(line, "btime ", 6))
+			boot = parse_number(line + 6, &end);
+	if (file)
+		fclose(file);
+	return boot > MAX_TIME ? UNKNOWN : boot;
+}
+
+/* A copy is as old as the machine was up.  The kernel log does not count suspends. */
+static void read_times(struct machine *machine)
+{
+	char text[64], *end;
+	uint64_t up;
+
+	if (machine->live) {
+		machine->time = time(NULL);
+		machine->booted = machine->time - (uint64_t)clock_now();
+		return;
+	}
+	machine->booted = read_boot_time();
+	read_text(text, sizeof(text), "/proc/uptime");
+	up = parse_number(text, &end);
+	machine->time = machine->booted == UNKNOWN || up > MAX_TIME ?
+			UNKNOWN : machine->booted + up;
+}
+
 /*
  * Read the state of the machine.  Return false and print a message if a requested
  * disk does not exist.  The caller must call machine_free() in either case.
@@ -389,8 +450,10 @@ static void read_disks(struct machine *machine, const struct request *request)
 bool machine_read(struct machine *machine, const struct request *request)
 {
 	memset(machine, 0, sizeof(*machine));
-	machine->live = is_live();
+	machine->live = sysfs_is_live();
+	read_times(machine);
 	cpus_read(&machine->online, "/sys/devices/system/cpu/online");
+	read_isolated(&machine->isolated);
 	machine->interrupts = interrupts_read();
 	read_disks(machine, request);
 	note_counters(machine);
@@ -414,14 +477,19 @@ void machine_free(struct machine *machine)
 	memset(machine, 0, sizeof(*machine));
 }
 
-/* Read the machine and print it as JSON or text.  Return the exit status. */
-int machine_show(const struct request *request,
+/*
+ * Read the machine, with serial numbers or without, and print it as JSON or text.
+ * Return the exit status.
+ */
+int machine_show(const struct request *request, bool serials,
 		 void (*json)(const struct machine *machine),
 		 void (*text)(const struct machine *machine))
 {
 	struct machine machine;
 	bool found = machine_read(&machine, request);
 
+	if (found && serials)
+		read_serials(&machine, false);
 	if (found && request->json) {
 		json(&machine);
 	} else if (found && !machine.nr_disks) {
@@ -457,4 +525,17 @@ uint64_t queue_in_flight(const struct queue *queue)
 {
 	return queue->counter[C_IN_FLIGHT] != UNKNOWN ?
 	       queue->counter[C_IN_FLIGHT] : queue->busy;
+}
+
+/* Return a disk's requests in flight: the sum of its queues, or the block layer's. */
+uint64_t disk_in_flight(const struct disk *disk)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++) {
+		if (queue_in_flight(&disk->queues[i]) == UNKNOWN)
+			return disk->in_flight;
+		sum += queue_in_flight(&disk->queues[i]);
+	}
+	return disk->nr_queues ? sum : disk->in_flight;
 }

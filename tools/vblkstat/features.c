@@ -6,7 +6,7 @@
 static const struct {
 	const char *name;
 	const char *words;
-} features[MAX_FEATURES] = {
+} known_features[MAX_FEATURES] = {
 	[0] = { "BARRIER", "barriers" },
 	[1] = { "SIZE_MAX", "limited segment size" },
 	[2] = { "SEG_MAX", "limited number of segments" },
@@ -18,17 +18,17 @@ static const struct {
 	[10] = { "TOPOLOGY", "topology" },
 	[11] = { "CONFIG_WCE", "configurable write cache" },
 	[F_MQ] = { "MQ", "multiple queues" },
-	[13] = { "DISCARD", "discard" },
-	[14] = { "WRITE_ZEROES", "write zeroes" },
-	[15] = { "LIFETIME", "lifetime" },
-	[16] = { "SECURE_ERASE", "secure erase" },
-	[17] = { "ZONED", "zones" },
+	[F_DISCARD] = { "DISCARD", "discard" },
+	[F_WRITE_ZEROES] = { "WRITE_ZEROES", "write zeroes" },
+	[F_LIFETIME] = { "LIFETIME", "lifetime" },
+	[F_SECURE_ERASE] = { "SECURE_ERASE", "secure erase" },
+	[F_ZONED] = { "ZONED", "zones" },
 	[24] = { "NOTIFY_ON_EMPTY", "interrupt on empty ring" },
 	[27] = { "ANY_LAYOUT", "any descriptor layout" },
 	[F_INDIRECT_DESC] = { "INDIRECT_DESC", "indirect descriptors" },
 	[F_EVENT_IDX] = { "EVENT_IDX", "event index" },
 	[32] = { "VERSION_1", "virtio 1" },
-	[33] = { "ACCESS_PLATFORM", "platform DMA" },
+	[F_ACCESS_PLATFORM] = { "ACCESS_PLATFORM", "platform DMA" },
 	[34] = { "RING_PACKED", "packed rings" },
 	[35] = { "IN_ORDER", "in-order completion" },
 	[36] = { "ORDER_PLATFORM", "platform memory barriers" },
@@ -40,18 +40,49 @@ static const struct {
 };
 
 /* Return a feature's name without its prefix, or "bit N" if it has none. */
-const char *feature_name(unsigned int bit)
+static const char *feature_name(unsigned int bit)
 {
 	static char text[16];
 
-	if (features[bit].name)
-		return features[bit].name;
+	if (known_features[bit].name)
+		return known_features[bit].name;
 	snprintf(text, sizeof(text), "bit %u", bit);
 	return text;
 }
 
 /* Return a feature's description, or feature_name() if it has none. */
-const char *feature_words(unsigned int bit)
+static const char *feature_words(unsigned int bit)
 {
-	return features[bit].words ? features[bit].words : feature_name(bit);
+	return known_features[bit].words ? known_features[bit].words :
+					   feature_name(bit);
+}
+
+/* Return the descriptions of features.  The text is valid until the next call. */
+const char *features_text(const bool *features)
+{
+	static char text[4096];
+	size_t length = 0;
+
+	for (unsigned int bit = 0; bit < MAX_FEATURES; bit++)
+		if (features[bit] && length < sizeof(text))
+			length += snprintf(text + length, sizeof(text) - length,
+					   "%s%s", length ? ", " : "",
+					   feature_words(bit));
+	return length ? text : "no features";
+}
+
+/* Print features as a list of objects. */
+void json_features(struct json *json, const char *key, const bool *features)
+{
+	json_open(json, key, '[');
+	for (unsigned int bit = 0; bit < MAX_FEATURES; bit++) {
+		if (!features[bit])
+			continue;
+		json_open(json, NULL, '{');
+		json_number(json, "bit", bit);
+		json_string(json, "name", feature_name(bit));
+		json_string(json, "words", feature_words(bit));
+		json_close(json, '}');
+	}
+	json_close(json, ']');
 }

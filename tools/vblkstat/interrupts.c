@@ -111,7 +111,7 @@ struct interrupts *interrupts_read(void)
 	if (root_path(path, sizeof(path), "/proc/interrupts"))
 		file = open_file(path);
 	if (!file)
-		note("cannot read %s/proc/interrupts; interrupts are not shown", root);
+		note_missing("cannot read %s/proc/interrupts; interrupts are not shown", root);
 	else if (read_line(file, line))
 		cpus = count_words(line, "CPU");
 	while (file && lines++ < MAX_LINES && read_line(file, line))

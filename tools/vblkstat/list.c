@@ -18,25 +18,6 @@ static const char *driver_text(const struct disk *disk)
 	return text;
 }
 
-/* "16.0 GiB" */
-static const char *size_text(const struct disk *disk)
-{
-	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB",
-					     "EiB" };
-	static char text[32];
-	double size = disk->sectors / 2.0;
-	unsigned int unit = 0;
-
-	if (disk->sectors == UNKNOWN)
-		return "";
-	while (size >= 1024 && unit < ARRAY_SIZE(units) - 1) {
-		size /= 1024;
-		unit++;
-	}
-	snprintf(text, sizeof(text), "%.1f %s", size, units[unit]);
-	return text;
-}
-
 /* "3 default, 1 poll", or only their number if the types are unknown. */
 static const char *queues_text(const struct disk *disk)
 {
@@ -69,46 +50,72 @@ static uint64_t ring(const struct disk *disk)
 	return disk->nr_queues ? disk->queues[0].counter[C_RING] : UNKNOWN;
 }
 
-static bool read_serial(const struct machine *machine, const struct disk *disk,
-			char *serial, size_t size)
+/* An older driver has no rings of its own, and does not say so. */
+static bool own_ring(const struct disk *disk)
 {
-	/* Do not ask: a device that is not live would not answer. */
-	if (machine->live && disk->state[0] && strcmp(disk->state, "live")) {
-		serial[0] = '\0';
-		return false;
-	}
-	return ask_device(serial, size, disk->name, "serial");
+	return disk->nr_queues && disk->queues[0].counter[C_OWN_RING] == 1;
 }
 
-static void print_table(const struct machine *machine)
+static const char *const sources[] = { "", "device", "udev" };
+
+/* The columns that show a stall come first: a narrow screen or a pager may hide the rest. */
+static void print_state(const struct machine *machine)
 {
 	static const struct column columns[] = {
-		{ "DISK", true }, { "DEVICE", true }, { "BUS", true },
-		{ "DRIVER", true }, { "STATE", true }, { "SIZE", false },
-		{ "QUEUES", true }, { "DEPTH", false }, { "RING", false },
-		{ "CACHE", true }, { "SERIAL", true },
+		{ "DISK", true, 0 }, { "STATE", true, 0 },
+		{ "IN FLIGHT", false, 0 }, { "OLDEST", false, 0 },
+		{ "SIZE", false, 0 }, { "CACHE", true, 0 },
+		{ "SERIAL", true, 8 },
 	};
 	struct table table = { .columns = columns,
 			       .nr_columns = ARRAY_SIZE(columns) };
 
 	for (unsigned int i = 0; i < machine->nr_disks; i++) {
 		const struct disk *disk = &machine->disks[i];
-		char serial[64], shown[64];
+		char shown[sizeof(disk->serial)];
 
-		read_serial(machine, disk, serial, sizeof(serial));
-		copy_text(shown, sizeof(shown), serial);
+		copy_text(shown, sizeof(shown), disk->serial);
 		table_name(&table, disk->name);
-		table_name(&table, disk->device);
-		table_name(&table, disk->transport);
-		table_name(&table, driver_text(disk));
 		table_name(&table, disk->state);
-		table_name(&table, size_text(disk));
-		table_name(&table, queues_text(disk));
-		table_number(&table, depth(disk));
-		table_number(&table, ring(disk));
+		table_number(&table, disk_in_flight(disk));
+		table_age(&table, disk->oldest_ms);
+		table_name(&table, size_text(disk->sectors));
 		table_name(&table, disk->cache_type);
 		table_name(&table, shown);
 	}
+	table_print(&table, stdout);
+}
+
+static void print_devices(const struct machine *machine)
+{
+	static const struct column columns[] = {
+		{ "DISK", true, 0 }, { "DEVICE", true, 0 }, { "BUS", true, 0 },
+		{ "ADDRESS", true, 12 }, { "DRIVER", true, 12 },
+		{ "QUEUES", true, 10 }, { "DEPTH", false, 0 },
+		{ "RING", false, 0 },
+	};
+	struct table table = { .columns = columns,
+			       .nr_columns = ARRAY_SIZE(columns) };
+
+	for (unsigned int i = 0; i < machine->nr_disks; i++) {
+		const struct disk *disk = &machine->disks[i];
+		char own[32];
+
+		table_name(&table, disk->name);
+		table_name(&table, disk->device);
+		table_name(&table, disk->transport);
+		table_name(&table, disk->address);
+		table_name(&table, driver_text(disk));
+		table_name(&table, queues_text(disk));
+		table_number(&table, depth(disk));
+		snprintf(own, sizeof(own), "%llu, own",
+			 (unsigned long long)ring(disk));
+		if (own_ring(disk))
+			table_name(&table, own);
+		else
+			table_number(&table, ring(disk));
+	}
+	puts("");
 	table_print(&table, stdout);
 }
 
@@ -120,18 +127,9 @@ static bool same_features(const struct disk *one, const struct disk *other)
 
 static void print_features_of(const struct disk *disk, const char *names)
 {
-	char text[4096];
-	size_t length = 0;
-
-	text[0] = '\0';
-	for (unsigned int bit = 0; bit < MAX_FEATURES; bit++)
-		if (disk->features[bit] && length < sizeof(text))
-			length += snprintf(text + length, sizeof(text) - length,
-					   "%s%s", length ? ", " : "",
-					   feature_words(bit));
 	printf("\n%s:\n", names);
 	print_wrapped(stdout, "    ", disk->features_known ?
-		      length ? text : "no features" : "features not known");
+		      features_text(disk->features) : "features not known");
 }
 
 /* Print disks that have the same features together. */
@@ -156,25 +154,6 @@ static void print_features(const struct machine *machine)
 	}
 }
 
-static void json_features(struct json *json, const struct disk *disk)
-{
-	if (!disk->features_known) {
-		json_null(json, "features");
-		return;
-	}
-	json_open(json, "features", '[');
-	for (unsigned int bit = 0; bit < MAX_FEATURES; bit++) {
-		if (!disk->features[bit])
-			continue;
-		json_open(json, NULL, '{');
-		json_number(json, "bit", bit);
-		json_string(json, "name", feature_name(bit));
-		json_string(json, "words", feature_words(bit));
-		json_close(json, '}');
-	}
-	json_close(json, ']');
-}
-
 static void json_queues(struct json *json, const struct disk *disk)
 {
 	json_open(json, "queues", '{');
@@ -185,11 +164,8 @@ static void json_queues(struct json *json, const struct disk *disk)
 	json_close(json, '}');
 }
 
-static void json_disk(struct json *json, const struct machine *machine,
-		      const struct disk *disk)
+static void json_disk(struct json *json, const struct disk *disk)
 {
-	char serial[64];
-
 	json_open(json, NULL, '{');
 	json_string(json, "name", disk->name);
 	json_string(json, "device", disk->device);
@@ -200,11 +176,15 @@ static void json_disk(struct json *json, const struct machine *machine,
 	json_bool(json, "in_tree", !disk->ours);
 	json_close(json, '}');
 	json_string(json, "state", disk->state);
-	/* Empty if the device has no serial number, null if it did not answer. */
-	if (read_serial(machine, disk, serial, sizeof(serial)))
-		json_text(json, "serial", serial);
+	/* Empty if the device has no serial number, null if it is not known. */
+	if (disk->serial_source != SERIAL_UNKNOWN)
+		json_text(json, "serial", disk->serial);
 	else
 		json_null(json, "serial");
+	json_string(json, "serial_source", sources[disk->serial_source]);
+	json_string(json, "address", disk->address);
+	json_number(json, "in_flight", disk_in_flight(disk));
+	json_number(json, "oldest_ms", disk->oldest_ms);
 	json_number(json, "bytes", disk->sectors > UINT64_MAX / 512 ?
 		    UNKNOWN : disk->sectors * 512);
 	if (disk->read_only == UNKNOWN)
@@ -217,7 +197,11 @@ static void json_disk(struct json *json, const struct machine *machine,
 	json_queues(json, disk);
 	json_number(json, "depth", depth(disk));
 	json_number(json, "ring", ring(disk));
-	json_features(json, disk);
+	json_bool(json, "own_ring", own_ring(disk));
+	if (disk->features_known)
+		json_features(json, "features", disk->features);
+	else
+		json_null(json, "features");
 	json_close(json, '}');
 }
 
@@ -228,18 +212,38 @@ static void print_json(const struct machine *machine)
 	json_begin(&json, "list");
 	json_open(&json, "disks", '[');
 	for (unsigned int i = 0; i < machine->nr_disks; i++)
-		json_disk(&json, machine, &machine->disks[i]);
+		json_disk(&json, &machine->disks[i]);
 	json_close(&json, ']');
 	json_end(&json);
 }
 
 static void print_text(const struct machine *machine)
 {
-	print_table(machine);
+	print_state(machine);
+	print_devices(machine);
 	print_features(machine);
 }
 
 int list_main(const struct request *request)
 {
-	return machine_show(request, print_json, print_text);
+	return machine_show(request, true, print_json, print_text);
+}
+
+/* "vblkstat vda": all of a disk, without errors and warnings. */
+static void print_all(const struct machine *machine)
+{
+	print_text(machine);
+	puts("");
+	queues_text_of(machine);
+}
+
+static void json_all(const struct machine *machine)
+{
+	print_json(machine);
+	queues_json_of(machine);
+}
+
+int show_main(const struct request *request)
+{
+	return machine_show(request, true, json_all, print_all);
 }

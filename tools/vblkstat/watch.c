@@ -57,13 +57,6 @@ static uint64_t growth(uint64_t before, uint64_t now)
 	return now - before;
 }
 
-static double ratio(uint64_t part, uint64_t whole)
-{
-	if (part == UNKNOWN || whole == UNKNOWN || !whole)
-		return NO_RATE;
-	return (double)part / whole;
-}
-
 static double rate(uint64_t count, double seconds)
 {
 	return count == UNKNOWN || seconds <= 0 ? NO_RATE : count / seconds;
@@ -189,41 +182,61 @@ static bool pair_queue(struct queue_pair *pair, const struct disk_pair *disks,
 
 /* Text output */
 
-static void add_disk_row(struct table *table, const struct disk_pair *pair)
-{
-	table_name(table, pair->now->name);
-	table_float(table, disk_rate(pair, S_READS), 1);
-	table_float(table, disk_rate(pair, S_WRITES), 1);
-	table_float(table, disk_rate(pair, S_DISCARDS), 1);
-	table_float(table, disk_rate(pair, S_FLUSHES), 1);
-	table_float(table, scaled(disk_rate(pair, S_READ_SECTORS), MIB / SECTOR), 1);
-	table_float(table, scaled(disk_rate(pair, S_WRITE_SECTORS), MIB / SECTOR),
-		    1);
-	table_float(table, disk_ms(pair, S_READ_MS, S_READS), 2);
-	table_float(table, disk_ms(pair, S_WRITE_MS, S_WRITES), 2);
-	table_float(table, disk_ms(pair, S_FLUSH_MS, S_FLUSHES), 2);
-	table_number(table, pair->now->in_flight);
-	table_float(table, busy_percent(pair), 0);
-}
-
-static void print_disks(const struct machine *before, const struct machine *now,
+/* Columns that show a stall. */
+static void print_state(const struct machine *before, const struct machine *now,
 			FILE *out)
 {
 	static const struct column columns[] = {
-		{ "DISK", true }, { "READ/S", false }, { "WRITE/S", false },
-		{ "DISCARD/S", false }, { "FLUSH/S", false },
-		{ "READ MIB/S", false }, { "WRITE MIB/S", false },
-		{ "READ MS", false }, { "WRITE MS", false },
-		{ "FLUSH MS", false }, { "IN FLIGHT", false },
-		{ "BUSY %", false },
+		{ "DISK", true, 0 }, { "STATE", true, 0 },
+		{ "IN FLIGHT", false, 0 }, { "OLDEST", false, 0 },
+		{ "BUSY %", false, 0 }, { "READ MS", false, 0 },
+		{ "WRITE MS", false, 0 }, { "FLUSH MS", false, 0 },
 	};
 	struct table table = { .columns = columns,
 			       .nr_columns = ARRAY_SIZE(columns) };
 	struct disk_pair pair;
 
-	for (unsigned int i = 0; i < now->nr_disks; i++)
-		if (pair_disk(&pair, before, &now->disks[i]))
-			add_disk_row(&table, &pair);
+	for (unsigned int i = 0; i < now->nr_disks; i++) {
+		if (!pair_disk(&pair, before, &now->disks[i]))
+			continue;
+		table_name(&table, pair.now->name);
+		table_name(&table, pair.now->state);
+		table_number(&table, disk_in_flight(pair.now));
+		table_age(&table, pair.now->oldest_ms);
+		table_float(&table, busy_percent(&pair), 0);
+		table_float(&table, disk_ms(&pair, S_READ_MS, S_READS), 2);
+		table_float(&table, disk_ms(&pair, S_WRITE_MS, S_WRITES), 2);
+		table_float(&table, disk_ms(&pair, S_FLUSH_MS, S_FLUSHES), 2);
+	}
+	table_print(&table, out);
+}
+
+static void print_rates(const struct machine *before, const struct machine *now,
+			FILE *out)
+{
+	static const struct column columns[] = {
+		{ "DISK", true, 0 }, { "READ/S", false, 0 },
+		{ "WRITE/S", false, 0 }, { "DISCARD/S", false, 0 },
+		{ "FLUSH/S", false, 0 }, { "READ MIB/S", false, 0 },
+		{ "WRITE MIB/S", false, 0 },
+	};
+	static const enum figure requests[] = { S_READS, S_WRITES, S_DISCARDS,
+						S_FLUSHES };
+	static const enum figure sectors[] = { S_READ_SECTORS, S_WRITE_SECTORS };
+	struct table table = { .columns = columns,
+			       .nr_columns = ARRAY_SIZE(columns) };
+	struct disk_pair pair;
+
+	for (unsigned int i = 0; i < now->nr_disks; i++) {
+		if (!pair_disk(&pair, before, &now->disks[i]))
+			continue;
+		table_name(&table, pair.now->name);
+		for (size_t j = 0; j < ARRAY_SIZE(requests); j++)
+			table_rate(&table, disk_rate(&pair, requests[j]));
+		for (size_t j = 0; j < ARRAY_SIZE(sectors); j++)
+			table_rate(&table, scaled(disk_rate(&pair, sectors[j]),
+						  MIB / SECTOR));
+	}
 	table_print(&table, out);
 }
 
@@ -231,27 +244,29 @@ static void add_queue_row(struct table *table, const char *disk,
 			  const struct queue_pair *pair)
 {
 	table_text(table, "%s %u", disk, pair->now->index);
-	table_float(table, queue_rate(pair, C_READS), 1);
-	table_float(table, queue_rate(pair, C_WRITES), 1);
-	table_float(table, other_rate(pair), 1);
-	table_float(table, scaled(rate(queue_bytes(pair), pair->seconds), MIB), 1);
-	table_float(table, queue_rate(pair, C_KICKS), 1);
+	table_number(table, queue_in_flight(pair->now));
+	table_age(table, pair->now->counter[C_OLDEST_MS]);
+	table_rate(table, queue_rate(pair, C_READS));
+	table_rate(table, queue_rate(pair, C_WRITES));
+	table_rate(table, other_rate(pair));
+	table_rate(table, scaled(rate(queue_bytes(pair), pair->seconds), MIB));
 	table_float(table, ratio(queue_growth(pair, C_KICKS),
 				 queue_requests(pair)), 2);
-	table_float(table, rate(queue_interrupts(pair), pair->seconds), 1);
+	table_rate(table, rate(queue_interrupts(pair), pair->seconds));
 	table_float(table, completed_per_interrupt(pair), 2);
-	table_float(table, queue_rate(pair, C_RING_FULL), 1);
-	table_number(table, queue_in_flight(pair->now));
+	table_rate(table, queue_rate(pair, C_RING_FULL));
 }
 
 static void print_queues(const struct machine *before, const struct machine *now,
 			 FILE *out)
 {
 	static const struct column columns[] = {
-		{ "QUEUE", true }, { "READ/S", false }, { "WRITE/S", false },
-		{ "OTHER/S", false }, { "MIB/S", false }, { "KICK/S", false },
-		{ "KICK/IO", false }, { "IRQ/S", false }, { "IO/IRQ", false },
-		{ "FULL/S", false }, { "IN FLIGHT", false },
+		{ "QUEUE", true, 0 }, { "FLIGHT", false, 0 },
+		{ "OLDEST", false, 0 }, { "READ/S", false, 0 },
+		{ "WRITE/S", false, 0 }, { "OTHER/S", false, 0 },
+		{ "MIB/S", false, 0 }, { "KICK/IO", false, 0 },
+		{ "IRQ/S", false, 0 }, { "IO/IRQ", false, 0 },
+		{ "FULL/S", false, 0 },
 	};
 	struct table table = { .columns = columns,
 			       .nr_columns = ARRAY_SIZE(columns) };
@@ -279,18 +294,16 @@ static void note_iostats(const struct machine *machine)
 
 static void print_time(FILE *out)
 {
-	time_t now = time(NULL);
-	char text[32];
-
-	strftime(text, sizeof(text), "%F %T", localtime(&now));
-	fprintf(out, "%s\n", text);
+	fprintf(out, "%s\n", clock_text(time(NULL)));
 }
 
 static void print_tables(const struct machine *before, const struct machine *now,
 			 FILE *out)
 {
 	print_time(out);
-	print_disks(before, now, out);
+	print_state(before, now, out);
+	fputc('\n', out);
+	print_rates(before, now, out);
 	fputc('\n', out);
 	print_queues(before, now, out);
 }
@@ -357,6 +370,7 @@ static void json_queue(struct json *json, const struct queue_pair *pair)
 	json_float(json, "requests_per_interrupt", completed_per_interrupt(pair));
 	json_float(json, "ring_full_per_second", queue_rate(pair, C_RING_FULL));
 	json_number(json, "in_flight", queue_in_flight(pair->now));
+	json_number(json, "oldest_ms", pair->now->counter[C_OLDEST_MS]);
 	json_close(json, '}');
 }
 
@@ -379,7 +393,9 @@ static void json_disk(struct json *json, const struct disk_pair *pair)
 	json_float(json, "write_ms", disk_ms(pair, S_WRITE_MS, S_WRITES));
 	json_float(json, "discard_ms", disk_ms(pair, S_DISCARD_MS, S_DISCARDS));
 	json_float(json, "flush_ms", disk_ms(pair, S_FLUSH_MS, S_FLUSHES));
-	json_number(json, "in_flight", pair->now->in_flight);
+	json_string(json, "state", pair->now->state);
+	json_number(json, "in_flight", disk_in_flight(pair->now));
+	json_number(json, "oldest_ms", pair->now->oldest_ms);
 	json_float(json, "busy_percent", busy_percent(pair));
 	json_open(json, "queues", '[');
 	for (unsigned int i = 0; i < pair->now->nr_queues; i++)
