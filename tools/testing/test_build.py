@@ -5,10 +5,11 @@ No test here needs the network, or anything in the cache.
 """
 
 import contextlib
+import gzip
 import os
 import re
 import shutil
-import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,11 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from vm import cache, debian, host, kernels, process
+from vm import cache, compiler, debian, elf_image, host, kernels, process
 from vm.ui import UserError
 
 TOP = Path(__file__).resolve().parents[2]
-GRAFT = TOP / "tools/packaging/graft"
 NOBODY = 65534
 
 
@@ -33,34 +33,29 @@ def python(code, *prefix, **environment):
         env={**os.environ, "PYTHONPATH": str(TOP / "tools"), **environment})
 
 
+def plain_environment(**more):
+    """Return the environment without what `make check` and its variables set, and more.
+
+    An inner make would take it for its own variables.
+    """
+    private = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KERNEL", "KDIR",
+               "LINUX", "NAME", "DEBUG", "ONLY", "RECORD", "SEED", "T")
+    return {**{name: value for name, value in os.environ.items()
+               if name not in private}, **more}
+
+
 def make(*words, **environment):
     """Run the repository's own make."""
     return subprocess.run(
         ["make", "-C", TOP, *words], text=True, stdin=subprocess.DEVNULL,
-        capture_output=True, timeout=60, env={**os.environ, **environment})
+        capture_output=True, timeout=60, env=plain_environment(**environment))
 
 
-def contents(directory):
-    """Return the names, modes and contents of all files in a directory."""
-    return {path.relative_to(directory): (
-                path.stat().st_mode, path.read_bytes() if path.is_file() else None)
-            for path in directory.rglob("*")}
-
-
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    """Give the tools an empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache/virtio-blk-mq"
-
-
-@pytest.fixture
-def closed_port():
-    """Return a port of this machine on which no program listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    return port
+def open_to_all(directory):
+    """Let each user reach and read a directory that pytest made for a test."""
+    for path in (directory, *directory.parents[:4]):
+        if path.stat().st_mode & 0o055 != 0o055:
+            path.chmod(path.stat().st_mode | 0o055)
 
 
 # The cache
@@ -282,10 +277,7 @@ def without_sudo(tmp_path):
     directory.mkdir()
     for program in ("apt-get", "id", "tail", "sh", "env", "dirname"):
         (directory / program).symlink_to(shutil.which(program))
-    # An unprivileged user must reach the directory, too.
-    for path in (directory, *directory.parents[:4]):
-        if path.owner() != "root" or path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
+    open_to_all(directory)
     return str(directory)
 
 
@@ -396,6 +388,101 @@ def test_kdir_is_not_there(tmp_path):
     assert "nowhere" in result.stderr and "no directory" in result.stderr
 
 
+# Another distribution
+
+def other_distribution(directory, *more):
+    """Return a PATH with what this host has, except apt, dpkg and any compiler.
+
+    more: pairs of a name and the program that it is a link to.
+    """
+    directory.mkdir()
+    for path in [*Path("/usr/bin").iterdir(), *Path("/usr/sbin").iterdir()]:
+        if not re.match(r"apt|dpkg|sudo|.*(gcc|g\+\+|clang|cpp|cc)(-|$)", path.name) \
+                and not (directory / path.name).exists():
+            (directory / path.name).symlink_to(path)
+    for name, program in more:
+        (directory / name).symlink_to(program)
+    return str(directory)
+
+
+def headers(directory, release, built_with):
+    """Copy the headers of 6.12 for another release and compiler; return their tree."""
+    own = kernels.find("6.12").build
+    tree = directory / own.name
+    shutil.copytree(own, tree, symlinks=True)
+    for path in own.parent.glob("linux-*"):
+        if path != own:
+            (directory / path.name).symlink_to(path)
+    for link in tree.iterdir():
+        if link.is_symlink():
+            target = (own / link.name).resolve()
+            link.unlink()
+            link.symlink_to(target)
+    (tree / "include/config/kernel.release").write_text(f"{release}\n")
+    config = (tree / ".config").read_text()
+    (tree / ".config").write_text(re.sub(
+        "(?m)^CONFIG_CC_VERSION_TEXT=.*", f'CONFIG_CC_VERSION_TEXT="{built_with}"',
+        config))
+    return tree
+
+
+@pytest.mark.full
+@pytest.mark.module
+def test_modules_without_apt(tmp_path):
+    """make modules KDIR= needs no apt, and runs the compiler that the kernel names.
+
+    There is no gcc by any other name.
+    """
+    host.need("build")
+    tree = headers(tmp_path, "6.12.1-other", "mycc (Distribution 12.2) 12.2.0")
+    path = other_distribution(tmp_path / "bin", ("mycc", shutil.which("gcc-12")))
+    try:
+        result = subprocess.run(
+            ["make", "-C", TOP, "modules", f"KDIR={tree}", "NAME=vdpa_blk"], text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=300, env=plain_environment(PATH=path))
+        assert result.returncode == 0, result.stdout
+        assert (TOP / "build/6.12.1-other/vdpa/vdpa_blk.ko").exists()
+    finally:
+        shutil.rmtree(TOP / "build/6.12.1-other", ignore_errors=True)
+
+
+def test_modules_without_a_compiler(tmp_path):
+    """Without the kernel's compiler and apt the error names it and the way out."""
+    tree = build_tree(tmp_path / "tree", "6.12.1-other")
+    (tree / ".config").write_text('CONFIG_CC_VERSION_TEXT="mycc (Dist 12.2) 12.2.0"\n')
+    result = make("modules", f"KDIR={tree}",
+                  PATH=other_distribution(tmp_path / "bin"))
+    assert result.returncode == 2
+    assert "compiled with 'mycc (Dist 12.2) 12.2.0'" in result.stderr
+    assert "CC=" in result.stderr and "apt" not in result.stderr
+
+
+@pytest.mark.parametrize("programs, options, built_with, words", [
+    ("gcc gcc-12", "", "x86_64-linux-gnu-gcc-12 (Debian 12.2.0) 12.2.0", ["CC=gcc-12"]),
+    ("gcc", "", "gcc (GCC) 15.1.1 20250521 (Red Hat 15.1.1-2)", ["CC=gcc"]),
+    ("gcc", "", "x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0) 13.2.0", ["CC=gcc"]),
+    ("clang ld.lld", "CONFIG_LD_IS_LLD=y\n", "clang version 18.1.8", ["LLVM=1"]),
+    ("clang-18 ld.lld-18", "CONFIG_LD_IS_LLD=y\n", "Ubuntu clang version 18.1.3",
+     ["LLVM=-18"]),
+    ("clang gcc", "", "Debian clang version 14.0.6", ["CC=clang"]),
+])
+def test_compiler_of_a_kernel(tmp_path, monkeypatch, programs, options, built_with,
+                              words):
+    """The compiler is the one that built the kernel, or a gcc if that one is missing."""
+    for name in ("CC", "LLVM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(host, "which", lambda name: name in [*programs.split(), "make",
+                                                             "ld"] or None)
+    if "clang" in built_with:
+        options += "CONFIG_CC_IS_CLANG=y\n"
+    (tmp_path / ".config").write_text(
+        f'CONFIG_CC_VERSION_TEXT="{built_with}"\n{options}')
+    assert compiler.words(tmp_path) == words
+    monkeypatch.setenv("CC", "mine")
+    assert compiler.words(tmp_path) == ["CC=mine"]
+
+
 @pytest.mark.parametrize("line", [
     "/b/drivers/block/virtio_blk/io.c:3:1: warning",
     "io.c:3:1: warning",
@@ -446,128 +533,6 @@ def test_options_of_the_kernels_built_here():
         assert f'CONFIG_LOCALVERSION="{name.removeprefix("7.3")}"' in options
 
 
-# Grafting
-
-KCONFIG = """\
-menuconfig BLK_DEV
-	bool "Block devices"
-
-if BLK_DEV
-
-config OTHER
-	tristate "Another one"
-
-config VIRTIO_BLK
-	tristate "Its own"
-	depends on VIRTIO
-	help
-	  A text.
-
-	  And more of it.
-{}
-endif # BLK_DEV
-"""
-MAKEFILE = """\
-obj-$(CONFIG_OTHER)\t+= other.o
-obj-$(CONFIG_VIRTIO_BLK)\t+= virtio_blk.o
-"""
-
-
-def linux_tree(directory, version="6.18", kconfig_end="\nconfig LAST\n\tbool\n"):
-    """Make a directory that looks like a Linux source tree."""
-    block = directory / "drivers/block"
-    block.mkdir(parents=True)
-    (directory / "include/trace/events").mkdir(parents=True)
-    major, minor = version.split(".")
-    (directory / "Makefile").write_text(
-        f"# SPDX\nVERSION = {major}\nPATCHLEVEL = {minor}\nSUBLEVEL = 1\n")
-    (directory / "Kconfig").write_text("source drivers/block/Kconfig\n")
-    (block / "Kconfig").write_text(KCONFIG.format(kconfig_end))
-    (block / "Makefile").write_text(MAKEFILE)
-    (block / "virtio_blk.c").write_text("/* the in-tree driver */\n")
-    (block / "virtio_blk.c").chmod(0o640)
-    (block / "Kconfig").chmod(0o600)
-    return directory
-
-
-def graft(*words):
-    return subprocess.run([GRAFT, *words], text=True, capture_output=True,
-                          timeout=30)
-
-
-@pytest.mark.parametrize("kconfig_end", ["\nconfig LAST\n\tbool\n", "\n", ""])
-def test_graft_and_undo(tmp_path, kconfig_end):
-    """A graft replaces the in-tree driver, and --undo restores the tree exactly."""
-    tree = linux_tree(tmp_path / "linux", kconfig_end=kconfig_end)
-    before = contents(tree)
-    result = graft(tree)
-    assert result.returncode == 0, result.stderr
-    block = tree / "drivers/block"
-    assert not (block / "virtio_blk.c").exists()
-    sources = {path.name for path in (TOP / kernels._DRIVER).glob("*.[ch]")}
-    assert sources <= {path.name for path in (block / "virtio_blk").iterdir()}
-    kconfig = (block / "Kconfig").read_text()
-    assert 'source "drivers/block/virtio_blk/Kconfig"' in kconfig
-    assert "Its own" not in kconfig and "Another one" in kconfig
-    assert "+= virtio_blk/" in (block / "Makefile").read_text()
-    assert "virtio_blk.o" not in (block / "Makefile").read_text()
-    assert (block / "virtio_blk/compat").is_dir() == (TOP / "include/compat").is_dir()
-
-    # --undo also removes the objects of a build.
-    (block / "virtio_blk/virtio_blk.o").touch()
-    result = graft("--undo", tree)
-    assert result.returncode == 0, result.stderr
-    assert contents(tree) == before
-    assert graft("--undo", tree).returncode == 0
-    assert contents(tree) == before
-
-
-def test_graft_again_updates_what_changed(tmp_path):
-    """A second graft restores a changed file, and touches no other."""
-    tree = linux_tree(tmp_path / "linux")
-    before = contents(tree)
-    assert graft(tree).returncode == 0
-    driver = tree / kernels._DRIVER
-    once = contents(tree)
-    header = driver / "virtio_blk.h"
-    times = {path: path.stat().st_mtime_ns for path in driver.rglob("*")}
-    header.write_text("changed")
-    result = graft(tree)
-    assert result.returncode == 0, result.stderr
-    assert contents(tree) == once
-    assert {path for path in times if path.stat().st_mtime_ns != times[path]} <= {
-        header, driver}
-    assert graft("--undo", tree).returncode == 0
-    assert contents(tree) == before
-
-
-def test_graft_newest_takes_no_compat(tmp_path):
-    """A graft into the newest kernel has no compat headers."""
-    tree = linux_tree(tmp_path / "linux", "7.3")
-    assert graft(tree).returncode == 0
-    assert not (tree / kernels._DRIVER / "compat").exists()
-
-
-def test_unmodified_source_beside_grafted_source(empty_cache, monkeypatch):
-    """own_source() is a copy of the original tree; no graft or undo changes it."""
-    monkeypatch.setenv("LINUX_SOURCE", "linux-source-7.3")
-    empty_cache.mkdir(parents=True)
-    tree = linux_tree(empty_cache / "linux-source-7.3", "7.3")
-    before = contents(tree)
-    assert kernels.source() == tree
-    own = kernels.own_source()
-    assert own != tree
-    assert contents(own) == before
-    # Neither a later graft nor an undo changes the copy.
-    (tree / kernels._DRIVER / "main.c").write_text("changed")
-    assert kernels.source() == tree
-    assert graft("--undo", tree).returncode == 0
-    assert graft(tree).returncode == 0
-    assert contents(own) == before
-    assert kernels.own_source() == own
-    assert (tree / "drivers/block/virtio_blk/main.c").exists()
-
-
 def running_in_group(group):
     """Return the processes of a group, except zombies."""
     found = []
@@ -589,33 +554,39 @@ def test_building_beside_tests_can_be_stopped(empty_cache):
     kernels.stop_building(builder)
 
 
-@pytest.mark.parametrize("version", ["5.15", "6.0", "7.4"])
-def test_graft_unsupported_version(tmp_path, version):
-    """A graft into an unsupported version is an error, and changes nothing."""
-    tree = linux_tree(tmp_path / "linux", version)
-    before = contents(tree)
-    result = graft(tree)
-    assert result.returncode == 2
-    assert f"Linux {version}" in result.stderr and "6.1 to 7.3" in result.stderr
-    assert contents(tree) == before
+def bz_image(path, payload):
+    """Write a bzImage with a compressed kernel."""
+    image = bytearray(1024)
+    image[0x1f1], image[0x202:0x206] = 1, b"HdrS"
+    image[0x248:0x250] = struct.pack("<II", 0, len(payload))
+    path.write_bytes(image + payload)
+    return path
 
 
-def test_graft_wrong_target(tmp_path):
-    """A graft into no Linux source tree is an error, and changes nothing."""
-    result = graft(tmp_path)
-    assert result.returncode == 2
-    assert "Linux source tree" in result.stderr
-    assert graft().returncode == 2
-    assert list(tmp_path.iterdir()) == []
+def test_kernel_is_unpacked_for_qemu(tmp_path):
+    """Debian's kernels boot as ELF files; an image of another kind stays as it is."""
+    image = kernels.find("6.12").image
+    assert image.read_bytes().startswith(b"\x7fELF")
+    assert elf_image.unpacked(image) == image
+    other = bz_image(tmp_path / "bzImage", bytes(64))
+    assert elf_image.unpacked(other) == other
 
 
-def test_graft_foreign_driver_is_left_alone(tmp_path):
-    """A graft does not replace a virtio_blk directory that it did not make."""
-    tree = linux_tree(tmp_path / "linux")
-    (tree / "drivers/block/virtio_blk").mkdir()
-    (tree / "drivers/block/virtio_blk/Makefile").write_text("theirs\n")
-    before = contents(tree)
-    result = graft(tree)
-    assert result.returncode == 2
-    assert "of its own" in result.stderr
-    assert contents(tree) == before
+@pytest.mark.parametrize("words,size", ((["gzip", "-c"], b""), (["xz", "-c"], b"size"),
+                                        (["zstd", "-c"], b"size"),
+                                        (["lz4", "-lc"], b"size")))
+def test_kernel_of_each_compression(empty_cache, tmp_path, words, size):
+    """The kernel's build appends a size to all kinds but gzip."""
+    host.need({words[0]: {"xz": "xz-utils"}.get(words[0], words[0])})
+    plain = b"\x7fELF" + bytes(range(256)) * 16
+    packed = subprocess.run(words, input=plain, check=True,
+                            stdout=subprocess.PIPE).stdout
+    image = bz_image(tmp_path / "bzImage", packed + size)
+    assert elf_image.unpacked(image).read_bytes() == plain
+
+
+def test_kernel_that_is_no_elf_file(empty_cache, tmp_path):
+    """A bzImage with something else in it is an error that names the file."""
+    image = bz_image(tmp_path / "bzImage", gzip.compress(b"not a kernel"))
+    with pytest.raises(UserError, match="bzImage has no ELF kernel in it"):
+        elf_image.unpacked(image)
