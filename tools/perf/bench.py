@@ -2,8 +2,8 @@
 """make bench: compare our driver with the in-tree driver, NVMe and virtio-scsi.
 
 It counts instructions for all jobs and devices, and for several numbers of queues.
-Without QUICK it also counts on the other kernels, and measures wall-clock ratios,
-scaling and large guests.  It writes bench.json, bench.html and plots to build/bench,
+Without QUICK it also counts on the other kernels and through vdpa_blk and its
+alternatives, and measures wall-clock ratios, scaling and large guests.  It writes bench.json, bench.html and plots to build/bench,
 see perf.charts.  bench.json is written after each part, so an error loses no figures.
 """
 
@@ -12,11 +12,12 @@ import os
 import time
 from pathlib import Path
 
-from vm import cache, host, kernels, qemu, qemu_dist, run, ui
+from vm import cache, host, kernels, qemu, qemu_dist, repository, run, ui
 from vm.errors import GuestError
 from vm.ui import UserError, say, step
 
 from . import charts, goals, jobs, layers, scale, scaling, wallclock
+from . import host as perf_host
 from .counting import CountingGuest
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -142,6 +143,8 @@ def measure(facts, quick):
         _write_json(facts)
     if quick:
         return
+    facts["host"] = perf_host.rows(perf_host.count(kernel, ios))
+    _write_json(facts)
     facts["wall_clock"] = wallclock.compare(kernel, queue_size=LARGE_RING)
     _write_json(facts)
     facts["scaling"] = scaling.measure(kernel)
@@ -177,8 +180,9 @@ def main():
         raise UserError("make bench measures on kernel 6.12 and, without QUICK, on "
                         f"{' and '.join(OTHER_KERNELS)}, and KERNEL is "
                         f"{os.environ['KERNEL']}; use make profile for other kernels")
+    repository.check_own_name()
+    repository.writable(_OUT)
     host.need("build", "vm", "plot")
-    _OUT.mkdir(parents=True, exist_ok=True)
     for file in _OUT.glob("bench.*"):
         file.unlink()
     cache.require_space(_OUT, _NEEDED_MIB, "move the repository to a larger disk")

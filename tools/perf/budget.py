@@ -7,9 +7,10 @@
 import json
 from pathlib import Path
 
-from vm import host, kernels, ui
+from vm import host, kernels, repository, ui
 from vm.ui import UserError, say, step
 
+from . import host as perf_host
 from . import jobs, profile
 from .counting import CountingGuest, Cost
 
@@ -54,17 +55,69 @@ def _key(name, module):
     return f"{name} [{module}]"
 
 
+def _functions(cost):
+    """Return the functions of a Cost for the file, the most expensive first."""
+    return {_key(*function): round(count, 1) for function, (count, _)
+            in sorted(cost.functions.items(), key=lambda item: -item[1][0])
+            if count >= 1}
+
+
+def _grown(functions, cost):
+    """Return a line for each of the functions that grew most since the budget."""
+    was = Cost(0, {tuple(key[:-1].split(" [")): (count, 0)
+                   for key, count in functions.items()}, {}, 0, 0, 0)
+    return [f"{change:+9.1f}  {name} [{module}], {before:.1f} -> {now:.1f}"
+            for change, before, now, name, module
+            in profile.growth(was, cost)[:_NAMED]]
+
+
 def as_kept(release, costs):
     """Return the budget for {ring: {job: Cost}}, counted on a kernel release."""
     return {"kernel": release, "ios": IOS, "rings": {str(ring): {
         job: {"kernel": round(cost.kernel, 1),
               "locked": round(cost.locked, 1),
-              "functions": {_key(*function): round(count, 1)
-                            for function, (count, _)
-                            in sorted(cost.functions.items(),
-                                      key=lambda item: -item[1][0])
-                            if count >= 1}}
+              "functions": _functions(cost)}
         for job, cost in found.items()} for ring, found in costs.items()}}
+
+
+def _module(cost):
+    """Return the instructions of vdpa_blk in a Cost."""
+    return cost.modules().get("vdpa_blk", 0)
+
+
+def _of_module(cost):
+    """Return a Cost of vdpa_blk's functions alone."""
+    return Cost(cost.ios, {key: value for key, value in cost.functions.items()
+                           if key[1] == "vdpa_blk"}, {}, 0, 0, 0)
+
+
+def device_as_kept(costs):
+    """Return the budget of vdpa_blk for {job: Cost}.
+
+    It is for the module's own instructions, because most of the others are the
+    scheduler's.
+    """
+    return {job: {"module": round(_module(cost), 1),
+                  "functions": _functions(_of_module(cost))}
+            for job, cost in costs.items()}
+
+
+def device_over(kept, costs):
+    """Return a message for each job in which vdpa_blk is over its budget.
+
+    kept: the budget; costs: {job: Cost}, from perf.host.count().
+    """
+    found = []
+    for job, cost in costs.items():
+        was = kept["vdpa_blk"][job]
+        limit = was["module"] * (1 + ALLOWED)
+        if _module(cost) <= limit:
+            continue
+        found.append("\n".join(
+            [f"vdpa_blk, {job}: an I/O takes {_module(cost):.0f} instructions in the "
+             f"module; the budget is {was['module']:.0f}, and the limit is {limit:.0f}",
+             *_grown(was["functions"], _of_module(cost))]))
+    return found
 
 
 def load():
@@ -95,23 +148,21 @@ def _over_job(title, kept, cost, block_layer):
     may = kept["kernel"] * (1 + ALLOWED) + block_layer
     if cost.kernel <= may:
         return None
-    was = Cost(0, {tuple(key[:-1].split(" [")): (count, 0)
-                   for key, count in kept["functions"].items()},
-               {}, 0, kept["locked"], 0)
     lines = [f"{title}: an I/O takes {cost.kernel:.0f} instructions in the kernel; "
              f"the budget is {kept['kernel']:.0f}, and the limit is {may:.0f}"]
-    lines += [f"{change:+9.1f}  {name} [{module}], {before:.1f} -> {now:.1f}"
-              for change, before, now, name, module
-              in profile.growth(was, cost)[:_NAMED]]
+    lines += _grown(kept["functions"], cost)
     lines.append(f"  {cost.locked - kept['locked']:+7.1f}  with the lock held")
     return "\n".join(lines)
 
 
 def main():
     """Count all jobs and write the file."""
+    repository.check_own_name()
+    repository.writable(FILE.parent)
     host.need("build", "vm")
     kernel = kernels.find(KERNEL)
     costs = {ring: count(kernel, ring) for ring in JOBS}
+    device = device_as_kept(perf_host.count(kernel, IOS, ["vdpa_blk"])["vdpa_blk"])
     try:
         before = load()
     except FileNotFoundError:
@@ -121,8 +172,13 @@ def main():
             was = before and before["rings"].get(str(ring), {}).get(job)
             print(f"{job}, ring of {ring}: {costs[ring][job].kernel:.0f}"
                   + (f", was {was['kernel']:.0f}" if was else ""))
+    for job, kept in device.items():
+        was = before and before.get("vdpa_blk", {}).get(job)
+        print(f"vdpa_blk, {job}: {kept['module']:.0f}"
+              + (f", was {was['module']:.0f}" if was else ""))
     try:
-        FILE.write_text(json.dumps(as_kept(kernel.release, costs), indent=1) + "\n")
+        FILE.write_text(json.dumps(as_kept(kernel.release, costs) | {"vdpa_blk": device},
+                                   indent=1) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {FILE}: {error.strerror}; make it "
                         "writable") from None

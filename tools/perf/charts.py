@@ -13,6 +13,7 @@ jobs           for each job and device, the cost of an I/O in the guest's kernel
 usual_ring     the same for our driver with a ring of QEMU's default size
 queues         the same by number of queues, without functions
 other_kernels  the same on other kernels, named by kernel_name
+host           see perf.host.rows()
 wall_clock, scaling, scale
                see perf.wallclock, perf.scaling, perf.scale
 goals          each goal, the measured value, and whether it is met
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from vm.page import LIGHT, figure, html_table, page, plot, text_table
 
-from . import goals, jobs, layers, scale, scaling, wallclock
+from . import goals, host, jobs, layers, scale, scaling, wallclock
 
 _HERE = Path(__file__).parent
 TITLES = {"null_blk": "null_blk", "stock": "in-tree driver", "nvme": "NVMe",
@@ -156,6 +157,9 @@ def _tables(facts):
          _queue_table(facts)),
         ("On other kernels", "Kernel instructions per I/O; at depth 1, those of "
          "driver, ring and interrupt only.", _kernel_table(facts)),
+        ("Through a device of the host", "Instructions per I/O of guest driver and "
+         "device in one guest, above those of null_blk, which each device serves; "
+         "vdpa_blk: those of the module alone.", host.table(facts.get("host", ()))),
     )
     for title, words, (header, rows) in every:
         if rows:

@@ -4,12 +4,15 @@
 A goal without a measurement is left out.
 """
 
+from . import host
+
 # Kernel instructions per I/O above those of null_blk in the same job.
-ABOVE_NULL_BLK = {"randread-4k-qd32": 1460, "randwrite-4k-qd32": 1600,
-                  "randread-4k-qd32-uring": 1540, "randread-64k-qd8": 2200}
-BURST, BURST_SHARE = "randread-4k-qd32-burst", 0.55
+ABOVE_NULL_BLK = {"randread-4k-qd32": 770, "randwrite-4k-qd32": 770,
+                  "randread-4k-qd32-uring": 770, "randread-64k-qd8": 800,
+                  "randread-4k-qd32-batch": 0}
+BURST, BURST_SHARE = "randread-4k-qd32-burst", 0.35
 LATENCY = "randread-4k-qd1"
-LOCKED_SHARE = 0.4
+LOCKED_SHARE = 0.08
 RESTARTING = 20
 # Ratios of our IOPS to the in-tree driver's.
 DEEP_RATIO, ANY_RATIO = 1.05, 0.99
@@ -42,7 +45,7 @@ def compared(row):
 def judge(facts):
     """Return a list of goals, each with the measured value and whether it is met."""
     return [goal for part in (_above, _latency, _burst, _per_io, _locked,
-                              _queues, _other_kernels, _clock, _scale)
+                              _queues, _other_kernels, _clock, _scale, _host)
             for goal in part(facts)]
 
 
@@ -176,3 +179,8 @@ def _scale(facts):
             yield _goal(f"no contention with {row['queues']} queues for as many "
                         "CPUs", f"{row['contentions_per_io']:.4f} per I/O",
                         not any(row["contentions"]))
+
+
+def _host(facts):
+    for goal in host.goals(facts.get("host", ())):
+        yield _goal(*goal)

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from vm import measure, page, queues, ui
+from vm import measure, page, queues, repository, ui
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
@@ -367,7 +367,7 @@ def works_table(found):
 
 def write_part(name, found):
     """Write the figures of a part to the file; keep those of the other parts."""
-    _OUT.parent.mkdir(parents=True, exist_ok=True)
+    repository.writable(_OUT.parent)
     kept = json.loads(_OUT.read_text()) if _OUT.exists() else {}
     _OUT.write_text(json.dumps({**kept, name: found}, indent=1) + "\n")
     say(f"  wrote the figures of {name} to {_OUT.relative_to(_TOP)}")
@@ -383,6 +383,7 @@ def main():
     if unknown := set(wanted) - set(PARTS):
         raise UserError(f"unknown part {', '.join(sorted(unknown))}; choose from "
                         f"{', '.join(PARTS)}")
+    repository.writable(_OUT.parent)
     for name in wanted:
         found = PARTS[name]()
         print(TABLES[name](found), flush=True)

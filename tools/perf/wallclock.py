@@ -18,7 +18,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from vm import kernels, measure, qemu, queues, report, run, ui
+from vm import kernels, measure, qemu, queues, report, repository, run, ui
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
@@ -389,6 +389,7 @@ def _arguments():
 
 def main():
     arguments = _arguments()
+    repository.writable(_OUT.parent)
     try:
         facts = compare(os.environ.get("KERNEL", KERNEL), cpus=arguments.cpus,
                         queue_count=arguments.queues,
@@ -401,7 +402,6 @@ def main():
         say(f"error: {error}")
         return 1
     print(json.dumps(facts, indent=1) if arguments.json else text(facts))
-    _OUT.parent.mkdir(parents=True, exist_ok=True)
     _OUT.write_text(json.dumps(facts, indent=1) + "\n")
     say(f"  wrote the figures to {_OUT.relative_to(_TOP)}")
     return 0

@@ -6,7 +6,8 @@ The counts do not depend on the load of the machine or on its speed.
 
 import pytest
 
-from perf import budget
+import tier
+from perf import budget, host
 from perf.counting import Cost
 
 pytestmark = pytest.mark.kernels("6.12")
@@ -14,9 +15,11 @@ pytestmark = pytest.mark.kernels("6.12")
 BOOTS = 3
 
 
-@pytest.mark.parametrize("ring", budget.JOBS)
+@pytest.mark.parametrize("ring", tier.usual(budget.JOBS, [1024]))
 def test_budget(kernel, ring):
     """No main job needs over 1 % more instructions than its budget.
+
+    make check counts three jobs on a ring of 1024, make check-full one on 256 as well.
 
     Counts differ between boots by about as much, so a job over its budget is counted
     in another boot: a driver that costs more does so in all of them.  If a change is
@@ -38,6 +41,43 @@ def test_budget(kernel, ring):
     assert 0 < cost.locked < cost.kernel / 5
     names = {name for name, module in cost.functions if module == "virtio_blk"}
     assert {"virtblk_interrupt", "virtblk_queue_rqs"} <= names
+
+
+def test_device_budget(kernel):
+    """vdpa_blk needs no more instructions than its budget, and allocates nothing.
+
+    Its parts stand above those of the guest driver and of null_blk, which is behind it.
+    """
+    kept = budget.load()
+    for _ in range(BOOTS):
+        found = host.count(kernel, budget.IOS, ["vdpa_blk"])
+        over = budget.device_over(kept, found["vdpa_blk"])
+        if not over:
+            break
+    assert not over, "\n\n".join(over)
+    for job, cost in found["vdpa_blk"].items():
+        assert cost.allocations == pytest.approx(found["null_blk"][job].allocations,
+                                                 abs=0.02)
+        names = {name for name, module in cost.functions if module == "vdpa_blk"}
+        assert {"vdpa_blk_next_chain", "vdpa_blk_complete"} <= names
+
+
+@pytest.mark.full
+def test_device_against_vduse(kernel):
+    """An I/O through vdpa_blk takes a fifth of one through VDUSE, and less than a copy.
+
+    Counted are instructions above null_blk's, in the kernel and in user mode.
+    """
+    found = host.count(kernel, budget.IOS)
+
+    def above(device, job):
+        cost, block = found[device][job], found["null_blk"][job]
+        return cost.kernel + cost.user - block.kernel - block.user
+
+    for job in host.JOBS:
+        assert above("vdpa_blk", job) * 5 <= above("vduse", job)
+        if "vdpa_sim_blk" in found:
+            assert above("vdpa_blk", job) <= above("vdpa_sim_blk", job)
 
 
 def cost(functions, locked=0):
@@ -75,6 +115,19 @@ def test_growth_names_its_functions():
     assert "1040 instructions" in first and "1000" in first
     assert "+40.0  kmalloc [vmlinux], 0.0 -> 40.0" in first
     assert "virtblk_build" not in first
+
+
+def test_growth_of_device_names_its_functions():
+    """The message on vdpa_blk has both counts, and the functions that grew."""
+    was = {("vdpa_blk_complete", "vdpa_blk"): 100.0, ("vdpa_blk_take", "vdpa_blk"): 50.0,
+           ("schedule", "vmlinux"): 900.0}
+    kept_device = {"vdpa_blk": budget.device_as_kept({"job": cost(was)})}
+    assert not budget.device_over(kept_device, {"job": cost(
+        was | {("schedule", "vmlinux"): 2000.0})})
+    (text,) = budget.device_over(kept_device, {"job": cost(
+        was | {("vdpa_blk_take", "vdpa_blk"): 60.0})})
+    assert "160 instructions" in text and "150" in text
+    assert "+10.0  vdpa_blk_take" in text and "vdpa_blk_complete" not in text
 
 
 def test_another_kernel_has_another_block_layer():
