@@ -12,6 +12,7 @@ import math
 import os
 import re
 import time
+from collections import Counter
 
 import fio
 import vblksim
@@ -84,26 +85,36 @@ def _check_flood(log):
                         f"{seed}, more than {MOST_LINES}")
 
 
+def run_fuzzer(guest: Guest, command: str, seconds: int, error: type[Exception],
+               note: str = "") -> tuple[str, str]:
+    """Run a fuzzer in a guest; return its output, and what the kernel logged meanwhile.
+
+    seconds: its time limit; error: what to raise if it fails; note: what the message
+    says besides.
+    """
+    start = len(guest.log())
+    result = guest.run(command, seconds, check=False)
+    if result.status:
+        # The log then shows where tasks hang.
+        guest.run("echo w > /proc/sysrq-trigger; sleep 2", check=False)
+        raise error(f"{command} ended with status {result.status}{note}; its output:\n"
+                    f"{result.output[-4000:]}\nThe kernel's log:\n"
+                    f"{guest.log()[start:][-12000:]}")
+    guest.check_log()
+    return result.output, guest.log()[start:]
+
+
 def campaign(guest, seed, configurations, load=300):
     """Probe, use and remove hostile devices; return vblksim's counts.
 
     seed: of the first device; each further one has the next seed.  load: the time of
     use of each, in milliseconds.
     """
-    start = len(guest.log())
-    result = guest.run(
-        f"/run/vblksim fuzz --seed={seed} --configurations={configurations} "
-        f"--jobs={_JOBS} --load={load} --limit={_LIMIT_SECONDS}",
-        _BATCH_SECONDS, check=False)
-    if result.status:
-        # The log then shows where tasks hang.
-        guest.run("echo w > /proc/sysrq-trigger; sleep 2", check=False)
-        raise Hostile(f"vblksim fuzz ended with status {result.status}; its output:\n"
-                      f"{result.output[-4000:]}\nThe kernel's log:\n"
-                      f"{guest.log()[start:][-12000:]}")
-    guest.check_log()
-    _check_flood(guest.log()[start:])
-    return json.loads(result.output[result.output.rindex('{"configurations"'):])
+    output, log = run_fuzzer(
+        guest, f"/run/vblksim fuzz --seed={seed} --configurations={configurations} "
+        f"--jobs={_JOBS} --load={load} --limit={_LIMIT_SECONDS}", _BATCH_SECONDS, Hostile)
+    _check_flood(log)
+    return json.loads(output[output.rindex('{"configurations"'):])
 
 
 def _attached_disk(guest, sim):
@@ -171,7 +182,7 @@ SCENARIO = Scenario(
 
 
 class TimedRound(Round):
-    """A round that ends at a given time, but not before the first device."""
+    """A round that ends at a given time, but not before the first of its goals counts."""
 
     def __init__(self, scenario, kernel, seed, until):
         """until: the end, in seconds of the monotonic clock."""
@@ -179,41 +190,53 @@ class TimedRound(Round):
         self._until = until
 
     def wants(self, name):
-        if self.counts["configurations"] and time.monotonic() >= self._until:
+        first = next(iter(self.scenario.goals))
+        if self.counts[first] and time.monotonic() >= self._until:
             return False
         return super().wants(name)
 
 
-def main():
-    """Run rounds for SECONDS; with SEED only the round of that seed, completely."""
+def play_rounds(scenario: Scenario, target: str,
+                errors: tuple[type[Exception], ...]) -> Counter | None:
+    """Run rounds for SECONDS; with SEED only the round of that seed, completely.
+
+    target: make's; errors: what a round may raise besides errors of the guest.  Returns
+    the sums of all counters, or None after a round that has failed.
+    """
     driver = os.environ.get("DRIVER") or "ours"
-    if driver not in SCENARIO.drivers:
-        raise UserError(f"DRIVER is {driver!r}; make fuzz tests only this driver, so "
+    if driver not in scenario.drivers:
+        raise UserError(f"DRIVER is {driver!r}; make {target} tests only this driver, so "
                         "unset DRIVER")
     seconds = ui.number("SECONDS", 600)
     seed = ui.number("SEED")
-    kernel = kernels.find(os.environ.get("KERNEL") or SCENARIO.kernel)
+    kernel = kernels.find(os.environ.get("KERNEL") or scenario.kernel)
     host.need("build", "vm")
     until = math.inf if seed else time.monotonic() + seconds
     number = seed or int(time.time())
-    configurations = replies = 0
+    sums: Counter = Counter()
+    failures: tuple[type[Exception], ...] = (GuestError, NotZero, *errors)
     while True:
-        say(f"fuzz: round with seed {number}, {kernel.name}")
-        round_ = TimedRound(SCENARIO, kernel, number, until)
+        say(f"{target}: round with seed {number}, {kernel.name}")
         try:
-            counts = round_.play()
-        except (GuestError, Flood, Hostile, NotZero) as error:
+            sums.update(TimedRound(scenario, kernel, number, until).play())
+        except failures as error:
             say(f"{type(error).__name__}: {error}\n"
                 + "\n".join(getattr(error, "__notes__", ())))
-            say(f"FAIL; again: make fuzz SEED={number} KERNEL={kernel.name}")
-            return 1
-        configurations += counts["configurations"]
-        replies += counts["mutated replies"]
+            say(f"FAIL; again: make {target} SEED={number} KERNEL={kernel.name}")
+            return None
         number += 1
         if seed or time.monotonic() >= until:
-            break
-    say(f"PASS: {configurations:,} configurations and {replies:,} mutated replies "
-        "without a splat, a hang or a flood of messages")
+            return sums
+
+
+def main():
+    """Run rounds of hostile devices; return 0 if all have passed."""
+    sums = play_rounds(SCENARIO, "fuzz", (Flood, Hostile))
+    if sums is None:
+        return 1
+    say(f"PASS: {sums['configurations']:,} configurations and "
+        f"{sums['mutated replies']:,} mutated replies without a splat, a hang or a flood "
+        "of messages")
     return 0
 
 

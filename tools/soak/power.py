@@ -25,7 +25,6 @@ nothing to repair.
 import contextlib
 import dataclasses
 import re
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -77,23 +76,25 @@ def work_directory():
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        process.remove_work_directory(directory)
 
 
 class Target:
     """One of a guest's disks, and its writers.
 
-    kind: "raw" or a file system; also the disk's id.
+    kind: "raw" or a file system; also the disk's id.  name: the disk's name in the
+    guest, if another one than that of this id.
     """
 
-    def __init__(self, guest, kind):
+    def __init__(self, guest, kind, name=None):
         self._guest = guest
         self.kind = kind
+        self.name = name
         self._job = None
         self.seed = None
 
     def _device(self, partition):
-        return f"/dev/{self._guest.dev(self.kind)}{partition}"
+        return f"/dev/{self.name or self._guest.dev(self.kind)}{partition}"
 
     @property
     def _directory(self):
@@ -141,6 +142,17 @@ class Target:
         """Wait for the writers to end; raise CommandFailed if one had an error."""
         self._job.wait()
 
+    @property
+    def running(self):
+        """Whether one of the writers still runs."""
+        return self._job.running
+
+    def stop(self):
+        """End the writers; return the last record that each acknowledged."""
+        self._guest.run("pkill -x writer; true")
+        self._job.wait(check=False)
+        return self.told()
+
     def told(self):
         """Return the last record that each writer acknowledged on its output."""
         # An incomplete line may lack digits.
@@ -165,7 +177,7 @@ class Target:
             self._guest.run(f"rm -f {self._directory}/{self.seed}.*")
 
 
-def _check_records(guest, seed, acked, place):
+def check_records(guest, seed, acked, place):
     """Check records in a guest; return the number of bytes checked, and lost.
 
     acked: the last acknowledged record of each writer; place(number): its TARGET and
@@ -195,7 +207,7 @@ def check_file_system(guest, kind, device):
 
 # Kill QEMU
 
-def _await_first_acks(targets, guest):
+def await_first_acks(targets, guest):
     """Wait until each writer has acknowledged a record."""
     if not process.wait_for(lambda: guest.run("true") and all(
             all(target.told().values()) for target in targets),
@@ -206,29 +218,30 @@ def _await_first_acks(targets, guest):
                         for target in targets))
 
 
-def _cut(round, guest, targets):
-    """Run the writers, kill QEMU, and check their records."""
+def interrupt(round, guest, targets, way):
+    """Run the writers, call way(), which boots the guest again, and check the records.
+
+    Damage goes to the counters LOST and DIRTY.
+    """
     for target in targets:
         target.mount()
         target.start(round.random.getrandbits(31), 120)
-    _await_first_acks(targets, guest)
+    await_first_acks(targets, guest)
     guest.run(f"sleep {round.random.uniform(0.1, _LOAD_SECONDS):.2f}")
     told = {target.kind: target.told() for target in targets}
-    guest.close(quit=False)
-    guest.boot()
+    way()
     guest.put(writer(guest.arch), "/run/writer")
     for target in targets:
         noted = target.noted()
         acked = {number: max(record, noted[number])
                  for number, record in told[target.kind].items()}
         round.add(DIRTY, _look_after_cut(round, guest, target, acked))
-    round.add("cuts")
 
 
 def _look_after_cut(round, guest, target, acked):
     """Check records, and return whether the file system is dirty."""
     target.mount()
-    checked, lost = _check_records(guest, target.seed, acked, target.place)
+    checked, lost = check_records(guest, target.seed, acked, target.place)
     round.add("acknowledged bytes", checked)
     round.add(LOST, lost)
     target.clear()
@@ -236,6 +249,11 @@ def _look_after_cut(round, guest, target, acked):
         return 0
     guest.run(f"umount /mnt/{target.kind}")
     return check_file_system(guest, target.kind, target._device(2))
+
+
+def _kill(guest):
+    guest.close(quit=False)
+    guest.boot()
 
 
 def cut_power(round):
@@ -248,7 +266,8 @@ def cut_power(round):
         for target in targets:
             target.make()
         while round.wants("cuts"):
-            _cut(round, guest, targets)
+            interrupt(round, guest, targets, lambda: _kill(guest))
+            round.add("cuts")
 
 
 # The log
@@ -293,12 +312,13 @@ class Recording:
         return dataclasses.replace(entry, offset=entry.offset - DATA_START)
 
 
-def record(guest, logs, seeds, prepare="true"):
+def record(guest, logs, seeds, prepare="true", names=None):
     """Run writers on all logged disks; return a Recording for each.
 
-    prepare: a shell script to run when the file systems are mounted.
+    prepare: a shell script to run when the file systems are mounted; names: of disks
+    whose requests the logs have, if they are not the logged disks themselves.
     """
-    targets = {kind: Target(guest, kind) for kind in logs}
+    targets = {kind: Target(guest, kind, (names or {}).get(kind)) for kind in logs}
     for kind, target in targets.items():
         target.make()
         target.mount()
@@ -404,7 +424,7 @@ def _replay(guest, kind, seed, acked):
     if mounted.status:
         say(mounted.output)
         return Counter({"replays": 1, DIRTY: 1})
-    checked, lost = _check_records(
+    checked, lost = check_records(
         guest, seed, acked, lambda number: f"/mnt/replay/{seed}.{number} 0")
     guest.run("umount /mnt/replay")
     return Counter({"replays": 1, "acknowledged bytes": checked, LOST: lost,

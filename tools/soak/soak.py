@@ -20,13 +20,14 @@ from vm import cache, host, kernels, ui
 from vm.run import commit
 from vm.ui import UserError, say
 
-from . import (allocations, faults, fuzz, migration, mix, overlap, power, slow,
-               vanish)
+from . import (allocations, crash, faults, fuzz, fuzz_device, kexec, migration, mix,
+               overlap, power, restore, slow, vanish)
 from .scenario import Round, Scenario, listed
 
 SCENARIOS = (faults.LOST, faults.RESETS, power.SCENARIO, vanish.VANISH,
-             migration.MIGRATION, mix.MIX, mix.MIX_DEBIAN, fuzz.SCENARIO,
-             allocations.ALLOCATIONS, overlap.OVERLAP, slow.SLOW)
+             migration.MIGRATION, restore.RESTORE, mix.MIX, mix.MIX_DEBIAN, fuzz.SCENARIO,
+             allocations.ALLOCATIONS, overlap.OVERLAP, slow.SLOW, fuzz_device.SCENARIO,
+             kexec.KEXEC, crash.CRASH)
 
 _OUT = Path(__file__).resolve().parents[2] / "build/soak/record.json"
 # The fields of a round in the record that this module uses, and their types.

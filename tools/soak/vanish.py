@@ -44,7 +44,7 @@ _ZONED = {"features": "default,+zoned", "model": "hm", "zone_sectors": "4M"}
 _VDUSE_SECONDS = 1
 
 
-class _MortalSim(Sim):
+class MortalSim(Sim):
     """A vblksim that can be killed."""
 
     def kill(self):
@@ -264,7 +264,7 @@ def kill_sims(guest, round, uses):
         settings = _ZONED if use == "zones" else {}
         returns = next(come_back)
         with contextlib.ExitStack() as stack:
-            sim = stack.enter_context(_MortalSim(
+            sim = stack.enter_context(MortalSim(
                 guest, "victim", ours=round.driver == "ours", capacity="64M",
                 **settings))
             successor = Sim(guest, "victim", ours=round.driver == "ours",

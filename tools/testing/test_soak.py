@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The variables and the record of make soak and make fuzz.
+"""The variables and the record of make soak, make fuzz and make fuzz-device.
 
 The scenarios here need no guest: the tests check how rounds are run and counted.
 """
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from soak import fuzz, soak
+from soak import fuzz, fuzz_device, soak
 from soak.scenario import Scenario
 from vm.ui import UserError
 
@@ -363,10 +363,12 @@ def test_soak_refuses(variables, scenarios, values, message):
     ({"SEED": "0"}, "SEED is '0'; it must be a whole number from 1 to"),
     ({"DRIVER": "stock"}, "DRIVER is 'stock'; make fuzz tests only this driver")])
 def test_fuzz_refuses(variables, values, message):
-    """make fuzz refuses a wrong variable, and names its value."""
+    """make fuzz and make fuzz-device refuse a wrong variable, and name its value."""
     variables(**values)
     with pytest.raises(UserError, match=message):
         fuzz.main()
+    with pytest.raises(UserError, match=message.replace("make fuzz", "make fuzz-device")):
+        fuzz_device.main()
 
 
 # The time of make fuzz
@@ -401,6 +403,51 @@ def test_a_round_sees_a_device_though_the_time_is_up(hostile):
     """A round that starts after the end still counts one batch."""
     round = fuzz.TimedRound(fuzz.SCENARIO, None, 1, time.monotonic() - 1)
     assert round.play()["configurations"] == 75
+
+
+def test_fuzz_device_fails_with_a_round(hostile, monkeypatch, capsys):
+    """make fuzz-device ends with a round that fails, and prints how to repeat it."""
+    def leak(round):
+        round.add("malformed requests", 5)
+        round.add("pages left", 2)
+
+    monkeypatch.setattr(fuzz_device, "SCENARIO", replace(fuzz_device.SCENARIO, run=leak))
+    monkeypatch.setenv("SEED", "7")
+    assert fuzz_device.main() == 1
+    output = capsys.readouterr().err
+    assert "fuzz-device: 2 pages left" in output
+    assert "FAIL; again: make fuzz-device SEED=7 KERNEL=7.3-debug" in output
+
+
+def test_fuzz_device_refuses_unsuitable_kernels(hostile, variables, monkeypatch):
+    """make fuzz-device does not build 7.3, and boots no kernel that it cannot test."""
+    monkeypatch.setattr(fuzz.kernels, "find", lambda name: pytest.fail(name))
+    variables(KERNEL="7.3")
+    with pytest.raises(UserError, match="KERNEL is 7.3; .* choose KERNEL=6.12 or 7.3-d"):
+        fuzz_device.main()
+
+    options = {"CONFIG_VDPA", "CONFIG_VHOST_VDPA"}
+    kernel = SimpleNamespace(name="./tree", release="6.12.1",
+                             has=lambda option: option in options)
+    fuzz_device.check_kernel(kernel)
+    for changed in (options | {"CONFIG_VDPA_BLK"}, {"CONFIG_VDPA"}):
+        kernel.has = changed.__contains__
+        with pytest.raises(UserError, match="KERNEL is ./tree; "):
+            fuzz_device.check_kernel(kernel)
+
+
+@pytest.mark.parametrize("scans,claim", (
+    (1, "without a splat, a hang or a leak"), (0, "kmemleak was not available")))
+def test_fuzz_device_claims_what_it_checked(hostile, monkeypatch, capsys, scans, claim):
+    """PASS says that there is no leak only if kmemleak has looked for some."""
+    def pass_(round):
+        round.add("malformed requests", 5)
+        round.add("scans for leaks", scans)
+
+    monkeypatch.setattr(fuzz_device, "SCENARIO", replace(fuzz_device.SCENARIO, run=pass_))
+    monkeypatch.setenv("SEED", "7")
+    assert fuzz_device.main() == 0
+    assert claim in capsys.readouterr().err
 
 
 def test_fuzz_plays_the_round_of_a_seed_to_its_end(hostile, variables, monkeypatch,
