@@ -13,7 +13,6 @@ directory, which is removed when the cluster ends.
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import uuid
@@ -159,7 +158,7 @@ class Cluster:
     def _end(self):
         for daemon in self._daemons.values():
             process.end(daemon)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        process.remove_work_directory(self.directory)
 
     # Setting it up
 

@@ -26,6 +26,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -216,13 +217,15 @@ def pytest_xdist_auto_num_workers():
     """Return for how many guests at a time the host has CPUs and memory.
 
     0 is for none but the process itself.  A guest that is emulated keeps little
-    more than one CPU busy, unless each of its CPUs has a thread.
+    more than one CPU busy, unless each of its CPUs has a thread.  One guest more than
+    CPUs uses the time for which others wait.
     """
     try:
         turns = qemu.accelerator() == "tcg" and not os.environ.get("FULL")
     except UserError:
         return 0    # The first test that boots a guest will tell why.
-    guests = min(len(os.sched_getaffinity(0)) // (1 if turns else _GUEST_CPUS),
+    cpus = len(os.sched_getaffinity(0))
+    guests = min(cpus + 1 if turns else cpus // _GUEST_CPUS,
                  os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
                  // _GUEST_BYTES)
     return guests if guests > 1 else 0
@@ -276,3 +279,19 @@ def sims(kernel):
 def kernel(request):
     """The vm.kernels.Kernel to boot, downloaded or built first if need be."""
     return kernels.find(request.param)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """Give the tools an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/virtio-blk-mq"
+
+
+@pytest.fixture
+def closed_port():
+    """Return a port of this machine on which no program listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    return port

@@ -23,7 +23,7 @@ from vm.klog import KernelLog
 from vm.ui import step
 
 SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
-PACKAGES = ("dkms", "e2fsprogs", "fio", "initramfs-tools", "kmod",
+PACKAGES = ("dkms", "e2fsprogs", "fio", "initramfs-tools", "iproute2", "kmod",
             "linux-headers-cloud-amd64", "linux-image-cloud-amd64", "openssl",
             "pahole", "systemd-sysv", "udev", "zstd")
 _NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
@@ -147,7 +147,7 @@ class Machine:
         return self
 
     def __exit__(self, *_):
-        shutil.rmtree(self._directory, ignore_errors=True)
+        process.remove_work_directory(self._directory)
 
     def step(self, script, files=(), cmdline="", timeout=1800):
         """Boot, run a shell script as root, switch off; return the script's output.

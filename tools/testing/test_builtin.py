@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A kernel with the driver built in boots from a virtio-blk disk, with no initramfs."""
+"""A kernel with the driver built in boots from a virtio-blk disk, with no initramfs.
+
+7.3 also has the device for hosts built in.
+"""
 
 import re
+import subprocess
 
 import pytest
 
 import fio
+from vm import kernels, vdpa
 from vm.disk import Disk
 from vm.guest import Guest
 
@@ -17,7 +22,9 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def guest(kernel):
     disks = [Disk("data", "ram", 64 * MIB, queues=4)]
+    # The programs of vdpa.py are on a SCSI disk.
     with Guest(kernel, root="virtio-blk", disks=disks,
+               qemu_args=["-device", "virtio-scsi-pci", *vdpa.qemu_args()],
                params="num_request_queues=2 queue_depth=32") as guest:
         yield guest
 
@@ -33,7 +40,7 @@ def test_root_is_on_our_disk(guest):
     assert guest.sysfs("/sys/block/vda/serial") == "root"
     assert guest.run("readlink -f /sys/block/vda/device/driver"
                      ).output.strip().endswith("/virtio/drivers/virtio_blk")
-    assert re.search(r"\[vda\] \d/0/0 default/read/poll queues, ring \d+, depth \d+$",
+    assert re.search(r"\[vda\] \d/0/0 default/read/poll queues, ring \d+, depth \d+, own ring$",
                      guest.log(), re.MULTILINE)
     # Neither a module nor an initramfs can have brought the driver.
     assert guest.run("cat /proc/modules 2>/dev/null || true").output == ""
@@ -50,7 +57,7 @@ def test_parameters_on_the_command_line(guest):
             ["0", "1"]
         assert guest.sysfs(f"/sys/block/{name}/queue/nr_requests") == "32"
         assert re.search(rf"\[{name}\] 2/0/0 default/read/poll queues, ring \d+, "
-                         "depth 32$", guest.log(), re.MULTILINE)
+                         "depth 32, own ring$", guest.log(), re.MULTILINE)
 
 
 def test_using_the_root_file_system(guest):
@@ -74,3 +81,36 @@ def test_restart_from_root_disk(guest):
     guest.put(data, "/tmp/data")
     guest.run(f"head -c {len(data)} /dev/{guest.dev('data')} | "
               "cmp - /tmp/data")
+
+
+def test_device_compiles_in_a_kernel_tree(kernel):
+    """The device compiles as a part of the newest kernel, without a warning.
+
+    main.c and trace.c are those of its files that include files of their own directory
+    through the kernel's headers or flags.
+    """
+    tree, build = kernels.configure(kernel.name)
+    objects = [build / kernels._DEVICE / f"{name}.o" for name in ("main", "trace")]
+    for path in objects:
+        path.unlink(missing_ok=True)
+    said = subprocess.run(
+        ["make", "-s", "-C", tree, f"O={build}", "W=1", "CONFIG_VDPA_BLK=y",
+         *(path.relative_to(build) for path in objects)], text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    assert said.returncode == 0 and kernels._DEVICE not in said.stdout, said.stdout
+    names = subprocess.run(["nm", objects[0]], text=True, check=True,
+                           stdout=subprocess.PIPE).stdout
+    # A module has init_module() instead.
+    assert re.search("__initcall_.*vdpa_blk_init", names)
+
+
+def test_device_built_in(guest):
+    """The device serves a disk of a kernel that has no modules at all."""
+    if not guest.kernel.has("CONFIG_VDPA_BLK"):
+        pytest.skip("7.3 has the device built in; see tools/vm/kconfig/host.config")
+    vdpa.prepare(guest)
+    with vdpa.Device(guest, "data", queues=2) as device:
+        fio.run(guest, f"/dev/{device.disk()}", rw="randwrite", bs="4k", size="4m",
+                numjobs=2, offset_increment="8m", verify="crc32c")
+        assert device.counters()["writes"] >= 2048
+    assert guest.sysfs("/sys/module/vdpa_blk/version")

@@ -210,7 +210,7 @@ def test_switching_schedulers(guest):
 
 # The CPU that completes a request
 
-@pytest.mark.parametrize("affinity", (0, 2))
+@pytest.mark.parametrize("affinity", tier.usual((0, 2), [2]))
 def test_rq_affinity(guest, affinity):
     """Data is correct when requests complete on the interrupt's CPU, or on their own.
 
@@ -306,7 +306,7 @@ def io_with_errors(guest, id, errors, **options):
     return failed_sectors(guest, since)
 
 
-@pytest.mark.parametrize("affinity", (0, 2))
+@pytest.mark.parametrize("affinity", tier.usual((0, 2), [0]))
 def test_errors_in_a_burst(guest, affinity):
     """Requests that the device fails fail, and the others of the burst do not."""
     set_queue(guest, "faulty", rq_affinity=affinity, nomerges=2)
@@ -435,6 +435,7 @@ done
 """
 
 
+@pytest.mark.full
 def test_full_ring_at_the_end(kernel):
     """The last request that a full ring refuses is sent, though no other follows.
 

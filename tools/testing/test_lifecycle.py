@@ -17,7 +17,9 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
 
 with_debug = pytest.mark.kernels("6.12", "7.3-debug")
 on_both = pytest.mark.kernels("6.12", full=("6.1",))
-short = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
+short = pytest.mark.kernels("6.12", "7.3-debug", full=("6.1",))
+on_all = pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
+everywhere = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
 
 
 @contextlib.contextmanager
@@ -28,7 +30,8 @@ def _two_disks(kernel, firmware="qboot"):
     large.
     """
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
-             Disk("other", "ram", 64 * MIB, queues=2, queue_size=1024)]
+             Disk("other", "ram", 64 * MIB, queues=2, queue_size=1024,
+                  packed=True)]
     with Guest(kernel, disks=disks, firmware=firmware, parallel=False) as guest:
         guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=4 status=none")
         yield guest
@@ -54,7 +57,7 @@ def virtio_device(guest, id):
 def queues(guest, id):
     """Return the CPUs that each queue serves, and those its interrupt may go to."""
     name, device = guest.dev(id), virtio_device(guest, id)
-    maps = guest.run(f"cd /sys/block/{name}/mq && grep . */cpu_list").output
+    maps = guest.run(f"cd /sys/block/{name}/mq && ls -d */cpu[0-9]*").output
     lines = guest.run(f"grep -- '{device}-req' /proc/interrupts").output
     irqs = {line.split()[-1]: line.split(":")[0].strip()
             for line in lines.splitlines()}
@@ -167,7 +170,7 @@ def test_unbind_under_load(guest):
 
 
 @pytest.mark.quick
-@short
+@everywhere
 def test_reset_by_the_administrator_under_load(guest):
     """A reset under verified load loses nothing, and the counter says that it was one."""
     resets = counter(guest, "data", "resets")
@@ -179,7 +182,7 @@ def test_reset_by_the_administrator_under_load(guest):
     running.wait()
 
 
-@with_debug
+@on_all
 def test_unbind_while_mounted(guest):
     """A file system can be unmounted after an unbind, and fsck repairs it."""
     disk, device = f"/dev/{guest.dev('other')}", virtio_device(guest, "other")
@@ -292,7 +295,7 @@ def test_reload_40_times(reloaded):
 
 # Hot-plug
 
-@short
+@on_all
 def test_hotplug(guest, tmp_path):
     """A disk that is plugged and unplugged repeatedly keeps its data."""
     path = tmp_path / "disk"
@@ -307,7 +310,7 @@ def test_hotplug(guest, tmp_path):
             "cat /sys/block/vd*/serial").output
 
 
-@short
+@everywhere
 def test_unplug_under_load(guest):
     """Unplugging a busy disk fails its I/O, and does not affect another disk."""
     steady = load(guest, "data", numjobs=1, cpus_allowed="0")
@@ -322,7 +325,7 @@ def test_unplug_under_load(guest):
     steady.kill()
 
 
-@with_debug
+@on_all
 def test_pci_remove_and_rescan(guest):
     """A disk works after its PCI device is removed, idle or busy, and rescanned."""
     put_sample(guest, "data")
@@ -343,7 +346,7 @@ def test_pci_remove_and_rescan(guest):
 
 # Suspend
 
-@short
+@on_all
 def test_suspend_to_idle(guest):
     """Verified I/O from all CPUs continues across suspends, on the same queues."""
     put_sample(guest, "data")
@@ -482,7 +485,7 @@ def test_hibernate(kernel):
 
 # Restart
 
-@with_debug
+@on_all
 def test_reboot_under_load(guest):
     """After a restart with I/O in flight, data that was flushed before is intact."""
     put_sample(guest, "data")

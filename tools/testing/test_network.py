@@ -25,7 +25,7 @@ SECTOR = 512
 PROGRAMS = ("nbdkit", "qemu-nbd")
 # For how many seconds I/O waits for a server (reconnect-delay); 0: it fails at once.
 PATIENCE = 120
-_START_SECONDS = 15
+_START_SECONDS = 60
 _EXPORT = "disk"
 
 

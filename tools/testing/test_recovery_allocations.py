@@ -15,6 +15,7 @@ pytestmark = pytest.mark.kernels("7.3-debug")
 STEP = 90
 
 
+@pytest.mark.full
 def test_memory_that_cannot_be_had(kernel):
     """When an allocation fails, the driver fails cleanly or works, without a leak."""
     some = replace(allocations.ALLOCATIONS,

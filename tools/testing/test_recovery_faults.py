@@ -2,8 +2,8 @@
 """Lost interrupts and kicks, and devices that need a reset or are broken.
 
 The driver injects the faults through debugfs (see fault_inject.c), except for a disk
-that is only slow.  The block layer checks for requests that have timed out once a
-second.
+that is only slow.  The block layer calls the driver about once a second for each request
+in flight.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import re
 import pytest
 
 import fio
+import tier
 from fio import FioError
 from soak import faults
 from soak.scenario import Round
@@ -27,15 +28,21 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def guest(kernel):
-    """A guest with fast disks of three kinds, and one that takes 6 s for a request."""
+    """A guest with fast disks of three kinds, and one that takes 6 s for a request.
+
+    All have a time-out of a second, except two, which have the default.
+    """
     disks = [Disk("data", "ram", 64 * MIB, queues=4),
+             Disk("patient", "ram", 64 * MIB, queues=4),
+             Disk("patient-packed", "ram", 64 * MIB, queues=2, packed=True),
              Disk("direct", "ram", 64 * MIB, queues=2, queue_size=1024),
              Disk("packed", "ram", 64 * MIB, queues=2, packed=True),
              Disk("slow", "null", 64 * MIB, queues=4,
                   latency_ns=6_000_000_000)]
     with Guest(kernel, disks=disks, parallel=False) as guest:
         for disk in disks:
-            faults.hasten(guest, disk.id)
+            if not disk.id.startswith("patient"):
+                faults.hasten(guest, disk.id)
         yield guest
 
 
@@ -54,6 +61,29 @@ def test_lost_interrupts_and_kicks(guest, id, what):
     assert faults.counter(guest, id, "timeouts") - timeouts >= 4
     if what == "interrupts":
         assert played.counts["found by looking"] > 0
+
+
+# A packed ring does not show that the device has missed a kick.
+@pytest.mark.parametrize("what,id", tier.usual(
+    (("interrupts", "patient"), ("interrupts", "patient-packed"), ("kicks", "patient")),
+    (("interrupts", "patient-packed"), ("kicks", "patient"))))
+def test_loss_is_found_long_before_io_timeout(guest, what, id):
+    """With the default io_timeout, 30 s, a lost interrupt or kick costs some seconds.
+
+    A kick does so on a ring of the driver's own with an event index.
+    """
+    timeouts = faults.counter(guest, id, "timeouts")
+    found = faults.counter(guest, id, "lost_interrupts")
+    running = faults.load(guest, id, time_based=1, runtime=15)
+    running.wait_for_io(guest.dev(id), requests=50)
+    # Each of the four jobs has one request in flight.
+    faults.set_fault(guest, id, faults.LOSSES[what], 100, times=4)
+    slowest = max(job[way]["clat_ns"]["max"] for job in running.wait()["jobs"]
+                  for way in ("read", "write")) / 1e9
+    assert 1 <= slowest < 12
+    assert faults.counter(guest, id, "timeouts") == timeouts
+    assert (faults.counter(guest, id, "lost_interrupts") > found) \
+        == (what == "interrupts")
 
 
 def test_slow_device(guest):
@@ -116,10 +146,16 @@ def test_broken_device(guest):
     path = guest.run(f"readlink -f /sys/block/{name}/device/..").output.strip()
     running = faults.load(guest, "data", time_based=1, runtime=20)
     running.wait_for_io(name, requests=50)
+    guest.run("udevadm monitor --kernel --property --subsystem-match=virtio "
+              "> /tmp/events &")
+    assert process.wait_for(lambda: "KERNEL - " in guest.run("cat /tmp/events").output, 10)
     guest.run(f"echo 1 > {faults.faults(guest, 'data')}/break_device")
     with pytest.raises(FioError):
         running.wait()
     assert faults.state(guest, "data") == "dead"
+    assert process.wait_for(
+        lambda: "VIRTBLK_STATE=dead" in guest.run("cat /tmp/events").output, 10)
+    guest.run("busybox killall udevadm")
     reset = guest.run(f"/bin/echo 1 > /sys/block/{name}/recovery/reset", check=False)
     assert "No such device" in reset.output
     guest.run(f"echo 1 > {path}/remove", timeout=30)

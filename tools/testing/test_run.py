@@ -76,7 +76,8 @@ def assembled(smp="0-1", cpus="0, 1", log="", **files):
     """Return a queue as assemble() makes it from files and a log."""
     irq = queues.Irq(40, {0: 0, 1: 0}, "PCI-MSIX", 1, "virtio2-req.0")
     (queue,) = queues.assemble("vda", {
-        "/sys/block/vda/mq/0/cpu_list": cpus, "/sys/block/vda/mq/0/nr_tags": "85",
+        **{f"/sys/block/vda/mq/0/cpu{cpu}": "" for cpu in queues.parse_cpus(cpus)},
+        "/sys/block/vda/mq/0/nr_tags": "85",
         "/proc/irq/40/smp_affinity_list": smp,
         "/proc/irq/40/effective_affinity_list": "1", **files}, {0: irq}, log)
     return queue
@@ -99,9 +100,9 @@ def test_queues_are_in_the_order_of_their_numbers():
     """Queues are sorted by number, and are those of this disk only."""
     files = {}
     for index in (0, 10, 2):
-        files |= {f"/sys/block/vda/mq/{index}/cpu_list": str(index),
+        files |= {f"/sys/block/vda/mq/{index}/cpu{index}": "",
                   f"/sys/block/vda/mq/{index}/nr_tags": "64",
-                  f"/sys/block/vdaa/mq/{index}/cpu_list": "99"}
+                  f"/sys/block/vdaa/mq/{index}/cpu99": ""}
     found = queues.assemble("vda", files, {}, "")
     assert [queue.index for queue in found] == [0, 2, 10]
     assert not any(queue.affinity_equal for queue in found)

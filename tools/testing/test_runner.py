@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import tier
 from vm import kernels, klog, process, qemu
 from vm.disk import BACKENDS, Disk
 from vm.errors import (BootFailed, CommandFailed, CommandTimeout, GuestError,
@@ -295,7 +296,9 @@ def test_bad_arguments():
 def test_guest_that_does_not_come_up(tmp_path):
     """A kernel that does not boot raises BootFailed after boot_timeout."""
     kernel = kernels.find(KERNEL)
-    image = bytearray(kernel.image.read_bytes())
+    # QEMU refuses an ELF file that is damaged in this way.
+    packed = kernel.modules / f"boot/vmlinuz-{kernel.release}"
+    image = bytearray(packed.read_bytes())
     image[MIB:] = os.urandom(len(image) - MIB)
     (tmp_path / "image").write_bytes(image)
     fields = {**vars(kernel), "image": tmp_path / "image"}
@@ -456,7 +459,8 @@ def _processes(directory):
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", tier.usual(
+    (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), (signal.SIGKILL, signal.SIGINT)))
 def test_nothing_outlives_its_runner(how):
     """A runner that a signal ends leaves no process and no directory."""
     runner = subprocess.Popen([sys.executable, "-c", _CHILD], text=True,
@@ -471,8 +475,9 @@ def test_nothing_outlives_its_runner(how):
             runner.kill()
     assert process.wait_for(lambda: not _processes(directory), timeout=5)
     if how == signal.SIGKILL:
-        process.work_directory().rmdir()
-    assert not directory.exists()
+        process.remove_work_directory(process.work_directory())
+    # Another worker can be removing it, with its lock held.
+    assert process.wait_for(lambda: not directory.exists(), timeout=5)
 
 
 def test_nothing_is_left_by_a_guest_that_failed():

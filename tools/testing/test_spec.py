@@ -13,6 +13,7 @@ import subprocess
 import pytest
 
 import fio
+import tier
 import vblksim
 from vblksim import Sim
 from vm import process, simulator
@@ -81,7 +82,7 @@ def test_large_rings(guest, ring):
         assert io(guest, disk) > 30
 
 
-@pytest.mark.parametrize("ring", ("split", "packed"))
+@pytest.mark.parametrize("ring", tier.usual(("split", "packed"), ["split"]))
 def test_large_rings_of_indirect_descriptors(guest, ring):
     """A large ring has indirect descriptors if the device requires them."""
     with Sim(guest, features=RINGS[ring], required="indirect_desc", queues=2,
@@ -93,13 +94,13 @@ def test_large_rings_of_indirect_descriptors(guest, ring):
         assert io(guest, disk) > 30
 
 
-@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("ring", tier.usual(RINGS, ("split", "packed")))
 def test_rings_of_one_queue(guest, ring):
     """The driver breaks no rule on any kind of ring that all CPUs share."""
     test_each_ring_is_watched(guest, ring, queues=1)
 
 
-@pytest.mark.parametrize("queues", (16, 64))
+@pytest.mark.parametrize("queues", tier.usual((16, 64), [64]))
 def test_many_queues(guest, queues):
     """With more queues than CPUs the driver uses one for each CPU."""
     with Sim(guest, queues=queues, ring_size=64) as sim:
@@ -117,9 +118,10 @@ def test_mq_without_queues(guest):
     assert "it has 0 queues; using 1" in guest.log()
 
 
-@pytest.mark.parametrize("feature", (
+@pytest.mark.parametrize("feature", tier.usual((
     "size_max", "seg_max", "geometry", "blk_size", "flush", "topology", "mq",
-    "discard", "write_zeroes", "lifetime", "secure_erase"))
+    "discard", "write_zeroes", "lifetime", "secure_erase"),
+    ("seg_max", "flush", "mq", "write_zeroes")))
 def test_one_feature_less(guest, feature):
     """The driver sends no request that depends on a feature that the device lacks."""
     with Sim(guest, features=f"default,-{feature}", capacity="32M") as sim:
@@ -147,10 +149,11 @@ def test_least_device(guest):
         assert io(guest, sim.disk()) > 30
 
 
-@pytest.mark.parametrize("limits", (
+@pytest.mark.parametrize("limits", tier.usual((
     {"seg_max": 1, "size_max": 4096}, {"seg_max": 2, "size_max": 65536},
     {"seg_max": 3, "size_max": 5000}, {"blk_size": 4096, "seg_max": 7},
-    {"seg_max": 4000, "ring_size": 16}), ids=str)
+    {"seg_max": 4000, "ring_size": 16}),
+    ({"seg_max": 3, "size_max": 5000}, {"seg_max": 4000, "ring_size": 16})), ids=str)
 def test_segment_limits(guest, limits):
     """Requests keep to seg_max, size_max and the ring's size."""
     with Sim(guest, **limits) as sim:
@@ -268,7 +271,7 @@ def test_write_zeroes(guest, may_unmap):
 
 
 @on_debug_kernel
-@pytest.mark.parametrize("segments", (1, 8, 256))
+@pytest.mark.parametrize("segments", tier.usual((1, 8, 256), (1, 256)))
 def test_discard(guest, segments):
     """Parallel discards keep to max_discard_seg, and touch no other data."""
     with Sim(guest, max_discard_seg=segments, max_discard_sectors="1M",
@@ -383,7 +386,7 @@ def parameters(guest):
     probe_with(guest, read_queues=0, poll_queues=0, num_request_queues=0)
 
 
-@pytest.mark.parametrize("read", (1, 2, 3))
+@pytest.mark.parametrize("read", tier.usual((1, 2, 3), (1, 3)))
 def test_read_queues(guest, parameters, read):
     """Reads, and only reads, go to the read queues."""
     parameters(read_queues=read)
@@ -444,7 +447,8 @@ def test_file_system(guest):
     assert sim.report["types"]["discard"] > 0
 
 
-@pytest.mark.parametrize("ring", ("split", "packed"))
+@pytest.mark.full
+@pytest.mark.parametrize("ring", tier.usual(("split", "packed"), ["packed"]))
 def test_many_requests(guest, ring):
     """Tens of thousands of requests break no rule; with FULL there are more."""
     each = 64_000 if os.environ.get("FULL") else 8_000
@@ -472,6 +476,91 @@ def test_watching_the_in_tree_driver(kernel):
             sim.stop(check=False)
         broken = {rule["rule"] for rule in sim.report["broken"]}
         assert broken == {"REQUEST_RESERVED", "WRITE_ZEROES_SEG"}
+
+
+# Probes of devices that answer late, or never
+
+IO_TIMEOUT = 3
+DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
+
+
+@pytest.fixture
+def impatient(guest):
+    """The guest, in which new disks have a short timeout."""
+    parameter = "/sys/module/virtio_blk/parameters/io_timeout"
+    before = guest.sysfs(parameter)
+    guest.tolerate("I/O error, dev vd|Buffer I/O error")
+    guest.run(f"echo {IO_TIMEOUT} > {parameter}")
+    yield guest
+    guest.run(f"echo {before} > {parameter}")
+
+
+def test_probe_of_silent_and_slow_devices(impatient):
+    """A probe fails if the device never answers, and waits for one that is slow.
+
+    The slow device takes longer than the timeout for each of some requests, and longer
+    than the probe waits for all of them.
+    """
+    guest = impatient
+    # The virtio core does not reset a device whose probe has failed.  The driver notifies
+    # a device again for a request that has timed out.
+    with Sim(guest, capacity="32M",
+             tolerate="STATUS_AFTER_FAILED,STATUS_ORDER,KICK_UNWANTED") as sim:
+        disk = sim.disk()
+        device = guest.run(f"basename $(readlink -f /sys/block/{disk}/device)"
+                           ).output.strip()
+        guest.run(f"echo 'start=2048, size=4096' | sfdisk -q /dev/{disk}")
+
+        def bind(check=True):
+            return guest.run(f"LC_ALL=C /bin/echo {device} > {DRIVER}/bind",
+                             check=check, timeout=60)
+
+        guest.run(f"echo {device} > {DRIVER}/unbind")
+        sim.ctl(f"script 'on type=in count=2: delay {IO_TIMEOUT}500ms'")
+        bind()
+        assert guest.run(f"ls -d /sys/block/{disk}/{disk}1")
+        assert "so the probe fails" not in guest.log()
+
+        guest.run(f"echo {device} > {DRIVER}/unbind")
+        sim.ctl("script clear")
+        sim.ctl("script 'on type=in: drop'")
+        # Not all kernels return the error of a probe to the writer.
+        bind(check=False)
+        assert f"[{disk}] the device did not answer, so the probe fails; when it " \
+               f"answers again, write {device} to " in guest.log()
+        assert guest.run(f"ls /sys/block/{disk}", check=False).status
+
+        sim.ctl("script clear")
+        bind()
+        assert guest.run(f"ls -d /sys/block/{disk}/{disk}1")
+        assert io(guest, disk) > 30
+
+
+def test_probe_of_silent_zoned_device(impatient):
+    """A probe whose report on zones is never answered fails before there is a disk."""
+    guest = impatient
+    with Sim(guest, "zones", features="default,+zoned", model="hm", capacity="64M",
+             tolerate="KICK_UNWANTED", script=["on type=zone_report: drop"]) as sim:
+        assert process.wait_for(lambda: "cannot use its zones: error" in guest.log(),
+                                5 * IO_TIMEOUT + 20)
+        assert sim.running
+    assert "the device did not answer" in guest.log()
+
+
+def test_probe_of_a_backend_that_dies(impatient):
+    """A backend that dies while its disk is probed does not block the next device."""
+    guest = impatient
+    dying = Sim(guest, "dying", script=["on type=in: kill"])
+    with dying:
+        # It is not there to be stopped, and VDUSE waits for it at a reset.
+        dying.report = {}
+        guest.run("""for n in $(seq 100); do
+            echo 1 > /sys/class/vduse/dying/msg_timeout && exit; sleep 0.1
+            done 2> /dev/null; exit 1""")
+    with Sim(guest, "next", capacity="32M") as sim:
+        assert io(guest, sim.disk(timeout=60)) > 30
+    assert "so the probe fails" in guest.log()
+    assert not dying.running
 
 
 def test_bad_settings(guest):

@@ -7,15 +7,16 @@ vectors.  The checks at the beginning of this file hold for any number of CPUs,
 and all guests share them.
 """
 
+import json
 import re
 
 import pytest
 
+import counters
 import fio
 import topology
-import vdpa
 from soak.faults import counter, tell_to_reset
-from vm import process, qemu
+from vm import process, qemu, vblkstat, vdpa
 from vm.disk import Disk
 from vm.guest import Guest
 
@@ -122,8 +123,9 @@ def check_layout(guest, probed=None, **limits):
 # Numbers of CPUs and queues
 
 @pytest.fixture(scope="module",
-                params=(pytest.param(1, marks=pytest.mark.full), 3,
-                        pytest.param(4, marks=pytest.mark.quick),
+                params=(pytest.param(1, marks=pytest.mark.full),
+                        pytest.param(3, marks=pytest.mark.quick),
+                        pytest.param(4, marks=pytest.mark.full),
                         pytest.param(16, marks=pytest.mark.full)),
                 ids=lambda cpus: f"{cpus}cpus")
 def guest(request, kernel):
@@ -192,6 +194,7 @@ def test_affinity_poll_queues(guest):
 
 # NUMA nodes, and CPUs that are brought up later
 
+@pytest.mark.full
 @on_both
 def test_affinity_numa_and_cpus_brought_up_later(kernel):
     """A queue serves CPUs of one node, and offline CPUs have queues for later.
@@ -274,6 +277,59 @@ def test_affinity_of_cpus_plugged_in(kernel):
             check_arrivals(guest, again, id)
 
 
+# Isolated CPUs
+
+@on_both
+@pytest.mark.module
+def test_isolated_cpus(kernel):
+    """Isolated CPUs have queues, which debugfs and vblkstat show, and no others' I/O.
+
+    The kernel leaves isolated CPUs out of cpu_list, but they submit I/O all the same.
+    After a reset with a CPU offline the driver sends the vectors of the queues, and not
+    the kernel; that makes no difference.
+    """
+    ids = {"q4": 4, "q2": 2}
+    with Guest(kernel, cpus=4, cmdline="isolcpus=managed_irq,domain,2-3",
+               disks=[Disk(id, queues=ids[id], vectors=ids[id] + 1) for id in ids],
+               ) as guest:
+        guest.put(vblkstat.build(), "/run/vblkstat")
+        assert guest.sysfs("/sys/devices/system/cpu/isolated") == "2-3"
+        for again in (False, True):
+            if again:
+                guest.run("echo 0 > /sys/devices/system/cpu/cpu1/online")
+                for id in ids:
+                    guest.run(f"echo 1 > /sys/block/{guest.dev(id)}/recovery/reset")
+                guest.run("echo 1 > /sys/devices/system/cpu/cpu1/online")
+            for id in ids:
+                check_isolated(guest, id, ids[id])
+        found = json.loads(guest.run("/run/vblkstat --json doctor", check=False).output)
+        # Two isolated CPUs share a queue of q2, so one of them gets the other's interrupts.
+        assert [finding["disk"] for finding in found["findings"]
+                if finding["id"] == "isolated-cpu"] == [guest.dev("q2")]
+
+
+def check_isolated(guest, id, count):
+    """Check the CPUs of a disk's queues, and who is interrupted by the I/O of each."""
+    layout = topology.read(guest)
+    disk = layout.disks[id]
+    check_map(layout, id, layout)
+    (shown,) = json.loads(guest.run(f"/run/vblkstat --json queues {disk.name}"
+                                    ).output)["disks"]
+    assert {queue["queue"]: set(queue["cpus"]) for queue in shown["queues"]} == \
+        disk.queues["default"]
+    for index, cpus in disk.queues["default"].items():
+        assert topology.parse_cpus(
+            counters.of_queue(guest, id, index)["cpus"]) == cpus
+    if count == 4:
+        assert all(len(cpus) == 1 for cpus in disk.queues["default"].values())
+    for arrival in topology.read_from_each_cpu(guest, disk, layout.online):
+        index = disk.queue_of(arrival.cpu)
+        cpus = disk.queues["default"][index]
+        assert set(arrival.counts) == {f"req.{index}"}
+        # Only a queue of isolated CPUs interrupts one of them.
+        assert set(arrival.counts[f"req.{index}"]) <= ((cpus - {2, 3}) or cpus)
+
+
 # Under load
 
 @pytest.fixture(scope="module")
@@ -349,6 +405,7 @@ def _total(interrupts):
 # vDPA
 
 # The cloud kernel 6.1 has neither vduse nor virtio_vdpa.
+@pytest.mark.full
 @pytest.mark.kernels("6.12")
 @pytest.mark.module
 def test_affinity_vdpa(kernel):
@@ -358,10 +415,7 @@ def test_affinity_vdpa(kernel):
     affinity is in sysfs.
     """
     counts = {"d1": 1, "d2": 2, "d3": 3, "d4": 4}
-    with Guest(kernel, cpus=4, qemu_args=[
-            "-drive", "if=none,id=vdpa,format=raw,snapshot=on,"
-                      f"file={vdpa.tools()}",
-            "-device", "scsi-hd,drive=vdpa,lun=7"]) as guest:
+    with Guest(kernel, cpus=4, qemu_args=vdpa.qemu_args()) as guest:
         if (kernel.name != "6.12"
                 and guest.run("modinfo vduse virtio_vdpa", check=False).status):
             pytest.skip(f"{kernel.name} has no modules vduse and virtio_vdpa")

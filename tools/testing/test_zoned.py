@@ -8,6 +8,7 @@ end of its `with Sim(...)`.
 import re
 import struct
 import zlib
+from collections.abc import Callable
 
 import pytest
 
@@ -71,6 +72,18 @@ def write(guest, disk, zone, offset, size, check=True):
         "iflag=fullblock status=none", check=check)
 
 
+def test_last_zone_ends_in_part_of_a_block(guest):
+    """A last zone that rounding the capacity has cut ends with the disk."""
+    sectors = 66 * MIB // 512
+    with Sim(guest, **{**GEOMETRY, "blk_size": 4096,
+                       "capacity": sectors + 3}) as sim:
+        disk = sim.disk()
+        assert guest.sysfs(f"/sys/block/{disk}/size") == str(sectors)
+        last = zones(guest, disk)[-1]
+        assert last["start"] + last["len"] == sectors
+        assert last["cap"] == last["len"]
+
+
 @on_debug_kernel
 def test_zone_report(guest):
     """Reports and limits match the device's zones, also the short last one."""
@@ -106,38 +119,47 @@ def test_many_zones(guest):
         assert found[-1]["start"] == 9599 * 128
 
 
+def change_zone_states(guest: Guest, disk: str,
+                       state: Callable[[int], tuple[str, int]]) -> None:
+    """Take zone 4 of an empty disk through its states; at the end all zones are empty.
+
+    state: a function that returns a zone's state and write pointer.
+    """
+    blkzone(guest, "open", disk, 4)
+    assert state(4) == ("oe", 0)
+    blkzone(guest, "close", disk, 4)
+    assert state(4) == ("em", 0)
+    write(guest, disk, 4, 0, 64 << 10)
+    assert state(4) == ("oi", 128)
+    blkzone(guest, "open", disk, 4)
+    assert state(4) == ("oe", 128)
+    blkzone(guest, "close", disk, 4)
+    assert state(4) == ("cl", 128)
+    write(guest, disk, 4, 64 << 10, 64 << 10)
+    assert state(4) == ("oi", 256)
+    blkzone(guest, "finish", disk, 4)
+    assert state(4)[0] == "fu"
+    blkzone(guest, "reset", disk, 4)
+    assert state(4) == ("em", 0)
+    for place in range(3):
+        write(guest, disk, 4, place * MIB, MIB)
+    assert state(4)[0] == "fu"
+    write(guest, disk, 5, 0, 4096)
+    blkzone(guest, "reset", disk)
+    assert state(4) == state(5) == ("em", 0)
+
+
 @on_debug_kernel
 def test_zone_states(guest):
     """A zone's state and write pointer follow open, write, close, finish and reset."""
     with Sim(guest, **GEOMETRY) as sim:
         disk = sim.disk()
 
-        def state(zone=4):
+        def state(zone):
             found = zones(guest, disk)[zone]
             return found["state"], found["wptr"]
 
-        blkzone(guest, "open", disk, 4)
-        assert state() == ("oe", 0)
-        blkzone(guest, "close", disk, 4)
-        assert state() == ("em", 0)
-        write(guest, disk, 4, 0, 64 << 10)
-        assert state() == ("oi", 128)
-        blkzone(guest, "open", disk, 4)
-        assert state() == ("oe", 128)
-        blkzone(guest, "close", disk, 4)
-        assert state() == ("cl", 128)
-        write(guest, disk, 4, 64 << 10, 64 << 10)
-        assert state() == ("oi", 256)
-        blkzone(guest, "finish", disk, 4)
-        assert state()[0] == "fu"
-        blkzone(guest, "reset", disk, 4)
-        assert state() == ("em", 0)
-        for place in range(3):
-            write(guest, disk, 4, place * MIB, MIB)
-        assert state()[0] == "fu"
-        write(guest, disk, 5, 0, 4096)
-        blkzone(guest, "reset", disk)
-        assert state(4) == state(5) == ("em", 0)
+        change_zone_states(guest, disk, state)
     types = sim.report["types"]
     assert types.keys() >= {"zone_open", "zone_close", "zone_finish",
                             "zone_reset", "zone_reset_all", "zone_report"}
@@ -178,8 +200,9 @@ JOBS = {
 
 
 # With 0 the block layer emulates appends by writes, on kernels that support it.
-@pytest.mark.parametrize("append", ("512k", 0))
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job,append", tier.usual(
+    [(job, append) for job in JOBS for append in ("512k", 0)],
+    [("parallel", "512k"), ("randrw", 0)]))
 def test_fio_zone_mode(guest, job, append):
     """fio writes at the write pointers in its zone mode, and verifies its data."""
     with Sim(guest, **GEOMETRY, max_append_sectors=append) as sim:
@@ -190,8 +213,9 @@ def test_fio_zone_mode(guest, job, append):
         assert fio.ios(report, "write") > 500
 
 
-@pytest.mark.parametrize("ring", ("default,+zoned", "default,+zoned,+ring_packed",
-                                  "default,+zoned,-indirect_desc"))
+@pytest.mark.parametrize("ring", tier.usual(
+    ("default,+zoned", "default,+zoned,+ring_packed", "default,+zoned,-indirect_desc"),
+    ("default,+zoned", "default,+zoned,+ring_packed")))
 def test_zones_on_each_ring(guest, ring):
     """Verified writes to zones work on each kind of ring."""
     with Sim(guest, **GEOMETRY | {"features": ring}) as sim:
@@ -228,7 +252,7 @@ def append_to_files(guest, disk):
         "truncate -s 0 /tmp/zones/seq/0 && umount /tmp/zones", timeout=120)
 
 
-@pytest.mark.parametrize("append", ("512k", 0))
+@pytest.mark.parametrize("append", tier.usual(("512k", 0), ["512k"]))
 def test_zonefs(guest, append):
     """Data that zonefs appends is intact, with zone append and without."""
     with Sim(guest, **GEOMETRY, max_append_sectors=append) as sim:
@@ -251,6 +275,7 @@ def make_btrfs(guest, disk):
 
 
 # With 0 the block layer emulates appends by writes, on kernels that support it.
+@pytest.mark.full
 @pytest.mark.parametrize("append", tier.usual(("512k", "16k", 0), ["16k"]))
 def test_btrfs(guest, append):
     """btrfs, which appends to zones and resets them, keeps its data."""
@@ -336,7 +361,7 @@ def test_zoned_device_refused(guest, case):
         assert sim.running
 
 
-@pytest.mark.parametrize("model", ("none", "ha"))
+@pytest.mark.parametrize("model", tier.usual(("none", "ha"), ["ha"]))
 def test_other_models(guest, model):
     """Host-aware and non-zoned devices are ordinary disks."""
     with Sim(guest, **GEOMETRY | {"model": model}) as sim:

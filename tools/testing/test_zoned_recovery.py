@@ -65,7 +65,6 @@ def interrupted_write(guest: Guest, sim: Sim, zone: int, offset: int,
 
 # How much of the write the device executes, and how many writes it receives.  The
 # driver does not resend an executed write, and resends only the rest of another.
-@pytest.mark.kernels("6.12", "7.3-debug")
 @pytest.mark.parametrize("what,times", (
     ("lose", 1), ("part 8", 2), ("part 120", 2), ("drop", 2)))
 def test_interrupted_zone_write(guest: Guest, what: str, times: int) -> None:

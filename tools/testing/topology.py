@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The layout of a guest's disks: queues, CPUs and interrupts.
 
-It comes from the guest's own tables, as an administrator would read them: sysfs
-for the CPUs of each hctx, debugfs for its type, /proc/irq for the affinity of each
-interrupt, and /proc/interrupts for the counts.
+It comes from the guest's own tables, as an administrator would read them: sysfs for the
+CPUs of each hctx (the directories cpuM, because cpu_list lacks isolated CPUs), debugfs
+for its type, /proc/irq for the affinity of each interrupt, and /proc/interrupts for the
+counts.
 """
 
 import itertools
@@ -16,8 +17,9 @@ _CPUS = "/sys/devices/system/cpu"
 _TABLES = f"""
 cd /sys/block
 grep -H . {_CPUS}/possible {_CPUS}/present {_CPUS}/online \\
-    vd*/serial vd*/mq/*/cpu_list /sys/kernel/debug/block/vd*/hctx*/type \\
+    vd*/serial /sys/kernel/debug/block/vd*/hctx*/type \\
     /proc/irq/*/smp_affinity_list 2> /dev/null
+printf '%s:\\n' vd*/mq/*/cpu[0-9]*
 for disk in vd*; do [ -e $disk ] && echo "$disk/device:$(readlink $disk/device)"; done
 echo interrupts:
 cat /proc/interrupts
@@ -107,11 +109,15 @@ def _queues(name, facts):
 
     debugfs lists every hctx, sysfs only those that at least one CPU uses.
     """
+    users = {}
+    for path in facts:
+        if found := re.fullmatch(rf"{name}/mq/(\d+)/cpu(\d+)", path):
+            users.setdefault(found[1], set()).add(int(found[2]))
     queues = {}
     pattern = re.compile(rf"/sys/kernel/debug/block/{name}/hctx(\d+)/type")
     for path, type in facts.items():
         if found := pattern.fullmatch(path):
-            cpus = parse_cpus(facts.get(f"{name}/mq/{found[1]}/cpu_list", ""))
+            cpus = frozenset(users.get(found[1], ()))
             queues.setdefault(type, {})[int(found[1])] = cpus
     return {type: dict(sorted(found.items())) for type, found in queues.items()}
 

@@ -40,7 +40,7 @@ DISKS = {
 }
 LIMITS = {
     "logical_block_size": 4096, "physical_block_size": 16384,
-    "min_io_size": 0x0020_4000, "opt_io_size": 0x1020_4000,
+    "min_io_size": 0x0020_4000, "opt_io_size": 0x0204_0000,
     "queue_size": 128, "cyls": 0x1234, "heads": 0x12, "secs": 0x38,
     "discard_granularity": 0x8000, "max_discard_sectors": 0x0002_0340,
     "max_write_zeroes_sectors": 0x0003_0408,

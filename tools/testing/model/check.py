@@ -10,7 +10,6 @@ import functools
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm import host, ui
+from vm import host, repository, ui
 from vm.ui import UserError, say
 
 _HERE = Path(__file__).resolve().parent
@@ -94,6 +93,14 @@ VARIANTS = (
     Variant("kick", "EVENT NO_RECHECK", "the ring is not polled after unmasking"),
     Variant("kick", "PACKED EVENT NO_MB_POLL", "no barrier before that poll"),
     Variant("kick", "NO_COMMIT", "commit_rqs does not kick"),
+    Variant("own_ring", ""),
+    Variant("own_ring", "EVENT"),
+    Variant("own_ring", "NO_GUARD", "no timer polls where the core drops an interrupt"),
+    Variant("own_ring", "EVENT NO_GUARD", "the same with an event index"),
+    Variant("own_ring", "EVENT GUARD_SHORT", "the timer polls once"),
+    Variant("own_ring", "NO_MB_KICK", "no barrier before the suppression is read"),
+    Variant("own_ring", "EVENT NO_MB_POLL", "no barrier before the poll"),
+    Variant("own_ring", "EVENT NO_RECHECK", "the ring is not polled after unmasking"),
     Variant("recovery", "ASKS=1 HOTPLUG=1 ADMIN"),
     Variant("recovery", "ASKS=1 HOTPLUG=1 CPUS_LOCK",
             "find_vqs takes cpus_read_lock while requests are held back"),
@@ -222,15 +229,14 @@ def check(variant: Variant) -> Result:
     without a complaint.
     """
     host.need("model")
-    directory = _OUT / variant.name
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory = repository.emptied(_OUT / variant.name)
     started = time.monotonic()
     _run(["spin", "-a", *(f"-D{define}" for define in variant.defines.split()),
           str(_HERE / f"{variant.model}.pml")], directory, "spin.log", LIMIT)
     liveness = "LIVENESS" in variant.defines.split()
-    # A run that ends at the first error needs no optimization.
-    _run(["gcc", "-O0" if variant.bug else "-O2", "-w",
+    # With few states the compiler takes longer than the search.
+    few = variant.bug or variant.model == "recovery"
+    _run(["gcc", "-O0" if few else "-O1", "-w",
           "-DNFAIR=3" if liveness else "-DSAFETY", f"-DMEMLIM={_MEMORY_MIB}",
           "-o", "pan", "pan.c"], directory, "gcc.log", LIMIT)
     text = _run(["./pan", f"-m{_DEPTH}", "-w22", *(["-a", "-f"] if liveness else [])],

@@ -106,7 +106,7 @@ static void open_sim(struct sim *sim)
 	     sim->set.config.model == BLK_Z_HA))
 		sim->zones = zones_new(&sim->set);
 	if (!sim->script || !sim->store || ring_init(sim)) {
-		fprintf(stderr, "a bench cannot be opened\n");
+		fprintf(stderr, "cannot open a bench\n");
 		exit(1);
 	}
 }
@@ -171,7 +171,7 @@ static uint64_t alloc(uint64_t *next, uint64_t end, uint64_t len,
 	uint64_t at = (*next + align - 1) / align * align;
 
 	if (at + len > end) {
-		fprintf(stderr, "a test takes more memory than a bench has\n");
+		fprintf(stderr, "a test needs more memory than a bench has\n");
 		exit(1);
 	}
 	*next = at + len;
@@ -604,9 +604,11 @@ void bench_expect(struct bench *bench, const char *name, ...)
 		if (expected[rule] == YES && watch->broken[rule])
 			fired[rule] = true;
 		else if (expected[rule] == YES)
-			note(wrong, sizeof(wrong), "not seen:", rule, watch);
+			note(wrong, sizeof(wrong),
+			       "not reported:", rule, watch);
 		else if (expected[rule] == NOT && watch->broken[rule])
-			note(wrong, sizeof(wrong), "seen:", rule, watch);
+			note(wrong, sizeof(wrong),
+			       "reported, but not expected:", rule, watch);
 	}
 	test_result(name, !*wrong, "%s", wrong);
 	bench_close(bench);

@@ -350,7 +350,7 @@ static void fill(struct rig *b, uint64_t sector, uint32_t sectors,
 {
 	memset(b->out, byte, sectors * SECTOR_SIZE);
 	expect(!ask(b, BLK_T_OUT, sector, sectors * SECTOR_SIZE, 0),
-	       "sector %" PRIu64 " cannot be written", sector);
+	       "the device fails a write to sector %" PRIu64, sector);
 }
 
 /* ---- requests ---- */
@@ -369,13 +369,16 @@ static void test_types(void)
 	GOOD(b, BLK_S_OK, BLK_T_FLUSH, 0, 0, 0);
 	GOOD(b, BLK_S_OK, BLK_T_GET_ID, 0, 0, 20);
 	expect(b->len == 21, "used length %u", b->len);
-	expect(!memcmp(b->in, "exactly-20-bytes-id!", 20), "wrong ID");
+	expect(!memcmp(b->in, "exactly-20-bytes-id!", 20),
+	       "GET_ID returns another ID");
 	GOOD(b, BLK_S_OK, BLK_T_GET_LIFETIME, 0, 0, 6);
-	expect(!memcmp(b->in, "\1\0\2\0\3", 6), "wrong lifetime");
+	expect(!memcmp(b->in, "\1\0\2\0\3", 6),
+	       "GET_LIFETIME returns other values");
 	memset(b->sim->set.id, 0, BLK_ID_BYTES);
 	strcpy(b->sim->set.id, "short");
 	GOOD(b, BLK_S_OK, BLK_T_GET_ID, 0, 0, 20);
-	expect(!memcmp(b->in, b->sim->set.id, 20), "ID is not padded");
+	expect(!memcmp(b->in, b->sim->set.id, 20),
+	       "GET_ID does not pad a short ID with zeros");
 	GOOD(b, BLK_S_OK, BLK_T_IN, CAPACITY - 1, 0, 512);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, CAPACITY - 16, 8192, 0);
 	GOOD(b, BLK_S_OK, BLK_T_IN, 0, 0, 0);
@@ -470,22 +473,25 @@ static void test_header_rules(void)
 	submit(b, (struct bit[]){ { &env->header, 15, false },
 				  { &env->status, 1, true } }, 2);
 	expect(take_used(b, &id, &len) && len == 1 &&
-	       env->status == BLK_S_IOERR, "a short header");
+	       env->status == BLK_S_IOERR, "a short header does not fail");
 	EXPECT_RULE(b, RULE_REQUEST_HEADER);
 	env->status = NEVER;
 	submit(b, (struct bit[]){ { &env->status, 1, true } }, 1);
 	expect(take_used(b, &id, &len) && len == 1 &&
-	       env->status == BLK_S_IOERR, "no header");
+	       env->status == BLK_S_IOERR,
+	       "a request without a header does not fail");
 	EXPECT_RULE(b, RULE_REQUEST_HEADER);
 	env->header.type = htole32(BLK_T_FLUSH);
 	submit(b, (struct bit[]){ { &env->header, 16, false } }, 1);
-	expect(take_used(b, &id, &len) && len == 0, "no status byte");
+	expect(take_used(b, &id, &len) && len == 0,
+	       "a request without a status byte is not returned");
 	EXPECT_RULE(b, RULE_REQUEST_STATUS);
 	env->header.reserved = htole32(1);
 	submit(b, (struct bit[]){ { &env->header, 16, false },
 				  { &env->status, 1, true } }, 2);
 	expect(take_used(b, &id, &len) && len == 1 &&
-	       env->status == BLK_S_OK, "a priority");
+	       env->status == BLK_S_OK,
+	       "a priority in the header fails the request");
 	EXPECT_RULE(b, RULE_REQUEST_RESERVED);
 
 	BAD(b, REQUEST_TYPE, BLK_S_UNSUPP, 5, 0, 0, 0);
@@ -516,7 +522,7 @@ static void test_data_rules(void)
 	BAD(b, DATA_LENGTH, BLK_S_IOERR, BLK_T_OUT, 0, 513, 0);
 	BAD(b, CAPACITY, BLK_S_IOERR, BLK_T_IN, CAPACITY, 0, 512);
 	expect(b->len == 513 && all_bytes(b->in, 512, 0),
-	       "a failed read leaves its data as it was");
+	       "a failed read changed its buffer");
 	BAD(b, CAPACITY, BLK_S_IOERR, BLK_T_IN, CAPACITY - 1, 0, 1024);
 	BAD(b, CAPACITY, BLK_S_IOERR, BLK_T_OUT, CAPACITY - 1, 1024, 0);
 	BAD(b, CAPACITY, BLK_S_IOERR, BLK_T_OUT, UINT64_MAX, 1024, 0);
@@ -636,7 +642,7 @@ static void test_read_only(void)
 
 	memset(b->out, 0x11, 512);
 	BAD(b, READ_ONLY, BLK_S_IOERR, BLK_T_OUT, 0, 512, 0);
-	expect(sector_has(b, 0, 0), "a read-only device was written");
+	expect(sector_has(b, 0, 0), "a write changed a read-only device");
 	GOOD(b, BLK_S_OK, BLK_T_FLUSH, 0, 0, 0);
 	GOOD(b, BLK_S_OK, BLK_T_IN, 0, 0, 512);
 	put_range(b, 0, 0, 1, 0);
@@ -804,11 +810,13 @@ static void test_zone_writes(void)
 	/* after a reset the zone reads as zeroes, and its space is free */
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_RESET, START(3), 0, 0);
 	EXPECT_ZONE(b, 3, BLK_ZS_EMPTY, START(3));
-	expect(sector_has(b, START(3), 0), "data after a reset");
+	expect(sector_has(b, START(3), 0), "a zone has data after its reset");
 	expect(!store_read(b->sim->store, START(3) * SECTOR_SIZE, b->in, 512) &&
-	       all_bytes(b->in, 512, 0), "a reset leaves data in the store");
+	       all_bytes(b->in, 512, 0),
+	       "the store has data of a zone after its reset");
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(3), 8192, 0);
-	expect(sector_has(b, START(3) + 16, 0), "data of before the reset");
+	expect(sector_has(b, START(3) + 16, 0),
+	       "a read returns data from before the reset");
 
 	/* write zeroes moves the pointer like a write */
 	put_range(b, 0, START(3) + 16, 8, 0);
@@ -819,7 +827,8 @@ static void test_zone_writes(void)
 	/* a write without data changes nothing */
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(4), 0, 0);
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_APPEND, START(4), 0, 8);
-	expect(APPENDED(b) == START(4), "an empty append");
+	expect(APPENDED(b) == START(4),
+	       "an append without data returns another sector");
 	EXPECT_ZONE(b, 4, BLK_ZS_EMPTY, START(4));
 
 	/* conventional zones accept writes anywhere, also across zones */
@@ -846,7 +855,8 @@ static void test_zone_writes(void)
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(15), 8192, 0);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(15) + 16, 8192, 0);
 	EXPECT_ZONE(b, 15, BLK_ZS_FULL, NO_WP);
-	expect(le64toh(zone_of(b, 15).z_cap) == LAST_ZONE, "short zone");
+	expect(le64toh(zone_of(b, 15).z_cap) == LAST_ZONE,
+	       "the last zone has another capacity");
 	CLOSE(b);
 }
 
@@ -996,18 +1006,21 @@ static void test_report(void)
 	       le64toh(zone[2].z_start) == START(2) &&
 	       le64toh(zone[2].z_cap) == ZONE_CAP &&
 	       le64toh(zone[2].z_wp) == START(2) + 8 &&
-	       le64toh(zone[0].z_cap) == ZONE, "wrong descriptors");
+	       le64toh(zone[0].z_cap) == ZONE,
+	       "the zone descriptors have other values");
 	expect(all_bytes(b->in + 64 * 17, 64 * 3, 0),
-	       "the rest of a report is not filled");
+	       "the rest of the report is not zero");
 	/* from the middle of a zone, and with room for a few zones */
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_REPORT, START(14) + 5, 0, 64 * 5);
 	expect(le64toh(report->nr_zones) == 2 &&
-	       le64toh(zone[0].z_start) == START(14), "the last two");
+	       le64toh(zone[0].z_start) == START(14),
+	       "a report from zone 14 has other zones");
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_REPORT, ZONE, 0, 64 * 3);
 	expect(le64toh(report->nr_zones) == 2 &&
-	       le64toh(zone[1].z_start) == START(2), "room for two");
+	       le64toh(zone[1].z_start) == START(2),
+	       "a buffer for two zones has other zones");
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_REPORT, ZONE, 0, 64);
-	expect(!report->nr_zones, "room for none");
+	expect(!report->nr_zones, "a buffer for no zone has zones");
 	CLOSE(b);
 }
 
@@ -1015,7 +1028,7 @@ static void test_host_aware(void)
 {
 	struct rig *b = rig_new(set_aware, 0);
 
-	expect(zone_of(b, 2).z_type == BLK_ZT_SWP, "type of zones");
+	expect(zone_of(b, 2).z_type == BLK_ZT_SWP, "the zone has another type");
 	memset(b->out, 0xb1, 8192);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(2), 8192, 0);
 	BAD(b, ZONE_WRITE_ORDER, BLK_S_OK, BLK_T_OUT, START(2), 4096, 0);
@@ -1024,7 +1037,8 @@ static void test_host_aware(void)
 	BAD(b, ZONE_WRITE_ORDER, BLK_S_OK, BLK_T_OUT, START(2) + 32, 4096, 0);
 	EXPECT_ZONE(b, 2, BLK_ZS_IOPEN, START(2) + 40);
 	expect(sector_has(b, START(2) + 31, 0) &&
-	       sector_has(b, START(2) + 32, 0xb1), "a gap");
+	       sector_has(b, START(2) + 32, 0xb1),
+	       "a write beyond the write pointer is not kept");
 	/* misalignment breaks a rule, but does not fail */
 	BAD(b, ZONE_WRITE_ALIGNMENT, BLK_S_OK, BLK_T_OUT, START(2) + 1, 4096,
 	    0);
@@ -1037,14 +1051,15 @@ static void test_host_aware(void)
 	make_state(b, 4, BLK_ZS_FULL);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(4), 4096, 0);
 	EXPECT_ZONE(b, 4, BLK_ZS_FULL, NO_WP);
-	expect(sector_has(b, START(4), 0xb1), "a full zone, written again");
+	expect(sector_has(b, START(4), 0xb1),
+	       "a failed write changed a full zone");
 	/* reads across zones are allowed */
 	GOOD(b, BLK_S_OK, BLK_T_IN, START(4) - 1, 0, 1024);
 	expect(all_bytes(b->in, 512, 0) && all_bytes(b->in + 512, 512, 0xb1),
-	       "a read across zones");
+	       "a read across zones returns other data");
 	put_range(b, 0, START(4), 1, 0);
 	GOOD(b, BLK_S_OK, BLK_T_DISCARD, 0, 16, 0);
-	expect(sector_has(b, START(4), 0), "discarded");
+	expect(sector_has(b, START(4), 0), "a discarded zone has data");
 	expect(!zones_force(b->sim, 4, "readonly"), "readonly");
 	put_range(b, 0, START(4), 1, 0);
 	GOOD(b, BLK_S_ZONE_INVALID_CMD, BLK_T_DISCARD, 0, 16, 0);
@@ -1109,7 +1124,7 @@ static void test_odd_zones(void)
 	CLOSE(b, RULE_ZONE_MODEL);
 
 	b = rig_new(set_no_zone_size, 0);
-	expect(!b->sim->zones, "zones of no sectors");
+	expect(!b->sim->zones, "the device has zones without sectors");
 	GOOD(b, BLK_S_UNSUPP, BLK_T_ZONE_REPORT, 0, 0, 128);
 	GOOD(b, BLK_S_OK, BLK_T_OUT, START(3) - 1, 1024, 0);
 	CLOSE(b);
@@ -1295,38 +1310,46 @@ static void test_waiting(void)
 	head[0] = post(b, BLK_T_IN, 0, 0, 512);
 	first = last_envelope(b);
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_IN, 0, 0, 512));
-	expect(first->status == NEVER, "not delayed");
+	expect(first->status == NEVER, "the device does not delay its answer");
 	run_for(b, 5);
-	expect(first->status == NEVER, "delayed by less than 5 ms");
+	expect(first->status == NEVER,
+	       "the device delays its answer by less than 5 ms");
 	run_for(b, 40);
 	expect(take_used(b, &id, &len) && id == head[0] && !first->status,
-	       "never done after a delay");
+	       "the device does not answer after a delay");
 
 	add_line(b, "type=out: hold");
 	for (unsigned int i = 0; i < 3; i++)
 		head[i] = post(b, BLK_T_OUT, i, 512, 0);
-	expect(!take_used(b, &id, &len), "not held");
-	expect(script_release(b->sim) == 3, "how many are held");
+	expect(!take_used(b, &id, &len),
+	       "the device answers a request that it holds");
+	expect(script_release(b->sim) == 3,
+	       "the device does not hold 3 requests");
 	for (unsigned int i = 0; i < 3; i++)
-		expect(take_used(b, &id, &len) && id == head[i], "released");
-	expect(!take_used(b, &id, &len), "released twice");
+		expect(take_used(b, &id, &len) && id == head[i],
+		       "a held request is not returned in its order");
+	expect(!take_used(b, &id, &len), "a held request is returned twice");
 
 	add_line(b, "type=out: reorder 3");
 	for (unsigned int i = 0; i < 3; i++) {
-		expect(!take_used(b, &id, &len), "answered too early");
+		expect(!take_used(b, &id, &len),
+		       "the device answers before it reorders");
 		head[i] = post(b, BLK_T_OUT, i, 512, 0);
 	}
 	head[3] = post(b, BLK_T_OUT, 3, 512, 0);
 	for (unsigned int i = 0; i < 3; i++)
 		expect(take_used(b, &id, &len) && id == head[2 - i] &&
-		       len == 1, "reordered");
-	expect(!take_used(b, &id, &len), "the fourth does not wait");
+		       len == 1, "the answers are not reordered");
+	expect(!take_used(b, &id, &len),
+	       "the fourth request does not wait for two others");
 	run_for(b, 1100);
-	expect(take_used(b, &id, &len) && id == head[3], "waits without end");
+	expect(take_used(b, &id, &len) && id == head[3],
+	       "a reordered request is never answered");
 	/* removing the line answers its waiting requests */
 	head[0] = post(b, BLK_T_OUT, 0, 512, 0);
 	script_clear(b->sim->script);
-	expect(take_used(b, &id, &len) && id == head[0], "lost in a reorder");
+	expect(take_used(b, &id, &len) && id == head[0],
+	       "a reordered request is lost");
 
 	/* a reset frees all waiting requests: none is answered after it */
 	add_line(b, "nth=1: hold");
@@ -1335,9 +1358,10 @@ static void test_waiting(void)
 	for (unsigned int i = 0; i < 3; i++)
 		post(b, BLK_T_OUT, i, 512, 0);
 	request_reset(b->sim);
-	expect(!script_release(b->sim), "held over a reset");
+	expect(!script_release(b->sim), "a request is held over a reset");
 	run_for(b, 10);
-	expect(!take_used(b, &id, &len), "answered after a reset");
+	expect(!take_used(b, &id, &len),
+	       "a request from before a reset is answered");
 	CLOSE(b);
 }
 
@@ -1352,18 +1376,20 @@ static void test_bad_answers(void)
 	add_line(b, "type=out: status unsupp");
 	memset(b->out, 0x66, 512);
 	EXPECT_STATUS(BLK_S_UNSUPP, ask(b, BLK_T_OUT, 2, 512, 0));
-	expect(sector_has(b, 2, 0x66), "status without doing it");
+	expect(sector_has(b, 2, 0x66), "the request is not executed");
 	add_line(b, "type=out: fail zone_open_resource");
 	EXPECT_STATUS(BLK_S_ZONE_OPEN_RESOURCE, ask(b, BLK_T_OUT, 3, 512, 0));
-	expect(sector_has(b, 3, 0x55), "fail, but it was done");
+	expect(sector_has(b, 3, 0x55), "a failed request is executed");
 	add_line(b, "type=in: fail ioerr");
 	memset(b->in, 1, 512);
 	EXPECT_STATUS(BLK_S_IOERR, ask(b, BLK_T_IN, 0, 0, 512));
-	expect(b->len == 513 && all_bytes(b->in, 512, 0), "data in a failure");
+	expect(b->len == 513 && all_bytes(b->in, 512, 0),
+	       "a failed read returns data");
 
 	add_line(b, "type=in: no_status");
 	EXPECT_STATUS(NEVER, ask(b, BLK_T_IN, 0, 0, 512));
-	expect(b->len == 512 && all_bytes(b->in, 512, 0x44), "no_status");
+	expect(b->len == 512 && all_bytes(b->in, 512, 0x44),
+	       "no_status: the data or its length is wrong");
 	add_line(b, "type=in: short 100");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_IN, 0, 0, 512));
 	expect(b->len == 413, "short: %u", b->len);
@@ -1380,23 +1406,27 @@ static void test_bad_answers(void)
 	add_line(b, "type=in: corrupt");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_IN, 0, 0, 1024));
 	expect(b->in[0] == 0xbb && b->in[1] == 0x44 && b->in[511] == 0x44 &&
-	       b->in[512] == 0xbb, "not corrupt");
+	       b->in[512] == 0xbb,
+	       "corrupt: the data is not changed in one place");
 	add_line(b, "type=in: garbage");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_IN, 0, 0, 512));
 	expect(!all_bytes(b->in, 256, 0x44) &&
-	       memcmp(b->in, b->in + 256, 256), "no garbage");
+	       memcmp(b->in, b->in + 256, 256),
+	       "garbage: the data is not random");
 
 	add_line(b, "type=in nth=1: twice");
 	head = post(b, BLK_T_IN, 0, 0, 512);
 	for (unsigned int i = 0; i < 2; i++)
 		expect(take_used(b, &id, &len) && id == head && len == 513,
 		       "twice: time %u", i + 1);
-	expect(!take_used(b, &id, &len), "thrice");
+	expect(!take_used(b, &id, &len),
+	       "twice: the request is answered three times");
 	add_line(b, "type=in nth=1: bad_id 0xfffff");
 	post(b, BLK_T_IN, 0, 0, 512);
 	expect(take_used(b, &id, &len) && id == 0xfffff && len == 513,
 	       "bad_id: %u", id);
-	expect(!take_used(b, &id, &len), "its own comes, too");
+	expect(!take_used(b, &id, &len),
+	       "bad_id: the device also returns the right id");
 	CLOSE(b);
 
 	b = rig_new(set_zoned, 0);
@@ -1406,7 +1436,7 @@ static void test_bad_answers(void)
 	       "nr_zones: %" PRIu64, APPENDED(b));
 	add_line(b, "type=zone_report: garbage");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_ZONE_REPORT, 0, 0, 192));
-	expect(!all_bytes(b->in + 8, 56, 0), "no garbage in a report");
+	expect(!all_bytes(b->in + 8, 56, 0), "garbage: a report is not random");
 	CLOSE(b);
 }
 
@@ -1431,7 +1461,7 @@ static void test_lost_answers(void)
 		       "sector %u", i);
 	request_reset(b->sim);
 	run_for(b, 5);
-	expect(!take_used(b, &id, &len), "an answer was not lost");
+	expect(!take_used(b, &id, &len), "lose: the device answers");
 	CLOSE(b);
 
 	b = rig_new(set_zoned, 0);
@@ -1440,9 +1470,9 @@ static void test_lost_answers(void)
 	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 2 * ZONE, 8192, 0));
 	EXPECT_STATUS(LOST, ask(b, BLK_T_OUT, 3 * ZONE, 8192, 0));
 	expect(le64toh(zone_of(b, 2).z_wp) == 2 * ZONE + 16,
-	       "the write pointer of what was done");
+	       "lose: the write pointer does not advance");
 	expect(le64toh(zone_of(b, 3).z_wp) == 3 * ZONE + 8,
-	       "the write pointer in the middle");
+	       "part: the write pointer is not after the part");
 	CLOSE(b);
 }
 
@@ -1456,15 +1486,17 @@ static void test_late_interrupt(void)
 	script_add(b->sim->script, "nth=3: late 20ms", NULL, 0);
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
 	run_for(b, 5);
-	expect(*interrupts == before, "not late");
+	expect(*interrupts == before, "late: the interrupt is not late");
 	run_for(b, 40);
-	expect(*interrupts == before + 1, "no interrupt ever");
+	expect(*interrupts == before + 1, "late: there is no interrupt");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
-	expect(*interrupts == before + 2, "the next one is late, too");
+	expect(*interrupts == before + 2,
+	       "late: the next interrupt is late, too");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
 	request_reset(b->sim);
 	run_for(b, 40);
-	expect(*interrupts == before + 2, "an interrupt after a reset");
+	expect(*interrupts == before + 2,
+	       "late: an interrupt comes after a reset");
 	CLOSE(b);
 }
 
@@ -1476,11 +1508,14 @@ static void test_cut_chains(void)
 	add_line(b, "nth=1: cut");
 	script_add(b->sim->script, "nth=2: cut_done", NULL, 0);
 	head = post(b, BLK_T_OUT, 0, 512, 0);
-	expect(!(b->desc[head].third & DESC_F_NEXT), "not cut");
-	expect(b->desc[head + 1].third & DESC_F_NEXT, "cut in two places");
-	expect(last_envelope(b)->status == NEVER, "answered");
+	expect(!(b->desc[head].third & DESC_F_NEXT),
+	       "cut: the chain is not cut");
+	expect(b->desc[head + 1].third & DESC_F_NEXT,
+	       "cut: the chain is cut in two places");
+	expect(last_envelope(b)->status == NEVER, "cut: the device answers");
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_OUT, 0, 512, 0));
-	expect(!(b->desc[head + 3].third & DESC_F_NEXT), "done, and not cut");
+	expect(!(b->desc[head + 3].third & DESC_F_NEXT),
+	       "cut_done: the chain is not cut");
 	/* the device has changed the descriptor, not the driver */
 	ring_return_lost(b->sim);
 	CLOSE(b);
@@ -1505,10 +1540,11 @@ static void test_silence(void)
 	EXPECT_STATUS(BLK_S_OK, ask(b, BLK_T_FLUSH, 0, 0, 0));
 	add_line(b, "nth=1: needs_reset");
 	EXPECT_STATUS(LOST, ask(b, BLK_T_FLUSH, 0, 0, 0));
-	expect(b->bench->needs_resets, "the driver was not told of a reset");
+	expect(b->bench->needs_resets,
+	       "needs_reset: the device requests no reset");
 	EXPECT_STATUS(LOST, ask(b, BLK_T_FLUSH, 0, 0, 0));
 	request_reset(b->sim);
-	expect(!take_used(b, &id, &len), "answers after silence");
+	expect(!take_used(b, &id, &len), "stop: the device answers");
 
 	add_line(b, "nth=1: kill");
 	fflush(NULL);
@@ -1519,7 +1555,7 @@ static void test_silence(void)
 	}
 	expect(child > 0 && waitpid(child, &status, 0) == child &&
 	       WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILURE,
-	       "not killed");
+	       "kill: the device is not killed");
 	CLOSE(b);
 }
 
@@ -1534,7 +1570,8 @@ static void test_help(void)
 	fclose(out);
 	expect(strstr(text, "reorder") && strstr(text, "needs_reset") &&
 	       strstr(text, "lose") && strstr(text, "cut_done") &&
-	       strstr(text, "sector=FIRST-LAST"), "the help is not complete");
+	       strstr(text, "sector=FIRST-LAST"),
+	       "the help lacks an action or a condition");
 	free(text);
 }
 
@@ -1554,36 +1591,40 @@ static void test_store(struct store *store, const char *file)
 	memset(data, 0x77, sizeof(data));
 	expect(!store_write(store, 4096, data, 1024) &&
 	       !store_read(store, 4096, back, 1024) &&
-	       !memcmp(data, back, 1024), "data comes back");
+	       !memcmp(data, back, 1024), "the store returns other data");
 	expect(!store_zero(store, 4096, 512, false) &&
 	       !store_read(store, 4096, back, 1024) &&
 	       all_bytes(back, 512, 0) && all_bytes(back + 512, 512, 0x77),
-	       "zeroes");
+	       "the store does not write zeroes");
 	expect(!store_zero(store, 4608, 100, true) &&
 	       !store_read(store, 4608, back, 512) &&
-	       all_bytes(back, 100, 0) && back[100] == 0x77, "holes");
+	       all_bytes(back, 100, 0) && back[100] == 0x77,
+	       "a hole has data, or its neighbour has none");
 	expect(!store_erase(store, 0, 8192) &&
 	       !store_read(store, 4096, back, 1024) &&
-	       all_bytes(back, 1024, 0), "erased");
+	       all_bytes(back, 1024, 0), "erased sectors have data");
 	expect(!store_write(store, 8192, data, 512) &&
 	       !store_zero(store, 0, 2048, false) &&
 	       !store_erase(store, 0, 2048) &&
 	       !store_read(store, 8192, back, 512) &&
-	       all_bytes(back, 512, 0x77), "zeroes beyond their range");
-	expect(!store_flush(store), "flush");
+	       all_bytes(back, 512, 0x77), "zeroes go beyond their range");
+	expect(!store_flush(store), "the store does not flush");
 
 	/* no access beyond the end, and data that was cut off is lost */
 	expect(store_write(store, 65536 - 512, data, 1024) &&
 	       store_read(store, 65536, back, 1) &&
 	       store_zero(store, UINT64_MAX, 2, false) &&
-	       store_erase(store, 65536, 1), "beyond the end");
-	expect(!store_write(store, 65536 - 512, data, 512), "the last sector");
+	       store_erase(store, 65536, 1),
+	       "the store serves sectors beyond its end");
+	expect(!store_write(store, 65536 - 512, data, 512),
+	       "the last sector cannot be written");
 	expect(!store_resize(store, 64) &&
 	       store_read(store, 32768, back, 512) &&
 	       !store_resize(store, 256) &&
 	       !store_read(store, 65536 - 512, back, 1024) &&
 	       all_bytes(back, 1024, 0) &&
-	       !store_write(store, 131072 - 512, data, 512), "resized");
+	       !store_write(store, 131072 - 512, data, 512),
+	       "the store does not grow");
 
 	/* only written data takes memory */
 	if (!file)
@@ -1591,7 +1632,7 @@ static void test_store(struct store *store, const char *file)
 	for (unsigned int i = 0; i < 64; i++)
 		store_write(store, i * 1024, data, 1024);
 	store_flush(store);
-	expect(blocks_of(file) >= 128, "a file without blocks");
+	expect(blocks_of(file) >= 128, "the file has too few blocks");
 	expect(!store_zero(store, 0, 131072, true) && !blocks_of(file),
 	       "unmap leaves %" PRIu64 " blocks", blocks_of(file));
 }
@@ -1605,7 +1646,7 @@ static void test_stores(void)
 
 	test_store(store, NULL);
 	store_close(store);
-	expect(fd >= 0, "no file to test with");
+	expect(fd >= 0, "cannot create a file for the test");
 	store = store_open(file, 128);
 	test_store(store, file);
 	memset(back, 0x99, sizeof(back));
@@ -1614,9 +1655,10 @@ static void test_stores(void)
 	/* a file keeps its data, and a smaller device does not truncate it */
 	store = store_open(file, 1);
 	expect(!store_read(store, 0, back, 512) && all_bytes(back, 512, 0x99) &&
-	       store_read(store, 512, back, 1), "opened again");
+	       store_read(store, 512, back, 1),
+	       "the file has other data when it is opened again");
 	store_close(store);
-	expect(lseek(fd, 0, SEEK_END) == 131072, "the file was cut");
+	expect(lseek(fd, 0, SEEK_END) == 131072, "the file has another size");
 	close(fd);
 	unlink(file);
 
@@ -1625,7 +1667,8 @@ static void test_stores(void)
 	expect(store && !store_write(store, 1ull << 61, back, 512) &&
 	       !store_read(store, 1ull << 61, back, 512) &&
 	       !store_zero(store, 0, 1ull << 61, false) &&
-	       store_read(store, 1ull << 62, back, 1), "2^64 sectors");
+	       store_read(store, 1ull << 62, back, 1),
+	       "the store wraps around at 2^64 bytes");
 	store_close(store);
 }
 
@@ -1655,15 +1698,17 @@ static void test_stale_file(void)
 		expect(write(fd, data, sizeof(data)) == sizeof(data), "write");
 	close(fd);
 	b = rig_new(set_stale, 0);
-	expect(sector_has(b, 0, 0x3c), "a conventional zone");
-	expect(sector_has(b, START(3), 0), "an empty zone");
+	expect(sector_has(b, 0, 0x3c), "a conventional zone has other data");
+	expect(sector_has(b, START(3), 0), "an empty zone has data");
 	fill(b, START(3), 8, 0x4d);
 	GOOD(b, BLK_S_OK, BLK_T_IN, START(3), 0, 8192);
 	expect(all_bytes(b->in, 4096, 0x4d) &&
-	       all_bytes(b->in + 4096, 4096, 0), "at the write pointer");
+	       all_bytes(b->in + 4096, 4096, 0),
+	       "there is data at the write pointer");
 	GOOD(b, BLK_S_OK, BLK_T_ZONE_FINISH, START(3), 0, 0);
 	expect(sector_has(b, START(3) + 7, 0x4d) &&
-	       sector_has(b, START(3) + 8, 0), "a finished zone");
+	       sector_has(b, START(3) + 8, 0),
+	       "the rest of a finished zone has data");
 	CLOSE(b);
 
 	b = rig_new(set_stale_aware, 0);
@@ -1683,7 +1728,7 @@ static void test_read_error(void)
 	expect(!store_resize(b->sim->store, 64), "smaller");
 	memset(b->in, 0x17, 1024);
 	GOOD(b, BLK_S_IOERR, BLK_T_IN, 63, 0, 1024);
-	expect(all_bytes(b->in, 1024, 0), "half of a read");
+	expect(all_bytes(b->in, 1024, 0), "a read beyond the new end has data");
 	GOOD(b, BLK_S_IOERR, BLK_T_OUT, 64, 512, 0);
 	CLOSE(b);
 }
@@ -1721,7 +1766,7 @@ static bool writes_through(struct rig *b)
 	bool out = flushes_on(b, BLK_T_OUT, 512);
 
 	expect(flushes_on(b, BLK_T_WRITE_ZEROES, 16) == out,
-	       "write zeroes are not as writes are");
+	       "write zeroes are flushed unlike writes");
 	return out;
 }
 
@@ -1759,12 +1804,13 @@ static void test_flush(void)
 	b->sim->set.config.writeback = 0;
 	GOOD(b, BLK_S_IOERR, BLK_T_OUT, 0, 512, 0);
 	flush_fails = false;
-	expect(writes_through(b), "writethrough, but not flushed");
+	expect(writes_through(b), "a write is not flushed with writethrough");
 	CLOSE(b);
 
 	/* first without FLUSH, then with FLUSH */
 	b = rig_new(set_flush, BIT(BLK_F_CONFIG_WCE) | BIT(BLK_F_FLUSH));
-	expect(writes_through(b), "the driver cannot flush, nor does the device");
+	expect(writes_through(b),
+	       "a write is not flushed for a driver without FLUSH");
 	CLOSE(b);
 	b = rig_new(set_flush, BIT(BLK_F_CONFIG_WCE));
 	expect(!writes_through(b), "each write is flushed");
@@ -1788,9 +1834,10 @@ static void test_resize(void)
 	BAD(b, CAPACITY, BLK_S_IOERR, BLK_T_IN, 2048, 0, 512);
 	b->sim->set.config.capacity = htole64(8192);
 	expect(!store_resize(b->sim->store, 8192), "larger");
-	expect(sector_has(b, 2048, 0), "data came back");
+	expect(sector_has(b, 2048, 0),
+	       "data is back after the disk shrank and grew");
 	fill(b, 8191, 1, 0x22);
-	expect(sector_has(b, 8191, 0x22), "the new end");
+	expect(sector_has(b, 8191, 0x22), "the last sector has other data");
 	CLOSE(b, RULE_CAPACITY);
 }
 

@@ -93,14 +93,15 @@ static void test_decisions(void)
 	for (unsigned int kind = 0; kind < NR_FUZZ_KINDS; kind++)
 		if (!seen[kind])
 			missing = kind;
-	test_result("fuzz: a seed repeats", same == SEEDS,
-		    "%u of %u do", same, SEEDS);
+	test_result("fuzz: a seed determines the device", same == SEEDS,
+		    "%u of %u seeds do", same, SEEDS);
 	test_result("fuzz: seeds differ", different == SEEDS,
-		    "%u of %u do", different, SEEDS);
-	test_result("fuzz: every kind occurs", !missing, "kind %u does not", missing);
+		    "%u of %u seeds do", different, SEEDS);
+	test_result("fuzz: every kind occurs", !missing,
+		    "kind %u does not occur", missing);
 	test_result("fuzz: some disks can be used, and some cannot",
 		    usual > SEEDS / 3 && usual < SEEDS * 9 / 10,
-		    "%u of %u seem so", usual, SEEDS);
+		    "%u of %u disks can be used", usual, SEEDS);
 }
 
 /* The bytes and used lengths of the answers to some reads. */
@@ -150,9 +151,10 @@ static void test_replies(void)
 			mutated == mutated_again;
 		all += mutated;
 	}
-	test_result("fuzz: replies repeat", same == tried, "%u of %u do", same,
+	test_result("fuzz: a seed determines the replies", same == tried,
+		    "%u of %u do", same,
 		    tried);
-	test_result("fuzz: replies are mutated", all > 100, "%u are",
+	test_result("fuzz: replies are mutated", all > 100, "%u replies are",
 		    (unsigned int)all);
 }
 
@@ -164,7 +166,7 @@ static void test_calm(void)
 	/* Find a stubborn device: it must be a rough one. */
 	while ((fuzz = fuzz_new(seed++, 0)) && !fuzz_is_stubborn(fuzz))
 		fuzz_free(fuzz);
-	test_result("fuzz: only rough ones are stubborn",
+	test_result("fuzz: only rough devices are stubborn",
 		    fuzz && fuzz_is_rough(fuzz), "seed %u is not",
 		    (unsigned int)seed - 1);
 	fuzz_free(fuzz);

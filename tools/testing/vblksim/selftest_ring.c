@@ -38,7 +38,7 @@ static struct driver *open_queue(uint64_t features)
 
 	bench->hold = true;
 	if (!bench_start(bench, PLAIN | features))
-		test_result("a queue starts", false, "features %#llx",
+		test_result("the queue starts", false, "features %#llx",
 			    (unsigned long long)features);
 	return &bench->driver[0];
 }
@@ -170,7 +170,7 @@ static void test_driver_ok(void)
 	bench->features = PLAIN;
 	test_result("FEATURES_OK and DRIVER_OK at once are refused",
 		    !status_written(sim, 15), "status is %#x", sim->status);
-	bench_expect(bench, "FEATURES_OK is not read back",
+	bench_expect(bench, "the driver does not read FEATURES_OK back",
 		     RULE_STATUS_FEATURES_REREAD, ENDS);
 
 	bench = bench_open(NULL, NULL);
@@ -242,19 +242,20 @@ static void test_features(void)
 
 	bench = bench_open("--model=hm", NULL);
 	bench_reset(bench);
-	test_result("a host-managed device takes no driver without ZONED",
-		    !bench_negotiate(bench, PLAIN), "it does");
-	bench_expect(bench, "and that breaks no rule", ENDS);
+	test_result("a host-managed device refuses a driver without ZONED",
+		    !bench_negotiate(bench, PLAIN), "it accepts the driver");
+	bench_expect(bench, "the refusal of ZONED breaks no rule", ENDS);
 
 	bench = bench_open("--required=blk_size", NULL);
 	bench_reset(bench);
-	test_result("a required feature is insisted on",
-		    !bench_negotiate(bench, PLAIN), "it is not");
+	test_result("the device refuses a driver without a required feature",
+		    !bench_negotiate(bench, PLAIN), "it accepts the driver");
 	bench_reset(bench);
-	test_result("with it the driver is taken",
+	test_result("the device accepts a driver with the required feature",
 		    bench_negotiate(bench, PLAIN | BIT(BLK_F_BLK_SIZE)),
 		    "it is not");
-	bench_expect(bench, "and to do without it breaks no rule", ENDS);
+	bench_expect(bench,
+		     "declining a required feature breaks no rule", ENDS);
 
 	bench = bench_open("--model=ha", "--zone_conventional=1", NULL);
 	bench_reset(bench);
@@ -263,7 +264,8 @@ static void test_features(void)
 	test_result("a driver without ZONED sees no zones",
 		    !view.model && !view.zone_sectors, "model %u",
 		    view.model);
-	bench_expect(bench, "a host-aware device does without ZONED", ENDS);
+	bench_expect(bench,
+		     "a host-aware device accepts a driver without ZONED", ENDS);
 
 	bench = bench_open("--features=all,-ro,+order_platform", "--model=hm",
 			   NULL);
@@ -313,9 +315,9 @@ static void test_start(void)
 	d->where.driver -= 1;
 	d->where.device += 2;
 	restart(d);
-	test_result("each part's alignment counts",
+	test_result("the device counts the alignment of each part of the ring",
 		    d->bench->sim.watch.broken[RULE_SPLIT_ALIGNMENT] == 3,
-		    "it was broken 3 times");
+		    "the rule is not broken 3 times");
 	bench_expect(d->bench, "parts are not aligned", RULE_SPLIT_ALIGNMENT,
 		     ENDS);
 
@@ -422,8 +424,9 @@ static void test_buffer_memory(void)
 		driver_add(d, &part, 1, false);
 		kick(d);
 		if (driver_reap(d, &written) < 0)
-			test_result("a wild buffer comes back", false,
-				    "number %zu does not", i);
+			test_result("the device returns a buffer outside of memory",
+				    false,
+				    "buffer %zu does not come back", i);
 	}
 	bench_expect(d->bench, "buffers where there is no memory",
 		     RULE_BUFFER_MEMORY, ENDS);
@@ -494,8 +497,8 @@ static void test_split_tables(void)
 		put_split(&table_of(d)[i], buffer(d), 64,
 			  i < 8 ? DESC_F_NEXT : 0, i + 1);
 	show_and_kick(d, 0);
-	test_result("and is served", d->bench->held &&
-		    d->bench->held->out_len == 9 * 64, "it is not");
+	test_result("the device reads a chain longer than the ring",
+		    d->bench->held && d->bench->held->out_len == 9 * 64, "it is not");
 	bench_expect(d->bench, "a chain longer than the ring",
 		     RULE_CHAIN_LENGTH, ENDS);
 
@@ -524,9 +527,9 @@ static void test_split_tables(void)
 	d->desc[1].third |= DESC_F_WRITE;
 	set_split(d, 0, DESC_F_NEXT, 1);
 	show_and_kick(d, 0);
-	test_result("descriptors and then a table are a chain",
+	test_result("direct descriptors and then a table are one chain",
 		    d->bench->held && d->bench->held->nr_out == 1 &&
-		    d->bench->held->nr_in == 1, "they are not");
+		    d->bench->held->nr_in == 1, "the chain has other parts");
 	bench_expect(d->bench, "and break no rule", ENDS);
 }
 
@@ -537,8 +540,9 @@ static void test_avail_ring(void)
 	struct driver *d = open_split();
 
 	show_and_kick(d, RING);
-	test_result("the device needs a reset then",
-		    d->bench->needs_resets == 1, "it does not say so");
+	test_result("the device needs a reset after a head beyond the table",
+		    d->bench->needs_resets == 1,
+		    "DEVICE_NEEDS_RESET is not set once");
 	bench_expect(d->bench, "a head beyond the table", RULE_SPLIT_HEAD,
 		     ENDS);
 
@@ -577,7 +581,7 @@ static void test_kicks(void)
 	show(d, 0);
 	ring_check_idle(&d->bench->sim);
 	ring_check_idle(&d->bench->sim);
-	test_result("a buffer without notification is served in the end",
+	test_result("the device serves a buffer without a notification",
 		    d->bench->held, "it is not");
 	bench_expect(d->bench, "no notification", RULE_KICK_MISSING, ENDS);
 
@@ -681,7 +685,7 @@ static void test_packed_descs(void)
 	set_packed(d, 0, DESC_F_AVAIL, 65535);
 	kick(d);
 	complete_first(d->bench);
-	test_result("a buffer ID comes back as it was",
+	test_result("the device returns the buffer ID of the driver",
 		    d->desc[0].third == 65535, "it is %u", d->desc[0].third);
 	bench_expect(d->bench, "and that breaks no rule", ENDS);
 }
@@ -994,8 +998,8 @@ static void test_many_at_once(void)
 	loop_run(&bench->sim);
 	for (struct chain *chain = bench->held; chain; chain = chain->next)
 		came++;
-	test_result("4096 chains of one notification", came == 4096,
-		    "%u come", came);
+	test_result("the device serves 4096 chains after one notification",
+		    came == 4096, "it returns %u", came);
 	bench_expect(bench, "and break no rule", ENDS);
 }
 
@@ -1013,12 +1017,12 @@ static void test_lost(void)
 	chain_free(bench->held);
 	bench->held = NULL;
 	back = driver_reap(d, &written);
-	test_result("a chain that is freed is not answered", back < 0,
+	test_result("the device does not return a freed chain", back < 0,
 		    "%d is used", back);
 	ring_return_lost(&bench->sim);
 	back = driver_reap(d, &written);
-	test_result("until lost ones are returned", back == id && !written,
-		    "%d with %u bytes", back, written);
+	test_result("return_lost returns a lost chain without data",
+		    back == id && !written, "%d with %u bytes", back, written);
 
 	driver_add(d, &part, 1, false);
 	driver_kick(d);
@@ -1026,9 +1030,10 @@ static void test_lost(void)
 	bench->held = NULL;
 	bench_start(bench, PLAIN);
 	ring_complete(&bench->sim, chain, 0);
-	test_result("a chain from before a reset is not answered",
-		    driver_reap(d, &written) < 0, "it is");
-	bench_expect(bench, "and none of it breaks a rule", ENDS);
+	test_result("the device does not return a chain from before a reset",
+		    driver_reap(d, &written) < 0, "it returns one");
+	bench_expect(bench,
+		     "chains that are freed, lost or reset break no rule", ENDS);
 }
 
 /* The device survives any contents of a ring. */
@@ -1061,7 +1066,8 @@ static void test_garbage(void)
 		ring_check_idle(&d->bench->sim);
 		bench_close(d->bench);
 	}
-	test_result("4000 rings of garbage", true, "the device is gone");
+	test_result("the device survives 4000 rings of garbage", true,
+		    "it does not");
 }
 
 static void test_requests(uint64_t features, const char *name)

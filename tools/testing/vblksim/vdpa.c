@@ -96,7 +96,7 @@ static int talk(int fd, struct message *message, int *family)
 	}
 }
 
-static int run(int fd, int command, const char *name)
+static int run(int fd, int command, const char *management, const char *name)
 {
 	struct message message;
 	int family = 0, error;
@@ -109,29 +109,34 @@ static int run(int fd, int command, const char *name)
 
 	start(&message, family, command);
 	add_string(&message, VDPA_ATTR_DEV_NAME, name);
-	if (command == VDPA_CMD_DEV_NEW)
-		add_string(&message, VDPA_ATTR_MGMTDEV_DEV_NAME, "vduse");
+	if (management)
+		add_string(&message, VDPA_ATTR_MGMTDEV_DEV_NAME, management);
 	return talk(fd, &message, NULL);
 }
 
-static int open_and_run(int command, const char *name)
+static int open_and_run(int command, const char *management, const char *name)
 {
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
 	int error;
 
 	if (fd < 0)
 		return errno;
-	error = run(fd, command, name);
+	error = run(fd, command, management, name);
 	close(fd);
 	return error;
 }
 
+int vdpa_add_to(const char *management, const char *name)
+{
+	return open_and_run(VDPA_CMD_DEV_NEW, management, name);
+}
+
 int vdpa_add(const char *name)
 {
-	return open_and_run(VDPA_CMD_DEV_NEW, name);
+	return vdpa_add_to("vduse", name);
 }
 
 int vdpa_delete(const char *name)
 {
-	return open_and_run(VDPA_CMD_DEV_DEL, name);
+	return open_and_run(VDPA_CMD_DEV_DEL, NULL, name);
 }
