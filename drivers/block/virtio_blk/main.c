@@ -14,10 +14,12 @@
  *	ring.c		a split ring that the driver runs itself
  *	affinity.c	which CPUs use a queue, where its interrupts go
  *	progress.c	what is in flight, and for how long nothing has completed
- *	request.c	what a request looks like to the device
- *	io.c		submit, complete, poll
+ *	data.c		the data of a request as the device sees it
+ *	request.c	requests of the block layer and of the driver
+ *	zoned.c		zone appends, results, reports, writes after a reset
+ *	submit.c	submit
+ *	complete.c	complete, poll
  *	queue.c		how many queues, their virtqueues, depth and hctxs
- *	zoned.c		reports on zones, zone writes after a reset
  *	config.c	declined features; capacity and cache mode, which may change
  *	state.c		the state of the disk, and events
  *	reset.c		reset of the device

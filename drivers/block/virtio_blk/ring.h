@@ -20,6 +20,9 @@
 #define VIRTBLK_GUARD_NS	((u32)(100 * NSEC_PER_USEC))
 #define VIRTBLK_MAX_GUARD_NS	((u32)(10 * NSEC_PER_MSEC))
 
+/* Bytes of the table of a request with one segment. */
+#define VIRTBLK_USUAL_TABLE	((1 + VIRTBLK_EXTRA_DESCS) * sizeof(struct vring_desc))
+
 void virtblk_start_guard(struct virtblk_queue *q);
 void virtblk_break_ring(struct virtblk_queue *q, u32 tag);
 
@@ -31,6 +34,25 @@ static inline u16 virtblk_ring_read(const __virtio16 *value)
 static inline void virtblk_ring_write(__virtio16 *place, u16 value)
 {
 	WRITE_ONCE(*place, (__force __virtio16)cpu_to_le16(value));
+}
+
+/* An entry of a table: @addr is a physical or a DMA address, @len in bytes. */
+static inline void virtblk_set_buffer(struct vring_desc *desc, u64 addr, u32 len)
+{
+	desc->addr = (__force __virtio64)cpu_to_le64(addr);
+	desc->len = (__force __virtio32)cpu_to_le32(len);
+}
+
+static inline void virtblk_set_flags(struct vring_desc *desc, u16 flags)
+{
+	desc->flags = (__force __virtio16)cpu_to_le16(flags);
+}
+
+/* The flags of the data's entries (VIRTIO 1.3, 2.7.5). */
+static inline u16 virtblk_data_flags(struct request *req)
+{
+	return rq_data_dir(req) == READ ? VRING_DESC_F_NEXT | VRING_DESC_F_WRITE :
+					  VRING_DESC_F_NEXT;
 }
 
 /**

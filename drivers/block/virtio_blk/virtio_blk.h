@@ -543,14 +543,31 @@ void virtblk_exit_cpuhp(void);
 int virtblk_add_cpuhp(struct virtio_blk *vblk);
 void virtblk_remove_cpuhp(struct virtio_blk *vblk);
 
-/* io.c */
-/* The driver checks the lengths that the device returns; see virtblk_check_length(). */
-DECLARE_STATIC_KEY_FALSE(virtblk_hardened);
+/* data.c */
+int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
+			 unsigned int hctx_index, int numa_node);
+blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req);
+blk_status_t virtblk_map_data(struct virtblk_queue *q, struct virtblk_req *vbr,
+			      struct request *req);
+void virtblk_free_data(struct virtblk_req *vbr, struct request *req);
 
+/* request.c */
+blk_status_t virtblk_build(struct virtblk_queue *q, struct request *req);
+void virtblk_end_request(struct request *req, blk_status_t status);
+int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
+		  unsigned int len);
+int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
+
+/* submit.c */
 blk_status_t virtblk_queue_rq(struct blk_mq_hw_ctx *hctx,
 			      const struct blk_mq_queue_data *bd);
 void virtblk_queue_rqs(struct rq_list *rqlist);
 void virtblk_commit_rqs(struct blk_mq_hw_ctx *hctx);
+
+/* complete.c */
+/* The driver checks the lengths that the device returns; see virtblk_check_length(). */
+DECLARE_STATIC_KEY_FALSE(virtblk_hardened);
+
 int virtblk_poll_queue(struct virtblk_queue *q, struct io_comp_batch *iob);
 int virtblk_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob);
 void virtblk_complete_rq(struct request *req);
@@ -558,18 +575,6 @@ void virtblk_interrupt(struct virtqueue *vq);
 void virtblk_poll_ring(struct virtblk_queue *q);
 void virtblk_complete_work(struct work_struct *work);
 enum hrtimer_restart virtblk_guard_poll(struct hrtimer *timer);
-
-/* request.c */
-int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
-			 unsigned int hctx_index, int numa_node);
-blk_status_t virtblk_build(struct virtblk_queue *q, struct request *req);
-void virtblk_free_data(struct virtblk_req *vbr, struct request *req);
-int virtblk_add_append(struct virtblk_queue *q, struct request *req);
-blk_status_t virtblk_zone_result(struct request *req);
-void virtblk_end_request(struct request *req, blk_status_t status);
-int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
-		  unsigned int len);
-int virtblk_get_id(struct gendisk *disk, char id[VIRTIO_BLK_ID_BYTES + 1]);
 
 /* progress.c */
 bool virtblk_rq_done(struct request *req);

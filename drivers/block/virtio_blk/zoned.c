@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Zones that the host manages (VIRTIO 1.3, 5.2.6): the device's reports on them, and
- * the writes to them that a reset requeues.  request.c has the requests.
+ * Zones that the host manages (VIRTIO 1.3, 5.2.6): appends and the results of
+ * requests to them, the device's reports, and the writes that a reset requeues.
  *
  * The block layer keeps the writes of a zone in order.  It knows the write pointers
  * from the reports.
@@ -21,6 +21,83 @@
 
 /* More than any disk has: 1 PiB in zones of 64 MiB. */
 #define VIRTBLK_MAX_ZONES		SZ_16M
+
+/* Appends and results */
+
+/**
+ * virtblk_add_append() - add a zone append to the ring
+ * @q: its queue, with its lock held and room in its ring
+ * @req: the request
+ *
+ * Only a zone append returns a sector; it precedes the status.
+ *
+ * Return: 0 or the error of virtqueue_add_sgs().
+ */
+int virtblk_add_append(struct virtblk_queue *q, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct scatterlist *sgs[3], in_hdr;
+
+	BUILD_BUG_ON(offsetofend(struct virtblk_req, append_sector) !=
+		     offsetof(struct virtblk_req, status));
+	sg_init_one(&in_hdr, &vbr->append_sector,
+		    sizeof(vbr->append_sector) + sizeof(vbr->status));
+
+	sgs[0] = &vbr->hdr_sg;
+	sgs[1] = vbr->data;
+	sgs[2] = &in_hdr;
+	return virtqueue_add_sgs(q->vq, sgs, 2, 1, vbr, GFP_ATOMIC);
+}
+
+/*
+ * The block layer believes the sector of a zone append, so the driver checks that it
+ * is in the zone that starts at blk_rq_pos().
+ */
+static blk_status_t virtblk_set_append_sector(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	struct virtio_blk *vblk = req->q->disk->private_data;
+	u64 sector = virtio64_to_cpu(vblk->vdev, vbr->append_sector);
+	u64 start = blk_rq_pos(req);
+
+	if (sector < start ||
+	    sector - start > vblk->config.lim.chunk_sectors -
+			     blk_rq_sectors(req)) {
+		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the device reports an append at sector %llu for the zone at %llu, failing it\n",
+				    vblk->disk->disk_name, sector, start);
+		return BLK_STS_IOERR;
+	}
+	req->__sector = sector;
+	return BLK_STS_OK;
+}
+
+/**
+ * virtblk_zone_result() - find out the result of a request to a zoned disk
+ * @req: the request, which the device has returned
+ *
+ * Return: its status; for a successful zone append, @req has the sector as well.
+ */
+blk_status_t virtblk_zone_result(struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+
+	switch (vbr->status) {
+	case VIRTIO_BLK_S_OK:
+		if (req_op(req) == REQ_OP_ZONE_APPEND)
+			return virtblk_set_append_sector(req);
+		return BLK_STS_OK;
+	case VIRTIO_BLK_S_UNSUPP:
+		return BLK_STS_NOTSUPP;
+	case VIRTIO_BLK_S_ZONE_OPEN_RESOURCE:
+		return BLK_STS_ZONE_OPEN_RESOURCE;
+	case VIRTIO_BLK_S_ZONE_ACTIVE_RESOURCE:
+		return BLK_STS_ZONE_ACTIVE_RESOURCE;
+	default:
+		return BLK_STS_IOERR;
+	}
+}
+
+/* Reports */
 
 /* Allocate a report on @nr_zones, or on fewer if memory is short. */
 static struct virtio_blk_zone_report *
