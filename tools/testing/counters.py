@@ -10,7 +10,8 @@ DEBUG = "/sys/kernel/debug"
 def of_queue(guest, id, queue=0):
     """Return a queue's counters by name, from a disk's id.
 
-    A value is a number, or for "completions" a list, or for "cpus" and "type" text.
+    A value is a number, or a list where the line has several, or for "cpus" and "type"
+    text.
     """
     return of_disk_queue(guest, guest.dev(id), queue)
 
@@ -23,7 +24,7 @@ def of_disk_queue(guest, name, queue=0):
         name, _, value = line.partition(" ")
         numbers = [int(word) for word in value.split() if word.isdigit()]
         counters[name] = (value if name in ("cpus", "type") else
-                          numbers if name == "completions" else numbers[0])
+                          numbers if len(numbers) > 1 else numbers[0])
     return counters
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run the KUnit suites of the driver and of vdpa_blk in the debug kernel, with no disk.
 
-The driver's, config_kunit.c, affinity_kunit.c and ring_kunit.c, are built in.  Those of
-vdpa_blk are part of its module: ring_kunit.c, used_kunit.c and random_kunit.c.
+The driver's are built in: config_kunit.c, affinity_kunit.c, latency_kunit.c and
+ring_kunit.c.  Those of vdpa_blk are part of its module: ring_kunit.c, used_kunit.c and
+random_kunit.c.
 """
 
 import re
@@ -82,6 +83,13 @@ def test_kunit_suite_of_rings_passes(guest):
     found = run(guest, "virtio_blk_ring")
     check(found, "virtio_blk_ring")
     assert len(results(found, 4)) == 4 and len(results(found, 8)) == 2
+
+
+def test_latency_suite_passes(guest):
+    """Each time belongs to one bucket of a histogram, which is narrow."""
+    report = run(guest, "virtio_blk_latency")
+    check(report, "virtio_blk_latency")
+    assert len(results(report, 4)) == 3
 
 
 def test_kunit_suite_passes(guest, report):

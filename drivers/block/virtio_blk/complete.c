@@ -148,8 +148,8 @@ static __always_inline void virtblk_note_done(struct virtblk_queue *q,
 	if (static_branch_unlikely(&virtblk_hardened))
 		virtblk_check_length(vbr, len);
 	trace_virtblk_complete(q, req, len);
-	if (unlikely(jiffies - vbr->sent > q->stats.longest_wait))
-		q->stats.longest_wait = jiffies - vbr->sent;
+	if (unlikely(jiffies - vbr->sent >= q->stats.note_from))
+		virtblk_note_wait(q, req);
 	/* From here on a reset does not requeue it. */
 	blk_mq_set_request_complete(req);
 	rq_list_add_tail(done, req);

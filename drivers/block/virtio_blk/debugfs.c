@@ -68,6 +68,18 @@ static void virtblk_show_polls(struct seq_file *file,
 	seq_puts(file, "\n");
 }
 
+/* Requests that took 16 to 31 ms, 32 to 63 ms, and so on. */
+static void virtblk_show_slow(struct seq_file *file, const char *name,
+			      const u64 *counts)
+{
+	unsigned int i;
+
+	seq_puts(file, name);
+	for (i = 0; i < VIRTBLK_SLOW_BUCKETS; i++)
+		seq_printf(file, " %llu", counts[i]);
+	seq_puts(file, "\n");
+}
+
 /*
  * @stats is a copy of the counters that the queue's lock protects; the others are read
  * from the queue, in @atomic.
@@ -89,6 +101,9 @@ static void virtblk_show_stats(struct seq_file *file,
 		   atomic64_read(&atomic->other_errors));
 	seq_printf(file, "longest_wait_ms %u\n",
 		   jiffies_to_msecs(stats->longest_wait));
+	virtblk_show_slow(file, "slow_reads", stats->slow[VIRTBLK_READS]);
+	virtblk_show_slow(file, "slow_writes", stats->slow[VIRTBLK_WRITES]);
+	virtblk_show_slow(file, "slow_others", stats->slow[VIRTBLK_OTHERS]);
 	seq_printf(file, "timeouts %lld\n", atomic64_read(&atomic->timeouts));
 	seq_printf(file, "lost_interrupts %lld\n",
 		   atomic64_read(&atomic->lost_interrupts));
@@ -209,6 +224,7 @@ void virtblk_create_debugfs(struct virtio_blk *vblk)
 		debugfs_create_file(name, 0400, vblk->debugfs, vblk->queues[i],
 				    &virtblk_queue_fops);
 	}
+	virtblk_create_latency(vblk);
 	virtblk_create_faults(vblk);
 }
 
@@ -216,9 +232,10 @@ void virtblk_create_debugfs(struct virtio_blk *vblk)
  * virtblk_remove_debugfs() - remove a disk's directory
  * @vblk: the disk, its virtqueues still present
  *
- * Waits for readers of its files.
+ * Waits for readers of its files.  The files may still be open.
  */
 void virtblk_remove_debugfs(struct virtio_blk *vblk)
 {
 	debugfs_remove(vblk->debugfs);
+	virtblk_stop_latency(vblk);
 }

@@ -14,6 +14,7 @@
  *	ring.c		a split ring that the driver runs itself
  *	affinity.c	which CPUs use a queue, where its interrupts go
  *	progress.c	what is in flight, and for how long nothing has completed
+ *	latency.c	how long requests take
  *	data.c		the data of a request as the device sees it
  *	request.c	requests of the block layer and of the driver
  *	zoned.c		zone appends, results, reports, writes after a reset
@@ -209,6 +210,7 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	vblk->nr_vqs = nr_vqs;
 	memcpy(vblk->nr_queues, nr_queues, sizeof(nr_queues));
 	mutex_init(&vblk->cache_lock);
+	mutex_init(&vblk->latency_lock);
 	INIT_DELAYED_WORK(&vblk->config_work, virtblk_config_work);
 	mutex_init(&vblk->recovery.lock);
 	INIT_WORK(&vblk->recovery.work, virtblk_recovery_work);

@@ -6,6 +6,7 @@
 
 #include <linux/blk-mq.h>
 #include <linux/io.h>
+#include <linux/ktime.h>
 #include <linux/slab.h>
 
 #include "ring.h"
@@ -98,8 +99,11 @@ static noinline blk_status_t virtblk_build_any(struct virtblk_queue *q,
 		vbr->resent = 0;
 		req->rq_flags |= RQF_DONTPREP;
 	}
-	if (!vbr->timed_out)
+	if (!vbr->timed_out) {
 		vbr->sent = jiffies;
+		if (unlikely(READ_ONCE(q->latency)))
+			vbr->sent_ns = ktime_get_ns();
+	}
 
 	switch (req_op(req)) {
 	case REQ_OP_READ:
@@ -165,7 +169,8 @@ blk_status_t virtblk_build(struct virtblk_queue *q, struct request *req)
 	bool own = q->own_ring;
 	blk_status_t status;
 
-	if (!own || q->shared || !virtblk_build_usual(vbr, req)) {
+	if (!own || q->shared || READ_ONCE(q->latency) ||
+	    !virtblk_build_usual(vbr, req)) {
 		status = virtblk_build_any(q, vbr, req);
 		if (unlikely(status))
 			return status;

@@ -28,6 +28,7 @@
 #include <linux/workqueue.h>
 
 #include "fault_inject.h"
+#include "latency.h"
 #include "limits.h"
 
 /*
@@ -96,8 +97,11 @@ struct virtblk_submit_stats {
 
 /**
  * struct virtblk_stats - what else a queue has done since then
- * @longest_wait: the longest time from submission to completion, in jiffies
+ * @note_from: a request that takes at least that long is passed to virtblk_note_wait(),
+ *	in jiffies
  * @polls: polls of the ring, by the number of completed requests found
+ * @longest_wait: the longest time from submission to completion, in jiffies
+ * @slow: requests that took VIRTBLK_SLOW or longer, by their time
  * @ring_full: how often the ring had no room
  * @requeues: requests that blk-mq has to dispatch again because room or memory was
  *	short
@@ -114,8 +118,10 @@ struct virtblk_submit_stats {
  * virtqueue_add_sgs().
  */
 struct virtblk_stats {
-	unsigned long longest_wait;
+	unsigned long note_from;
 	u64 polls[VIRTBLK_REAP_BATCH + 1];
+	unsigned long longest_wait;
+	u64 slow[VIRTBLK_NR_KINDS][VIRTBLK_SLOW_BUCKETS];
 	u64 ring_full;
 	atomic64_t requeues;
 	atomic64_t ioerr;
@@ -178,6 +184,8 @@ struct virtblk_shared {
  * @dma_dev: the device to map memory for, if @shared
  * @indirect: each request takes one descriptor of the ring
  * @ring_size: descriptors in the ring
+ * @latency: counts how long requests take; NULL unless a process wants to know;
+ *	changes under @lock
  * @spare: a table for the longest request, if @own_ring, in case memory is short; or NULL
  * @spare_busy: bit 0 is set while a request has @spare
  * @work: completes requests that a hard interrupt left on the ring
@@ -211,6 +219,7 @@ struct virtblk_queue {
 	struct virtblk_shared *shared;
 	dma_addr_t shared_addr;
 	struct device *dma_dev;
+	struct virtblk_histogram *latency;
 	struct vring_desc *spare;
 	unsigned long spare_busy;
 	struct work_struct work;
@@ -251,6 +260,7 @@ struct virtblk_queue {
  * @table_addr: the device's address of the table
  * @sent: when the driver sent it, in jiffies; if it has timed out, when it was first
  *	sent
+ * @sent_ns: the same in ns, if the queue counted latency then
  * @long_table: an indirect table for more segments than @table has room for
  * @data: the scatterlist of the data, NULL for a request without data
  * @sg_table: a borrowed scatterlist
@@ -277,6 +287,7 @@ struct virtblk_req {
 	u32 table_len;
 	u64 table_addr;
 	unsigned long sent;
+	u64 sent_ns;
 	struct vring_desc *long_table;
 	struct scatterlist *data;
 	struct sg_table sg_table;
@@ -418,6 +429,9 @@ struct virtblk_recovery {
  * @followed: when @config_work last ran, in jiffies
  * @recovery: the state of the disk
  * @debugfs: the disk's directory in debugfs
+ * @latency_lock: held while @latency or @latency_users changes
+ * @latency: the queues' histograms, NULL unless the driver counts
+ * @latency_users: how often the file latency is open
  * @faults: fault injection
  * @users: callbacks of the virtio core that use the disk
  * @index: number in the disk's name and minors
@@ -448,6 +462,9 @@ struct virtio_blk {
 	unsigned long followed;
 	struct virtblk_recovery recovery;
 	struct dentry *debugfs;
+	struct mutex latency_lock;	/* see above */
+	struct virtblk_histogram *latency;
+	unsigned int latency_users;
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
 	struct virtblk_faults faults;
 #endif
@@ -542,6 +559,11 @@ int virtblk_init_cpuhp(void);
 void virtblk_exit_cpuhp(void);
 int virtblk_add_cpuhp(struct virtio_blk *vblk);
 void virtblk_remove_cpuhp(struct virtio_blk *vblk);
+
+/* latency.c */
+void virtblk_note_wait(struct virtblk_queue *q, struct request *req);
+void virtblk_create_latency(struct virtio_blk *vblk);
+void virtblk_stop_latency(struct virtio_blk *vblk);
 
 /* data.c */
 int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
