@@ -177,7 +177,8 @@ def build(kernel: Kernel, directory: Path, change: Callable[[Path], None]) -> Pa
     directory: an empty one; change: is called with the path of the copy.
     """
     tree = directory / "tree"
-    for part in ("drivers/vdpa", "include"):
+    # The version of the module comes from tools/packaging.
+    for part in ("drivers/vdpa", "include", "tools/packaging"):
         shutil.copytree(kernels._TOP / part, tree / part)
     change(tree / "drivers/vdpa/vdpa_blk")
     (directory / "build").mkdir()
