@@ -153,6 +153,11 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not _is_left_out(item)]
     for item in items:
+        named = _group(item.nodeid)[1]
+        if named in kernels.OWN and named != _kernel_of(item):
+            # Else it would be built, and the test would come last.
+            raise pytest.UsageError(f"{item.nodeid} does not run on {named}: "
+                                    "give its parameters other ids")
         long = item.get_closest_marker("full")
         if long and not os.environ.get("FULL"):
             why = long.kwargs.get("reason", "long")

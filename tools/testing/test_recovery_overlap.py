@@ -43,7 +43,7 @@ def test_overlap(kernel):
 
 # Without a guest
 
-@pytest.mark.parametrize("release", ("6.1", "6.12", "7.3-debug"))
+@pytest.mark.parametrize("release", ("6.1", "6.12", "7.3-debug"), ids="on {}".format)
 def test_each_pair_meets_or_has_a_reason(release):
     """All pairs of events that are possible on a kernel run, except those in APART."""
     possible = [event for event in events.EVENTS if event.possible(release)]

@@ -163,7 +163,7 @@ def test_drawing_has_the_figures_of_each_queue():
 
 # Runs
 
-@pytest.mark.parametrize("name", run_host.kernels.OWN)
+@pytest.mark.parametrize("name", run_host.kernels.OWN, ids="KERNEL={}".format)
 def test_run_on_kernel_of_this_project_is_refused(monkeypatch, name):
     """A kernel that would be built with the driver in it is not even looked for."""
     monkeypatch.setattr(run_host.kernels, "find", lambda name: pytest.fail(name))
