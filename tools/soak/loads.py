@@ -8,6 +8,7 @@ A disk has a partition for the writers' marks, one for their records and one for
 import re
 
 import fio
+from vm import process
 from vm.disk import Disk
 from vm.guest import Guest
 from vm.ui import say
@@ -15,6 +16,7 @@ from vm.ui import say
 from .events import MIB, PLACE
 from .power import writer
 from .scenario import Round
+from .watchdog import hang
 
 SIZE_MIB = 192
 _MARKS, _RECORDS, _SAMPLE, _SWAP, _END = 65, 66, 75, 80, 144
@@ -22,6 +24,7 @@ _RUN_SECONDS = 20
 _IOPS = 300
 # The limit for fio on a busy host.
 _LIMIT = 600
+_END_SECONDS = 300
 _SECTORS = MIB // 512
 
 
@@ -66,7 +69,7 @@ class Verified:
         self._run = fio.start(
             self._guest, self._path, timeout=_LIMIT, rw="randrw", bs="4k",
             numjobs=4, iodepth=8, offset="1m", offset_increment="16m", size="1m",
-            verify="crc32c", time_based=1, runtime=_RUN_SECONDS)
+            verify="crc32c", time_based=1, runtime=_RUN_SECONDS, **fio.FREEZABLE)
 
     def attend(self) -> None:
         """Start fio again if it has ended; raise FioError if it found errors."""
@@ -76,6 +79,9 @@ class Verified:
 
     def stop(self) -> None:
         """Wait until fio has ended, and has verified all that it wrote."""
+        # Before its limit, at which it would be killed.
+        if not process.wait_for(lambda: not self._run.running, _END_SECONDS):
+            raise hang(self._guest, f"fio on {self._path} does not end")
         self._count()
 
     @property

@@ -178,7 +178,7 @@ def _load(disk: Slow, pace: Pace, round: Round) -> Iterator[None]:
                     bs=PAGE, numjobs=4, iodepth=2, size="256k",
                     offset_increment="1m", verify="crc32c", time_based=1,
                     runtime=_LOAD_SECONDS, cpus_allowed="0-3",
-                    cpus_allowed_policy="split")
+                    cpus_allowed_policy="split", **fio.FREEZABLE)
     run.wait_for_io(disk.name, 20)
     disk.slow_down(pace)
     disk.guest.run(f"sleep {_ARM_SECONDS}")

@@ -16,6 +16,22 @@ from vm.guest import Guest
 
 SECONDS = 60
 
+# The requests that blk-mq and the driver hold, and where fio's threads are: a thread that
+# waits for a completion with libaio can be killed, so it is not among the blocked tasks.
+_REQUESTS = r"""
+cd /sys/kernel/debug
+grep -HE '^(cpus|irq|ring|free|in_flight|oldest_ms|stopped|interrupts) ' virtio_blk/*/queue*
+grep -H . block/vd*/state block/vd*/requeue_list block/vd*/hctx*/state \
+    block/vd*/hctx*/dispatch block/vd*/hctx*/busy block/vd*/hctx*/cpu*/*_rq_list |
+    head -n 200
+grep virtio /proc/interrupts
+for task in $(grep -lx fio /proc/[0-9]*/task/*/comm | head -n 20); do
+    echo "${task%/comm}: syscall $(cat ${task%/comm}/syscall)"
+    cat "${task%/comm}/stack"
+done
+"""
+_REQUESTS_SECONDS = 60
+
 
 class Hang(GuestError):
     """Something in the guest makes no progress."""
@@ -24,11 +40,21 @@ class Hang(GuestError):
 def hang(guest: Guest, what: str) -> Hang:
     """Return an exception that says what hangs, with the blocked tasks and the log."""
     log = guest.log()
+    requests = _requests(guest)
     tasks = guest.blocked_tasks()
     return Hang(f"{what}\nblocked tasks, with the functions that they wait in:\n"
-                f"{sysrq.summary(tasks)}\nthe log before that:\n"
+                f"{sysrq.summary(tasks)}\nrequests and fio:\n{requests}\n"
+                "the log before that:\n"
                 + "\n".join(f"    {line}" for line in log.splitlines()[-60:])
                 + f"\nblocked tasks:\n{tasks}")
+
+
+def _requests(guest: Guest) -> str:
+    """Return what blk-mq and the driver hold, unless the guest does not answer."""
+    try:
+        return guest.run(_REQUESTS, timeout=_REQUESTS_SECONDS, check=False).output
+    except GuestError as error:
+        return f"    (not known: {str(error).splitlines()[0]})"
 
 
 @contextmanager

@@ -100,7 +100,8 @@ def load(guest, id, **options):
         "rw": "randwrite", "bs": "4k", "size": "4m", "offset": "8m",
         "offset_increment": "8m", "numjobs": 4, "verify": "crc32c",
         "verify_backlog": 32, "time_based": 1, "runtime": 240,
-        "cpus_allowed": "0-3", "cpus_allowed_policy": "split", **options})
+        "cpus_allowed": "0-3", "cpus_allowed_policy": "split", **fio.FREEZABLE,
+        **options})
 
 
 def whole_load(guest, id="data"):

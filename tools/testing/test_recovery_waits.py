@@ -98,7 +98,8 @@ def io_in_flight(guest: Guest, id: str,
     with silence:
         running = fio.start(guest, f"/dev/{guest.dev(id)}", rw="randwrite",
                             bs="4k", iodepth=8, numjobs=4, size="128k",
-                            offset_increment="8m", verify="crc32c", timeout=120)
+                            offset_increment="8m", verify="crc32c", timeout=120,
+                            **fio.FREEZABLE)
         inflight = f"/sys/block/{guest.dev(id)}/inflight"
         assert process.wait_for(
             lambda: int(guest.sysfs(inflight).split()[1]) == 4 * 8, 60)
