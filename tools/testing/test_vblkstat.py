@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from vblkstat_files import (BLOCK, COUNTERS, FEATURES, SOURCES, TOP, DiskTree, bits,
-                            careful, total_of)
+                            careful, slow, total_of)
 
 COMMANDS = ("list", "queues", "watch", "doctor", "host", "snapshot", "check",
             "export")
@@ -81,13 +81,28 @@ def test_well(tree):
     expected = {name: value for name, value in COUNTERS.items()
                 if name not in ("ring", "free", "in_flight", "stopped",
                                 "a_later_one")}
-    expected["completions"] = [int(count) for count in COUNTERS["completions"].split()]
+    for name in ("completions", "slow_reads", "slow_writes", "slow_others"):
+        expected[name] = [int(count) for count in COUNTERS[name].split()]
     for index, queue in enumerate(disk["queues"]):
         assert queue == {
             "queue": index, "type": "default", "cpus": [index], "irq": 24 + index,
             "vector": "own", "affinity": [index], "effective_affinity": [index],
             "interrupts": 40, "depth": 256, "ring": 256, "free": 256,
             "in_flight": 0, "oldest_ms": None, "stopped": False, "counters": expected}
+
+
+def test_slow_requests_of_a_queue(tree):
+    """queues --json has the slow requests; those of an older driver are unknown."""
+    tree.write_queue("vda", 1, slow_reads=slow({16: 7, 32768: 1}))
+    tree.write_queue("vda", 2, slow_reads="1 2 3", slow_writes="0 0 x " + "0 " * 9)
+    tree.drop_lines("vda", 3, "slow_")
+    (disk,) = tree.json("queues")["disks"]
+    counters = [queue["counters"] for queue in disk["queues"]]
+    assert counters[0]["slow_reads"] == [0] * 12
+    assert counters[1]["slow_reads"] == [7, *[0] * 10, 1]
+    assert counters[1]["slow_writes"] == counters[1]["slow_others"] == [0] * 12
+    for index, name in ((2, "slow_reads"), (2, "slow_writes"), (3, "slow_others")):
+        assert counters[index][name] == [None] * 12, name
 
 
 def test_requests_in_flight_of_a_disk(tree):

@@ -112,8 +112,9 @@ def check_counters(guest):
             for name in ("type", "ring", "free", "in_flight"):
                 assert str(queue[name]) == lines[name]
             assert lines["irq"] in ("0", str(queue["irq"]))
-            completions = queue["counters"].pop("completions")
-            assert " ".join(map(str, completions)) == lines["completions"]
+            for name in ("completions", "slow_reads", "slow_writes", "slow_others"):
+                counts = queue["counters"].pop(name)
+                assert " ".join(map(str, counts)) == lines[name]
             assert None not in queue["counters"].values()
             assert queue["counters"] == {name: int(lines[name])
                                          for name in queue["counters"]}

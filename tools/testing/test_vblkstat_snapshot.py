@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from test_vblkstat_incident import add_users
-from vblkstat_files import BLOCK, DiskTree, FileTree
+from vblkstat_files import BLOCK, DiskTree, FileTree, slow
 
 
 @pytest.fixture
@@ -68,6 +68,16 @@ def test_snapshot_has_only_what_vblkstat_reads(tree, tmp_path):
     assert {"proc/70/task/70/stat", f"{BLOCK}/state"} <= names
     assert not {"etc/shadow", "proc/72/task/72/stat"} & names
     assert "secret" not in (copy.path / "dev/kmsg").read_text()
+
+
+def test_snapshot_does_not_measure_latency(tree, tmp_path):
+    """The archive has the counts of slow requests, and not the file that has to be open."""
+    tree.write_queue("vdb", 1, slow_writes=slow({256: 3}))
+    tree.write("sys/kernel/debug/virtio_blk/vdb/latency", "queue0 reads max 5 0:1\n")
+    copy = extract(tree, tmp_path / "copy")
+    queues = copy.json("queues")["disks"][1]["queues"]
+    assert queues[1]["counters"]["slow_writes"][4] == 3
+    assert not list(copy.path.rglob("latency"))
 
 
 def test_snapshot_of_unreadable_files(tree, tmp_path):

@@ -139,6 +139,11 @@ class FileTree:
 
 # A tree: four CPUs, and healthy disks with four queues each
 
+def slow(counts: dict[int, int] | None = None) -> str:
+    """Return the value of slow_reads for {ms: requests that took so long or more}."""
+    return " ".join(str((counts or {}).get(16 << index, 0)) for index in range(12))
+
+
 COUNTERS = {
     "ring": 256, "free": 256, "in_flight": 0, "stopped": 0, "reads": 5000,
     "read_bytes": 5000 * 4096, "writes": 0, "write_bytes": 0, "flushes": 0,
@@ -148,6 +153,7 @@ COUNTERS = {
     "kicks_suppressed": 4000, "interrupts": 900, "completions": "0 100 200 600 0 0 0",
     "ring_full": 0, "requeues": 0, "ioerr": 0, "unsupp": 0, "other_errors": 0,
     "longest_wait_ms": 12, "timeouts": 0, "lost_interrupts": 0, "resent": 0,
+    "slow_reads": slow(), "slow_writes": slow(), "slow_others": slow(),
     "a_later_one": 7,
 }
 BLOCK = "sys/block/vda"
@@ -213,6 +219,13 @@ class DiskTree(FileTree):
         values = {"cpus": index, "type": "default", **COUNTERS, **changed}
         self.write(f"sys/kernel/debug/virtio_blk/{name}/queue{index}",
                    as_lines(values))
+
+    def drop_lines(self, name, index, prefix):
+        """Remove lines of a queue's file, as if the driver were older."""
+        path = f"sys/kernel/debug/virtio_blk/{name}/queue{index}"
+        lines = (self.path / path).read_text().splitlines(keepends=True)
+        self.write(path, "".join(line for line in lines
+                                 if not line.startswith(prefix)))
 
     def findings(self):
         """Return the ids of doctor's findings, by disk."""

@@ -46,34 +46,58 @@ const char *const counter_names[NR_COUNTERS] = {
 	[C_RESENT] = "resent",
 };
 
-static void parse_batches(struct queue *queue, const char *value)
+const char *const slow_names[NR_KINDS] = {
+	[KIND_READS] = "slow_reads",
+	[KIND_WRITES] = "slow_writes",
+	[KIND_OTHERS] = "slow_others",
+};
+
+/* Parse a line of several numbers, all of them or none. */
+static void parse_list(uint64_t *list, unsigned int count, const char *value)
 {
-	uint64_t batches[NR_BATCHES];
 	char *end;
 
-	for (unsigned int i = 0; i < NR_BATCHES; i++) {
-		batches[i] = parse_number(value, &end);
-		if (batches[i] == UNKNOWN)
+	for (unsigned int i = 0; i < count; i++) {
+		list[i] = parse_number(value, &end);
+		if (list[i] == UNKNOWN) {
+			memset(list, 0xff, count * sizeof(*list));
 			return;
+		}
 		value = end;
 	}
-	memcpy(queue->batches, batches, sizeof(batches));
+}
+
+/* Return where a queue keeps the numbers of a line, NULL if it has one or none. */
+static uint64_t *find_list(struct queue *queue, const char *name,
+			   unsigned int *count)
+{
+	*count = NR_BATCHES;
+	if (!strcmp(name, "completions"))
+		return queue->batches;
+	*count = NR_SLOW;
+	for (unsigned int i = 0; i < NR_KINDS; i++)
+		if (!strcmp(name, slow_names[i]))
+			return queue->slow[i];
+	return NULL;
 }
 
 static void parse_line(struct queue *queue, char *line)
 {
 	char *value = strchr(line, ' '), *end;
+	unsigned int count;
+	uint64_t *list;
 
 	if (!value)
 		return;
 	*value++ = '\0';
+	list = find_list(queue, line, &count);
 	if (!strcmp(line, "type")) {
 		copy_text(queue->type, sizeof(queue->type), value);
 	} else if (!strcmp(line, "cpus")) {
 		if (!queue->cpus.known)
 			cpus_parse(&queue->cpus, value);
-	} else if (!strcmp(line, "completions")) {
-		parse_batches(queue, value);
+	} else if (list) {
+		parse_list(list, count, value);
 	} else {
 		for (unsigned int i = 0; i < NR_COUNTERS; i++)
 			if (!strcmp(line, counter_names[i]))
@@ -117,8 +141,9 @@ void counters_read(const struct disk *disk, struct queue *queue)
 
 	for (unsigned int i = 0; i < NR_COUNTERS; i++)
 		queue->counter[i] = UNKNOWN;
-	for (unsigned int i = 0; i < NR_BATCHES; i++)
-		queue->batches[i] = UNKNOWN;
+	/* All bits are 1 in UNKNOWN. */
+	memset(queue->batches, 0xff, sizeof(queue->batches));
+	memset(queue->slow, 0xff, sizeof(queue->slow));
 	queue->busy = UNKNOWN;
 	queue->counted = read_queue(text, disk, queue);
 	if (!queue->counted && errno == EPERM)

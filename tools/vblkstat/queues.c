@@ -105,6 +105,15 @@ static void print_disk(const struct disk *disk)
 	print_interrupts(disk);
 }
 
+static void json_list(struct json *json, const char *name, const uint64_t *list,
+		      unsigned int count)
+{
+	json_open(json, name, '[');
+	for (unsigned int i = 0; i < count; i++)
+		json_number(json, NULL, list[i]);
+	json_close(json, ']');
+}
+
 static void json_counters(struct json *json, const struct queue *queue)
 {
 	if (!queue->counted) {
@@ -114,10 +123,9 @@ static void json_counters(struct json *json, const struct queue *queue)
 	json_open(json, "counters", '{');
 	for (unsigned int i = C_READS; i < NR_COUNTERS; i++)
 		json_number(json, counter_names[i], queue->counter[i]);
-	json_open(json, "completions", '[');
-	for (unsigned int i = 0; i < NR_BATCHES; i++)
-		json_number(json, NULL, queue->batches[i]);
-	json_close(json, ']');
+	json_list(json, "completions", queue->batches, NR_BATCHES);
+	for (unsigned int i = 0; i < NR_KINDS; i++)
+		json_list(json, slow_names[i], queue->slow[i], NR_SLOW);
 	json_close(json, '}');
 }
 

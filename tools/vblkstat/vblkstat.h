@@ -85,6 +85,18 @@ enum counter {
 /* Polls of the ring by the requests they found: 0, 1, 2-3, 4-7, ..., 32. */
 #define NR_BATCHES	7
 
+/* Kinds of requests for which the driver measures how long they take. */
+enum kind {
+	KIND_READS,
+	KIND_WRITES,
+	KIND_OTHERS,		/* flushes, discards and all the rest */
+	NR_KINDS
+};
+
+/* Requests by the time that they took: 16-31 ms, 32-63, ..., 32768 or more. */
+#define NR_SLOW		12
+#define SLOW_MS		16u
+
 /* The interrupt that a queue uses. */
 enum vector {
 	VECTOR_NONE,		/* none, or not visible */
@@ -103,6 +115,7 @@ enum vector {
  * @affinity: CPUs to which its interrupt may go
  * @effective: CPUs to which its interrupt goes
  * @counted: the driver has counters of the queue
+ * @slow: completed requests of each kind by the time that they took
  */
 struct queue {
 	unsigned int index;
@@ -118,6 +131,7 @@ struct queue {
 	bool counted;
 	uint64_t counter[NR_COUNTERS];
 	uint64_t batches[NR_BATCHES];
+	uint64_t slow[NR_KINDS][NR_SLOW];
 };
 
 /* Who knows a disk's serial number. */
@@ -287,6 +301,7 @@ void interrupts_find(const struct interrupts *table, const char *device,
 
 /* counters.c */
 extern const char *const counter_names[NR_COUNTERS];
+extern const char *const slow_names[NR_KINDS];
 void counters_read(const struct disk *disk, struct queue *queue);
 uint64_t counters_requests(const struct queue *queue);
 uint64_t counters_bytes(const struct queue *queue);
