@@ -24,6 +24,7 @@ ODD = [b"", b"\0" * 64, b"\xff" * 9000, b"-1\n", b"18446744073709551615\n",
        b"1 " * 5000, b"0x10\n", b"\n" * 5000, b"CPU" * 3000, b"%s%n%s%n\n",
        b"1" * 200 + b"\n", b"[", b"]none[\n", b"\x1b[2J\"\\\xc3\n",
        b"completions 1 2 3\nring -5\nreads\ncpus 9-1\ntype \x1b[31mpoll\n",
+       b"reads 9\nslow_reads" + b" 18446744073709551614" * 12 + b"\nslow_others 1\n",
        b"  40: 1 2 3 4 virtio2-req.0\n  40:\n99999999999: 1 virtio2\n"]
 
 

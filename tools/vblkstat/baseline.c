@@ -111,6 +111,27 @@ uint64_t since_baseline(const struct doctor *doctor, const struct disk *disk,
 	return value - cleared;
 }
 
+/* Each queue has 36 of these, and most are 0: only others are written. */
+static void slow_name(char *name, size_t size, const struct queue *queue,
+		      enum kind kind, unsigned int index)
+{
+	snprintf(name, size, "queue%u_%s_%u", queue->index, slow_names[kind],
+		 SLOW_MS << index);
+}
+
+/* Return how many slow requests a queue completed since they were cleared. */
+uint64_t slow_since(const struct doctor *doctor, const struct disk *disk,
+		    unsigned int queue, enum kind kind, unsigned int index)
+{
+	uint64_t value = disk->queues[queue].slow[kind][index];
+	char name[sizeof(((struct entry *)0)->name)];
+
+	if (!happened(value))
+		return 0;
+	slow_name(name, sizeof(name), &disk->queues[queue], kind, index);
+	return since_baseline(doctor, disk, name, value);
+}
+
 /* Clear */
 
 static void write_value(FILE *file, const struct disk *disk, const char *name,
@@ -120,6 +141,21 @@ static void write_value(FILE *file, const struct disk *disk, const char *name,
 		fprintf(file, "%s %llu %s %llu\n", disk->name,
 			(unsigned long long)disk->seq, name,
 			(unsigned long long)value);
+}
+
+static void write_slow(FILE *file, const struct disk *disk,
+		       const struct queue *queue)
+{
+	char name[sizeof(((struct entry *)0)->name)];
+
+	for (unsigned int kind = 0; kind < NR_KINDS; kind++) {
+		for (unsigned int i = 0; i < NR_SLOW; i++) {
+			if (!happened(queue->slow[kind][i]))
+				continue;
+			slow_name(name, sizeof(name), queue, kind, i);
+			write_value(file, disk, name, queue->slow[kind][i]);
+		}
+	}
 }
 
 static void write_disk(FILE *file, const struct machine *machine,
@@ -138,6 +174,8 @@ static void write_disk(FILE *file, const struct machine *machine,
 		if (i != C_LONGEST_WAIT_MS && i != C_TIMEOUTS &&
 		    i != C_LOST_INTERRUPTS)
 			write_value(file, disk, counter_names[i], total(disk, i));
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		write_slow(file, disk, &disk->queues[i]);
 }
 
 /* Keep what was cleared for other disks. */

@@ -96,7 +96,7 @@ static void check_lifetime(struct doctor *doctor, const struct disk *disk)
 static void check_incidents(struct doctor *doctor, const struct disk *disk)
 {
 	if (!check_incident(doctor, disk))
-		check_past(doctor, disk);
+		check_tail(doctor, disk, check_past(doctor, disk));
 }
 
 /* Blind spots */

@@ -58,11 +58,18 @@ static uint64_t longest_since(const struct doctor *doctor, const struct disk *di
 
 static void add_long_wait(struct doctor *doctor, const struct disk *disk)
 {
+	uint64_t count = long_requests(doctor, disk);
 	struct finding *new;
+	char more[64] = "";
 
+	if (count > 1)
+		snprintf(more, sizeof(more), ", and %llu more took 4.1 s or longer",
+			 (unsigned long long)count - 1);
 	new = add_finding(doctor, disk, ERROR, "long-wait",
-			  "a request took %s (expected: less than %u s)",
-			  age_text(longest_since(doctor, disk)), LONG_WAIT_S);
+			  "a request took %s (expected: less than %u s)%s",
+			  age_text(longest_since(doctor, disk)), LONG_WAIT_S, more);
+	if (count)
+		new->count = count;
 	advise(new,
 	       "Tasks waited that long. The time is from sending the request to its completion, which a polled queue notices only when a task polls it.",
 	       "Check whether the storage or the whole guest paused at that time.",
@@ -158,8 +165,11 @@ static void add_resets(struct doctor *doctor, const struct disk *disk,
 	     before && grew(before->resets, disk->resets));
 }
 
-/* One pause of the device can cause timeouts, resets and a long wait: report it once. */
-void check_past(struct doctor *doctor, const struct disk *disk)
+/*
+ * One pause of the device can cause timeouts, resets and a long wait: report it once.
+ * Return whether something happened, also if it ended before the time of --since.
+ */
+bool check_past(struct doctor *doctor, const struct disk *disk)
 {
 	uint64_t timeouts = counted(doctor, disk, "timeouts", disk->timeouts);
 	uint64_t lost = counted(doctor, disk, "lost_interrupts",
@@ -180,8 +190,9 @@ void check_past(struct doctor *doctor, const struct disk *disk)
 	else if (!lost && longest_since(doctor, disk) >= LONG_WAIT_S * 1000)
 		add_long_wait(doctor, disk);
 	else
-		return;
+		return lost;
 	drop_old(doctor);
+	return true;
 }
 
 static bool total_grew(const struct doctor *doctor, const struct disk *disk,

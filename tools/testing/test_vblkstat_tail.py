@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Test that vblkstat doctor finds late requests among fast ones, and only these.
+
+vblkstat reads trees of files with --root.
+"""
+
+import json
+import threading
+import time
+
+import pytest
+
+from vblkstat_files import BLOCK, DiskTree, slow
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree with the healthy disk vda, whose four queues had 5000 reads each."""
+    tree = DiskTree(tmp_path / "tree")
+    tree.add_disk("vda", 2)
+    return tree
+
+
+def tail(tree, *words):
+    """Return the finding about late requests, None if there is none."""
+    found = [finding for finding in tree.json("doctor", *words)["findings"]
+             if finding["id"] == "tail-latency"]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_one_read_in_nine_is_late(tree):
+    """The finding has the share, the kind, the time and the queues, and is past."""
+    for index in (1, 3):
+        tree.write_queue("vda", index, reads=9000, slow_reads=slow({256: 1000}))
+    for index in (0, 2):
+        tree.write_queue("vda", index, reads=0)
+    finding = tail(tree)
+    assert finding["what"] == \
+        "2000 of 18000 reads (11.1%) took 256 to 511 ms, on queues 1, 3; " \
+        "most reads take less than 16 ms"
+    assert (finding["level"], finding["active"], finding["count"]) == \
+        ("warning", False, 2000)
+    assert finding["host"] and finding["guest"] and finding["incident"] is None
+    done = tree.run("doctor")
+    assert done.returncode == 0 and "vda: past warning: 2000 of 18000" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+# Counters of each of the four queues, and a part of the text
+LATE = [
+    ({"slow_reads": slow({256: 50})}, "200 of 20000 reads (1.0%) took 256 to 511 ms, "
+     "on all 4 queues"),
+    ({"slow_reads": slow({16: 500, 512: 60, 2048: 1})}, "244 of 20000 reads (1.2%) took "
+     "512 to 4095 ms"),
+    ({"slow_reads": slow({4096: 500})}, "took 4096 to 8191 ms"),
+    ({"writes": 100, "slow_writes": slow({256: 10})}, "40 of 400 writes (10.0%)"),
+    ({"flushes": 100, "queries": 0, "slow_others": slow({256: 10})},
+     "40 of 400 flushes (10.0%)"),
+    # Most take 32 to 63 ms, so that 8 times as long is late.
+    ({"flushes": 100, "slow_others": slow({32: 90, 256: 2, 512: 8})},
+     "took 512 to 1023 ms, on all 4 queues; most flushes take less than 64 ms"),
+    ({"slow_reads": slow({16: 4000, 256: 50})}, "most reads take less than 32 ms"),
+    ({"slow_reads": slow({256: 500}), "writes": 100, "slow_writes": slow({256: 10})},
+     "2000 of 20000 reads (10.0%) took 256 to 511 ms, on all 4 queues; most reads take "
+     "less than 16 ms; also late were 40 of 400 writes"),
+]
+HEALTHY = [
+    # Less than 1 in 100, or too few to be more than one pause.
+    {"slow_reads": slow({256: 49})},
+    {"reads": 40, "slow_reads": slow({256: 4})},
+    # A hard disk, alone and with its queue full.
+    {"slow_reads": slow({16: 900, 32: 200, 64: 100, 128: 60})},
+    {"slow_reads": slow({16: 300, 32: 700, 64: 2000, 128: 1500, 256: 499})},
+    {"flushes": 100, "slow_others": slow({32: 90, 64: 8, 256: 2})},
+    # All are slow: a throttled disk, or a tape; that is no tail.
+    {"slow_reads": slow({256: 2000, 512: 2999})},
+    {"slow_reads": slow({4096: 4000, 8192: 500})},
+    # Discards may be what is slow.
+    {"flushes": 100, "discards": 11, "slow_others": slow({256: 11})},
+    {"flushes": 100, "zone_appends": 11, "slow_others": slow({256: 11})},
+]
+
+
+@pytest.mark.parametrize("counters,text", LATE)
+def test_late_requests_are_found(tree, counters, text):
+    """A share of 1 in 100 that takes far longer than most is found."""
+    for index in range(4):
+        tree.write_queue("vda", index, **counters)
+    assert text in tail(tree)["what"]
+
+
+@pytest.mark.parametrize("counters", HEALTHY)
+def test_slow_storage_is_no_finding(tree, counters):
+    """Storage that is slow and healthy has no finding."""
+    for index in range(4):
+        tree.write_queue("vda", index, **counters)
+    assert tree.findings() == {}
+
+
+def test_driver_without_counts_of_slow_requests(tree):
+    """With an older driver there is no finding, and doctor can still be complete."""
+    for index in range(4):
+        tree.drop_lines("vda", index, "slow_")
+    assert tree.run("doctor").returncode == 0
+
+
+def test_late_requests_are_cleared(tree):
+    """--clear ends the finding; later ones count against later requests."""
+    tree.write_queue("vda", 1, slow_reads=slow({256: 500}))
+    assert tail(tree)["count"] == 500
+    assert tree.run("doctor", "--clear").returncode == 0
+    assert tree.findings() == {}
+    assert tail(tree, "--since=boot")["count"] == 500
+    tree.write_queue("vda", 1, slow_reads=slow({256: 500}), reads=6000)
+    tree.write_queue("vda", 2, slow_reads=slow({512: 100}), reads=6000)
+    assert tail(tree)["what"].startswith(
+        "100 of 2000 reads (5.0%) took 512 to 1023 ms, on queue 2; ")
+    # When requests were late is not known, and --since never leaves them out.
+    assert tail(tree, "--since=1s")
+    tree.write(f"{BLOCK}/diskseq", "99\n")
+    assert tail(tree)["count"] == 600
+
+
+# Stalls
+
+INCIDENTS = [
+    (f"{BLOCK}/recovery/timeouts", "20", {}, "timeouts"),
+    (f"{BLOCK}/recovery/resets", "1", {}, "resets"),
+    # A lost interrupt costs two to three seconds.
+    (f"{BLOCK}/recovery/lost_interrupts", "1", {}, "lost-interrupts"),
+    (f"{BLOCK}/oldest_ms", "1", {"longest_wait_ms": 7000}, "long-wait"),
+    (f"{BLOCK}/state", "stalled", {}, "stalled"),
+    (f"{BLOCK}/oldest_ms", "5000", {}, "long-wait"),
+]
+
+
+@pytest.mark.parametrize("path,text,counters,id", INCIDENTS)
+def test_stall_is_no_tail(tree, path, text, counters, id):
+    """What a stall has delayed is reported as the stall, once."""
+    tree.write(path, f"{text}\n")
+    delayed = {2048: 300} if id == "lost-interrupts" else {
+        256: 10, 512: 20, 1024: 40, 2048: 80, 4096: 160, 8192: 200, 16384: 400}
+    if id == "resets":
+        delayed = {512: 250}
+    tree.write_queue("vda", 1, slow_reads=slow(delayed), **counters)
+    assert tree.findings() == {"vda": {id}}
+
+
+def test_long_wait_has_the_number_of_requests(tree):
+    """A long wait says how many requests waited about as long."""
+    tree.write_queue("vda", 1, slow_reads=slow({4096: 3, 16384: 2}),
+                     slow_writes=slow({4096: 1}), longest_wait_ms=20000)
+    (finding,) = tree.json("doctor")["findings"]
+    assert finding["count"] == 6
+    assert finding["what"] == "a request took 20.0 s (expected: less than 5 s), and 5 " \
+        "more took 4.1 s or longer"
+
+
+@pytest.mark.parametrize("path", (f"{BLOCK}/recovery/timeouts", f"{BLOCK}/ro"))
+def test_tail_besides_a_stall(tree, path):
+    """Many more late requests than a stall explains are a finding of their own."""
+    tree.write(path, "3\n")
+    tree.write_queue("vda", 1, longest_wait_ms=7000,
+                     slow_reads=slow({256: 2000, 4096: 20, 16384: 3}))
+    stall = "timeouts" if path.endswith("timeouts") else "long-wait"
+    assert tree.findings() == {"vda": {stall, "tail-latency"}}
+    assert tail(tree)["count"] == 2000
+
+
+# Now
+
+def doctor_while(tree, change):
+    """Run doctor on what it takes for a live machine, and change it between readings."""
+    tree.write(f"{BLOCK}/oldest_ms", "1\n")
+    timer = threading.Timer(0.7, change)
+    timer.start()
+    try:
+        done = tree.run("--json", "doctor", "2", live=True)
+    finally:
+        timer.join()
+    return done.returncode, {finding["id"]: finding
+                             for finding in json.loads(done.stdout)["findings"]}
+
+
+@pytest.mark.parametrize("late,all,share", ((100, 1000, "10.0%"), (20, 2000, "1.0%")))
+def test_late_requests_of_now(tree, late, all, share):
+    """The requests between two readings show a tail, whatever the past was like."""
+    for index in range(4):
+        tree.write_queue("vda", index, reads=10 ** 7)
+    status, found = doctor_while(tree, lambda: tree.write_queue(
+        "vda", 3, reads=10 ** 7 + all, slow_reads=slow({256: late})))
+    finding = found["tail-latency"]
+    assert status == 1 and finding["active"]
+    assert finding["what"].startswith(
+        f"in the last 2.0 s, {late} of {all} reads ({share}) took 256 to 511 ms, on queue 3")
+    assert abs(finding["last"] - time.time()) < 60
+
+
+@pytest.mark.parametrize("values,file", (
+    # As many as one pause delays, with 32 requests in flight.
+    ({"reads": 6000, "in_flight": 32, "slow_reads": slow({256: 40})}, None),
+    # A stall between the two readings is what has delayed them.
+    ({"reads": 6000, "slow_reads": slow({2048: 100})}, "recovery/lost_interrupts"),
+    ({"reads": 6000, "slow_reads": slow({1024: 100})}, "recovery/resets")))
+def test_pause_of_now_is_no_tail(tree, values, file):
+    """What one pause or a stall delays between two readings is no tail."""
+    def change():
+        if file:
+            tree.write(f"{BLOCK}/{file}", "1\n")
+        tree.write_queue("vda", 3, **values)
+
+    for index in range(3):
+        tree.write_queue("vda", index, reads=10 ** 7)
+    tree.write_queue("vda", 3, in_flight=values.get("in_flight", 0))
+    assert "tail-latency" not in doctor_while(tree, change)[1]
+
+
+def test_past_tail_that_continues(tree):
+    """A tail of the past that grows, however little, is one of now."""
+    values = {"reads": 5000, "slow_reads": slow({256: 500})}
+    tree.write_queue("vda", 3, **values)
+    status, found = doctor_while(tree, lambda: None)
+    assert status == 0 and not found["tail-latency"]["active"]
+    status, found = doctor_while(tree, lambda: tree.write_queue(
+        "vda", 3, reads=5009, slow_reads=slow({256: 501})))
+    assert status == 1 and found["tail-latency"]["active"]
+    assert found["tail-latency"]["count"] == 501

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * vblkstat doctor: some requests are late, although most are fast.
+ *
+ * The driver counts requests that took 16 ms or longer.  A request is late if it took
+ * far longer than most of its kind.  The requests since the disk was added, or since
+ * --clear, show a tail of the past, those between the two readings one of now.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "doctor.h"
+
+/*
+ * A request is late if it takes 256 ms or longer, which is 16 ms doubled four times, and
+ * eight times as long as half of its kind do not reach.  A hard disk needs some 8 ms for
+ * a request, and 256 ms for the last of 32 in its queue: it has late requests only if
+ * something else is wrong.  If its queue is full all the time, or flushes take 50 ms, half
+ * of the requests are slow, and the limit is higher.
+ */
+#define LATE_INDEX	4
+#define LATE_DOUBLINGS	3
+
+/* One late request in so many is a tail: the p99 that monitoring usually shows. */
+#define TAIL_SHARE	100
+
+/* Fewer can be what one pause of the host delays. */
+#define MIN_LATE	20
+
+/* From 4096 ms on: long-wait and timeouts report these requests as well. */
+#define LONG_INDEX	8
+
+/*
+ * A stall also delays requests that arrive before its end, evenly from 0 to its length.
+ * If it takes 5 s or longer, less than this number of them is late for each one that is
+ * delayed by 4096 ms or more.
+ */
+#define STALL_RATIO	8
+
+/**
+ * struct sample - the requests of a disk in one period
+ * @now: the period is the time between the two readings
+ * @end: leave out requests that took so long: 16 ms, doubled so many times
+ * @all: requests that the driver sent; OTHERS are flushes only
+ * @slow: those that completed, by the time that they took
+ */
+struct sample {
+	const struct doctor *doctor;
+	const struct disk *disk;
+	bool now;
+	unsigned int end;
+	uint64_t all[NR_KINDS];
+	uint64_t slow[NR_KINDS][NR_SLOW];
+};
+
+static const char *const kind_words[NR_KINDS] = {
+	[KIND_READS] = "reads",
+	[KIND_WRITES] = "writes",
+	[KIND_OTHERS] = "flushes",
+};
+
+/* Return how much a counter grew, 0 if that is not known. */
+static uint64_t growth(uint64_t before, uint64_t now)
+{
+	return before == UNKNOWN || now == UNKNOWN || now < before ?
+	       0 : now - before;
+}
+
+/* Return how many slow requests a queue completed in the period. */
+static uint64_t queue_slow(const struct sample *sample, unsigned int queue,
+			   enum kind kind, unsigned int index)
+{
+	const struct disk *before = sample->doctor->earlier;
+
+	if (!sample->now)
+		return slow_since(sample->doctor, sample->disk, queue, kind, index);
+	if (queue >= before->nr_queues)
+		return 0;
+	return growth(before->queues[queue].slow[kind][index],
+		      sample->disk->queues[queue].slow[kind][index]);
+}
+
+/* Return how many requests the disk was sent in the period. */
+static uint64_t sent(const struct sample *sample, enum counter counter)
+{
+	const struct doctor *doctor = sample->doctor;
+
+	if (sample->now)
+		return growth(total(doctor->earlier, counter),
+			      total(sample->disk, counter));
+	return growth(0, total_since(doctor, sample->disk, counter));
+}
+
+/*
+ * The driver counts slow flushes together with requests that may take long on healthy
+ * storage, such as discards.  Take all of these for the slowest, so that those that are
+ * left are flushes for sure.
+ */
+static void leave_flushes(struct sample *sample)
+{
+	static const enum counter rest[] = {
+		C_DISCARDS, C_WRITE_ZEROES, C_SECURE_ERASES, C_ZONE_APPENDS,
+		C_ZONE_OPS, C_QUERIES,
+	};
+	uint64_t *slow = sample->slow[KIND_OTHERS], left = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rest); i++)
+		left += sent(sample, rest[i]);
+	for (unsigned int i = NR_SLOW; i-- > 0;) {
+		uint64_t some = slow[i] < left ? slow[i] : left;
+
+		slow[i] -= some;
+		left -= some;
+	}
+}
+
+static void count_requests(struct sample *sample)
+{
+	sample->all[KIND_READS] = sent(sample, C_READS);
+	sample->all[KIND_WRITES] = sent(sample, C_WRITES);
+	sample->all[KIND_OTHERS] = sent(sample, C_FLUSHES);
+	for (unsigned int kind = 0; kind < NR_KINDS; kind++)
+		for (unsigned int i = 0; i < NR_SLOW; i++)
+			for (unsigned int j = 0; j < sample->disk->nr_queues; j++)
+				sample->slow[kind][i] +=
+					queue_slow(sample, j, kind, i);
+	leave_flushes(sample);
+}
+
+static uint64_t count_from(const uint64_t *slow, unsigned int first,
+			   unsigned int end)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = first; i < end; i++)
+		sum += slow[i];
+	return sum;
+}
+
+/* Return how often to double 16 ms for a time that half of a kind do not reach. */
+static unsigned int usual_time(const struct sample *sample, enum kind kind)
+{
+	const uint64_t *slow = sample->slow[kind];
+	unsigned int i = 0;
+
+	while (i < NR_SLOW && count_from(slow, i, NR_SLOW) > sample->all[kind] / 2)
+		i++;
+	return i;
+}
+
+static unsigned int first_late(const struct sample *sample, enum kind kind)
+{
+	unsigned int first = usual_time(sample, kind) + LATE_DOUBLINGS;
+
+	return first < LATE_INDEX ? LATE_INDEX : first;
+}
+
+static uint64_t count_late(const struct sample *sample, enum kind kind)
+{
+	return count_from(sample->slow[kind], first_late(sample, kind), sample->end);
+}
+
+static uint64_t all_late(const struct sample *sample)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int kind = 0; kind < NR_KINDS; kind++)
+		sum += count_late(sample, kind);
+	return sum;
+}
+
+/* The text */
+
+/* "256 to 511 ms", or "32768 ms or longer" */
+static void print_times(FILE *out, const struct sample *sample, enum kind kind)
+{
+	unsigned int first = first_late(sample, kind), last = sample->end - 1;
+	const uint64_t *slow = sample->slow[kind];
+
+	while (!slow[first])
+		first++;
+	while (!slow[last])
+		last--;
+	if (last == NR_SLOW - 1)
+		fprintf(out, "%u ms or longer", SLOW_MS << first);
+	else
+		fprintf(out, "%u to %u ms", SLOW_MS << first,
+			(SLOW_MS << (last + 1)) - 1);
+}
+
+/* "queues 1, 3", or "all 4 queues" */
+static void print_queues(FILE *out, const struct sample *sample, enum kind kind)
+{
+	const struct disk *disk = sample->disk;
+	struct names queues = { };
+
+	for (unsigned int j = 0; j < disk->nr_queues; j++) {
+		uint64_t late = 0;
+
+		for (unsigned int i = first_late(sample, kind); i < sample->end; i++)
+			late += queue_slow(sample, j, kind, i);
+		if (late)
+			add_name(&queues, "%u", disk->queues[j].index);
+	}
+	if (queues.count > 1 && queues.count == disk->nr_queues)
+		fprintf(out, "all %u queues", queues.count);
+	else
+		fprintf(out, "queue%s %s", queues.count == 1 ? "" : "s", queues.text);
+}
+
+/* "2000 of 18000 reads (11.1%) took 256 to 511 ms, on queues 1, 3; most ..." */
+static void print_kind(FILE *out, const struct sample *sample, enum kind kind)
+{
+	uint64_t late = count_late(sample, kind), all = sample->all[kind];
+
+	/* Requests that were in flight at the first reading were sent before it. */
+	if (all < late)
+		all = late;
+	fprintf(out, "%llu of %llu %s (%.1f%%) took ", (unsigned long long)late,
+		(unsigned long long)all, kind_words[kind], 100.0 * late / all);
+	print_times(out, sample, kind);
+	fputs(", on ", out);
+	print_queues(out, sample, kind);
+	fprintf(out, "; most %s take less than %u ms", kind_words[kind],
+		SLOW_MS << usual_time(sample, kind));
+}
+
+/* Print all kinds that have a tail.  Return how many requests are late. */
+static uint64_t print_sample(FILE *out, const struct sample *sample, uint64_t least)
+{
+	uint64_t count = 0, late;
+
+	if (sample->now)
+		fprintf(out, "in the last %.1f s, ",
+			sample->disk->when - sample->doctor->earlier->when);
+	for (unsigned int kind = 0; kind < NR_KINDS; kind++) {
+		late = count_late(sample, kind);
+		if (late < least || late < sample->all[kind] / TAIL_SHARE)
+			continue;
+		fputs(count ? "; also late were " : "", out);
+		print_kind(out, sample, kind);
+		count += late;
+	}
+	return count;
+}
+
+/* Report all kinds that have a tail as one finding.  Return NULL if none has. */
+static struct finding *add_tail(struct doctor *doctor, const struct sample *sample,
+				uint64_t least)
+{
+	struct finding *new = NULL;
+	char *text = NULL;
+	uint64_t count;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		fail("out of memory");
+	count = print_sample(out, sample, least);
+	if (fclose(out))
+		fail("out of memory");
+	if (count) {
+		new = add_finding(doctor, sample->disk, WARNING, "tail-latency", "%s",
+				  text);
+		advise(new,
+		       "Programs wait for the slowest of their requests. A mean hides this.",
+		       "Run \"iostat -x 1\". If r_await or w_await of the storage behind the disk rises, the storage is late: a medium that fails, a full cache, or a neighbour that loads it. Otherwise look for a limit of the disk: \"virsh blkdeviotune VM TARGET\", or \"info block\" in QEMU's monitor.",
+		       "Run \"vblkstat watch DISK\" to see whether it continues, and \"vmstat 1\": with st above 0 the host gives the guest's CPUs to others. After a change run \"vblkstat doctor --clear\", and later \"vblkstat doctor DISK 10\".");
+		new->count = count;
+	}
+	free(text);
+	return new;
+}
+
+/* Past and present */
+
+/* Return how many completed requests took 4096 ms or longer. */
+uint64_t long_requests(const struct doctor *doctor, const struct disk *disk)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int kind = 0; kind < NR_KINDS; kind++)
+		for (unsigned int i = LONG_INDEX; i < NR_SLOW; i++)
+			for (unsigned int j = 0; j < disk->nr_queues; j++)
+				sum += slow_since(doctor, disk, j, kind, i);
+	return sum;
+}
+
+/*
+ * Return whether the incidents that doctor reports may have delayed all late requests.  A
+ * lost interrupt and a reset delay a request by any time below some seconds.
+ */
+static bool explained(const struct sample *sample)
+{
+	const struct doctor *doctor = sample->doctor;
+	const struct disk *disk = sample->disk;
+
+	return happened(since_baseline(doctor, disk, "lost_interrupts",
+				       disk->lost_interrupts)) ||
+	       happened(since_baseline(doctor, disk, "resets", disk->resets)) ||
+	       all_late(sample) < STALL_RATIO * long_requests(doctor, disk);
+}
+
+/* Return whether something between the two readings delayed all requests in flight. */
+static bool stalled_now(const struct disk *before, const struct disk *disk)
+{
+	return growth(before->timeouts, disk->timeouts) ||
+	       growth(before->lost_interrupts, disk->lost_interrupts) ||
+	       growth(before->resets, disk->resets);
+}
+
+/* One pause delays at most the requests that are in flight. */
+static uint64_t one_pause(const struct disk *before, const struct disk *disk)
+{
+	uint64_t then = growth(0, disk_in_flight(before));
+	uint64_t now = growth(0, disk_in_flight(disk));
+
+	return then > now ? then : now;
+}
+
+/*
+ * Report requests that are late while most are fast.  The disk answers now.
+ * @incident: doctor reports timeouts, a reset, lost interrupts or a long wait
+ */
+void check_tail(struct doctor *doctor, const struct disk *disk, bool incident)
+{
+	const struct disk *before = doctor->earlier;
+	struct sample past = { .doctor = doctor, .disk = disk,
+			       .end = incident ? LONG_INDEX : NR_SLOW };
+	struct sample now = past;
+	struct finding *new = NULL;
+
+	if (before && before->seq == disk->seq) {
+		if (stalled_now(before, disk))
+			return;
+		now.now = true;
+		count_requests(&now);
+		new = add_tail(doctor, &now, MIN_LATE + one_pause(before, disk));
+	}
+	if (!new) {
+		count_requests(&past);
+		if (!incident || !explained(&past))
+			new = add_tail(doctor, &past, MIN_LATE);
+	}
+	if (!new)
+		return;
+	/* Also one of the past is of now if it grows. */
+	new->past = !all_late(&now);
+	if (!new->past)
+		new->last = doctor->machine->time;
+}
