@@ -21,7 +21,7 @@ import pytest
 
 import prometheus
 import throttle
-from vblkstat_files import BLOCK, FEATURES, TOP, DiskTree, bits, careful
+from vblkstat_files import BLOCK, FEATURES, TOP, DiskTree, bits, careful, slow
 from vm import process, vblkstat
 from vm.disk import Disk
 from vm.guest import Guest
@@ -302,6 +302,25 @@ def test_export_of_operations(tree):
                             "write_zeroes", "secure_erase", "zone_append", "zone_op"}
 
 
+def test_export_of_slow_requests(tree):
+    """Slow requests are counted for the disk from each time on, as in a histogram."""
+    tree.write_queue("vda", 1, slow_reads=slow({16: 5, 256: 3, 32768: 1}))
+    tree.write_queue("vda", 3, slow_reads=slow({256: 2}), slow_others=slow({8192: 7}))
+    found = {key[1:]: value for key, value in export(tree).items()
+             if key[0] == "slow_requests_total"}
+    assert len(found) == 3 * 12
+    for operation, values in (
+            ("read", {"0.016": 11, "0.032": 6, "0.256": 6, "0.512": 1, "32.768": 1}),
+            ("write", {"0.016": 0, "32.768": 0}),
+            ("other", {"0.016": 7, "8.192": 7, "16.384": 0})):
+        for at_least, count in values.items():
+            assert found["vda", operation, at_least] == count, (operation, at_least)
+    # A sum without one of the queues would look like a restart of the counter.
+    tree.drop_lines("vda", 2, "slow_reads")
+    assert {key[2] for key in export(tree) if key[0] == "slow_requests_total"} == \
+        {"write", "other"}
+
+
 @pytest.mark.parametrize("state", ("live", "stalled", "removing", "suspended",
                                    "resetting", "dead", "later"))
 def test_export_of_states(tree, state):
@@ -447,7 +466,7 @@ def test_tests_of_limits_can_fail(tmp_path):
     text = RULES.read_text()
     limits = list(re.finditer(r"(?<=for: )\w+|(?<=\[)\w+(?=\])|(?<=> )300?$", text,
                               re.MULTILINE))
-    assert len(limits) == 10
+    assert len(limits) == 15
     for limit in limits:
         changed = f"{text[:limit.start()]}1{text[limit.start():]}"
         assert run_tests(tmp_path, changed) == 1, limit

@@ -321,6 +321,58 @@ static void print_metric(FILE *out, const struct disk *disk, const struct queue 
 	}
 }
 
+/* Slow requests.  Of a disk, because each queue would have 36 series. */
+
+static const char *const slow_operations[NR_KINDS] = {
+	[KIND_READS] = "read",
+	[KIND_WRITES] = "write",
+	[KIND_OTHERS] = "other",
+};
+
+/* Sum a disk's queues, UNKNOWN if one is: the sum must not shrink. */
+static uint64_t slow_total(const struct disk *disk, enum kind kind,
+			   unsigned int index)
+{
+	uint64_t sum = disk->nr_queues ? 0 : UNKNOWN;
+
+	for (unsigned int i = 0; i < disk->nr_queues && sum != UNKNOWN; i++) {
+		uint64_t value = disk->queues[i].slow[kind][index];
+
+		sum = value == UNKNOWN ? UNKNOWN : sum + value;
+	}
+	return sum;
+}
+
+static void print_slow_disk(FILE *out, const struct disk *disk, enum kind kind)
+{
+	uint64_t counts[NR_SLOW], more = 0;
+
+	for (unsigned int i = NR_SLOW; i-- > 0;) {
+		counts[i] = slow_total(disk, kind, i);
+		if (counts[i] == UNKNOWN)
+			return;
+		more += counts[i];
+		counts[i] = more;
+	}
+	for (unsigned int i = 0; i < NR_SLOW; i++) {
+		unsigned int ms = SLOW_MS << i;
+
+		fprintf(out, "virtio_blk_slow_requests_total{disk=\"%s\",", disk->name);
+		fprintf(out, "operation=\"%s\",at_least=\"%u.%03u\"} %llu\n",
+			slow_operations[kind], ms / 1000, ms % 1000,
+			(unsigned long long)counts[i]);
+	}
+}
+
+static void print_slow(FILE *out, const struct machine *machine)
+{
+	print_family(out, "slow_requests_total", "counter",
+		     "Requests that took at least so many seconds from sending to completion.");
+	for (unsigned int i = 0; i < machine->nr_disks; i++)
+		for (unsigned int kind = 0; kind < NR_KINDS; kind++)
+			print_slow_disk(out, &machine->disks[i], kind);
+}
+
 static void print_queues(FILE *out, const struct machine *machine)
 {
 	print_family(out, "requests_total", "counter",
@@ -348,6 +400,7 @@ static void print_metrics(FILE *out, const struct machine *machine)
 	print_states(out, machine);
 	print_age(out, machine);
 	print_recovery(out, machine);
+	print_slow(out, machine);
 	print_queues(out, machine);
 }
 
