@@ -43,7 +43,8 @@ static const char help[] =
 "  vblkstat list   [DISK...]           disks, drivers, queues, features\n"
 "  vblkstat queues [DISK...]           CPUs, interrupts, affinity, depth, in flight\n"
 "  vblkstat watch  [DISK...] [SECONDS [COUNT]]\n"
-"                                      rates and latency; each second until ^C\n"
+"                                      rates and latency (with root p50, p99 and the\n"
+"                                      longest); each second until ^C\n"
 "  vblkstat doctor [DISK...] [SECONDS] errors and warnings, and what to do; waits\n"
 "                                      SECONDS to find stuck requests\n"
 "  vblkstat host   [DEVICE...]         on a host: vdpa_blk devices, their backing\n"
@@ -57,6 +58,7 @@ static const char help[] =
 "                                      step, for the textfile collector\n"
 "\n"
 "  --json       print JSON, one object on a line\n"
+"  --histogram  watch shows how many reads and writes took how long\n"
 "  --since=TIME doctor leaves out what ended before: 30m, 2h or 3d ago, or 02:30;\n"
 "               --since=boot shows what was cleared, too\n"
 "  --clear      doctor does not report again what has happened until now\n"
@@ -66,9 +68,9 @@ static const char help[] =
 "DISK is a name like vda, one of its partitions or its links in /dev/disk; DEVICE\n"
 "is the name of a vDPA device; the default is all.\n"
 "Counters of queues, their types and their requests in flight need root and debugfs,\n"
-"and the counters the driver that vblkstat comes with. host needs root and debugfs for\n"
-"all but the names and users of devices. Everything else works for any user and with\n"
-"the in-tree driver.\n"
+"and the counters and latency the driver that vblkstat comes with. host needs root\n"
+"and debugfs for all but the names and users of devices. Everything else works for\n"
+"any user and with the in-tree driver.\n"
 "\n"
 "Exit status: 0: success; 1: doctor has findings of now; 2: failure; 4: doctor has\n"
 "none, or snapshot wrote FILE, but could not read everything.  That of check is\n"
@@ -76,6 +78,7 @@ static const char help[] =
 
 enum option_value {
 	OPTION_JSON = 256,
+	OPTION_HISTOGRAM,
 	OPTION_ROOT,
 	OPTION_SINCE,
 	OPTION_CLEAR,
@@ -86,6 +89,7 @@ enum option_value {
 
 static const struct option options[] = {
 	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "histogram", no_argument, NULL, OPTION_HISTOGRAM },
 	{ "root", required_argument, NULL, OPTION_ROOT },
 	{ "since", required_argument, NULL, OPTION_SINCE },
 	{ "clear", no_argument, NULL, OPTION_CLEAR },
@@ -174,6 +178,9 @@ static void parse_options(int argc, char **argv, struct request *request)
 		case OPTION_JSON:
 			request->json = true;
 			break;
+		case OPTION_HISTOGRAM:
+			request->histogram = true;
+			break;
 		case OPTION_ROOT:
 			directory = optarg;
 			break;
@@ -234,6 +241,8 @@ static void check_options(const struct command *command,
 		fail("-w, -c and -t are for check, not for \"%s\"", command->name);
 	if (request->output && !is_export)
 		fail("--output is for export, not for \"%s\"", command->name);
+	if (request->histogram && command->run != watch_main)
+		fail("--histogram is for watch, not for \"%s\"", command->name);
 	if (request->json && (is_check || is_export))
 		fail("\"%s\" has no --json; its output has a format of its own",
 		     command->name);

@@ -266,7 +266,7 @@ static struct finding *add_tail(struct doctor *doctor, const struct sample *samp
 		advise(new,
 		       "Programs wait for the slowest of their requests. A mean hides this.",
 		       "Run \"iostat -x 1\". If r_await or w_await of the storage behind the disk rises, the storage is late: a medium that fails, a full cache, or a neighbour that loads it. Otherwise look for a limit of the disk: \"virsh blkdeviotune VM TARGET\", or \"info block\" in QEMU's monitor.",
-		       "Run \"vblkstat watch DISK\" to see whether it continues, and \"vmstat 1\": with st above 0 the host gives the guest's CPUs to others. After a change run \"vblkstat doctor --clear\", and later \"vblkstat doctor DISK 10\".");
+		       "Run \"vblkstat watch --histogram DISK\" to see whether it continues, and \"vmstat 1\": with st above 0 the host gives the guest's CPUs to others. After a change run \"vblkstat doctor --clear\", and later \"vblkstat doctor DISK 10\".");
 		new->count = count;
 	}
 	free(text);

@@ -227,6 +227,7 @@ struct machine {
  * @disks: names of the disks, or of the devices for host; empty: all
  * @interval: seconds between two samples
  * @count: how many samples watch prints; 0: no limit
+ * @histogram: watch shows a histogram of the time that requests take
  * @clear: doctor only clears the counters
  * @since: doctor leaves out what ended before, in seconds since 1970
  * @since_boot: doctor counts what was cleared, too
@@ -241,6 +242,7 @@ struct request {
 	unsigned int nr_disks;
 	double interval;
 	unsigned long count;
+	bool histogram;
 	bool clear;
 	uint64_t since;
 	bool since_boot;

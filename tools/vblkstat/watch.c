@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "vblkstat.h"
+#include "latency.h"
 
 #define MIB		1048576.0
 #define SECTOR		512.0
@@ -297,15 +297,23 @@ static void print_time(FILE *out)
 	fprintf(out, "%s\n", clock_text(time(NULL)));
 }
 
-static void print_tables(const struct machine *before, const struct machine *now,
+static void print_tables(const struct request *request,
+			 const struct machine *before, const struct machine *now,
 			 FILE *out)
 {
 	print_time(out);
 	print_state(before, now, out);
+	if (request->histogram) {
+		print_latency_of_disks(now, out);
+		print_histograms(now, out);
+		return;
+	}
 	fputc('\n', out);
 	print_rates(before, now, out);
+	print_latency_of_disks(now, out);
 	fputc('\n', out);
 	print_queues(before, now, out);
+	print_latency_of_queues(now, out);
 }
 
 /* Draw as many lines as fit on the screen. */
@@ -333,7 +341,8 @@ static void draw(const char *text)
 	fputs("\033[J", stdout);
 }
 
-static void redraw(const struct machine *before, const struct machine *now)
+static void redraw(const struct request *request, const struct machine *before,
+		   const struct machine *now)
 {
 	char *text = NULL;
 	size_t size;
@@ -341,7 +350,7 @@ static void redraw(const struct machine *before, const struct machine *now)
 
 	if (!out)
 		fail("out of memory");
-	print_tables(before, now, out);
+	print_tables(request, before, now, out);
 	fputc('\n', out);
 	for (unsigned int i = 0; i < notes_count(); i++)
 		fprintf(out, "%s\n", notes_text(i));
@@ -353,7 +362,8 @@ static void redraw(const struct machine *before, const struct machine *now)
 
 /* JSON output */
 
-static void json_queue(struct json *json, const struct queue_pair *pair)
+static void json_queue(struct json *json, const struct queue_pair *pair,
+		       const struct disk *disk, bool buckets)
 {
 	json_open(json, NULL, '{');
 	json_number(json, "queue", pair->now->index);
@@ -371,10 +381,11 @@ static void json_queue(struct json *json, const struct queue_pair *pair)
 	json_float(json, "ring_full_per_second", queue_rate(pair, C_RING_FULL));
 	json_number(json, "in_flight", queue_in_flight(pair->now));
 	json_number(json, "oldest_ms", pair->now->counter[C_OLDEST_MS]);
+	json_latency(json, disk, pair->now->index, buckets);
 	json_close(json, '}');
 }
 
-static void json_disk(struct json *json, const struct disk_pair *pair)
+static void json_disk(struct json *json, const struct disk_pair *pair, bool buckets)
 {
 	struct queue_pair queues;
 
@@ -397,15 +408,17 @@ static void json_disk(struct json *json, const struct disk_pair *pair)
 	json_number(json, "in_flight", disk_in_flight(pair->now));
 	json_number(json, "oldest_ms", pair->now->oldest_ms);
 	json_float(json, "busy_percent", busy_percent(pair));
+	json_latency(json, pair->now, ALL_QUEUES, buckets);
 	json_open(json, "queues", '[');
 	for (unsigned int i = 0; i < pair->now->nr_queues; i++)
 		if (pair_queue(&queues, pair, i))
-			json_queue(json, &queues);
+			json_queue(json, &queues, pair->now, buckets);
 	json_close(json, ']');
 	json_close(json, '}');
 }
 
-static void print_json(const struct machine *before, const struct machine *now)
+static void print_json(const struct request *request, const struct machine *before,
+		       const struct machine *now)
 {
 	struct json json = { .out = stdout };
 	struct disk_pair pair;
@@ -415,7 +428,7 @@ static void print_json(const struct machine *before, const struct machine *now)
 	json_open(&json, "disks", '[');
 	for (unsigned int i = 0; i < now->nr_disks; i++)
 		if (pair_disk(&pair, before, &now->disks[i]))
-			json_disk(&json, &pair);
+			json_disk(&json, &pair, request->histogram);
 	json_close(&json, ']');
 	json_end(&json);
 }
@@ -425,15 +438,15 @@ static void show(const struct request *request, const struct machine *before,
 {
 	note_iostats(now);
 	if (request->json) {
-		print_json(before, now);
+		print_json(request, before, now);
 	} else if (isatty(STDOUT_FILENO)) {
 		if (first)
 			fputs("\033[2J", stdout);
-		redraw(before, now);
+		redraw(request, before, now);
 	} else {
 		if (!first)
 			putchar('\n');
-		print_tables(before, now, stdout);
+		print_tables(request, before, now, stdout);
 		notes_print(stderr);
 	}
 	/* Flush at once for the reader.  This fails if the reader has exited. */
@@ -447,6 +460,8 @@ int watch_main(const struct request *request)
 	double next = clock_now();
 	bool found = machine_read(&before, request);
 
+	if (found)
+		latency_sample(&before);
 	for (unsigned long i = 0; found && (!request->count || i < request->count);
 	     i++) {
 		next += request->interval;
@@ -455,11 +470,14 @@ int watch_main(const struct request *request)
 			next = clock_now() + request->interval;
 		pause_until(next);
 		found = machine_read(&now, request);
-		if (found)
+		if (found) {
+			latency_sample(&now);
 			show(request, &before, &now, !i);
+		}
 		machine_free(&before);
 		before = now;
 	}
 	machine_free(&before);
+	latency_close();
 	return found ? ALL_WELL : FAILED;
 }

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Test how vblkstat watch shows the time that requests take.
+
+vblkstat reads trees of files with --root, and a disk of a guest.
+"""
+
+import ctypes
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vblkstat_files import BLOCK, DiskTree, careful
+
+LATENCY = "sys/kernel/debug/virtio_blk/vda/latency"
+# Requests of before the first sample.
+OLD = "queue0 reads max 9000000 6291456:100 8388608:1\nqueue3 writes max 5000 4096:3\n"
+NONE = {"requests": 0, "p50_us": None, "p99_us": None, "max_us": None}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree with the disk vda, and its histogram."""
+    tree = DiskTree(tmp_path / "tree")
+    tree.add_disk("vda", 2)
+    tree.write(LATENCY, OLD)
+    return tree
+
+
+def with_lines(text: str, *lines: str) -> str:
+    """Add lines to the text of a histogram, which has the queues in order."""
+    return "".join(sorted([*text.splitlines(keepends=True),
+                           *(f"{line}\n" for line in lines)]))
+
+
+def overwrite(path: Path, text: str) -> None:
+    """Change a file in one step, without another inode: vblkstat has it open."""
+    with open(path, "r+") as file:
+        os.pwrite(file.fileno(), text.encode(), 0)
+        file.truncate(len(text))
+
+
+def watch(tree, text, *words, count=6):
+    """Return the lines of watch that show what text adds to the histogram, and others."""
+    with subprocess.Popen([careful(), f"--root={tree.path}", "--json", "watch", *words,
+                           "vda", "0.2", str(count)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as running:
+        lines = [running.stdout.readline()]
+        overwrite(tree.path / LATENCY, text)
+        lines += running.stdout.readlines()
+        said = running.stderr.read()
+    assert running.returncode == 0 and "Sanitizer" not in said, said
+    return [json.loads(line)["disks"][0] for line in lines]
+
+
+def added(disks, kind="reads"):
+    """Return the disk of the interval in which requests of a kind completed."""
+    (found,) = (disk for disk in disks
+                if disk["latency"] and disk["latency"][kind]["requests"])
+    return found
+
+
+def test_percentiles_of_an_interval(tree):
+    """p50, p99 and max are of the requests of the interval, of the disk and each queue."""
+    disk = added(watch(tree, with_lines(
+        OLD.replace("9000000", "320000000").replace("8388608:1",
+                                                    "8388608:1 268435456:20"),
+        "queue1 reads max 98000 65536:40 81920:140", "queue3 others max 700 0:1")))
+    reads = disk["latency"]["reads"]
+    assert reads["requests"] == 200
+    # The 100th of 200 reads is the 60th of 140 between 81.920 and 98.304 us; the 198th
+    # is the 18th of 20 between 268 and 320 ms, which is the longest.
+    assert reads["p50_us"] == pytest.approx(81.92 + 16.384 * 59.5 / 140, rel=1e-4)
+    assert reads["p99_us"] == pytest.approx(268435 + 51565 * 17.5 / 20, rel=1e-4)
+    assert reads["max_us"] == 320000
+    assert disk["latency"]["writes"] == NONE
+    assert disk["latency"]["others"]["max_us"] == 0.7
+    queues = [queue["latency"] for queue in disk["queues"]]
+    assert [queue["reads"]["requests"] for queue in queues] == [20, 180, 0, 0]
+    assert queues[1]["reads"]["max_us"] == 98
+    assert queues[1]["reads"]["p99_us"] == pytest.approx(98, rel=0.02)
+    assert queues[2] == {"reads": NONE, "writes": NONE, "others": NONE}
+
+
+@pytest.mark.parametrize("text,longest", (
+    # The longest since the file was opened was before: the bucket's end is the bound.
+    ("max 9000000 6291456:101 8388608:1", 7340.032),
+    ("max 9000000 6291456:100 8388608:2", 9000),
+    # A new longest is exact.
+    ("max 9100000 6291456:100 8388608:2", 9100),
+    # The last bucket has no end.
+    ("max 500000000000 6291456:100 8388608:1 481036337152:1", 500000000)))
+def test_max_of_an_interval(tree, text, longest):
+    """No request of the interval took longer than max."""
+    reads = added(watch(tree, f"queue0 reads {text}\nqueue3 writes max 5000 4096:3\n")
+                  )["latency"]["reads"]
+    assert reads["max_us"] == pytest.approx(longest)
+
+
+def test_intervals_without_requests(tree):
+    """Times are unknown if nothing completed, and intervals do not add up."""
+    disks = watch(tree, OLD.replace("4096:3", "4096:5"))
+    assert [disk["latency"]["writes"]["requests"] for disk in disks].count(2) == 1
+    assert [disk["latency"]["writes"] for disk in disks].count(NONE) == len(disks) - 1
+
+
+def test_histogram_that_restarts(tree):
+    """If counts shrink, the interval is unknown, and those after it are not."""
+    disks = watch(tree, "queue0 reads max 5 0:1\n")
+    assert [disk["latency"] for disk in disks].count(None) == 1
+    assert disks[-1]["latency"]["reads"] == NONE
+
+
+def test_histogram_that_cannot_be_read(tree):
+    """watch goes on, with null and one line that says why, if there is no histogram."""
+    (tree.path / LATENCY).unlink()
+    done = tree.run("--json", "watch", "0.1", "2")
+    disk = json.loads(done.stdout.splitlines()[1])["disks"][0]
+    assert disk["latency"] is disk["queues"][0]["latency"] is None
+    done = tree.run("watch", "0.1", "2")
+    assert done.returncode == 0 and "P99" not in done.stdout
+    assert done.stderr.count("no latency") == 1 and "copy" in done.stderr
+    tree.add_disk("vdb", 3)
+    tree.write(LATENCY.replace("vda", "vdb"), OLD)
+    done = tree.run("watch", "0.1", "2")
+    assert done.stderr.count("no latency of some disks") == 1
+    assert re.search(r"^vda( +-){9}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as another user")
+def test_histogram_without_permission(tree):
+    """Without permission, watch says how to get it, in one line."""
+    (tree.path / LATENCY).chmod(0)
+    for path in (tree.path, *tree.path.parents):
+        if path.owner() == "root" and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", careful(),
+         f"--root={tree.path}", "watch", "0.1", "2"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True)
+    if "Permission" in done.stderr or "sysfs" in done.stderr:
+        pytest.skip("another user cannot reach the directory of the test")
+    assert done.returncode == 0
+    assert done.stderr.count("no latency; run vblkstat as root") == 1
+
+
+def test_disk_that_returns(tree):
+    """A disk that is another one now is measured again, from its own histogram."""
+    with subprocess.Popen([careful(), f"--root={tree.path}", "--json", "watch", "0.3",
+                           "8"], stdout=subprocess.PIPE, text=True) as running:
+        running.stdout.readline()
+        tree.write(LATENCY, "queue0 reads max 9 0:7\n")
+        tree.write(f"{BLOCK}/diskseq", "77\n")
+        lines = running.stdout.readlines()
+    disks = [disk for line in lines for disk in json.loads(line)["disks"]]
+    assert disks[-1]["latency"]["reads"] == NONE
+    assert all(disk["latency"] is None or disk["latency"]["reads"] == NONE
+               for disk in disks)
+
+
+def opens(tree, *words):
+    """Return how often vblkstat opens the histogram."""
+    libc = ctypes.CDLL(None)
+    events = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    in_open = 0x20
+    assert libc.inotify_add_watch(events, str(tree.path / LATENCY).encode(), in_open) > 0
+    tree.run(*words)
+    with open(events, "rb", buffering=0) as queue:
+        data = queue.read(65536) or b""
+    return len(data) // 16
+
+
+def test_only_watch_measures(tree):
+    """No other command opens the histogram, because the driver would begin to count."""
+    for words in (["list"], ["queues"], ["doctor"], ["export"], ["check"],
+                  ["snapshot", str(tree.path / "copy.tar")]):
+        assert opens(tree, *words) == 0, words
+    assert opens(tree, "watch", "0.1", "3") == 1
+
+
+# Text
+
+def test_table_of_latency(tree):
+    """watch has a row of times for the disk and for each queue, in 80 columns."""
+    with subprocess.Popen([careful(), f"--root={tree.path}", "watch", "vda", "0.2", "4"],
+                          stdout=subprocess.PIPE, text=True) as running:
+        first = running.stdout.readline()
+        overwrite(tree.path / LATENCY, with_lines(
+            OLD.replace("9000000", "320000000").replace(
+                "8388608:1", "8388608:101 268435456:1"), "queue1 writes max 7 0:1"))
+        text = first + running.stdout.read()
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"^vda +9\.4 ms +10 ms +320 ms +4 ns +4 ns +7 ns( +-){3}$",
+                     text, re.MULTILINE), text
+    assert re.search(r"^vda 0 +9\.4 ms +10 ms +320 ms( +-){6}$", text, re.MULTILINE)
+    assert re.search(r"^vda 1( +-){3} +4 ns", text, re.MULTILINE)
+
+
+def bars(text, name="vda"):
+    """Return {lower bound: (reads, bar, writes, bar)} of a printed histogram."""
+    rows, inside = {}, False
+    for line in text.splitlines():
+        if re.match(rf"{name} +READS", line):
+            inside = True
+        elif inside:
+            match = re.fullmatch(r" *(\d.*? [um]?s)  +(\d+) (#*) * (\d+) ?(#*)", line)
+            if not match:
+                break
+            rows[match[1]] = int(match[2]), len(match[3]), int(match[4]), len(match[5])
+    return rows
+
+
+def test_histogram_of_a_disk(tree):
+    """--histogram shows a bar for each doubling, with those between, in 80 columns."""
+    with subprocess.Popen([careful(), f"--root={tree.path}", "watch", "--histogram",
+                           "vda", "0.3", "4"], stdout=subprocess.PIPE,
+                          text=True) as running:
+        text = running.stdout.readline()
+        overwrite(tree.path / LATENCY, with_lines(
+            OLD.replace("8388608:1", "8388608:11 10485760:10 12582912:20 14680064:60 "
+                        "16777216:50 67108864:1"),
+            "queue2 writes max 7000 6144:4", "queue1 reads max 9 0:0"))
+        text += running.stdout.read()
+    assert max(map(len, text.splitlines())) <= 80
+    shown = [part for part in text.split("\n\n") if "#" in part]
+    assert len(shown) == 1
+    rows = bars(shown[0])
+    assert list(rows) == ["4.1 us", "8.2 us", "16 us", "33 us", "66 us", "131 us",
+                          "262 us", "524 us", "1.0 ms", "2.1 ms", "4.2 ms", "8.4 ms",
+                          "17 ms", "34 ms", "67 ms"]
+    longest = rows["8.4 ms"][1]
+    assert rows["8.4 ms"] == (100, longest, 0, 0) and longest > 20
+    assert rows["17 ms"][:2] == (50, longest // 2)
+    # A bar is never too short to be seen.
+    assert rows["67 ms"][:2] == (1, 1)
+    assert rows["4.1 us"] == (0, 0, 4, longest)
+    assert "no reads and no writes" in text and "KICK/IO" not in text
+
+
+def test_histogram_in_json(tree):
+    """With --json, the buckets that are not empty are in the output."""
+    disk = added(watch(tree, OLD.replace("8388608:1", "8388608:3 481036337152:1"),
+                       "--histogram"))
+    expected = [{"from_ns": 8388608, "to_ns": 10485760, "requests": 2},
+                {"from_ns": 481036337152, "to_ns": None, "requests": 1}]
+    assert disk["latency"]["reads"]["buckets"] == expected
+    assert disk["queues"][0]["latency"]["reads"]["buckets"] == expected
+    assert disk["queues"][1]["latency"]["reads"]["buckets"] == []
+
+
+def test_histogram_is_of_watch(tree):
+    """Other commands refuse --histogram."""
+    done = tree.run("--histogram", "list")
+    assert done.returncode == 2 and "--histogram is for watch" in done.stderr
+
+
+ODD = {
+    "empty": "", "line": "\n", "queue": "queue0", "kind": "queue0 reads",
+    "max": "queue0 reads max", "word": "queue0 reads max x 1:2\n",
+    "index": "queue99999999999 reads max 1 0:1\n", "trims": "queue0 trims max 1 0:1\n",
+    "large": "queue0 reads max 1 0:18446744073709551615 1:18446744073709551615\n",
+    "pairs": "queue0 reads max 1 18446744073709551615:1 -5:3 7 :: 5:\n",
+    "zeroes": "\0" * 9000, "escape": "%s%n\x1b[2J" * 50,
+    "queues": "".join(f"queue{index} writes max 1 0:1\n" for index in range(70000)),
+    "long": "queue0 reads max 9 " + "0:1 " * 100000,
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_odd_histograms(tree, text):
+    """With any contents, the output is valid JSON or printable ASCII."""
+    overwrite(tree.path / LATENCY, text)
+    for words in (["watch", "0.1", "2"], ["watch", "--histogram", "0.1", "2"]):
+        done = tree.run(*words)
+        assert done.returncode == 0 and re.fullmatch(r"[ -~\n]*", done.stdout)
+        for line in tree.run("--json", *words).stdout.splitlines():
+            json.loads(line)
+    watch(tree, text + "queue0 reads max 99 0:9 1024:5\n", count=3)
