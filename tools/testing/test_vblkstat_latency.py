@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test how vblkstat watch shows the time that requests take.
 
-vblkstat reads trees of files with --root, and a disk of a guest.
+vblkstat reads trees of files with --root, and a disk of a guest that is late.
 """
 
 import ctypes
@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import fio
+from vblksim import Sim
 from vblkstat_files import BLOCK, DiskTree, careful
+from vm import vblkstat
 
 LATENCY = "sys/kernel/debug/virtio_blk/vda/latency"
 # Requests of before the first sample.
@@ -279,3 +282,99 @@ def test_odd_histograms(tree, text):
         for line in tree.run("--json", *words).stdout.splitlines():
             json.loads(line)
     watch(tree, text + "queue0 reads max 99 0:9 1024:5\n", count=3)
+
+
+# In a guest
+
+# /run/vblkstat is its directory.
+VBLKSTAT = "/run/vblkstat-program"
+USUAL_MS, LATE_MS, EACH = 5, 300, 9
+
+
+@pytest.fixture
+def late(sims):
+    """The name of a disk that takes 5 ms for a read, and 300 ms for one in nine."""
+    sims.put(vblkstat.build(), VBLKSTAT)
+    with Sim(sims, queues=2, capacity="64M",
+             script=[f"on type=in every={EACH}: delay {LATE_MS}ms",
+                     f"on type=in: delay {USUAL_MS}ms"]) as sim:
+        yield sim.disk()
+
+
+def percentiles(report):
+    """Return fio's 50th and 99th percentile of reads, in us."""
+    (job,) = report["jobs"]
+    found = job["read"]["clat_ns"]["percentile"]
+    return found["50.000000"] / 1000, found["99.000000"] / 1000
+
+
+def read_for(sims, disk, seconds):
+    """Start reading, eight requests at a time."""
+    return fio.start(sims, f"/dev/{disk}", rw="randread", bs="4k", iodepth=8,
+                     time_based=True, runtime=seconds, size="32m")
+
+
+@pytest.mark.kernels("6.12")
+def test_latency_of_a_late_disk(sims, late):
+    """watch's percentiles are fio's, within a quarter, and count the same reads."""
+    running = sims.start(f"{VBLKSTAT} --json watch --histogram {late} 25 1", timeout=90)
+    # A busy host may start fio first.
+    sims.run("until ls -l /proc/[0-9]*/fd 2> /dev/null | grep -q /latency; do "
+             "sleep 0.1; done", timeout=20)
+    report = read_for(sims, late, 8).wait()
+    assert running.running
+    (disk,) = json.loads(running.wait().output)["disks"]
+    reads = disk["latency"]["reads"]
+    assert reads["requests"] == pytest.approx(fio.ios(report, "read"), abs=16)
+    assert sum(bucket["requests"] for bucket in reads["buckets"]) == reads["requests"]
+    assert sum(queue["latency"]["reads"]["requests"] for queue in disk["queues"]) == \
+        reads["requests"]
+    p50, p99 = percentiles(report)
+    assert reads["p50_us"] == pytest.approx(p50, rel=0.25)
+    assert reads["p99_us"] == pytest.approx(p99, rel=0.25)
+    assert USUAL_MS * 1000 * 0.8 <= reads["p50_us"] < LATE_MS * 500
+    assert LATE_MS * 1000 <= reads["max_us"]
+    slow = sum(bucket["requests"] for bucket in reads["buckets"]
+               if bucket["to_ns"] > LATE_MS * 10 ** 6)
+    assert slow == pytest.approx(reads["requests"] / EACH, rel=0.1)
+
+
+@pytest.mark.kernels("6.12")
+def test_late_disk_has_a_finding(sims, late):
+    """doctor names the share while reads are late, and afterwards as past."""
+    def doctor(seconds):
+        done = sims.run(f"{VBLKSTAT} --json doctor {late} {seconds}", check=False)
+        found = [finding for finding in json.loads(done.output)["findings"]
+                 if finding["id"] == "tail-latency"]
+        assert len(found) <= 1 and done.status in (0, 1)
+        return found[0] if found else None
+
+    sims.run(f"{VBLKSTAT} doctor --clear")
+    running = read_for(sims, late, 12)
+    running.wait_for_io(late)
+    now = doctor(3)
+    running.wait()
+    assert now["active"]
+    # "in the last 3.0 s, 79 of 707 reads (11.2%) took 256 to 511 ms, on all 2 queues; ..."
+    match = re.match(r"in the last 3\.\d s, \d+ of \d+ reads \(([\d.]+)%\) took 256 to "
+                     r"\d+ ms, on (all 2 queues|queue [01]); most reads take less than "
+                     r"(16|32) ms", now["what"])
+    assert match and abs(float(match[1]) - 100 / EACH) < 3, now["what"]
+    past = doctor(0.5)
+    assert not past["active"] and re.match(r"\d+ of \d+ reads", past["what"])
+    sims.run(f"{VBLKSTAT} doctor --clear")
+    assert doctor(0.5) is None
+
+
+@pytest.mark.kernels("6.12")
+def test_watch_while_the_disk_goes(sims):
+    """A disk that watch measures can be removed, and watch goes on."""
+    sims.put(vblkstat.build(), VBLKSTAT)
+    with Sim(sims, capacity="64M") as sim:
+        running = sims.start(f"{VBLKSTAT} --json watch 0.5 12", timeout=60)
+        fio.run(sims, f"/dev/{sim.disk()}", rw="randread", bs="4k", size="4m")
+    lines = [json.loads(line) for line in running.wait().output.splitlines()]
+    assert len(lines) == 12
+    assert not lines[-1]["disks"]
+    assert any(disk["latency"] and disk["latency"]["reads"]["requests"]
+               for line in lines for disk in line["disks"])
