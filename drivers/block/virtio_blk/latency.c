@@ -154,15 +154,18 @@ static int virtblk_latency_show(struct seq_file *file, void *unused)
 	struct virtio_blk *vblk = latency->vblk;
 	struct virtblk_queue *q;
 	unsigned int i;
+	bool counts;
 
-	/* The file is open, so the queues count; debugfs refuses reads after removal. */
+	/* The queues count while the file is open; debugfs refuses reads after removal. */
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		q = vblk->queues[i];
 		spin_lock_irq(&q->lock);
-		if (q->latency)
+		counts = q->latency;
+		if (counts)
 			latency->copy = *q->latency;
 		spin_unlock_irq(&q->lock);
-		virtblk_show_histogram(file, i, &latency->copy);
+		if (counts)
+			virtblk_show_histogram(file, i, &latency->copy);
 	}
 	return 0;
 }
