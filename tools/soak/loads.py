@@ -24,6 +24,7 @@ _RUN_SECONDS = 20
 _IOPS = 300
 # The limit for fio on a busy host.
 _LIMIT = 600
+# Report a hang before fio is killed at its limit.
 _END_SECONDS = 300
 _SECTORS = MIB // 512
 
@@ -66,6 +67,8 @@ class Verified:
         self._start()
 
     def _start(self) -> None:
+        self._clock = self._guest.clock()
+        self._started = self._clock()
         self._run = fio.start(
             self._guest, self._path, timeout=_LIMIT, rw="randrw", bs="4k",
             numjobs=4, iodepth=8, offset="1m", offset_increment="16m", size="1m",
@@ -76,13 +79,18 @@ class Verified:
         if not self._run.running:
             self._count()
             self._start()
+        elif self._clock() > self._started + _RUN_SECONDS + _END_SECONDS:
+            raise hang(self._guest, f"fio on {self._path} does not end")
 
     def stop(self) -> None:
         """Wait until fio has ended, and has verified all that it wrote."""
-        # Before its limit, at which it would be killed.
-        if not process.wait_for(lambda: not self._run.running, _END_SECONDS):
+        if not process.wait_for(self._ended, _END_SECONDS):
             raise hang(self._guest, f"fio on {self._path} does not end")
         self._count()
+
+    def _ended(self) -> bool:
+        self._guest.pump()
+        return not self._run.running
 
     @property
     def running(self) -> bool:

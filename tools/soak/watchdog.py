@@ -40,8 +40,8 @@ class Hang(GuestError):
 def hang(guest: Guest, what: str) -> Hang:
     """Return an exception that says what hangs, with the blocked tasks and the log."""
     log = guest.log()
-    requests = _requests(guest)
     tasks = guest.blocked_tasks()
+    requests = _requests(guest)
     return Hang(f"{what}\nblocked tasks, with the functions that they wait in:\n"
                 f"{sysrq.summary(tasks)}\nrequests and fio:\n{requests}\n"
                 "the log before that:\n"
@@ -51,10 +51,15 @@ def hang(guest: Guest, what: str) -> Hang:
 
 def _requests(guest: Guest) -> str:
     """Return what blk-mq and the driver hold, unless the guest does not answer."""
-    try:
-        return guest.run(_REQUESTS, timeout=_REQUESTS_SECONDS, check=False).output
-    except GuestError as error:
-        return f"    (not known: {str(error).splitlines()[0]})"
+    for _ in range(2):
+        try:
+            return guest.run(_REQUESTS, timeout=_REQUESTS_SECONDS, check=False).output
+        except GuestSplat:
+            # The hung task, maybe: a splat is raised once.
+            continue
+        except GuestError as error:
+            return f"    (not known: {str(error).partition(chr(10))[0]})"
+    return "    (not known: the kernel logs errors)"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from soak import events, overlap
 from soak.scenario import Round
 from soak.watchdog import Hang, Watchdog
 from vm import sysrq
+from vm.errors import GuestError
 
 # `make soak` has each pair ten times as often.
 TIMES = 2
@@ -114,6 +115,9 @@ class StuckGuest:
 
     def blocked_tasks(self):
         return BLOCKED
+
+    def run(self, command, timeout, check):
+        raise GuestError(f"timed out after {timeout} s")
 
 
 def test_summary_of_blocked_tasks():

@@ -9,6 +9,7 @@ removal_timeout seconds, or when the driver knows that the device is gone.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from dirty import Pages, unthrottled
 from soak.vanish import REMOVAL_SECONDS, slot_power
 from test_recovery_faults import parameters
 from vblksim import Sim
-from vm import process
+from vm import image, process
 from vm.disk import Disk
 from vm.guest import Guest, Job
 from vm.kernels import Kernel
@@ -169,6 +170,35 @@ def test_removal_without_timeout_waits(guest: Guest) -> None:
     removal.undo()
     assert waits
     assert not missing
+    works(guest, "slow")
+
+
+@pytest.mark.parametrize("file", ("queue0", "latency"))
+def test_removal_while_reader_of_debugfs_waits(guest: Guest, file: str) -> None:
+    """Removal of a silent disk ends although a reader of its files waits for the disk."""
+    name = unthrottled(guest, "slow")
+    guest.put(image.program(Path(__file__).with_name("read_into.c"), guest.arch),
+              "/tmp/read_into")
+    guest.run(f"blockdev --flushbufs /dev/{name}")
+    files = f"/sys/kernel/debug/virtio_blk/{name}"
+    # The file latency has something to print when requests complete while it is open.
+    guest.run("rm -f /tmp/counts /tmp/silent")
+    reader = guest.start(
+        f"exec 3< {files}/latency; dd if=/dev/{name} of=/dev/null bs=4k count=1 "
+        "iflag=direct status=none; touch /tmp/counts; "
+        "until [ -e /tmp/silent ]; do sleep 0.1; done; "
+        f"exec /tmp/read_into {files}/{file} /dev/{name} {32 * MIB}", timeout=120)
+    guest.run("until [ -e /tmp/counts ]; do sleep 0.1; done", timeout=30)
+    with parameters(guest, removal_timeout=3), throttle.silent(guest, "slow"):
+        guest.run("touch /tmp/silent")
+        assert process.wait_for(
+            lambda: guest.sysfs(f"/sys/block/{name}/inflight").split()[0] != "0", 30)
+        removal = Removal.begin(guest, name)
+        seconds = removal.seconds()
+    # QEMU may complete the read when the driver resets the device.
+    reader.wait(check=False)
+    removal.undo()
+    assert seconds < 3 + REMOVAL_SECONDS
     works(guest, "slow")
 
 

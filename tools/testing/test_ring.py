@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The behaviour of virtio_ring that the driver relies on, for each kind of ring.
 
-A comment in io.c lists it: how many descriptors a request takes, when callbacks come,
+A comment in submit.c lists it: how many descriptors a request takes, when callbacks come,
 what happens with unknown ids.  Other tests check that the driver does not negotiate
 further features of the ring.
 """

@@ -448,7 +448,7 @@ static noinline void virtblk_return_borrowed(struct virtblk_req *vbr,
 }
 
 /**
- * virtblk_free_data() - what virtblk_unmap_data() rarely has to do
+ * virtblk_free_data() - free what a request has borrowed or mapped
  * @vbr: the driver's part of the request
  * @req: the request
  */

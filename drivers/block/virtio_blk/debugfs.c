@@ -16,7 +16,7 @@
 static const struct {
 	enum req_op op;
 	const char *requests, *bytes;
-} virtblk_kinds[] = {
+} virtblk_op_names[] = {
 	{ REQ_OP_READ, "reads", "read_bytes" },
 	{ REQ_OP_WRITE, "writes", "write_bytes" },
 	{ REQ_OP_FLUSH, "flushes" },
@@ -38,13 +38,13 @@ static void virtblk_show_sent(struct seq_file *file,
 	u64 zone_ops = 0;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(virtblk_kinds); i++) {
-		unsigned int op = (__force unsigned int)virtblk_kinds[i].op;
+	for (i = 0; i < ARRAY_SIZE(virtblk_op_names); i++) {
+		unsigned int op = (__force unsigned int)virtblk_op_names[i].op;
 
-		seq_printf(file, "%s %llu\n", virtblk_kinds[i].requests,
+		seq_printf(file, "%s %llu\n", virtblk_op_names[i].requests,
 			   sent->requests[op]);
-		if (virtblk_kinds[i].bytes)
-			seq_printf(file, "%s %llu\n", virtblk_kinds[i].bytes,
+		if (virtblk_op_names[i].bytes)
+			seq_printf(file, "%s %llu\n", virtblk_op_names[i].bytes,
 				   sent->bytes[op]);
 	}
 	for (i = 0; i < ARRAY_SIZE(virtblk_zone_ops); i++)
@@ -229,13 +229,13 @@ void virtblk_create_debugfs(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_remove_debugfs() - remove a disk's directory
- * @vblk: the disk, its virtqueues still present
+ * virtblk_remove_debugfs() - remove a disk's directory, and stop counting latency
+ * @vblk: the disk, whose removal has begun: a reader of its files may wait for the disk
  *
- * Waits for readers of its files.  The files may still be open.
+ * Waits for readers.  The files may still be open.
  */
 void virtblk_remove_debugfs(struct virtio_blk *vblk)
 {
 	debugfs_remove(vblk->debugfs);
-	virtblk_stop_latency(vblk);
+	virtblk_remove_latency(vblk);
 }

@@ -12,7 +12,10 @@
 #include <linux/debugfs.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 
@@ -32,9 +35,26 @@ struct virtblk_histogram {
 	u64 counts[VIRTBLK_NR_KINDS][VIRTBLK_LATENCY_BUCKETS];
 };
 
+/**
+ * struct virtblk_latency - the file of a disk
+ * @refs: one for the disk, and one for each time that the file is open: it may stay open
+ *	longer than there is a disk, and must not keep the disk's name
+ * @lock: protects the following; a queue's lock may be taken inside it
+ * @vblk: the disk, NULL after its removal
+ * @users: how often the file is open
+ * @histograms: those of the queues, NULL unless the file is open
+ */
+struct virtblk_latency {
+	refcount_t refs;
+	struct mutex lock;		/* see above */
+	struct virtio_blk *vblk;
+	unsigned int users;
+	struct virtblk_histogram *histograms;
+};
+
 /* An open file. */
 struct virtblk_latency_file {
-	struct virtio_blk *vblk;
+	struct virtblk_latency *latency;
 	struct virtblk_histogram copy;
 };
 
@@ -63,7 +83,7 @@ static void virtblk_count_latency(struct virtblk_histogram *histogram,
 	enum virtblk_kind kind = virtblk_kind(req);
 	u64 ns;
 
-	/* The driver sent it before it counted, and sent_ns is of an earlier request. */
+	/* The driver sent the request before counting began: sent_ns is older. */
 	if (vbr->sent_ns < histogram->since)
 		return;
 	ns = ktime_get_ns() - vbr->sent_ns;
@@ -87,16 +107,17 @@ void virtblk_note_wait(struct virtblk_queue *q, struct request *req)
 	stats->longest_wait = max(stats->longest_wait, wait);
 	if (wait >= VIRTBLK_SLOW)
 		stats->slow[virtblk_kind(req)][virtblk_slow_bucket(wait)]++;
-	if (q->latency)
-		virtblk_count_latency(q->latency, req);
-	stats->note_from = q->latency ? 0 :
+	if (q->histogram)
+		virtblk_count_latency(q->histogram, req);
+	stats->note_from = q->histogram ? 0 :
 		min(stats->longest_wait + 1, VIRTBLK_SLOW);
 }
 
-/* Have all queues count in @histograms, or in none. */
-static void virtblk_set_histograms(struct virtio_blk *vblk,
+/* Have all queues count in @histograms, or in none.  Needs @latency->lock. */
+static void virtblk_set_histograms(struct virtblk_latency *latency,
 				   struct virtblk_histogram *histograms)
 {
+	struct virtio_blk *vblk = latency->vblk;
 	struct virtblk_queue *q;
 	unsigned int i;
 
@@ -105,27 +126,18 @@ static void virtblk_set_histograms(struct virtio_blk *vblk,
 		spin_lock_irq(&q->lock);
 		if (histograms)
 			histograms[i].since = ktime_get_ns();
-		WRITE_ONCE(q->latency, histograms ? &histograms[i] : NULL);
+		WRITE_ONCE(q->histogram, histograms ? &histograms[i] : NULL);
 		q->stats.note_from = 0;
 		spin_unlock_irq(&q->lock);
 	}
-	vblk->latency = histograms;
+	swap(latency->histograms, histograms);
+	kvfree(histograms);
 }
 
-/**
- * virtblk_stop_latency() - stop counting, because the disk is being removed
- * @vblk: the disk, whose file cannot be opened any more
- */
-void virtblk_stop_latency(struct virtio_blk *vblk)
+static void virtblk_put_latency(struct virtblk_latency *latency)
 {
-	struct virtblk_histogram *histograms;
-
-	mutex_lock(&vblk->latency_lock);
-	histograms = vblk->latency;
-	if (histograms)
-		virtblk_set_histograms(vblk, NULL);
-	mutex_unlock(&vblk->latency_lock);
-	kvfree(histograms);
+	if (refcount_dec_and_test(&latency->refs))
+		kfree(latency);
 }
 
 static void virtblk_show_histogram(struct seq_file *file, unsigned int queue,
@@ -150,8 +162,8 @@ static void virtblk_show_histogram(struct seq_file *file, unsigned int queue,
 
 static int virtblk_latency_show(struct seq_file *file, void *unused)
 {
-	struct virtblk_latency_file *latency = file->private;
-	struct virtio_blk *vblk = latency->vblk;
+	struct virtblk_latency_file *open = file->private;
+	struct virtio_blk *vblk = open->latency->vblk;
 	struct virtblk_queue *q;
 	unsigned int i;
 	bool counts;
@@ -160,67 +172,57 @@ static int virtblk_latency_show(struct seq_file *file, void *unused)
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		q = vblk->queues[i];
 		spin_lock_irq(&q->lock);
-		counts = q->latency;
+		counts = q->histogram;
 		if (counts)
-			latency->copy = *q->latency;
+			open->copy = *q->histogram;
 		spin_unlock_irq(&q->lock);
 		if (counts)
-			virtblk_show_histogram(file, i, &latency->copy);
+			virtblk_show_histogram(file, i, &open->copy);
 	}
 	return 0;
 }
 
-/*
- * Nothing here waits for a request of the disk, which may be stalled: removal waits for
- * this function.
- */
 static int virtblk_latency_open(struct inode *inode, struct file *file)
 {
-	struct virtio_blk *vblk = inode->i_private;
+	struct virtblk_latency *latency = inode->i_private;
 	struct virtblk_histogram *histograms;
-	struct virtblk_latency_file *latency;
-	size_t size = sizeof(*latency);
+	struct virtblk_latency_file *open;
+	size_t size = sizeof(*open);
 	int err;
 
-	latency = kzalloc(size, GFP_NOIO);
-	histograms = kvcalloc(vblk->nr_vqs, sizeof(*histograms), GFP_NOIO);
-	err = latency && histograms ?
-		single_open(file, virtblk_latency_show, latency) : -ENOMEM;
+	open = kzalloc(size, GFP_KERNEL);
+	histograms = kvcalloc(latency->vblk->nr_vqs, sizeof(*histograms), GFP_KERNEL);
+	err = open && histograms ?
+		single_open(file, virtblk_latency_show, open) : -ENOMEM;
 	if (err) {
 		kvfree(histograms);
-		kfree(latency);
+		kfree(open);
 		return err;
 	}
 
-	/* The file may be closed after the disk has been removed. */
-	get_device(disk_to_dev(vblk->disk));
-	latency->vblk = vblk;
-	mutex_lock(&vblk->latency_lock);
-	if (!vblk->latency_users++) {
-		virtblk_set_histograms(vblk, histograms);
-		histograms = NULL;
-	}
-	mutex_unlock(&vblk->latency_lock);
-	kvfree(histograms);
+	open->latency = latency;
+	refcount_inc(&latency->refs);
+	mutex_lock(&latency->lock);
+	if (!latency->users++)
+		virtblk_set_histograms(latency, histograms);
+	else
+		kvfree(histograms);
+	mutex_unlock(&latency->lock);
 	return 0;
 }
 
 static int virtblk_latency_release(struct inode *inode, struct file *file)
 {
-	struct virtblk_latency_file *latency =
+	struct virtblk_latency_file *open =
 		((struct seq_file *)file->private_data)->private;
-	struct virtio_blk *vblk = latency->vblk;
-	struct virtblk_histogram *histograms = NULL;
+	struct virtblk_latency *latency = open->latency;
 
-	mutex_lock(&vblk->latency_lock);
-	if (!--vblk->latency_users && vblk->latency) {
-		histograms = vblk->latency;
-		virtblk_set_histograms(vblk, NULL);
-	}
-	mutex_unlock(&vblk->latency_lock);
-	kvfree(histograms);
-	put_disk(vblk->disk);
-	kfree(latency);
+	mutex_lock(&latency->lock);
+	if (!--latency->users && latency->vblk)
+		virtblk_set_histograms(latency, NULL);
+	mutex_unlock(&latency->lock);
+	virtblk_put_latency(latency);
+	kfree(open);
 	return single_release(inode, file);
 }
 
@@ -233,11 +235,41 @@ static const struct file_operations virtblk_latency_fops = {
 };
 
 /**
- * virtblk_create_latency() - create a disk's file
+ * virtblk_create_latency() - create the file latency of a disk
  * @vblk: the disk, with its directory in debugfs
+ *
+ * If memory is short the disk has no file.
  */
 void virtblk_create_latency(struct virtio_blk *vblk)
 {
-	debugfs_create_file("latency", 0400, vblk->debugfs, vblk,
+	struct virtblk_latency *latency;
+	size_t size = sizeof(*latency);
+
+	latency = kzalloc(size, GFP_KERNEL);
+	if (!latency)
+		return;
+	refcount_set(&latency->refs, 1);
+	mutex_init(&latency->lock);
+	latency->vblk = vblk;
+	vblk->latency = latency;
+	debugfs_create_file("latency", 0400, vblk->debugfs, latency,
 			    &virtblk_latency_fops);
+}
+
+/**
+ * virtblk_remove_latency() - stop counting, because the disk is being removed
+ * @vblk: the disk, whose file is removed already
+ */
+void virtblk_remove_latency(struct virtio_blk *vblk)
+{
+	struct virtblk_latency *latency = vblk->latency;
+
+	if (!latency)
+		return;
+	mutex_lock(&latency->lock);
+	if (latency->histograms)
+		virtblk_set_histograms(latency, NULL);
+	latency->vblk = NULL;
+	mutex_unlock(&latency->lock);
+	virtblk_put_latency(latency);
 }

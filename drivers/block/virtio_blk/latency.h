@@ -7,10 +7,16 @@
 
 #include <linux/bitops.h>
 #include <linux/jiffies.h>
+#include <linux/math64.h>
 #include <linux/minmax.h>
+#include <linux/time64.h>
 #include <linux/types.h>
 
-/* Slow requests took at least that long, in jiffies. */
+struct request;
+struct virtblk_queue;
+struct virtio_blk;
+
+/* A slow request takes VIRTBLK_SLOW_MS or longer; VIRTBLK_SLOW is the same in jiffies. */
 #define VIRTBLK_SLOW_MS		16U
 #define VIRTBLK_SLOW		msecs_to_jiffies(VIRTBLK_SLOW_MS)
 
@@ -20,7 +26,7 @@
 /* The last bucket begins at 481 s. */
 #define VIRTBLK_LATENCY_BUCKETS	112U
 
-/* The kinds of requests that are counted apart. */
+/* The driver counts each kind of requests separately. */
 enum virtblk_kind {
 	VIRTBLK_READS,
 	VIRTBLK_WRITES,
@@ -36,9 +42,10 @@ enum virtblk_kind {
  */
 static inline unsigned int virtblk_slow_bucket(unsigned long wait)
 {
-	unsigned int ms = jiffies_to_msecs(wait);
+	/* jiffies_to_msecs() rounds up. */
+	u64 ms = div_u64((u64)wait * MSEC_PER_SEC, HZ);
 
-	return min_t(unsigned int, fls(ms / VIRTBLK_SLOW_MS) - 1,
+	return min_t(unsigned int, fls64(div_u64(ms, VIRTBLK_SLOW_MS)) - 1,
 		     VIRTBLK_SLOW_BUCKETS - 1);
 }
 
@@ -74,5 +81,9 @@ static inline u64 virtblk_bucket_ns(unsigned int bucket)
 
 	return units * 1024;
 }
+
+void virtblk_note_wait(struct virtblk_queue *q, struct request *req);
+void virtblk_create_latency(struct virtio_blk *vblk);
+void virtblk_remove_latency(struct virtio_blk *vblk);
 
 #endif /* VIRTBLK_LATENCY_H */

@@ -210,7 +210,6 @@ static struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	vblk->nr_vqs = nr_vqs;
 	memcpy(vblk->nr_queues, nr_queues, sizeof(nr_queues));
 	mutex_init(&vblk->cache_lock);
-	mutex_init(&vblk->latency_lock);
 	INIT_DELAYED_WORK(&vblk->config_work, virtblk_config_work);
 	mutex_init(&vblk->recovery.lock);
 	INIT_WORK(&vblk->recovery.work, virtblk_recovery_work);
@@ -389,6 +388,7 @@ static void virtblk_remove_disk(struct virtio_blk *vblk)
 
 	/* First, because the device may never answer requests that the rest waits for. */
 	virtblk_start_removal(vblk);
+	virtblk_remove_debugfs(vblk);
 	/* From here on config_work and report ignore the disk. */
 	cancel_delayed_work_sync(&vblk->config_work);
 	cancel_work_sync(&vblk->recovery.report);
@@ -494,7 +494,6 @@ static void virtblk_remove(struct virtio_device *vdev)
 	struct virtio_blk *vblk = vdev->priv;
 
 	virtblk_unregister_vmfork(vblk);
-	virtblk_remove_debugfs(vblk);
 	virtblk_remove_disk(vblk);
 }
 

@@ -99,11 +99,8 @@ static noinline blk_status_t virtblk_build_any(struct virtblk_queue *q,
 		vbr->resent = 0;
 		req->rq_flags |= RQF_DONTPREP;
 	}
-	if (!vbr->timed_out) {
+	if (!vbr->timed_out)
 		vbr->sent = jiffies;
-		if (unlikely(READ_ONCE(q->latency)))
-			vbr->sent_ns = ktime_get_ns();
-	}
 
 	switch (req_op(req)) {
 	case REQ_OP_READ:
@@ -169,13 +166,15 @@ blk_status_t virtblk_build(struct virtblk_queue *q, struct request *req)
 	bool own = q->own_ring;
 	blk_status_t status;
 
-	if (!own || q->shared || READ_ONCE(q->latency) ||
-	    !virtblk_build_usual(vbr, req)) {
+	if (!own || q->shared || !virtblk_build_usual(vbr, req)) {
 		status = virtblk_build_any(q, vbr, req);
 		if (unlikely(status))
 			return status;
 	}
 
+	/* A request that is sent again keeps the time of the first. */
+	if (unlikely(READ_ONCE(q->histogram)) && !vbr->timed_out && !vbr->resent)
+		vbr->sent_ns = ktime_get_ns();
 	if (own)
 		virtblk_ring_describe(q, req);
 	req->timeout = VIRTBLK_RECHECK;

@@ -36,9 +36,9 @@
 
 /*
  * The driver runs the ring of most disks itself (ring.c), and submission then has a lock of
- * its own.  What the driver assumes of virtio_ring on the other rings, beyond its
- * documented interface.  tools/testing/test_ring.py tests each of them on each kind of ring:
- * split and packed, with direct and with indirect descriptors.
+ * its own.  On the other rings the driver relies on the following behaviour of virtio_ring,
+ * which its interface does not document.  tools/testing/test_ring.py tests each point on each
+ * kind of ring: split and packed, with direct and with indirect descriptors.
  *
  *  - vq->num_free is the number of free descriptors, exact under the queue's lock:
  *    equal to the ring's size when no request is in flight, less by one for each
@@ -91,14 +91,14 @@ static int virtblk_add_sgs(struct virtblk_queue *q, struct request *req)
 }
 
 /*
- * Why can the queue take no request?  There is no virtqueue while the disk is suspended or
- * resetting, or once it is dead.
+ * Return the error for which the queue takes no request, or 0.  There is no virtqueue while
+ * the disk is suspended or resetting, or once it is dead.
  */
 static __always_inline int virtblk_check_vq(struct virtblk_queue *q, const bool own)
 {
 	if (unlikely(!q->vq))
 		return -ENODEV;
-	/* Else the virtio core looks. */
+	/* On its own rings the virtio core checks this. */
 	return own && unlikely(virtqueue_is_broken(q->vq)) ? -EIO : 0;
 }
 

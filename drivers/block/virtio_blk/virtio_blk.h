@@ -184,8 +184,8 @@ struct virtblk_shared {
  * @dma_dev: the device to map memory for, if @shared
  * @indirect: each request takes one descriptor of the ring
  * @ring_size: descriptors in the ring
- * @latency: counts how long requests take; NULL unless a process wants to know;
- *	changes under @lock
+ * @histogram: counts how long requests take; NULL while no process has the file latency
+ *	open; changes under @lock
  * @spare: a table for the longest request, if @own_ring, in case memory is short; or NULL
  * @spare_busy: bit 0 is set while a request has @spare
  * @work: completes requests that a hard interrupt left on the ring
@@ -219,7 +219,7 @@ struct virtblk_queue {
 	struct virtblk_shared *shared;
 	dma_addr_t shared_addr;
 	struct device *dma_dev;
-	struct virtblk_histogram *latency;
+	struct virtblk_histogram *histogram;
 	struct vring_desc *spare;
 	unsigned long spare_busy;
 	struct work_struct work;
@@ -260,7 +260,8 @@ struct virtblk_queue {
  * @table_addr: the device's address of the table
  * @sent: when the driver sent it, in jiffies; if it has timed out, when it was first
  *	sent
- * @sent_ns: the same in ns, if the queue counted latency then
+ * @sent_ns: when the driver first sent it, in ns; older if the queue did not count latency
+ *	then
  * @long_table: an indirect table for more segments than @table has room for
  * @data: the scatterlist of the data, NULL for a request without data
  * @sg_table: a borrowed scatterlist
@@ -429,9 +430,7 @@ struct virtblk_recovery {
  * @followed: when @config_work last ran, in jiffies
  * @recovery: the state of the disk
  * @debugfs: the disk's directory in debugfs
- * @latency_lock: held while @latency or @latency_users changes
- * @latency: the queues' histograms, NULL unless the driver counts
- * @latency_users: how often the file latency is open
+ * @latency: the disk's file of that name in debugfs, NULL if memory was short
  * @faults: fault injection
  * @users: callbacks of the virtio core that use the disk
  * @index: number in the disk's name and minors
@@ -462,9 +461,7 @@ struct virtio_blk {
 	unsigned long followed;
 	struct virtblk_recovery recovery;
 	struct dentry *debugfs;
-	struct mutex latency_lock;	/* see above */
-	struct virtblk_histogram *latency;
-	unsigned int latency_users;
+	struct virtblk_latency *latency;
 #ifdef CONFIG_FAULT_INJECTION_DEBUG_FS
 	struct virtblk_faults faults;
 #endif
@@ -559,11 +556,6 @@ int virtblk_init_cpuhp(void);
 void virtblk_exit_cpuhp(void);
 int virtblk_add_cpuhp(struct virtio_blk *vblk);
 void virtblk_remove_cpuhp(struct virtio_blk *vblk);
-
-/* latency.c */
-void virtblk_note_wait(struct virtblk_queue *q, struct request *req);
-void virtblk_create_latency(struct virtio_blk *vblk);
-void virtblk_stop_latency(struct virtio_blk *vblk);
 
 /* data.c */
 int virtblk_init_request(struct blk_mq_tag_set *set, struct request *req,
