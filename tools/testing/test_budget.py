@@ -43,6 +43,7 @@ def test_budget(kernel, ring):
     assert {"virtblk_interrupt", "virtblk_queue_rqs"} <= names
 
 
+@pytest.mark.full
 def test_device_budget(kernel):
     """vdpa_blk needs no more instructions than its budget, and allocates nothing.
 

@@ -200,7 +200,7 @@ for (1 .. $ARGV[1]) {
 """
 
 
-@with_debug
+@pytest.mark.kernels("6.12", full=("7.3-debug",))
 def test_full_ring_stops_its_own_queue_only(guest):
     """A full ring stops its own queue, and another queue goes on.
 

@@ -17,7 +17,6 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
 
 with_debug = pytest.mark.kernels("6.12", "7.3-debug")
 on_both = pytest.mark.kernels("6.12", full=("6.1",))
-short = pytest.mark.kernels("6.12", "7.3-debug", full=("6.1",))
 on_all = pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 everywhere = pytest.mark.kernels("6.12", "6.1", "7.3-debug")
 
@@ -140,7 +139,7 @@ done
 """
 
 
-@short
+@pytest.mark.kernels("6.12", "7.3-debug", full=("6.1",))
 def test_unbind_and_bind(guest):
     """A disk that is unbound and bound 50 times keeps its queues and its data."""
     put_sample(guest, "data")
@@ -153,7 +152,7 @@ def test_unbind_and_bind(guest):
 
 
 @pytest.mark.quick
-@short
+@on_all
 def test_unbind_under_load(guest):
     """An unbind under load fails fio's I/O, and the disk works after the next bind."""
     put_sample(guest, "data")

@@ -726,8 +726,9 @@ def test_module_package_of_another_kernel(tmp_path):
 
 # Beside the in-tree driver
 
+@pytest.mark.full
 @pytest.mark.module
-@pytest.mark.kernels("6.12", full=("6.1",))
+@pytest.mark.kernels("6.12", "6.1")
 def test_second_name_beside_in_tree_driver(kernel):
     """virtio_blk_mq binds a disk of the in-tree driver and unbinds it again.
 

@@ -233,6 +233,7 @@ def check_nodes(guest, layout):
 # Later kernels believe firmware like QEMU's that CPUs can be plugged in only if
 # they recognize the hypervisor, and they do not recognize TCG.  For those the test
 # above is the closest one.
+@pytest.mark.full
 @pytest.mark.kernels("6.1")
 def test_affinity_of_cpus_plugged_in(kernel):
     """CPUs that are plugged in later have queues, which work then."""

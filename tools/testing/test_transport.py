@@ -220,7 +220,8 @@ def bounced(guest, disk):
 
 
 # The debug kernel also checks each mapping (DMA_API_DEBUG).
-@pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
+@pytest.mark.full
+@pytest.mark.kernels("6.1", "6.12", "7.3-debug")
 def test_bounce_buffers(kernel):
     """I/O works through bounce buffers, in segments that fit into them."""
     with translated(kernel, cmdline="swiotlb=force") as guest:

@@ -23,7 +23,7 @@ NEEDS_RESET = 0x40
 MOST = 100
 
 # 6.1 has no vDPA.
-pytestmark = pytest.mark.kernels("6.12")
+pytestmark = [pytest.mark.kernels("6.12"), pytest.mark.full]
 
 
 def add_refusals(device):
