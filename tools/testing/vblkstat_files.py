@@ -5,10 +5,13 @@ The directories can contain data that no kernel produces, so the program that re
 them is built with the address and undefined-behaviour sanitizers.
 """
 
+import ctypes
 import functools
 import json
 import os
 import random
+import select
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,35 @@ def _sysfs() -> Path:
                   "int statfs(const char *path, struct statfs *status)\n"
                   "{ (void)path; status->f_type = 0x62656572; return 0; }\n")
     return library
+
+
+# Events of inotify: a process opened a file, or closed it after reading.
+OPENED, CLOSED = 0x20, 0x10
+
+
+class Events:
+    """The kernel's events of a file that exists; one that replaces it has none."""
+
+    def __init__(self, mask: int, path: Path):
+        libc = ctypes.CDLL(None)
+        self._queue = open(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "rb",
+                           buffering=0)
+        assert libc.inotify_add_watch(self._queue.fileno(), str(path).encode(), mask) > 0
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._queue.close()
+
+    def wait(self, seconds: float = 100) -> None:
+        """Wait until there is an event that was not read."""
+        assert select.select([self._queue], [], [], seconds)[0], "no event"
+
+    def read(self) -> list[int]:
+        """Return the events so far.  The kernel merges those that repeat each other."""
+        data = self._queue.read(65536) or b""
+        return [mask for _, mask, _, _ in struct.iter_unpack("iIII", data)]
 
 
 def as_lines(values: dict[str, Any]) -> str:
