@@ -172,12 +172,35 @@ def test_histogram_that_cannot_be_read(tree):
     assert disk["latency"] is disk["queues"][0]["latency"] is None
     done = tree.run("watch", "0.1", "2")
     assert done.returncode == 0 and "P99" not in done.stdout
-    assert done.stderr.count("no latency") == 1 and "copy" in done.stderr
+    assert done.stderr == "vblkstat: no latency of vda; the copy has none\n"
     tree.add_disk("vdb", 3)
     tree.write(LATENCY.replace("vda", "vdb"), OLD)
     done = tree.run("watch", "0.1", "2")
-    assert done.stderr.count("no latency of some disks") == 1
+    assert done.stderr.count("no latency of vda;") == 1
     assert re.search(r"^vda( +-){9}$", done.stdout, re.MULTILINE)
+
+
+def test_reason_is_of_the_file(tree):
+    """The note has the error of the file that exists, under the driver's other name."""
+    device = tree.path / "sys/block/vda/device"
+    (device / "driver").unlink()
+    (device / "driver").symlink_to("../../../../bus/virtio/virtio_blk_mq")
+    tree.link(LATENCY.replace("virtio_blk", "virtio_blk_mq"), "latency")
+    (tree.path / LATENCY).unlink()
+    done = tree.run("watch", "0.1", "1")
+    assert done.returncode == 0
+    assert "no latency of vda; Too many levels of symbolic links" in done.stderr
+
+
+def test_histogram_that_is_late(tree):
+    """One sample before the driver has made the histogram has no note."""
+    with watching(tree, "watch", "--histogram", interval=1) as running:
+        read_until(running, lambda line: line.startswith("vda: no "))
+        (tree.path / LATENCY).unlink()
+        tree.write(f"{BLOCK}/diskseq", "77\n")
+        read_until(running, lambda line: line.startswith("vda: -"))
+        tree.write(LATENCY, OLD)
+        read_until(running, lambda line: line.startswith("vda: no "))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as another user")
@@ -197,7 +220,7 @@ def test_histogram_without_permission(tree):
     finally:
         shutil.rmtree(place)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "vblkstat: no latency; run vblkstat as root\n"
+    assert done.stderr == "vblkstat: no latency of vda; run vblkstat as root\n"
 
 
 def test_disk_that_returns(tree):

@@ -92,12 +92,6 @@ struct doctor {
 	unsigned int count;
 };
 
-/* Text that names the first queues of a list; count counts all of them. */
-struct names {
-	char text[1024];
-	unsigned int count;
-};
-
 /* findings.c */
 extern const char ERROR[];
 extern const char WARNING[];
@@ -110,8 +104,6 @@ void free_finding(struct finding *finding);
 void free_findings(struct doctor *doctor);
 void advise(struct finding *finding, const char *why, const char *host,
 	    const char *guest);
-void add_name(struct names *names, const char *format, ...)
-	__printf(2, 3);
 void add_fact(struct finding *finding, enum fact_kind kind, const char *format, ...)
 	__printf(3, 4);
 uint64_t total(const struct disk *disk, enum counter counter);

@@ -8,9 +8,6 @@
 
 #include "doctor.h"
 
-/* A finding names at most so many queues, or tasks. */
-#define MAX_NAMES		4
-
 const char ERROR[] = "error";
 const char WARNING[] = "warning";
 const char NOTICE[] = "notice";
@@ -75,27 +72,6 @@ void add_fact(struct finding *finding, enum fact_kind kind, const char *format, 
 	va_end(args);
 	if (length < 0)
 		fail("out of memory");
-}
-
-/* Add a queue or a task to a list. */
-void add_name(struct names *names, const char *format, ...)
-{
-	size_t length = strlen(names->text);
-	va_list args;
-
-	if (names->count++ < MAX_NAMES && length < sizeof(names->text) - 3) {
-		if (length) {
-			strcpy(names->text + length, ", ");
-			length += 2;
-		}
-		va_start(args, format);
-		vsnprintf(names->text + length, sizeof(names->text) - length,
-			  format, args);
-		va_end(args);
-	} else if (names->count == MAX_NAMES + 1 &&
-		   length < sizeof(names->text) - 8) {
-		strcpy(names->text + length, ", ...");
-	}
 }
 
 /* Return the sum over a disk's queues, UNKNOWN if no queue has the counter. */

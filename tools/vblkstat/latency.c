@@ -34,11 +34,20 @@ struct reading {
 	unsigned int nr_rows;
 };
 
-/* A disk's open file. */
+/**
+ * struct source - a disk's file
+ * @file: NULL if it is not open
+ * @error: why it could not be opened or read
+ * @failures: in how many samples in a row
+ * @noted: a note has said so
+ */
 struct source {
 	char disk[16];
 	uint64_t seq;
 	FILE *file;
+	int error;
+	unsigned int failures;
+	bool noted;
 	struct reading before;
 	struct reading now;
 };
@@ -168,6 +177,7 @@ static void take_reading(struct source *source)
 {
 	char *text = read_all(source->file), *line, *save;
 
+	source->error = errno;
 	free_reading(&source->before);
 	source->before = source->now;
 	source->now = (struct reading){ .valid = text };
@@ -181,13 +191,16 @@ static void take_reading(struct source *source)
 
 /* Keep files open */
 
+/* Open a disk's file.  Return NULL and set errno on failure. */
 static FILE *open_latency(const struct disk *disk)
 {
 	const char *const drivers[] = { disk->driver, "virtio_blk" };
 	char path[PATH_MAX];
 	FILE *file = NULL;
 
-	for (size_t i = 0; i < ARRAY_SIZE(drivers) && !file; i++)
+	errno = ENOENT;
+	/* An error other than ENOENT is of the file that exists. */
+	for (size_t i = 0; i < ARRAY_SIZE(drivers) && !file && errno == ENOENT; i++)
 		if (root_path(path, sizeof(path), "/sys/kernel/debug/%s/%s/latency",
 			      drivers[i], disk->name))
 			file = open_file(path);
@@ -211,7 +224,7 @@ static struct source *find_source(const char *disk)
 	return NULL;
 }
 
-/* Return the source of a disk, open if possible; errno says why not. */
+/* Return the source of a disk, open if possible. */
 static struct source *open_source(const struct disk *disk)
 {
 	struct source *source = find_source(disk->name);
@@ -225,14 +238,20 @@ static struct source *open_source(const struct disk *disk)
 	/* Another disk has got the name, or the file is that of a disk that was removed. */
 	if (source->seq != disk->seq || (source->file && !source->now.valid))
 		close_source(source);
+	if (source->seq != disk->seq) {
+		source->failures = 0;
+		source->noted = false;
+	}
 	source->seq = disk->seq;
-	if (!source->file)
-		source->file = open_latency(disk);
+	if (source->file)
+		return source;
+	source->file = open_latency(disk);
+	source->error = errno;
 	return source;
 }
 
 /* Say why a disk has no latency, and how to get it. */
-static const char *reason(const struct disk *disk, int error)
+static const char *explain_error(const struct disk *disk, int error)
 {
 	if (!disk->ours)
 		return "the in-tree driver does not measure it";
@@ -248,29 +267,58 @@ static const char *reason(const struct disk *disk, int error)
 	       "there is no debugfs";
 }
 
+/*
+ * Return whether to note that a disk has no latency.  One failure is normal when a disk
+ * is added, before the driver has made the file, or when it is removed.
+ */
+static bool needs_note(const struct disk *disk)
+{
+	const struct source *source = find_source(disk->name);
+
+	return source && source->failures > 1 && !source->noted;
+}
+
+/* Note the disks without latency, those with the same reason together. */
+static void note_failures(const struct machine *machine)
+{
+	for (unsigned int i = 0; i < machine->nr_disks; i++) {
+		const struct disk *first = &machine->disks[i];
+		struct names names = { };
+		int error;
+
+		if (!needs_note(first))
+			continue;
+		error = find_source(first->name)->error;
+		for (unsigned int j = i; j < machine->nr_disks; j++) {
+			const struct disk *disk = &machine->disks[j];
+
+			if (!needs_note(disk) || disk->ours != first->ours ||
+			    find_source(disk->name)->error != error)
+				continue;
+			add_name(&names, "%s", disk->name);
+			find_source(disk->name)->noted = true;
+		}
+		note("no latency of %s; %s", names.text, explain_error(first, error));
+	}
+}
+
 /* Read how long requests have taken, and forget disks that are gone. */
 void latency_sample(const struct machine *machine)
 {
-	unsigned int missing = 0;
-	const char *why = NULL;
-
-	for (unsigned int i = 0; i < nr_sources; i++)
-		if (!machine_disk(machine, sources[i].disk))
-			close_source(&sources[i]);
-	for (unsigned int i = 0; i < machine->nr_disks; i++) {
-		const struct disk *disk = &machine->disks[i];
-		struct source *source = open_source(disk);
-
-		if (source->file) {
-			take_reading(source);
-		} else {
-			missing++;
-			why = reason(disk, errno);
-		}
+	for (unsigned int i = 0; i < nr_sources; i++) {
+		if (machine_disk(machine, sources[i].disk))
+			continue;
+		close_source(&sources[i]);
+		sources[i].failures = 0;
 	}
-	if (missing)
-		note("no latency%s; %s", missing == machine->nr_disks ? "" :
-		     " of some disks", why);
+	for (unsigned int i = 0; i < machine->nr_disks; i++) {
+		struct source *source = open_source(&machine->disks[i]);
+
+		if (source->file)
+			take_reading(source);
+		source->failures = source->now.valid ? 0 : source->failures + 1;
+	}
+	note_failures(machine);
 }
 
 /* Let the driver stop counting. */

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Find the disk that a word of the command line means. */
+/* Find the disk that a word of the command line means, and list names. */
 
 #include <limits.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vblkstat.h"
+
+/* A list names at most so many disks, queues or tasks. */
+#define MAX_NAMES		4
 
 /* "vda1" is on vda.  The kernel has the partition in the disk's directory. */
 static bool is_partition_of(const char *name, const char *disk)
@@ -52,4 +56,25 @@ char *disk_name(const char *word)
 	if (!found)
 		fail("out of memory");
 	return found;
+}
+
+/* Add a disk, a queue or a task to a list. */
+void add_name(struct names *names, const char *format, ...)
+{
+	size_t length = strlen(names->text);
+	va_list args;
+
+	if (names->count++ < MAX_NAMES && length < sizeof(names->text) - 3) {
+		if (length) {
+			strcpy(names->text + length, ", ");
+			length += 2;
+		}
+		va_start(args, format);
+		vsnprintf(names->text + length, sizeof(names->text) - length,
+			  format, args);
+		va_end(args);
+	} else if (names->count == MAX_NAMES + 1 &&
+		   length < sizeof(names->text) - 8) {
+		strcpy(names->text + length, ", ...");
+	}
 }

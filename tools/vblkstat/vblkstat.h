@@ -320,7 +320,15 @@ uint64_t queue_in_flight(const struct queue *queue);
 uint64_t disk_in_flight(const struct disk *disk);
 
 /* names.c */
+/* Text that names the first items of a list; count counts all of them. */
+struct names {
+	char text[1024];
+	unsigned int count;
+};
+
 char *disk_name(const char *word);
+void add_name(struct names *names, const char *format, ...)
+	__printf(2, 3);
 
 /* clock.c */
 const char *clock_text(uint64_t when);
