@@ -203,6 +203,29 @@ def test_histogram_that_is_late(tree):
         read_until(running, lambda line: line.startswith("vda: no "))
 
 
+@pytest.mark.parametrize("limit,noted", (("60:200", False), ("60:60", True)))
+def test_more_disks_than_open_files(tmp_path, limit, noted):
+    """watch raises its limit of open files, and measures fewer disks if it cannot."""
+    tree = DiskTree(tmp_path / "many")
+    for index in range(70):
+        name = f"vd{chr(97 + index // 26)}{chr(97 + index % 26)}"
+        tree.add_disk(name, index, queues=1)
+        tree.write(LATENCY.replace("vda", name), OLD)
+
+    def run(*options):
+        done = subprocess.run(
+            ["prlimit", f"--nofile={limit}", careful(), f"--root={tree.path}", *options,
+             "watch", "0.1", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    measured = [bool(disk["latency"])
+                for disk in json.loads(run("--json").stdout)["disks"]]
+    assert len(measured) == 70 and sum(measured) == (28 if noted else 70)
+    assert ("ulimit -n" in run().stderr) == noted
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as another user")
 def test_histogram_without_permission(tree):
     """Without permission, watch says how to get it, in one line."""

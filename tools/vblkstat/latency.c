@@ -10,11 +10,15 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "latency.h"
 
 #define MAX_FILE	(16 << 20)
+
+/* Files besides those of the disks: three streams, and a few for a moment. */
+#define OTHER_FILES	32
 
 const char *const kind_names[NR_KINDS] = {
 	[KIND_READS] = "reads",
@@ -54,6 +58,7 @@ struct source {
 
 static struct source *sources;
 static unsigned int nr_sources;
+static unsigned int nr_open;
 
 /* Read the file */
 
@@ -191,6 +196,24 @@ static void take_reading(struct source *source)
 
 /* Keep files open */
 
+/*
+ * Return how many disks can have an open file.  Each needs one, so raise the limit of
+ * open files as far as possible, and leave some to the rest of the program.
+ */
+static unsigned int raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return MAX_DISKS;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) || getrlimit(RLIMIT_NOFILE, &limit))
+		return MAX_DISKS;
+	if (limit.rlim_cur >= MAX_DISKS + OTHER_FILES)
+		return MAX_DISKS;
+	return limit.rlim_cur > OTHER_FILES ? limit.rlim_cur - OTHER_FILES : 0;
+}
+
 /* Open a disk's file.  Return NULL and set errno on failure. */
 static FILE *open_latency(const struct disk *disk)
 {
@@ -209,8 +232,10 @@ static FILE *open_latency(const struct disk *disk)
 
 static void close_source(struct source *source)
 {
-	if (source->file)
+	if (source->file) {
 		fclose(source->file);
+		nr_open--;
+	}
 	source->file = NULL;
 	free_reading(&source->before);
 	free_reading(&source->now);
@@ -228,6 +253,7 @@ static struct source *find_source(const char *disk)
 static struct source *open_source(const struct disk *disk)
 {
 	struct source *source = find_source(disk->name);
+	static unsigned int max_open;
 
 	if (!source) {
 		sources = grow(sources, nr_sources, sizeof(*source));
@@ -245,8 +271,14 @@ static struct source *open_source(const struct disk *disk)
 	source->seq = disk->seq;
 	if (source->file)
 		return source;
-	source->file = open_latency(disk);
-	source->error = errno;
+	if (!max_open)
+		max_open = raise_limit();
+	source->error = EMFILE;
+	if (nr_open < max_open) {
+		source->file = open_latency(disk);
+		source->error = errno;
+	}
+	nr_open += !!source->file;
 	return source;
 }
 
@@ -259,6 +291,8 @@ static const char *explain_error(const struct disk *disk, int error)
 		return "the kernel is locked down";
 	if (error == EACCES)
 		return "run vblkstat as root";
+	if (error == EMFILE)
+		return "name fewer disks, or raise the limit of open files (ulimit -n)";
 	if (error != ENOENT)
 		return strerror(error);
 	if (!sysfs_is_live())
