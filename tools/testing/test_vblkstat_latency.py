@@ -5,12 +5,16 @@ vblkstat reads trees of files with --root, and a disk of a guest that is late.
 """
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +182,7 @@ def test_histogram_that_cannot_be_read(tree):
     done = tree.run("watch", "0.1", "2")
     assert done.stderr.count("no latency of vda;") == 1
     assert re.search(r"^vda( +-){9}$", done.stdout, re.MULTILINE)
+    assert tree.run("watch", "--histogram", "0.1", "1").stdout.count("vda: -\n") == 1
 
 
 def test_reason_is_of_the_file(tree):
@@ -291,40 +296,77 @@ def test_table_of_latency(tree):
 
 
 def bars(text, name="vda"):
-    """Return {lower bound: (reads, bar, writes, bar)} of a printed histogram."""
+    """Return {lower bound: ((reads, bar), (writes, bar), (others, bar))}."""
     rows, inside = {}, False
     for line in text.splitlines():
-        if re.match(rf"{name} +READS", line):
+        if re.match(rf"{name} +READS +WRITES +OTHERS", line):
             inside = True
         elif inside:
-            match = re.fullmatch(r" *(\d.*? [um]?s)  +(\d+) (#*) * (\d+) ?(#*)", line)
+            match = re.fullmatch(r" *(\d.*? [num]?s)  +(\d+[kM]?) (#*) +(\d+[kM]?) (#*) +"
+                                 r"(\d+[kM]?) ?(#*)", line)
             if not match:
                 break
-            rows[match[1]] = int(match[2]), len(match[3]), int(match[4]), len(match[5])
+            rows[match[1]] = tuple((match[index], len(match[index + 1]))
+                                   for index in (2, 4, 6))
     return rows
 
 
+MANY = with_lines(
+    OLD.replace("8388608:1", "8388608:11 10485760:10 12582912:20 14680064:60 "
+                "16777216:50 67108864:1"),
+    "queue2 writes max 7000 6144:4", "queue1 others max 70000000 67108864:9",
+    "queue1 reads max 9 0:0")
+
+
 def test_histogram_of_a_disk(tree):
-    """--histogram shows a bar for each doubling, with those between, in 80 columns."""
-    text = watch_text(tree, with_lines(
-        OLD.replace("8388608:1", "8388608:11 10485760:10 12582912:20 14680064:60 "
-                    "16777216:50 67108864:1"),
-        "queue2 writes max 7000 6144:4", "queue1 reads max 9 0:0"), "--histogram",
-        until=r"^ +67 ms +1 ")
+    """--histogram shows a bar for each doubling, the slowest first, in 80 columns."""
+    text = watch_text(tree, MANY, "--histogram", until=r"^ +67 ms +1 ")
     assert max(map(len, text.splitlines())) <= 80
     shown = [part for part in text.split("\n\n") if "#" in part]
     assert len(shown) == 1
     rows = bars(shown[0])
-    assert list(rows) == ["4.1 us", "8.2 us", "16 us", "33 us", "66 us", "131 us",
-                          "262 us", "524 us", "1.0 ms", "2.1 ms", "4.2 ms", "8.4 ms",
-                          "17 ms", "34 ms", "67 ms"]
-    longest = rows["8.4 ms"][1]
-    assert rows["8.4 ms"] == (100, longest, 0, 0) and longest > 20
-    assert rows["17 ms"][:2] == (50, longest // 2)
+    assert list(rows) == ["67 ms", "34 ms", "17 ms", "8.4 ms", "4.2 ms", "2.1 ms",
+                          "1.0 ms", "524 us", "262 us", "131 us", "66 us", "33 us",
+                          "16 us", "8.2 us", "4.1 us"]
+    longest = rows["8.4 ms"][0][1]
+    assert rows["8.4 ms"] == (("100", longest), ("0", 0), ("0", 0)) and longest > 10
+    assert rows["17 ms"][0] == ("50", longest // 2)
     # A bar is never too short to be seen.
-    assert rows["67 ms"][:2] == (1, 1)
-    assert rows["4.1 us"] == (0, 0, 4, longest)
-    assert "no reads and no writes" in text and "KICK/IO" not in text
+    assert rows["67 ms"] == (("1", 1), ("0", 0), ("9", longest))
+    assert rows["4.1 us"][1] == ("4", longest)
+    assert "vda: no requests" in text and "KICK/IO" not in text and "STATE" not in text
+
+
+def test_slow_end_on_a_small_terminal(tree):
+    """On a terminal with 24 lines, the slowest requests are shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    tree.write(LATENCY, "")
+    with subprocess.Popen([careful(), f"--root={tree.path}", "watch", "--histogram",
+                           "vda", "0.5"], stdout=theirs) as running:
+        os.close(theirs)
+        output = os.read(ours, 65536)
+        overwrite(tree.path / LATENCY, "queue0 reads max 70000000000 0:7 68719476736:3\n")
+        while b"more lines" not in output and output.count(b"\033[H") < 20:
+            output += os.read(ours, 65536)
+        running.terminate()
+    os.close(ours)
+    screen = re.sub(r"\033\[[KJ]", "", output.decode().replace("\r", "")).split(
+        "\033[H")[-1]
+    assert list(bars(screen).values())[0][0][0] == "3", screen
+
+
+def test_large_counts_of_a_histogram(tree):
+    """Counts of 10 million and more are in thousands, so that the columns stay."""
+    text = watch_text(tree, "queue0 reads max 9000000 6291456:100 8388608:9999999\n"
+                      "queue1 writes max 9000000 8388608:12345678\n"
+                      "queue2 others max 900 0:98765432109\n"
+                      "queue3 writes max 5000 4096:3\n", "--histogram",
+                      until=r"^ +8\.4 ms +9999998 ")
+    assert max(map(len, text.splitlines())) <= 80
+    rows = bars(text)
+    assert [count for count, _ in rows["8.4 ms"]] == ["9999998", "12345k", "0"]
+    assert [count for count, _ in rows["0 ns"]] == ["0", "0", "98765M"]
 
 
 def test_histogram_in_json(tree):

@@ -385,7 +385,7 @@ static bool add_growth(struct histogram *sum, const struct histogram *before,
 			continue;
 		sum->counts[i] += now->counts[i] - before->counts[i];
 		max = bucket_ns(i + 1) < now->max_ns ? bucket_ns(i + 1) : now->max_ns;
-		/* The driver may have counted a request before it noted its time. */
+		/* The driver's max is not below its highest bucket, but a copy has any text. */
 		if (max < bucket_ns(i))
 			max = bucket_ns(i);
 	}

@@ -58,7 +58,7 @@ static const char help[] =
 "                                      step, for the textfile collector\n"
 "\n"
 "  --json       print JSON, one object on a line\n"
-"  --histogram  watch shows how many reads and writes took how long\n"
+"  --histogram  watch shows how many requests took how long\n"
 "  --since=TIME doctor leaves out what ended before: 30m, 2h or 3d ago, or 02:30;\n"
 "               --since=boot shows what was cleared, too\n"
 "  --clear      doctor does not report again what has happened until now\n"

@@ -302,12 +302,12 @@ static void print_tables(const struct request *request,
 			 FILE *out)
 {
 	print_time(out);
-	print_state(before, now, out);
 	if (request->histogram) {
 		print_latency_of_disks(now, out);
 		print_histograms(now, out);
 		return;
 	}
+	print_state(before, now, out);
 	fputc('\n', out);
 	print_rates(before, now, out);
 	print_latency_of_disks(now, out);

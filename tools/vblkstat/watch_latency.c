@@ -8,7 +8,7 @@
 /* Below 1024 ns, then doublings: see bucket_ns(). */
 #define NR_ROWS		30
 
-/* Columns of a histogram: a time, and two counts with their bars. */
+/* Columns of a histogram: a time, and a count with a bar for each kind of requests. */
 #define TIME_WIDTH	7
 #define COUNT_WIDTH	7
 #define MAX_BAR		60
@@ -114,11 +114,12 @@ struct rows {
 	uint64_t most;
 };
 
-static unsigned int row_of(unsigned int bucket)
+static unsigned int find_row(unsigned int bucket)
 {
 	return bucket < 2 ? bucket : bucket < 4 ? 2 : bucket / 4 + 2;
 }
 
+/* Return where a row begins. */
 static uint64_t row_ns(unsigned int row)
 {
 	return row ? (uint64_t)BUCKET_NS << (row - 1) : 0;
@@ -128,7 +129,7 @@ static void count_rows(struct rows *rows, const struct histogram *histogram)
 {
 	memset(rows, 0, sizeof(*rows));
 	for (unsigned int i = 0; i < NR_BUCKETS; i++) {
-		uint64_t *count = &rows->counts[row_of(i)];
+		uint64_t *count = &rows->counts[find_row(i)];
 
 		*count += histogram->counts[i];
 		if (*count > rows->most)
@@ -136,9 +137,33 @@ static void count_rows(struct rows *rows, const struct histogram *histogram)
 	}
 }
 
+/* Return whether no kind has a request in a row. */
+static bool is_empty(const struct rows *kinds, unsigned int row)
+{
+	for (unsigned int i = 0; i < NR_KINDS; i++)
+		if (kinds[i].counts[row])
+			return false;
+	return true;
+}
+
+/* Return a count of at most 7 characters: from 10 million on in thousands, and so on. */
+static const char *count_text(uint64_t count)
+{
+	static const char *const units[] = { "", "k", "M", "G", "T" };
+	static char text[32];
+	unsigned int unit = 0;
+
+	while (count >= (unit ? 1000000 : 10000000) && unit < ARRAY_SIZE(units) - 1) {
+		count /= 1000;
+		unit++;
+	}
+	snprintf(text, sizeof(text), "%llu%s", (unsigned long long)count, units[unit]);
+	return text;
+}
+
 /* A count that is not 0 has a bar that can be seen. */
-static unsigned int bar_length(const struct rows *rows, unsigned int row,
-			       unsigned int width)
+static unsigned int scale_bar(const struct rows *rows, unsigned int row,
+			      unsigned int width)
 {
 	uint64_t count = rows->counts[row];
 	double length = rows->most ? (double)count * width / rows->most : 0;
@@ -146,57 +171,68 @@ static unsigned int bar_length(const struct rows *rows, unsigned int row,
 	return count && length < 1 ? 1 : length;
 }
 
-static unsigned int bar_width(void)
+/* Return how wide bars can be. */
+static unsigned int fit_bars(void)
 {
-	unsigned int used = TIME_WIDTH + 2 * (2 + COUNT_WIDTH + 1) + 1;
+	unsigned int used = TIME_WIDTH + NR_KINDS * (2 + COUNT_WIDTH + 1) + 1;
 	unsigned int width = screen_width();
 
-	width = width > used + 2 ? (width - used) / 2 : 1;
+	width = width > used + NR_KINDS ? (width - used) / NR_KINDS : 1;
 	return width < MAX_BAR ? width : MAX_BAR;
 }
 
-static void print_row(FILE *out, const struct rows *reads, const struct rows *writes,
-		      unsigned int row)
+static void print_row(FILE *out, const struct rows *kinds, unsigned int row)
 {
 	static const char bar[] =
 		"############################################################";
-	unsigned int width = bar_width();
-	unsigned int length = bar_length(writes, row, width);
+	unsigned int width = fit_bars();
 
-	fprintf(out, "%*s  %*llu %-*.*s  %*llu", TIME_WIDTH, time_text(row_ns(row)),
-		COUNT_WIDTH, (unsigned long long)reads->counts[row], width,
-		bar_length(reads, row, width), bar, COUNT_WIDTH,
-		(unsigned long long)writes->counts[row]);
-	if (length)
-		fprintf(out, " %.*s", length, bar);
+	fprintf(out, "%*s", TIME_WIDTH, time_text(row_ns(row)));
+	for (unsigned int i = 0; i < NR_KINDS; i++) {
+		unsigned int length = scale_bar(&kinds[i], row, width);
+
+		fprintf(out, "  %*s", COUNT_WIDTH, count_text(kinds[i].counts[row]));
+		if (i < NR_KINDS - 1)
+			fprintf(out, " %-*.*s", width, length, bar);
+		else if (length)
+			fprintf(out, " %.*s", length, bar);
+	}
 	fputc('\n', out);
+}
+
+/* Print the slowest requests first: a terminal may have no room for all rows. */
+static void print_rows(FILE *out, const struct disk *disk, const struct rows *kinds)
+{
+	unsigned int first = 0, end = NR_ROWS;
+
+	while (first < end && is_empty(kinds, first))
+		first++;
+	while (end > first && is_empty(kinds, end - 1))
+		end--;
+	if (first == end) {
+		fprintf(out, "%s: no requests\n", disk->name);
+		return;
+	}
+	fprintf(out, "%-*s  %*s %*s  %*s %*s  %*s\n", TIME_WIDTH, disk->name, COUNT_WIDTH,
+		"READS", fit_bars(), "", COUNT_WIDTH, "WRITES", fit_bars(), "",
+		COUNT_WIDTH, "OTHERS");
+	while (end-- > first)
+		print_row(out, kinds, end);
 }
 
 static void print_histogram(FILE *out, const struct disk *disk)
 {
-	unsigned int first = 0, last = NR_ROWS - 1;
+	struct rows kinds[NR_KINDS];
 	struct histogram histogram;
-	struct rows reads, writes;
 
-	if (!latency_interval(&histogram, disk, ALL_QUEUES, KIND_READS)) {
-		fprintf(out, "%s: -\n", disk->name);
-		return;
+	for (unsigned int i = 0; i < NR_KINDS; i++) {
+		if (!latency_interval(&histogram, disk, ALL_QUEUES, i)) {
+			fprintf(out, "%s: -\n", disk->name);
+			return;
+		}
+		count_rows(&kinds[i], &histogram);
 	}
-	count_rows(&reads, &histogram);
-	latency_interval(&histogram, disk, ALL_QUEUES, KIND_WRITES);
-	count_rows(&writes, &histogram);
-	if (!reads.most && !writes.most) {
-		fprintf(out, "%s: no reads and no writes\n", disk->name);
-		return;
-	}
-	while (!reads.counts[first] && !writes.counts[first])
-		first++;
-	while (!reads.counts[last] && !writes.counts[last])
-		last--;
-	fprintf(out, "%-*s  %*s %*s  %*s\n", TIME_WIDTH, disk->name, COUNT_WIDTH,
-		"READS", bar_width(), "", COUNT_WIDTH, "WRITES");
-	for (unsigned int row = first; row <= last; row++)
-		print_row(out, &reads, &writes, row);
+	print_rows(out, disk, kinds);
 }
 
 /* Print a bar for each doubling of the time that requests took. */
