@@ -14,6 +14,7 @@ import pytest
 from vblkstat_files import BLOCK, CLOSED, DiskTree, Events, slow
 
 QUEUE3 = "sys/kernel/debug/virtio_blk/vda/queue3"
+CLEARED = "run/vblkstat/cleared"
 
 
 @pytest.fixture
@@ -59,14 +60,18 @@ LATE = [
     ({"slow_reads": slow({4096: 500})}, "took 4096 to 8191 ms"),
     ({"writes": 100, "slow_writes": slow({256: 10})}, "40 of 400 writes (10.0%)"),
     ({"flushes": 100, "queries": 0, "slow_others": slow({256: 10})},
-     "40 of 400 flushes (10.0%)"),
+     "40 of 400 flushes (10.0%) took 256 to 511 ms, on all 4 queues; "),
+    # The driver counts late discards with the flushes, so doctor names no queues.
+    ({"flushes": 100, "queries": 0, "discards": 1, "slow_others": slow({256: 10})},
+     "36 of 400 flushes (9.0%) took 256 to 511 ms; "),
     # Most take 32 to 63 ms, so that 8 times as long is late.
-    ({"flushes": 100, "slow_others": slow({32: 90, 256: 2, 512: 8})},
+    ({"flushes": 100, "queries": 0, "slow_others": slow({32: 90, 256: 2, 512: 8})},
      "took 512 to 1023 ms, on all 4 queues; most flushes take less than 64 ms"),
     ({"slow_reads": slow({16: 4000, 256: 50})}, "most reads take less than 32 ms"),
     ({"slow_reads": slow({256: 500}), "writes": 100, "slow_writes": slow({256: 10})},
      "2000 of 20000 reads (10.0%) took 256 to 511 ms, on all 4 queues; most reads take "
-     "less than 16 ms; also late were 40 of 400 writes"),
+     "less than 16 ms; 40 of 400 writes (10.0%) took 256 to 511 ms as well, on all 4 "
+     "queues; most writes take"),
 ]
 HEALTHY = [
     # Less than 1 in 100, or too few to be more than one pause.
@@ -108,6 +113,25 @@ def test_driver_without_counts_of_slow_requests(tree):
     assert tree.run("doctor").returncode == 0
 
 
+def test_polled_requests_are_not_late(tree):
+    """A queue that is polled counts neither with its late requests nor with all of them."""
+    tree.write_queue("vda", 3, type="poll", reads=10 ** 6,
+                     slow_reads=slow({256: 10 ** 5}))
+    assert tail(tree) is None
+    assert 'operation="read",at_least="0.256"} 0\n' in tree.run("export").stdout
+    tree.write_queue("vda", 0, slow_reads=slow({256: 400}))
+    assert tail(tree)["what"].startswith("400 of 15000 reads (2.7%) took 256 to 511 ms, "
+                                         "on queue 0; ")
+    tree.run("doctor", "--clear")
+    assert tail(tree) is None
+    tree.write_queue("vda", 0, reads=6000, slow_reads=slow({256: 700}))
+    tree.write_queue("vda", 3, type="poll", reads=2 * 10 ** 6,
+                     slow_reads=slow({256: 2 * 10 ** 5}))
+    assert tail(tree)["what"].startswith("300 of 1000 reads (30.0%)")
+
+
+# Cleared
+
 def test_late_requests_are_cleared(tree):
     """--clear ends the finding; later ones count against later requests."""
     tree.write_queue("vda", 1, slow_reads=slow({256: 500}))
@@ -116,13 +140,40 @@ def test_late_requests_are_cleared(tree):
     assert tree.findings() == {}
     assert tail(tree, "--since=boot")["count"] == 500
     tree.write_queue("vda", 1, slow_reads=slow({256: 500}), reads=6000)
-    tree.write_queue("vda", 2, slow_reads=slow({512: 100}), reads=6000)
+    tree.write_queue("vda", 2, slow_reads=slow({512: 400}), reads=6000)
+    # Which queue had which part before is not saved, so doctor names none.
     assert tail(tree)["what"].startswith(
-        "100 of 2000 reads (5.0%) took 512 to 1023 ms, on queue 2; ")
+        "400 of 2000 reads (20.0%) took 512 to 1023 ms; ")
     # When requests were late is not known, and --since never leaves them out.
     assert tail(tree, "--since=1s")
     tree.write(f"{BLOCK}/diskseq", "99\n")
-    assert tail(tree)["count"] == 600
+    assert tail(tree)["count"] == 900
+
+
+def test_cleared_counts_are_of_the_disk(tree):
+    """--clear saves one line for each kind and time, and queues without any are named."""
+    for index in range(4):
+        tree.write_queue("vda", index, slow_reads=slow({16: 9, 32: 1}))
+    assert tree.run("doctor", "--clear").returncode == 0
+    lines = (tree.path / CLEARED).read_text().splitlines()
+    assert [line for line in lines if "slow" in line] == \
+        ["vda 2 slow_reads_16 36", "vda 2 slow_reads_32 4"]
+    tree.write_queue("vda", 2, slow_reads=slow({16: 9, 32: 1, 512: 400}), reads=6000)
+    assert tail(tree)["what"].startswith(
+        "400 of 1000 reads (40.0%) took 512 to 1023 ms, on queue 2; ")
+
+
+def test_cleared_file_with_many_lines(tree):
+    """Lines of disks that are gone do not keep --clear from working; none is lost silently."""
+    tree.write_queue("vda", 1, slow_reads=slow({256: 500}))
+    tree.write(CLEARED, "".join(f"vdz 9 counter{number} 1\n" for number in range(50000)))
+    done = tree.run("doctor", "--clear")
+    assert done.returncode == 0 and not done.stderr
+    assert tree.findings() == {}
+    assert "vdz" not in (tree.path / CLEARED).read_text()
+    tree.write(CLEARED, "vdz 9 timeouts 1\n" * 200000)
+    done = tree.run("doctor")
+    assert done.stderr.count("cleared has more than") == 1
 
 
 # Stalls

@@ -18,12 +18,17 @@
 
 #define DIRECTORY	"/run/vblkstat"
 #define BASELINE	DIRECTORY "/cleared"
-#define MAX_LINES	(MAX_DISKS * NR_COUNTERS)
+
+/* write_disk() writes no more: values of the disk, sums of counters, slow requests. */
+#define LINES_OF_DISK	(16 + 2 * NR_COUNTERS + NR_KINDS * NR_SLOW)
+#define MAX_LINES	(MAX_DISKS * LINES_OF_DISK)
+
+#define NAME_SIZE	32
 
 struct entry {
 	char disk[16];
 	uint64_t seq;
-	char name[32];
+	char name[NAME_SIZE];
 	uint64_t value;
 };
 
@@ -48,6 +53,17 @@ static bool parse_entry(char *line, struct entry *entry)
 	return entry->value != UNKNOWN;
 }
 
+/* Order by disk, and then by counter, to search by halves. */
+static int compare_entries(const void *one, const void *other)
+{
+	const struct entry *first = one, *second = other;
+	int order = strcmp(first->disk, second->disk);
+
+	if (!order)
+		order = (first->seq > second->seq) - (first->seq < second->seq);
+	return order ? order : strcmp(first->name, second->name);
+}
+
 /* Read the file; without it, nothing has been cleared. */
 struct baseline *baseline_read(void)
 {
@@ -60,16 +76,23 @@ struct baseline *baseline_read(void)
 		fail("out of memory");
 	if (root_path(path, sizeof(path), BASELINE))
 		file = open_file(path);
-	while (file && baseline->count < MAX_LINES &&
-	       fgets(line, sizeof(line), file)) {
+	while (file && fgets(line, sizeof(line), file)) {
 		if (!parse_entry(line, &entry))
 			continue;
+		if (baseline->count == MAX_LINES) {
+			note("%s has more than %u lines; vblkstat ignores the rest, and may report what was cleared",
+			     path, MAX_LINES);
+			break;
+		}
 		baseline->entries = grow(baseline->entries, baseline->count,
 					 sizeof(entry));
 		baseline->entries[baseline->count++] = entry;
 	}
 	if (file)
 		fclose(file);
+	if (baseline->count)
+		qsort(baseline->entries, baseline->count, sizeof(entry),
+		      compare_entries);
 	return baseline;
 }
 
@@ -84,14 +107,16 @@ void baseline_free(struct baseline *baseline)
 uint64_t baseline_value(const struct baseline *baseline, const struct disk *disk,
 			const char *name)
 {
-	for (unsigned int i = 0; baseline && i < baseline->count; i++) {
-		const struct entry *entry = &baseline->entries[i];
+	struct entry key = { .seq = disk->seq };
+	const struct entry *found;
 
-		if (!strcmp(entry->disk, disk->name) && entry->seq == disk->seq &&
-		    !strcmp(entry->name, name))
-			return entry->value;
-	}
-	return UNKNOWN;
+	if (!baseline || !baseline->count)
+		return UNKNOWN;
+	copy_text(key.disk, sizeof(key.disk), disk->name);
+	copy_text(key.name, sizeof(key.name), name);
+	found = bsearch(&key, baseline->entries, baseline->count, sizeof(key),
+			compare_entries);
+	return found ? found->value : UNKNOWN;
 }
 
 /* Return when a disk was cleared, in seconds since 1970, UNKNOWN if it was not. */
@@ -111,25 +136,36 @@ uint64_t since_baseline(const struct doctor *doctor, const struct disk *disk,
 	return value - cleared;
 }
 
-/* Each queue has 36 of these, and most are 0: only others are written. */
-static void slow_name(char *name, size_t size, const struct queue *queue,
-		      enum kind kind, unsigned int index)
+/* "unpolled_reads": the requests among which some are slow. */
+static void format_sent(char *name, size_t size, enum counter counter)
 {
-	snprintf(name, size, "queue%u_%s_%u", queue->index, slow_names[kind],
-		 SLOW_MS << index);
+	snprintf(name, size, "unpolled_%s", counter_names[counter]);
 }
 
-/* Return how many slow requests a queue completed since they were cleared. */
-uint64_t slow_since(const struct doctor *doctor, const struct disk *disk,
-		    unsigned int queue, enum kind kind, unsigned int index)
+/* "slow_reads_256" */
+static void format_slow(char *name, size_t size, enum kind kind, unsigned int index)
 {
-	uint64_t value = disk->queues[queue].slow[kind][index];
-	char name[sizeof(((struct entry *)0)->name)];
+	snprintf(name, size, "%s_%u", slow_names[kind], SLOW_MS << index);
+}
 
-	if (!happened(value))
-		return 0;
-	slow_name(name, sizeof(name), &disk->queues[queue], kind, index);
-	return since_baseline(doctor, disk, name, value);
+/* Like disk_sent(), without what was cleared. */
+uint64_t sent_since(const struct doctor *doctor, const struct disk *disk,
+		    enum counter counter)
+{
+	char name[NAME_SIZE];
+
+	format_sent(name, sizeof(name), counter);
+	return since_baseline(doctor, disk, name, disk_sent(disk, counter));
+}
+
+/* Like disk_slow(), without what was cleared. */
+uint64_t slow_since(const struct doctor *doctor, const struct disk *disk,
+		    enum kind kind, unsigned int index)
+{
+	char name[NAME_SIZE];
+
+	format_slow(name, sizeof(name), kind, index);
+	return since_baseline(doctor, disk, name, disk_slow(disk, kind, index));
 }
 
 /* Clear */
@@ -143,17 +179,25 @@ static void write_value(FILE *file, const struct disk *disk, const char *name,
 			(unsigned long long)value);
 }
 
-static void write_slow(FILE *file, const struct disk *disk,
-		       const struct queue *queue)
+/*
+ * Write the requests by the time that they took.  Lines of each queue would be 36, and
+ * doctor needs the sums only.  A line that is missing stands for 0.
+ */
+static void write_times(FILE *file, const struct disk *disk)
 {
-	char name[sizeof(((struct entry *)0)->name)];
+	char name[NAME_SIZE];
 
+	for (unsigned int i = C_READS; i <= C_QUERIES; i++) {
+		if (!happened(disk_sent(disk, i)))
+			continue;
+		format_sent(name, sizeof(name), i);
+		write_value(file, disk, name, disk_sent(disk, i));
+	}
 	for (unsigned int kind = 0; kind < NR_KINDS; kind++) {
 		for (unsigned int i = 0; i < NR_SLOW; i++) {
-			if (!happened(queue->slow[kind][i]))
-				continue;
-			slow_name(name, sizeof(name), queue, kind, i);
-			write_value(file, disk, name, queue->slow[kind][i]);
+			format_slow(name, sizeof(name), kind, i);
+			if (happened(disk_slow(disk, kind, i)))
+				write_value(file, disk, name, disk_slow(disk, kind, i));
 		}
 	}
 }
@@ -174,11 +218,15 @@ static void write_disk(FILE *file, const struct machine *machine,
 		if (i != C_LONGEST_WAIT_MS && i != C_TIMEOUTS &&
 		    i != C_LOST_INTERRUPTS)
 			write_value(file, disk, counter_names[i], total(disk, i));
-	for (unsigned int i = 0; i < disk->nr_queues; i++)
-		write_slow(file, disk, &disk->queues[i]);
+	write_times(file, disk);
 }
 
-/* Keep what was cleared for other disks. */
+static bool is_there(const struct entry *entry)
+{
+	return read_number("/sys/block/%s/diskseq", entry->disk) == entry->seq;
+}
+
+/* Keep what was cleared for other disks, as long as these are there. */
 static void write_others(FILE *file, const struct machine *machine)
 {
 	struct baseline *old = baseline_read();
@@ -186,7 +234,7 @@ static void write_others(FILE *file, const struct machine *machine)
 	for (unsigned int i = 0; i < old->count; i++) {
 		const struct entry *entry = &old->entries[i];
 
-		if (!machine_disk(machine, entry->disk))
+		if (!machine_disk(machine, entry->disk) && is_there(entry))
 			fprintf(file, "%s %llu %s %llu\n", entry->disk,
 				(unsigned long long)entry->seq, entry->name,
 				(unsigned long long)entry->value);
@@ -225,5 +273,6 @@ int baseline_clear(const struct machine *machine)
 		fail("cannot write %s: %s", path, strerror(errno));
 	printf("cleared %u disk%s; doctor reports what happens from now on\n",
 	       machine->nr_disks, machine->nr_disks == 1 ? "" : "s");
+	notes_print(stderr);
 	return ALL_WELL;
 }

@@ -187,3 +187,11 @@ uint64_t counters_bytes(const struct queue *queue)
 
 	return sum(queue, kinds, ARRAY_SIZE(kinds));
 }
+
+/* Return how much a counter grew, UNKNOWN if it began again or is not known. */
+uint64_t find_growth(uint64_t before, uint64_t now)
+{
+	if (before == UNKNOWN || now == UNKNOWN || now < before)
+		return UNKNOWN;
+	return now - before;
+}

@@ -539,3 +539,43 @@ uint64_t disk_in_flight(const struct disk *disk)
 	}
 	return disk->nr_queues ? sum : disk->in_flight;
 }
+
+/*
+ * A request of such a queue completes when a task polls, so that its time shows the task
+ * and not the disk.
+ */
+bool queue_is_polled(const struct queue *queue)
+{
+	return !strcmp(queue->type, "poll");
+}
+
+/* Add the value of a queue to a sum, which is UNKNOWN if the value of a queue is. */
+static uint64_t add_value(uint64_t sum, uint64_t value)
+{
+	return sum == UNKNOWN || value == UNKNOWN ? UNKNOWN : sum + value;
+}
+
+/* Sum a counter of requests over the queues whose times disk_slow() has. */
+uint64_t disk_sent(const struct disk *disk, enum counter counter)
+{
+	uint64_t sum = disk->nr_queues ? 0 : UNKNOWN;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		if (!queue_is_polled(&disk->queues[i]))
+			sum = add_value(sum, disk->queues[i].counter[counter]);
+	return sum;
+}
+
+/*
+ * Sum the slow requests of the queues that are not polled.  Without the value of one of
+ * them, the sum is UNKNOWN, because a counter of the disk must not shrink.
+ */
+uint64_t disk_slow(const struct disk *disk, enum kind kind, unsigned int index)
+{
+	uint64_t sum = disk->nr_queues ? 0 : UNKNOWN;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		if (!queue_is_polled(&disk->queues[i]))
+			sum = add_value(sum, disk->queues[i].slow[kind][index]);
+	return sum;
+}

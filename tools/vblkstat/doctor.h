@@ -126,7 +126,7 @@ void check_errors(struct doctor *doctor, const struct disk *disk);
 
 /* tail.c */
 void check_tail(struct doctor *doctor, const struct disk *disk, bool incident);
-uint64_t long_requests(const struct doctor *doctor, const struct disk *disk);
+uint64_t count_long_requests(const struct doctor *doctor, const struct disk *disk);
 
 /* baseline.c */
 #define HIGH_WATER	"io_tlb_used_hiwater"
@@ -139,8 +139,10 @@ uint64_t baseline_value(const struct baseline *baseline, const struct disk *disk
 uint64_t baseline_time(const struct baseline *baseline, const struct disk *disk);
 uint64_t since_baseline(const struct doctor *doctor, const struct disk *disk,
 			const char *name, uint64_t value);
+uint64_t sent_since(const struct doctor *doctor, const struct disk *disk,
+		    enum counter counter);
 uint64_t slow_since(const struct doctor *doctor, const struct disk *disk,
-		    unsigned int queue, enum kind kind, unsigned int index);
+		    enum kind kind, unsigned int index);
 
 /* log.c */
 enum event {

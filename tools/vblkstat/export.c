@@ -329,26 +329,12 @@ static const char *const slow_operations[NR_KINDS] = {
 	[KIND_OTHERS] = "other",
 };
 
-/* Sum a disk's queues, UNKNOWN if one is: the sum must not shrink. */
-static uint64_t slow_total(const struct disk *disk, enum kind kind,
-			   unsigned int index)
-{
-	uint64_t sum = disk->nr_queues ? 0 : UNKNOWN;
-
-	for (unsigned int i = 0; i < disk->nr_queues && sum != UNKNOWN; i++) {
-		uint64_t value = disk->queues[i].slow[kind][index];
-
-		sum = value == UNKNOWN ? UNKNOWN : sum + value;
-	}
-	return sum;
-}
-
 static void print_slow_disk(FILE *out, const struct disk *disk, enum kind kind)
 {
 	uint64_t counts[NR_SLOW], more = 0;
 
 	for (unsigned int i = NR_SLOW; i-- > 0;) {
-		counts[i] = slow_total(disk, kind, i);
+		counts[i] = disk_slow(disk, kind, i);
 		if (counts[i] == UNKNOWN)
 			return;
 		more += counts[i];

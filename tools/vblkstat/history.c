@@ -58,7 +58,7 @@ static uint64_t longest_since(const struct doctor *doctor, const struct disk *di
 
 static void add_long_wait(struct doctor *doctor, const struct disk *disk)
 {
-	uint64_t count = long_requests(doctor, disk);
+	uint64_t count = count_long_requests(doctor, disk);
 	struct finding *new;
 	char more[64] = "";
 

@@ -28,7 +28,7 @@ const char *timeout_text(const struct disk *disk)
 static bool is_stuck(const struct queue *queue, const struct queue *before)
 {
 	return queue->index == before->index && queue->counted &&
-	       strcmp(queue->type, "poll") &&
+	       !queue_is_polled(queue) &&
 	       happened(queue->counter[C_IN_FLIGHT]) &&
 	       queue->counter[C_IN_FLIGHT] == before->counter[C_IN_FLIGHT] &&
 	       queue->counter[C_INTERRUPTS] != UNKNOWN &&

@@ -60,36 +60,36 @@ static const char *const kind_words[NR_KINDS] = {
 	[KIND_OTHERS] = "flushes",
 };
 
-/* Return how much a counter grew, 0 if that is not known. */
-static uint64_t growth(uint64_t before, uint64_t now)
+static uint64_t replace_unknown(uint64_t count)
 {
-	return before == UNKNOWN || now == UNKNOWN || now < before ?
-	       0 : now - before;
+	return count == UNKNOWN ? 0 : count;
 }
 
-/* Return how many slow requests a queue completed in the period. */
-static uint64_t queue_slow(const struct sample *sample, unsigned int queue,
-			   enum kind kind, unsigned int index)
-{
-	const struct disk *before = sample->doctor->earlier;
+/* Count */
 
-	if (!sample->now)
-		return slow_since(sample->doctor, sample->disk, queue, kind, index);
-	if (queue >= before->nr_queues)
-		return 0;
-	return growth(before->queues[queue].slow[kind][index],
-		      sample->disk->queues[queue].slow[kind][index]);
+/* Return how many slow requests the disk completed in the period. */
+static uint64_t count_slow(const struct sample *sample, enum kind kind,
+			   unsigned int index)
+{
+	const struct doctor *doctor = sample->doctor;
+	const struct disk *disk = sample->disk;
+
+	if (sample->now)
+		return replace_unknown(find_growth(disk_slow(doctor->earlier, kind, index),
+						   disk_slow(disk, kind, index)));
+	return replace_unknown(slow_since(doctor, disk, kind, index));
 }
 
 /* Return how many requests the disk was sent in the period. */
-static uint64_t sent(const struct sample *sample, enum counter counter)
+static uint64_t count_sent(const struct sample *sample, enum counter counter)
 {
 	const struct doctor *doctor = sample->doctor;
+	const struct disk *disk = sample->disk;
 
 	if (sample->now)
-		return growth(total(doctor->earlier, counter),
-			      total(sample->disk, counter));
-	return growth(0, total_since(doctor, sample->disk, counter));
+		return replace_unknown(find_growth(disk_sent(doctor->earlier, counter),
+						   disk_sent(disk, counter)));
+	return replace_unknown(sent_since(doctor, disk, counter));
 }
 
 /*
@@ -106,7 +106,7 @@ static void leave_flushes(struct sample *sample)
 	uint64_t *slow = sample->slow[KIND_OTHERS], left = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(rest); i++)
-		left += sent(sample, rest[i]);
+		left += count_sent(sample, rest[i]);
 	for (unsigned int i = NR_SLOW; i-- > 0;) {
 		uint64_t some = slow[i] < left ? slow[i] : left;
 
@@ -117,14 +117,12 @@ static void leave_flushes(struct sample *sample)
 
 static void count_requests(struct sample *sample)
 {
-	sample->all[KIND_READS] = sent(sample, C_READS);
-	sample->all[KIND_WRITES] = sent(sample, C_WRITES);
-	sample->all[KIND_OTHERS] = sent(sample, C_FLUSHES);
+	sample->all[KIND_READS] = count_sent(sample, C_READS);
+	sample->all[KIND_WRITES] = count_sent(sample, C_WRITES);
+	sample->all[KIND_OTHERS] = count_sent(sample, C_FLUSHES);
 	for (unsigned int kind = 0; kind < NR_KINDS; kind++)
 		for (unsigned int i = 0; i < NR_SLOW; i++)
-			for (unsigned int j = 0; j < sample->disk->nr_queues; j++)
-				sample->slow[kind][i] +=
-					queue_slow(sample, j, kind, i);
+			sample->slow[kind][i] = count_slow(sample, kind, i);
 	leave_flushes(sample);
 }
 
@@ -139,7 +137,7 @@ static uint64_t count_from(const uint64_t *slow, unsigned int first,
 }
 
 /* Return how often to double 16 ms for a time that half of a kind do not reach. */
-static unsigned int usual_time(const struct sample *sample, enum kind kind)
+static unsigned int find_usual(const struct sample *sample, enum kind kind)
 {
 	const uint64_t *slow = sample->slow[kind];
 	unsigned int i = 0;
@@ -149,19 +147,19 @@ static unsigned int usual_time(const struct sample *sample, enum kind kind)
 	return i;
 }
 
-static unsigned int first_late(const struct sample *sample, enum kind kind)
+static unsigned int find_first_late(const struct sample *sample, enum kind kind)
 {
-	unsigned int first = usual_time(sample, kind) + LATE_DOUBLINGS;
+	unsigned int first = find_usual(sample, kind) + LATE_DOUBLINGS;
 
 	return first < LATE_INDEX ? LATE_INDEX : first;
 }
 
 static uint64_t count_late(const struct sample *sample, enum kind kind)
 {
-	return count_from(sample->slow[kind], first_late(sample, kind), sample->end);
+	return count_from(sample->slow[kind], find_first_late(sample, kind), sample->end);
 }
 
-static uint64_t all_late(const struct sample *sample)
+static uint64_t count_all_late(const struct sample *sample)
 {
 	uint64_t sum = 0;
 
@@ -170,12 +168,29 @@ static uint64_t all_late(const struct sample *sample)
 	return sum;
 }
 
+/* Return how many of a queue's requests are late, also those that were cleared. */
+static uint64_t count_late_of_queue(const struct sample *sample, unsigned int queue,
+				    enum kind kind)
+{
+	const struct disk *disk = sample->disk, *before = sample->doctor->earlier;
+	uint64_t sum = 0;
+
+	for (unsigned int i = find_first_late(sample, kind); i < sample->end; i++) {
+		uint64_t count = disk->queues[queue].slow[kind][i];
+
+		if (sample->now && queue < before->nr_queues)
+			count = find_growth(before->queues[queue].slow[kind][i], count);
+		sum += replace_unknown(count);
+	}
+	return sum;
+}
+
 /* The text */
 
 /* "256 to 511 ms", or "32768 ms or longer" */
 static void print_times(FILE *out, const struct sample *sample, enum kind kind)
 {
-	unsigned int first = first_late(sample, kind), last = sample->end - 1;
+	unsigned int first = find_first_late(sample, kind), last = sample->end - 1;
 	const uint64_t *slow = sample->slow[kind];
 
 	while (!slow[first])
@@ -189,41 +204,51 @@ static void print_times(FILE *out, const struct sample *sample, enum kind kind)
 			(SLOW_MS << (last + 1)) - 1);
 }
 
-/* "queues 1, 3", or "all 4 queues" */
+/* ", on queues 1, 3", or ", on all 4 queues" */
 static void print_queues(FILE *out, const struct sample *sample, enum kind kind)
 {
 	const struct disk *disk = sample->disk;
 	struct names queues = { };
+	uint64_t sum = 0;
 
-	for (unsigned int j = 0; j < disk->nr_queues; j++) {
-		uint64_t late = 0;
+	for (unsigned int i = 0; i < disk->nr_queues; i++) {
+		uint64_t late = queue_is_polled(&disk->queues[i]) ? 0 :
+				count_late_of_queue(sample, i, kind);
 
-		for (unsigned int i = first_late(sample, kind); i < sample->end; i++)
-			late += queue_slow(sample, j, kind, i);
+		sum += late;
 		if (late)
-			add_name(&queues, "%u", disk->queues[j].index);
+			add_name(&queues, "%u", disk->queues[i].index);
 	}
+	/*
+	 * Some of these requests were cleared, or are discards that count with the
+	 * flushes.  Which queues had them is not known.
+	 */
+	if (sum != count_late(sample, kind))
+		return;
 	if (queues.count > 1 && queues.count == disk->nr_queues)
-		fprintf(out, "all %u queues", queues.count);
+		fprintf(out, ", on all %u queues", queues.count);
 	else
-		fprintf(out, "queue%s %s", queues.count == 1 ? "" : "s", queues.text);
+		fprintf(out, ", on queue%s %s", queues.count == 1 ? "" : "s",
+			queues.text);
 }
 
 /* "2000 of 18000 reads (11.1%) took 256 to 511 ms, on queues 1, 3; most ..." */
-static void print_kind(FILE *out, const struct sample *sample, enum kind kind)
+static void print_kind(FILE *out, const struct sample *sample, enum kind kind,
+		       bool first)
 {
 	uint64_t late = count_late(sample, kind), all = sample->all[kind];
 
 	/* Requests that were in flight at the first reading were sent before it. */
 	if (all < late)
 		all = late;
-	fprintf(out, "%llu of %llu %s (%.1f%%) took ", (unsigned long long)late,
-		(unsigned long long)all, kind_words[kind], 100.0 * late / all);
+	fprintf(out, "%s%llu of %llu %s (%.1f%%) took ", first ? "" : "; ",
+		(unsigned long long)late, (unsigned long long)all, kind_words[kind],
+		100.0 * late / all);
 	print_times(out, sample, kind);
-	fputs(", on ", out);
+	fputs(first ? "" : " as well", out);
 	print_queues(out, sample, kind);
 	fprintf(out, "; most %s take less than %u ms", kind_words[kind],
-		SLOW_MS << usual_time(sample, kind));
+		SLOW_MS << find_usual(sample, kind));
 }
 
 /* Print all kinds that have a tail.  Return how many requests are late. */
@@ -238,8 +263,7 @@ static uint64_t print_sample(FILE *out, const struct sample *sample, uint64_t le
 		late = count_late(sample, kind);
 		if (late < least || late < sample->all[kind] / TAIL_SHARE)
 			continue;
-		fputs(count ? "; also late were " : "", out);
-		print_kind(out, sample, kind);
+		print_kind(out, sample, kind, !count);
 		count += late;
 	}
 	return count;
@@ -276,14 +300,13 @@ static struct finding *add_tail(struct doctor *doctor, const struct sample *samp
 /* Past and present */
 
 /* Return how many completed requests took 4096 ms or longer. */
-uint64_t long_requests(const struct doctor *doctor, const struct disk *disk)
+uint64_t count_long_requests(const struct doctor *doctor, const struct disk *disk)
 {
 	uint64_t sum = 0;
 
 	for (unsigned int kind = 0; kind < NR_KINDS; kind++)
 		for (unsigned int i = LONG_INDEX; i < NR_SLOW; i++)
-			for (unsigned int j = 0; j < disk->nr_queues; j++)
-				sum += slow_since(doctor, disk, j, kind, i);
+			sum += replace_unknown(slow_since(doctor, disk, kind, i));
 	return sum;
 }
 
@@ -291,7 +314,7 @@ uint64_t long_requests(const struct doctor *doctor, const struct disk *disk)
  * Return whether the incidents that doctor reports may have delayed all late requests.  A
  * lost interrupt and a reset delay a request by any time below some seconds.
  */
-static bool explained(const struct sample *sample)
+static bool is_explained(const struct sample *sample)
 {
 	const struct doctor *doctor = sample->doctor;
 	const struct disk *disk = sample->disk;
@@ -299,22 +322,22 @@ static bool explained(const struct sample *sample)
 	return happened(since_baseline(doctor, disk, "lost_interrupts",
 				       disk->lost_interrupts)) ||
 	       happened(since_baseline(doctor, disk, "resets", disk->resets)) ||
-	       all_late(sample) < STALL_RATIO * long_requests(doctor, disk);
+	       count_all_late(sample) < STALL_RATIO * count_long_requests(doctor, disk);
 }
 
 /* Return whether something between the two readings delayed all requests in flight. */
-static bool stalled_now(const struct disk *before, const struct disk *disk)
+static bool has_stalled(const struct disk *before, const struct disk *disk)
 {
-	return growth(before->timeouts, disk->timeouts) ||
-	       growth(before->lost_interrupts, disk->lost_interrupts) ||
-	       growth(before->resets, disk->resets);
+	return happened(find_growth(before->timeouts, disk->timeouts)) ||
+	       happened(find_growth(before->lost_interrupts, disk->lost_interrupts)) ||
+	       happened(find_growth(before->resets, disk->resets));
 }
 
-/* One pause delays at most the requests that are in flight. */
-static uint64_t one_pause(const struct disk *before, const struct disk *disk)
+/* Return how many requests were in flight at one of the readings. */
+static uint64_t count_in_flight(const struct disk *before, const struct disk *disk)
 {
-	uint64_t then = growth(0, disk_in_flight(before));
-	uint64_t now = growth(0, disk_in_flight(disk));
+	uint64_t then = replace_unknown(disk_in_flight(before));
+	uint64_t now = replace_unknown(disk_in_flight(disk));
 
 	return then > now ? then : now;
 }
@@ -332,21 +355,21 @@ void check_tail(struct doctor *doctor, const struct disk *disk, bool incident)
 	struct finding *new = NULL;
 
 	if (before && before->seq == disk->seq) {
-		if (stalled_now(before, disk))
+		if (has_stalled(before, disk))
 			return;
 		now.now = true;
 		count_requests(&now);
-		new = add_tail(doctor, &now, MIN_LATE + one_pause(before, disk));
+		new = add_tail(doctor, &now, MIN_LATE + count_in_flight(before, disk));
 	}
 	if (!new) {
 		count_requests(&past);
-		if (!incident || !explained(&past))
+		if (!incident || !is_explained(&past))
 			new = add_tail(doctor, &past, MIN_LATE);
 	}
 	if (!new)
 		return;
 	/* Also one of the past is of now if it grows. */
-	new->past = !all_late(&now);
+	new->past = !count_all_late(&now);
 	if (!new->past)
 		new->last = doctor->machine->time;
 }

@@ -307,6 +307,7 @@ extern const char *const slow_names[NR_KINDS];
 void counters_read(const struct disk *disk, struct queue *queue);
 uint64_t counters_requests(const struct queue *queue);
 uint64_t counters_bytes(const struct queue *queue);
+uint64_t find_growth(uint64_t before, uint64_t now);
 
 /* disk.c */
 bool machine_read(struct machine *machine, const struct request *request);
@@ -318,6 +319,9 @@ struct disk *machine_disk(const struct machine *machine, const char *name);
 unsigned int disk_queues(const struct disk *disk, const char *type);
 uint64_t queue_in_flight(const struct queue *queue);
 uint64_t disk_in_flight(const struct disk *disk);
+bool queue_is_polled(const struct queue *queue);
+uint64_t disk_sent(const struct disk *disk, enum counter counter);
+uint64_t disk_slow(const struct disk *disk, enum kind kind, unsigned int index);
 
 /* names.c */
 /* Text that names the first items of a list; count counts all of them. */

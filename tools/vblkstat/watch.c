@@ -49,14 +49,6 @@ struct queue_pair {
 	double seconds;
 };
 
-/* Return how much a counter grew, UNKNOWN if it restarted. */
-static uint64_t growth(uint64_t before, uint64_t now)
-{
-	if (before == UNKNOWN || now == UNKNOWN || now < before)
-		return UNKNOWN;
-	return now - before;
-}
-
 static double rate(uint64_t count, double seconds)
 {
 	return count == UNKNOWN || seconds <= 0 ? NO_RATE : count / seconds;
@@ -71,7 +63,7 @@ static double scaled(double number, double unit)
 
 static uint64_t disk_growth(const struct disk_pair *pair, enum figure stat)
 {
-	return growth(pair->before->stat[stat], pair->now->stat[stat]);
+	return find_growth(pair->before->stat[stat], pair->now->stat[stat]);
 }
 
 static double disk_rate(const struct disk_pair *pair, enum figure stat)
@@ -96,8 +88,8 @@ static double busy_percent(const struct disk_pair *pair)
 
 static uint64_t queue_growth(const struct queue_pair *pair, enum counter counter)
 {
-	return growth(pair->before->counter[counter],
-		      pair->now->counter[counter]);
+	return find_growth(pair->before->counter[counter],
+			   pair->now->counter[counter]);
 }
 
 static double queue_rate(const struct queue_pair *pair, enum counter counter)
@@ -107,13 +99,13 @@ static double queue_rate(const struct queue_pair *pair, enum counter counter)
 
 static uint64_t queue_requests(const struct queue_pair *pair)
 {
-	return growth(counters_requests(pair->before),
-		      counters_requests(pair->now));
+	return find_growth(counters_requests(pair->before),
+			   counters_requests(pair->now));
 }
 
 static uint64_t queue_bytes(const struct queue_pair *pair)
 {
-	return growth(counters_bytes(pair->before), counters_bytes(pair->now));
+	return find_growth(counters_bytes(pair->before), counters_bytes(pair->now));
 }
 
 /* Return the rate of requests that are neither reads nor writes. */
@@ -135,7 +127,7 @@ static uint64_t queue_interrupts(const struct queue_pair *pair)
 
 	if (counted != UNKNOWN || pair->now->vector != VECTOR_OWN)
 		return counted;
-	return growth(pair->before->interrupts, pair->now->interrupts);
+	return find_growth(pair->before->interrupts, pair->now->interrupts);
 }
 
 /* Return how many requests completed per interrupt. */
