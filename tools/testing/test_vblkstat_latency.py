@@ -424,7 +424,8 @@ USUAL_MS, LATE_MS, EACH = 5, 300, 9
 def late(sims):
     """The name of a disk that takes 5 ms for a read, and 300 ms for one in nine."""
     sims.put(vblkstat.build(), VBLKSTAT)
-    with Sim(sims, queues=2, capacity="64M",
+    # One pause delays at most two full rings, so that more are a tail of the past.
+    with Sim(sims, queues=2, capacity="64M", ring_size=16,
              script=[f"on type=in every={EACH}: delay {LATE_MS}ms",
                      f"on type=in: delay {USUAL_MS}ms"]) as sim:
         yield sim.disk()

@@ -15,13 +15,20 @@ from vblkstat_files import BLOCK, CLOSED, DiskTree, Events, slow
 
 QUEUE3 = "sys/kernel/debug/virtio_blk/vda/queue3"
 CLEARED = "run/vblkstat/cleared"
+RESET_AT_1000_S = "4,1,1000000000,-;virtio_blk virtio2: [vda] the device was reset\n" \
+    "4,2,1000000000,-;virtio_blk virtio2: [vda] was reset\n"
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """A tree with the healthy disk vda, whose four queues had 5000 reads each."""
+    """A tree with the healthy disk vda, whose four queues had 5000 reads each.
+
+    256 requests can be in flight on all its queues, so that one pause delays no more.
+    """
     tree = DiskTree(tmp_path / "tree")
     tree.add_disk("vda", 2)
+    for index in range(4):
+        tree.write(f"{BLOCK}/mq/{index}/nr_tags", "64\n")
     return tree
 
 
@@ -53,40 +60,41 @@ def test_one_read_in_nine_is_late(tree):
 
 # Counters of each of the four queues, and a part of the text
 LATE = [
-    ({"slow_reads": slow({256: 50})}, "200 of 20000 reads (1.0%) took 256 to 511 ms, "
-     "on all 4 queues"),
-    ({"slow_reads": slow({16: 500, 512: 60, 2048: 1})}, "244 of 20000 reads (1.2%) took "
+    ({"reads": 10000, "slow_reads": slow({256: 100})},
+     "400 of 40000 reads (1.0%) took 256 to 511 ms, on all 4 queues"),
+    ({"slow_reads": slow({16: 500, 512: 80, 2048: 1})}, "324 of 20000 reads (1.6%) took "
      "512 to 4095 ms"),
     ({"slow_reads": slow({4096: 500})}, "took 4096 to 8191 ms"),
-    ({"writes": 100, "slow_writes": slow({256: 10})}, "40 of 400 writes (10.0%)"),
-    ({"flushes": 100, "queries": 0, "slow_others": slow({256: 10})},
-     "40 of 400 flushes (10.0%) took 256 to 511 ms, on all 4 queues; "),
+    ({"writes": 1000, "slow_writes": slow({256: 100})}, "400 of 4000 writes (10.0%)"),
+    ({"flushes": 1000, "queries": 0, "slow_others": slow({256: 100})},
+     "400 of 4000 flushes (10.0%) took 256 to 511 ms, on all 4 queues; "),
     # The driver counts late discards with the flushes, so doctor names no queues.
-    ({"flushes": 100, "queries": 0, "discards": 1, "slow_others": slow({256: 10})},
-     "36 of 400 flushes (9.0%) took 256 to 511 ms; "),
+    ({"flushes": 1000, "queries": 0, "discards": 2, "slow_others": slow({256: 100})},
+     "392 of 4000 flushes (9.8%) took 256 to 511 ms; "),
     # Most take 32 to 63 ms, so that 8 times as long is late.
-    ({"flushes": 100, "queries": 0, "slow_others": slow({32: 90, 256: 2, 512: 8})},
+    ({"flushes": 1000, "queries": 0, "slow_others": slow({32: 900, 256: 20, 512: 80})},
      "took 512 to 1023 ms, on all 4 queues; most flushes take less than 64 ms"),
-    ({"slow_reads": slow({16: 4000, 256: 50})}, "most reads take less than 32 ms"),
-    ({"slow_reads": slow({256: 500}), "writes": 100, "slow_writes": slow({256: 10})},
+    ({"slow_reads": slow({16: 4000, 256: 80})}, "most reads take less than 32 ms"),
+    ({"slow_reads": slow({256: 500}), "writes": 1000, "slow_writes": slow({256: 100})},
      "2000 of 20000 reads (10.0%) took 256 to 511 ms, on all 4 queues; most reads take "
-     "less than 16 ms; 40 of 400 writes (10.0%) took 256 to 511 ms as well, on all 4 "
+     "less than 16 ms; 400 of 4000 writes (10.0%) took 256 to 511 ms as well, on all 4 "
      "queues; most writes take"),
 ]
 HEALTHY = [
-    # Less than 1 in 100, or too few to be more than one pause.
-    {"slow_reads": slow({256: 49})},
+    # Less than 1 in 100, or no more than one pause can delay with all queues full.
+    {"reads": 100000, "slow_reads": slow({256: 999})},
+    {"slow_reads": slow({256: 64})},
     {"reads": 40, "slow_reads": slow({256: 4})},
     # A hard disk, alone and with its queue full.
     {"slow_reads": slow({16: 900, 32: 200, 64: 100, 128: 60})},
     {"slow_reads": slow({16: 300, 32: 700, 64: 2000, 128: 1500, 256: 499})},
-    {"flushes": 100, "slow_others": slow({32: 90, 64: 8, 256: 2})},
+    {"flushes": 1000, "slow_others": slow({32: 900, 64: 80, 256: 20})},
     # All are slow: a throttled disk, or a tape; that is no tail.
     {"slow_reads": slow({256: 2000, 512: 2999})},
     {"slow_reads": slow({4096: 4000, 8192: 500})},
     # Discards may be what is slow.
-    {"flushes": 100, "discards": 11, "slow_others": slow({256: 11})},
-    {"flushes": 100, "zone_appends": 11, "slow_others": slow({256: 11})},
+    {"flushes": 1000, "discards": 110, "slow_others": slow({256: 110})},
+    {"flushes": 1000, "zone_appends": 110, "slow_others": slow({256: 110})},
 ]
 
 
@@ -180,9 +188,9 @@ def test_cleared_file_with_many_lines(tree):
 
 INCIDENTS = [
     (f"{BLOCK}/recovery/timeouts", "20", {}, "timeouts"),
-    (f"{BLOCK}/recovery/resets", "1", {}, "resets"),
+    (f"{BLOCK}/recovery/resets", "2", {}, "resets"),
     # A lost interrupt costs two to three seconds.
-    (f"{BLOCK}/recovery/lost_interrupts", "1", {}, "lost-interrupts"),
+    (f"{BLOCK}/recovery/lost_interrupts", "2", {}, "lost-interrupts"),
     (f"{BLOCK}/oldest_ms", "1", {"longest_wait_ms": 7000}, "long-wait"),
     (f"{BLOCK}/state", "stalled", {}, "stalled"),
     (f"{BLOCK}/oldest_ms", "5000", {}, "long-wait"),
@@ -193,10 +201,10 @@ INCIDENTS = [
 def test_stall_is_no_tail(tree, path, text, counters, id):
     """What a stall has delayed is reported as the stall, once."""
     tree.write(path, f"{text}\n")
-    delayed = {2048: 300} if id == "lost-interrupts" else {
+    delayed = {2048: 500} if id == "lost-interrupts" else {
         256: 10, 512: 20, 1024: 40, 2048: 80, 4096: 160, 8192: 200, 16384: 400}
     if id == "resets":
-        delayed = {512: 250}
+        delayed = {512: 500}
     tree.write_queue("vda", 1, slow_reads=slow(delayed), **counters)
     assert tree.findings() == {"vda": {id}}
 
@@ -220,6 +228,28 @@ def test_tail_besides_a_stall(tree, path):
     stall = "timeouts" if path.endswith("timeouts") else "long-wait"
     assert tree.findings() == {"vda": {stall, "tail-latency"}}
     assert tail(tree)["count"] == 2000
+
+
+@pytest.mark.parametrize("file,id", (("lost_interrupts", "lost-interrupts"),
+                                     ("resets", "resets")))
+def test_tail_besides_one_event(tree, file, id):
+    """A lost interrupt or a reset delays no more requests than can be in flight."""
+    tree.write(f"{BLOCK}/recovery/{file}", "1\n")
+    tree.write_queue("vda", 1, slow_reads=slow({256: 2000}))
+    assert tree.findings() == {"vda": {id, "tail-latency"}}
+
+
+def test_tail_besides_an_event_before_since(tree):
+    """An event that --since leaves out explains no late requests."""
+    now = int(time.time())
+    tree.write("proc/stat", f"cpu 1\nbtime {now - 10000}\n")
+    tree.write("proc/uptime", "10000.0 1.0\n")
+    tree.write(f"{BLOCK}/recovery/resets", "2\n")
+    tree.write("dev/kmsg", RESET_AT_1000_S)
+    tree.write_queue("vda", 1, slow_reads=slow({256: 500}))
+    assert tree.findings() == {"vda": {"resets"}}
+    assert [finding["id"] for finding in
+            tree.json("doctor", "--since=1h")["findings"]] == ["tail-latency"]
 
 
 # Now
@@ -259,6 +289,18 @@ def test_late_requests_of_now(tree, late, all, share):
     assert started <= finding["last"] <= time.time()
 
 
+def test_long_requests_of_now_after_a_long_wait(tree):
+    """A long wait of the past does not hide requests that are as late now."""
+    values = {"longest_wait_ms": 7000}
+    for index in range(4):
+        tree.write_queue("vda", index, reads=10 ** 7, **values)
+    status, found = doctor_while(tree, lambda: tree.write_queue(
+        "vda", 3, reads=10 ** 7 + 1000, slow_reads=slow({4096: 100}), **values))
+    assert status == 1 and not found["long-wait"]["active"]
+    assert "100 of 1000 reads (10.0%) took 4096 to 8191 ms" in \
+        found["tail-latency"]["what"]
+
+
 @pytest.mark.parametrize("values,file", (
     # As many as one pause delays, with 32 requests in flight.
     ({"reads": 6000, "in_flight": 32, "slow_reads": slow({256: 40})}, None),
@@ -278,13 +320,23 @@ def test_pause_of_now_is_no_tail(tree, values, file):
     assert "tail-latency" not in doctor_while(tree, change)[1]
 
 
-def test_past_tail_that_continues(tree):
-    """A tail of the past that grows, however little, is one of now."""
-    values = {"reads": 5000, "slow_reads": slow({256: 500})}
-    tree.write_queue("vda", 3, **values)
-    status, found = doctor_while(tree, lambda: None)
-    assert status == 0 and not found["tail-latency"]["active"]
+READS = {"reads": 5000, "slow_reads": slow({256: 500})}
+FLUSHES = {"flushes": 1000, "slow_others": slow({256: 400})}
+
+
+@pytest.mark.parametrize("past,added,active", (
+    (READS, {}, False),
+    (READS, {"reads": 5027, "slow_reads": slow({256: 503})}, True),
+    # Its share is less than 1 in 100 now, or one or two are chance.
+    (READS, {"reads": 5400, "slow_reads": slow({256: 503})}, False),
+    (READS, {"reads": 5018, "slow_reads": slow({256: 502})}, False),
+    # Requests of another kind are late now.
+    (FLUSHES, {"reads": 5027, "slow_reads": slow({256: 3})}, False),
+    (FLUSHES, {"flushes": 1027, "slow_others": slow({256: 403})}, True)))
+def test_past_tail_that_continues(tree, past, added, active):
+    """A tail of the past is one of now if 1 in 100 of the same kind is late, and 3 are."""
+    tree.write_queue("vda", 3, **past)
     status, found = doctor_while(tree, lambda: tree.write_queue(
-        "vda", 3, reads=5009, slow_reads=slow({256: 501})))
-    assert status == 1 and found["tail-latency"]["active"]
-    assert found["tail-latency"]["count"] == 501
+        "vda", 3, **{**past, **added}))
+    assert (status, found["tail-latency"]["active"]) == (int(active), active)
+    assert not found["tail-latency"]["what"].startswith("in the last")

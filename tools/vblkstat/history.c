@@ -35,16 +35,20 @@ static void date(const struct doctor *doctor, const struct disk *disk,
 		finding->last = doctor->machine->time;
 }
 
-/* Drop the newest finding if it ended before the time of --since. */
-static void drop_old(struct doctor *doctor)
+/*
+ * Drop the newest finding if it ended before the time of --since.  Return whether it
+ * stays.
+ */
+static bool keep_recent(struct doctor *doctor)
 {
 	struct finding *newest = &doctor->findings[doctor->count - 1];
 
 	if (!newest->past || newest->last == UNKNOWN ||
 	    newest->last >= doctor->since)
-		return;
+		return true;
 	free_finding(newest);
 	doctor->count--;
+	return false;
 }
 
 /* Return the longest wait that ended, in ms; 0 if it was cleared. */
@@ -167,7 +171,8 @@ static void add_resets(struct doctor *doctor, const struct disk *disk,
 
 /*
  * One pause of the device can cause timeouts, resets and a long wait: report it once.
- * Return whether something happened, also if it ended before the time of --since.
+ * Return whether there is a finding.  If --since left it out, it explains no late
+ * requests, because doctor would then show neither.
  */
 bool check_past(struct doctor *doctor, const struct disk *disk)
 {
@@ -175,10 +180,11 @@ bool check_past(struct doctor *doctor, const struct disk *disk)
 	uint64_t lost = counted(doctor, disk, "lost_interrupts",
 				disk->lost_interrupts);
 	uint64_t resets = counted(doctor, disk, "resets", disk->resets);
+	bool reported = false;
 
 	if (lost) {
 		add_lost_interrupts(doctor, disk, lost);
-		drop_old(doctor);
+		reported = keep_recent(doctor);
 	}
 	/* An older driver counts a lost interrupt as a timeout, too. */
 	if (disk->stalls == UNKNOWN)
@@ -190,9 +196,8 @@ bool check_past(struct doctor *doctor, const struct disk *disk)
 	else if (!lost && longest_since(doctor, disk) >= LONG_WAIT_S * 1000)
 		add_long_wait(doctor, disk);
 	else
-		return lost;
-	drop_old(doctor);
-	return true;
+		return reported;
+	return keep_recent(doctor) || reported;
 }
 
 static bool total_grew(const struct doctor *doctor, const struct disk *disk,
@@ -223,7 +228,7 @@ static void check_failed(struct doctor *doctor, const struct disk *disk)
 	date(doctor, disk, new, EVENT_IO_ERROR,
 	     total_grew(doctor, disk, C_IOERR) ||
 	     total_grew(doctor, disk, C_OTHER_ERRORS));
-	drop_old(doctor);
+	keep_recent(doctor);
 }
 
 static void check_refused(struct doctor *doctor, const struct disk *disk)

@@ -3,8 +3,8 @@
  * vblkstat doctor: some requests are late, although most are fast.
  *
  * The driver counts requests that took 16 ms or longer.  A request is late if it took
- * far longer than most of its kind.  The requests since the disk was added, or since
- * --clear, show a tail of the past, those between the two readings one of now.
+ * far longer than most of its kind.  If many are late since the disk was added or
+ * cleared, the tail is past.  If many are late between the two readings, it is of now.
  */
 
 #include <stdlib.h>
@@ -13,11 +13,14 @@
 #include "doctor.h"
 
 /*
- * A request is late if it takes 256 ms or longer, which is 16 ms doubled four times, and
- * eight times as long as half of its kind do not reach.  A hard disk needs some 8 ms for
- * a request, and 256 ms for the last of 32 in its queue: it has late requests only if
- * something else is wrong.  If its queue is full all the time, or flushes take 50 ms, half
- * of the requests are slow, and the limit is higher.
+ * A request is late if it takes 256 ms or longer (16 ms, doubled four times), and eight
+ * times as long as half of its kind do not reach.  A hard disk needs some 8 ms for a
+ * request, and 256 ms for the last of 32 in its queue.  If its queue is full all the time,
+ * or flushes take 50 ms, half of the requests are slow, and the limit is higher.
+ *
+ * The guest can also cause late requests itself.  If it sends 256 at once to a disk that
+ * serves 500 in a second, the last of them takes half a second.  The counts do not show
+ * this, so the advice begins with the load of the guest.
  */
 #define LATE_INDEX	4
 #define LATE_DOUBLINGS	3
@@ -25,16 +28,19 @@
 /* One late request in so many is a tail: the p99 that monitoring usually shows. */
 #define TAIL_SHARE	100
 
-/* Fewer can be what one pause of the host delays. */
+/* So many are a tail, in addition to those that one pause of the host can delay. */
 #define MIN_LATE	20
+
+/* A tail of the past is of now if so many more are late: one or two can be chance. */
+#define MIN_MORE	3
 
 /* From 4096 ms on: long-wait and timeouts report these requests as well. */
 #define LONG_INDEX	8
 
 /*
- * A stall also delays requests that arrive before its end, evenly from 0 to its length.
- * If it takes 5 s or longer, less than this number of them is late for each one that is
- * delayed by 4096 ms or more.
+ * A stall delays the requests that arrive before its end by any time up to its length,
+ * evenly spread.  If it takes 5 s or longer, fewer than 8 requests are late for each one
+ * that it delays by 4096 ms or more.
  */
 #define STALL_RATIO	8
 
@@ -42,6 +48,7 @@
  * struct sample - the requests of a disk in one period
  * @now: the period is the time between the two readings
  * @end: leave out requests that took so long: 16 ms, doubled so many times
+ * @least: fewer late requests are no tail
  * @all: requests that the driver sent; OTHERS are flushes only
  * @slow: those that completed, by the time that they took
  */
@@ -50,6 +57,7 @@ struct sample {
 	const struct disk *disk;
 	bool now;
 	unsigned int end;
+	uint64_t least;
 	uint64_t all[NR_KINDS];
 	uint64_t slow[NR_KINDS][NR_SLOW];
 };
@@ -168,6 +176,19 @@ static uint64_t count_all_late(const struct sample *sample)
 	return sum;
 }
 
+/* Return whether late requests are at least 1 in 100. */
+static bool is_share(uint64_t late, uint64_t all)
+{
+	return late >= all / TAIL_SHARE + !!(all % TAIL_SHARE);
+}
+
+static bool has_tail(const struct sample *sample, enum kind kind)
+{
+	uint64_t late = count_late(sample, kind);
+
+	return late >= sample->least && is_share(late, sample->all[kind]);
+}
+
 /* Return how many of a queue's requests are late, also those that were cleared. */
 static uint64_t count_late_of_queue(const struct sample *sample, unsigned int queue,
 				    enum kind kind)
@@ -251,27 +272,25 @@ static void print_kind(FILE *out, const struct sample *sample, enum kind kind,
 		SLOW_MS << find_usual(sample, kind));
 }
 
-/* Print all kinds that have a tail.  Return how many requests are late. */
-static uint64_t print_sample(FILE *out, const struct sample *sample, uint64_t least)
+/* Print all kinds that have a tail.  Return how many of their requests are late. */
+static uint64_t print_sample(FILE *out, const struct sample *sample)
 {
-	uint64_t count = 0, late;
+	uint64_t count = 0;
 
 	if (sample->now)
 		fprintf(out, "in the last %.1f s, ",
 			sample->disk->when - sample->doctor->earlier->when);
 	for (unsigned int kind = 0; kind < NR_KINDS; kind++) {
-		late = count_late(sample, kind);
-		if (late < least || late < sample->all[kind] / TAIL_SHARE)
+		if (!has_tail(sample, kind))
 			continue;
 		print_kind(out, sample, kind, !count);
-		count += late;
+		count += count_late(sample, kind);
 	}
 	return count;
 }
 
 /* Report all kinds that have a tail as one finding.  Return NULL if none has. */
-static struct finding *add_tail(struct doctor *doctor, const struct sample *sample,
-				uint64_t least)
+static struct finding *add_tail(struct doctor *doctor, const struct sample *sample)
 {
 	struct finding *new = NULL;
 	char *text = NULL;
@@ -281,7 +300,7 @@ static struct finding *add_tail(struct doctor *doctor, const struct sample *samp
 
 	if (!out)
 		fail("out of memory");
-	count = print_sample(out, sample, least);
+	count = print_sample(out, sample);
 	if (fclose(out))
 		fail("out of memory");
 	if (count) {
@@ -297,7 +316,7 @@ static struct finding *add_tail(struct doctor *doctor, const struct sample *samp
 	return new;
 }
 
-/* Past and present */
+/* What delayed them */
 
 /* Return how many completed requests took 4096 ms or longer. */
 uint64_t count_long_requests(const struct doctor *doctor, const struct disk *disk)
@@ -310,19 +329,34 @@ uint64_t count_long_requests(const struct doctor *doctor, const struct disk *dis
 	return sum;
 }
 
+/* Return how many requests can be in flight, on all queues that are not polled. */
+static uint64_t sum_depths(const struct disk *disk)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		if (!queue_is_polled(&disk->queues[i]))
+			sum += replace_unknown(disk->queues[i].depth);
+	return sum;
+}
+
 /*
  * Return whether the incidents that doctor reports may have delayed all late requests.  A
- * lost interrupt and a reset delay a request by any time below some seconds.
+ * lost interrupt, a reset and a stall each delay at most the requests in flight.  A pause
+ * that is not counted shows in the requests that it delayed by 4096 ms or more.
  */
 static bool is_explained(const struct sample *sample)
 {
 	const struct doctor *doctor = sample->doctor;
 	const struct disk *disk = sample->disk;
+	uint64_t incidents =
+		replace_unknown(since_baseline(doctor, disk, "lost_interrupts",
+					       disk->lost_interrupts)) +
+		replace_unknown(since_baseline(doctor, disk, "resets", disk->resets)) +
+		replace_unknown(since_baseline(doctor, disk, "stalls", disk->stalls));
 
-	return happened(since_baseline(doctor, disk, "lost_interrupts",
-				       disk->lost_interrupts)) ||
-	       happened(since_baseline(doctor, disk, "resets", disk->resets)) ||
-	       count_all_late(sample) < STALL_RATIO * count_long_requests(doctor, disk);
+	return count_all_late(sample) <= incidents * sum_depths(disk) +
+	       STALL_RATIO * count_long_requests(doctor, disk);
 }
 
 /* Return whether something between the two readings delayed all requests in flight. */
@@ -342,34 +376,58 @@ static uint64_t count_in_flight(const struct disk *before, const struct disk *di
 	return then > now ? then : now;
 }
 
+/* Past and present */
+
+/*
+ * Return whether a kind that has a tail of the past has late requests now.  The past has
+ * more of them, so it says which are late.
+ */
+static bool is_continued(const struct sample *past, const struct sample *now)
+{
+	for (unsigned int kind = 0; kind < NR_KINDS; kind++) {
+		uint64_t late = count_from(now->slow[kind], find_first_late(past, kind),
+					   now->end);
+
+		if (has_tail(past, kind) && late >= MIN_MORE &&
+		    is_share(late, now->all[kind]))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Report requests that are late while most are fast.  The disk answers now.
+ *
+ * One pause of the host delays the requests that are in flight, and no more.  Between
+ * the two readings their number is known.  Of the past only the depth of the queues is
+ * known, so all of them count as full: a disk that is young, or was just cleared, has no
+ * tail because the host paused once.
+ *
  * @incident: doctor reports timeouts, a reset, lost interrupts or a long wait
  */
 void check_tail(struct doctor *doctor, const struct disk *disk, bool incident)
 {
 	const struct disk *before = doctor->earlier;
 	struct sample past = { .doctor = doctor, .disk = disk,
-			       .end = incident ? LONG_INDEX : NR_SLOW };
-	struct sample now = past;
+			       .end = incident ? LONG_INDEX : NR_SLOW,
+			       .least = MIN_LATE + sum_depths(disk) };
+	struct sample now = { .doctor = doctor, .disk = disk, .now = true,
+			      .end = NR_SLOW };
 	struct finding *new = NULL;
 
-	if (before && before->seq == disk->seq) {
-		if (has_stalled(before, disk))
-			return;
-		now.now = true;
+	if (before && before->seq == disk->seq && !has_stalled(before, disk)) {
+		now.least = MIN_LATE + count_in_flight(before, disk);
 		count_requests(&now);
-		new = add_tail(doctor, &now, MIN_LATE + count_in_flight(before, disk));
+		new = add_tail(doctor, &now);
 	}
 	if (!new) {
 		count_requests(&past);
 		if (!incident || !is_explained(&past))
-			new = add_tail(doctor, &past, MIN_LATE);
+			new = add_tail(doctor, &past);
+		if (!new)
+			return;
+		new->past = !is_continued(&past, &now);
 	}
-	if (!new)
-		return;
-	/* Also one of the past is of now if it grows. */
-	new->past = !count_all_late(&now);
 	if (!new->past)
 		new->last = doctor->machine->time;
 }
