@@ -479,7 +479,7 @@ def test_late_disk_has_a_finding(sims, late):
         assert len(found) <= 1 and done.status in (0, 1)
         return found[0] if found else None
 
-    sims.run(f"{VBLKSTAT} doctor --clear")
+    sims.run(f"{VBLKSTAT} doctor --clear {late}")
     running = read_for(sims, late, 15)
     running.wait_for_io(late)
     now = doctor(6)

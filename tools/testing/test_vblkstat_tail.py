@@ -56,6 +56,11 @@ def test_one_read_in_nine_is_late(tree):
     done = tree.run("doctor")
     assert done.returncode == 0 and "vda: past warning: 2000 of 18000" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+    # The guest's own load comes first, and other disks keep what happened to them.
+    assert "IN FLIGHT" in finding["why"]
+    assert "doctor --clear DISK" in finding["guest"]
+    assert "doctor DISK 300" in finding["guest"]
+    assert "doctor --clear DISK" in done.stdout.splitlines()[-1]
 
 
 # Counters of each of the four queues, and a part of the text

@@ -117,7 +117,7 @@ static void print_verdict(const struct doctor *doctor)
 	       ", but doctor could not check everything:");
 	notes_print_missing(stdout);
 	if (past)
-		puts("\"vblkstat doctor --clear\" clears what is past.");
+		puts("\"vblkstat doctor --clear DISK\" clears what is past on a disk.");
 }
 
 void print_report(const struct doctor *doctor)

@@ -307,9 +307,9 @@ static struct finding *add_tail(struct doctor *doctor, const struct sample *samp
 		new = add_finding(doctor, sample->disk, WARNING, "tail-latency", "%s",
 				  text);
 		advise(new,
-		       "Programs wait for the slowest of their requests. A mean hides this.",
-		       "Run \"iostat -x 1\". If r_await or w_await of the storage behind the disk rises, the storage is late: a medium that fails, a full cache, or a neighbour that loads it. Otherwise look for a limit of the disk: \"virsh blkdeviotune VM TARGET\", or \"info block\" in QEMU's monitor.",
-		       "Run \"vblkstat watch --histogram DISK\" to see whether it continues, and \"vmstat 1\": with st above 0 the host gives the guest's CPUs to others. After a change run \"vblkstat doctor --clear\", and later \"vblkstat doctor DISK 10\".");
+		       "Programs wait for the slowest of their requests, and a mean hides this. See IN FLIGHT in \"vblkstat watch DISK\": if it is high, the guest sends more than the disk can take.",
+		       "Otherwise run \"iostat -x 1\". If r_await or w_await of the storage behind the disk rises, the storage is late: a medium that fails, a full cache, or a neighbour that loads it. If not, look for a limit of the disk: \"virsh blkdeviotune VM TARGET\", or \"info block\" in QEMU's monitor.",
+		       "Run \"vblkstat watch --histogram DISK\" to see whether it continues, and \"vmstat 1\": with st above 0 the host gives the guest's CPUs to others. After a change run \"vblkstat doctor --clear DISK\", and later \"vblkstat doctor DISK 300\".");
 		new->count = count;
 	}
 	free(text);
