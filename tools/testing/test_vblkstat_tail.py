@@ -120,10 +120,16 @@ def test_slow_storage_is_no_finding(tree, counters):
 
 
 def test_driver_without_counts_of_slow_requests(tree):
-    """With an older driver there is no finding, and doctor can still be complete."""
+    """With an older driver there is no finding, and doctor says that it is incomplete."""
     for index in range(4):
         tree.drop_lines("vda", index, "slow_")
-    assert tree.run("doctor").returncode == 0
+    done = tree.run("doctor")
+    assert done.returncode == 4
+    assert "the driver is older and does not count slow requests" in \
+        " ".join(done.stdout.split())
+    assert tree.findings() == {}
+    # The other counters can be cleared.
+    assert tree.run("doctor", "--clear").returncode == 0
 
 
 def test_polled_requests_are_not_late(tree):

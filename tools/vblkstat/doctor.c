@@ -129,6 +129,20 @@ static void note_missing_files(const struct disk *disk)
 			     disk->name, root, disk->name);
 }
 
+/* An older driver counts requests, but not those that were slow. */
+static void note_slow_requests(const struct disk *disk)
+{
+	bool counted = disk->nr_queues;
+
+	for (unsigned int i = 0; i < disk->nr_queues; i++)
+		counted &= disk->queues[i].counted;
+	/* Another note names the counters that are missing. */
+	for (unsigned int kind = 0; kind < NR_KINDS && counted; kind++)
+		if (disk_slow(disk, kind, 0) == UNKNOWN)
+			note_missing("%s: the driver is older and does not count slow requests",
+				     disk->name);
+}
+
 /* Without a second reading, only the age of requests shows whether they are stuck. */
 static void note_progress(const struct doctor *doctor, const struct disk *disk)
 {
@@ -140,6 +154,7 @@ static void note_progress(const struct doctor *doctor, const struct disk *disk)
 static void check_sight(struct doctor *doctor, const struct disk *disk)
 {
 	note_missing_files(disk);
+	note_slow_requests(disk);
 	note_progress(doctor, disk);
 }
 
