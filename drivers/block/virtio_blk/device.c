@@ -3,6 +3,7 @@
  * The virtio device's status: reset, feature negotiation, and a device that is gone.
  */
 
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -10,6 +11,10 @@
 #include <linux/virtio_config.h>
 
 #include "virtio_blk.h"
+
+/* How long to wait for the virtio core to set up a device whose driver is removed. */
+#define VIRTBLK_RESTORE_MS	1000
+#define VIRTBLK_RESTORE_POLL_MS	10
 
 /**
  * virtblk_is_gone() - is the device gone?
@@ -69,6 +74,32 @@ bool virtblk_was_reset(struct virtio_device *vdev)
 	if (virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
 		live |= VIRTIO_CONFIG_S_FEATURES_OK;
 	return (status & (live | VIRTIO_CONFIG_S_FAILED)) != live;
+}
+
+/**
+ * virtblk_reset_restored() - reset a device that the virtio core has set up meanwhile
+ * @vdev: the device, reset, its driver being removed
+ *
+ * After a reset of the PCI function the core sets the device up again, also while the driver
+ * is being removed, and ends with FAILED because there is no disk.  It warns about a device
+ * that is not reset after its removal.
+ *
+ * Context: may sleep.
+ */
+void virtblk_reset_restored(struct virtio_device *vdev)
+{
+	unsigned int ms;
+	u8 status;
+
+	for (ms = 0; ms < VIRTBLK_RESTORE_MS; ms += VIRTBLK_RESTORE_POLL_MS) {
+		status = vdev->config->get_status(vdev);
+		if (!status || status == 0xff)
+			return;
+		if (status & VIRTIO_CONFIG_S_FAILED)
+			break;
+		msleep(VIRTBLK_RESTORE_POLL_MS);
+	}
+	virtblk_reset_device(vdev);
 }
 
 /**

@@ -296,9 +296,10 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	/* Without del_gendisk() the timer of the last request may still run. */
 	if (vblk->disk)
 		blk_sync_queue(vblk->disk->queue);
-	/* In this order, because the watch queues the work. */
+	/* The watch queues the work.  The work queues the watch unless it sees ->removing. */
 	cancel_delayed_work_sync(&recovery->watch);
 	cancel_work_sync(&recovery->work);
+	cancel_delayed_work_sync(&recovery->watch);
 	cancel_delayed_work_sync(&vblk->config_work);
 
 	/* From here on recovery ignores virtqueues that break. */
@@ -395,6 +396,7 @@ static void virtblk_remove_disk(struct virtio_blk *vblk)
 	del_gendisk(vblk->disk);
 	virtblk_remove_cpuhp(vblk);
 	virtblk_teardown(vblk);
+	virtblk_reset_restored(vdev);
 	virtblk_hide_gone(vdev);
 
 	blk_mq_free_tag_set(&vblk->tag_set);

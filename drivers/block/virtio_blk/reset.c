@@ -32,6 +32,9 @@
 /* The minimum time between two resets. */
 #define VIRTBLK_RESET_PAUSE_MS	500
 
+/* How long the virtio core may take to set a device up again. */
+#define VIRTBLK_RESTORE_TIME	HZ
+
 /* How long a device must read as gone before the driver gives it up. */
 #define VIRTBLK_GONE_MS		2000
 #define VIRTBLK_GONE_POLL_MS	100
@@ -394,6 +397,35 @@ static const char *virtblk_why_dead(struct virtio_blk *vblk)
 	return NULL;
 }
 
+/*
+ * May the virtio core still be setting the device up again, after a reset of its PCI
+ * function?  The core does that without a lock that the probe or recovery takes, and calls
+ * virtblk_start_device() at its end, which waits for recovery.lock.  A reset meanwhile
+ * could wait for ever for a status of 0, because the core sets other bits.  The core ends
+ * with FAILED if the disk was being probed; before 6.14 it does nothing at all.
+ */
+static bool virtblk_may_be_restored(struct virtio_blk *vblk)
+{
+	struct virtblk_recovery *recovery = &vblk->recovery;
+	u8 status = vblk->vdev->config->get_status(vblk->vdev);
+
+	if (!virtblk_was_reset(vblk->vdev) || status & VIRTIO_CONFIG_S_FAILED) {
+		WRITE_ONCE(recovery->was_reset, false);
+		return false;
+	}
+	if (!recovery->was_reset)
+		recovery->was_reset_since = jiffies;
+	WRITE_ONCE(recovery->was_reset, true);
+	if (time_after_eq(jiffies, recovery->was_reset_since + VIRTBLK_RESTORE_TIME)) {
+		WRITE_ONCE(recovery->was_reset, false);
+		return false;
+	}
+	/* The watch of a disk that is being removed runs already. */
+	if (!READ_ONCE(recovery->removing))
+		mod_delayed_work(virtblk_wq, &recovery->watch, HZ / 10);
+	return true;
+}
+
 /* The reason to reset the device, or NULL. */
 static const char *virtblk_why_reset(struct virtio_blk *vblk,
 				     enum virtblk_reset wanted)
@@ -464,6 +496,8 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 		virtblk_declare_dead(vblk, why);
 		return true;
 	}
+	if (!wanted && virtblk_may_be_restored(vblk))
+		return false;
 	why = virtblk_why_reset(vblk, wanted);
 	if (!why)
 		return false;

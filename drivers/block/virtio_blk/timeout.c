@@ -311,6 +311,8 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 			 vblk->disk->disk_name);
 		virtblk_poll_and_kick(vblk);
 	}
+	if (READ_ONCE(recovery->was_reset))
+		queue_work(virtblk_wq, &recovery->work);
 	silence = virtblk_silence(vblk, &stall);
 	/* What was lost must not fail the disk: look before recovery decides. */
 	if ((removing && silence >= HZ) ||
@@ -322,7 +324,8 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 	}
 	if (reset && (stall.timed_out || removing) && silence >= reset)
 		virtblk_request_reset(vblk, VIRTBLK_RESET_STALLED);
-	return stall.timed_out || removing || recovery->probing;
+	return stall.timed_out || removing || recovery->probing ||
+	       READ_ONCE(recovery->was_reset);
 }
 
 /**

@@ -356,6 +356,8 @@ struct virtblk_stall {
  * @held: @work ignores the device for now
  * @wanted: why @work must reset a device that does not ask for it
  * @last_reset: when the device returned from its last reset
+ * @was_reset: the device was reset, and the virtio core may be setting it up again
+ * @was_reset_since: when @work noticed that, in jiffies
  * @zone_writes: writes to sequential zones that a reset requeues
  * @drained: the disk is suspended, its queue frozen, and no request waits
  * @requeued: requests that the last reset requeued
@@ -391,6 +393,8 @@ struct virtblk_recovery {
 	bool held;
 	enum virtblk_reset wanted;
 	ktime_t last_reset;
+	bool was_reset;
+	unsigned long was_reset_since;
 	struct list_head zone_writes;
 	bool drained;
 	unsigned int requeued;
@@ -514,6 +518,7 @@ bool virtblk_is_gone(struct virtio_device *vdev);
 void virtblk_reset_device(struct virtio_device *vdev);
 bool virtblk_needs_reset(struct virtio_device *vdev);
 bool virtblk_was_reset(struct virtio_device *vdev);
+void virtblk_reset_restored(struct virtio_device *vdev);
 int virtblk_negotiate(struct virtio_device *vdev);
 void virtblk_hide_gone(struct virtio_device *vdev);
 void virtblk_free_gone_ops(void);
