@@ -401,7 +401,7 @@ static const char *virtblk_why_dead(struct virtio_blk *vblk)
  * May the virtio core still be setting the device up again, after a reset of its PCI
  * function?  The core does that without a lock that the probe or recovery takes, and calls
  * virtblk_start_device() at its end, which waits for recovery.lock.  A reset meanwhile
- * could wait for ever for a status of 0, because the core sets other bits.  The core ends
+ * could wait for a status of 0 without end, because the core sets other bits.  The core ends
  * with FAILED if the disk was being probed; before 6.14 it does nothing at all.
  */
 static bool virtblk_may_be_restored(struct virtio_blk *vblk)
