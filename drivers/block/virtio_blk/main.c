@@ -396,13 +396,14 @@ static void virtblk_remove_disk(struct virtio_blk *vblk)
 	del_gendisk(vblk->disk);
 	virtblk_remove_cpuhp(vblk);
 	virtblk_teardown(vblk);
-	virtblk_reset_restored(vdev);
 	virtblk_hide_gone(vdev);
 
 	blk_mq_free_tag_set(&vblk->tag_set);
 	virtblk_free_queues(vblk);
 	kfree(vblk->vq_names);
 	put_disk(vblk->disk);
+	/* Last, because the core may still begin to set the device up after it. */
+	virtblk_reset_restored(vdev);
 }
 
 static int virtblk_probe(struct virtio_device *vdev)
