@@ -274,6 +274,7 @@ static int virtblk_try_restart(struct virtio_blk *vblk)
 		goto out_del_vqs;
 	virtblk_bind_vqs(vblk);
 	WRITE_ONCE(vblk->recovery.last_reset, ktime_get());
+	WRITE_ONCE(vblk->recovery.was_reset, false);
 	vblk->recovery.progress = jiffies;
 	virtblk_set_state(vblk, VIRTBLK_LIVE);
 
@@ -416,10 +417,8 @@ static bool virtblk_may_be_restored(struct virtio_blk *vblk)
 	if (!recovery->was_reset)
 		recovery->was_reset_since = jiffies;
 	WRITE_ONCE(recovery->was_reset, true);
-	if (time_after_eq(jiffies, recovery->was_reset_since + VIRTBLK_RESTORE_TIME)) {
-		WRITE_ONCE(recovery->was_reset, false);
+	if (time_after_eq(jiffies, recovery->was_reset_since + VIRTBLK_RESTORE_TIME))
 		return false;
-	}
 	/* The watch of a disk that is being removed runs already. */
 	if (!READ_ONCE(recovery->removing))
 		mod_delayed_work(virtblk_wq, &recovery->watch, HZ / 10);
