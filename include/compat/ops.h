@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The driver's operations with the types that older kernels expect.  The build includes
- * this file first in main.c, which has the tables of operations.
+ * this file first in disk.c, which has the tables of operations.
  */
 #ifndef VIRTBLK_COMPAT_OPS_H
 #define VIRTBLK_COMPAT_OPS_H
