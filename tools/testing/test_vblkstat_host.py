@@ -9,7 +9,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Tree(FileTree):
     """A host with vDPA devices."""
 
     def add_device(self, name: str, child: str = "virtio3/block/vdb",
-                   driver: str = "virtio_vdpa", **changed: Any) -> None:
+                   driver: str = "virtio_vdpa",
+                   counters: Mapping[str, int] = COUNTERS, **changed: Any) -> None:
         """Add a device with four queues and two workers, whose pids are 70 and 71."""
         place = f"sys/devices/vdpa_blk/{name}"
         (self.path / place / child).mkdir(parents=True)
@@ -59,7 +60,7 @@ class Tree(FileTree):
         for index in range(4):
             self.write(f"{DEBUGFS[1:]}/{name}/queue{index}", as_lines({
                 "worker": index % 2, "running": int(index < 2), "ring": 256,
-                "in_flight": 8, **COUNTERS, "a_later_one": 7}))
+                "in_flight": 8, **counters, "a_later_one": 7}))
 
     def add_threads(self, name: str) -> None:
         """Add the threads of the device's workers."""
@@ -138,11 +139,23 @@ def test_host_prints_tables(tree: Tree):
     lines = done.stdout.splitlines()
     assert lines[0] == "disk0, /dev/mapper/a disk, 1.0 GiB, running, virtio_vdpa, vdb"
     assert "     1  vdpa_blk/disk0:1   71  1-3          3  1,3" in lines
-    queue = next(line for line in lines if line.split()[:2] == ["3", "1"])
-    assert queue.split() == ["3", "1", "no", "256", "600", "200", "7", "1", "4.0",
-                             "100", "30", "8.0", "8", "2", "3", "1"]
+    requests, batches = (line.split() for line in lines
+                         if line.split()[:2] == ["3", "1"])
+    assert requests == ["3", "1", "no", "256", "600", "200", "7", "1", "8"]
+    assert batches == ["3", "1", "4.0", "8.0", "100", "30", "2", "3", "1"]
     assert "    accepted:     flush, multiple queues, event index, virtio 1" in lines
     assert sum("packed rings" in line for line in lines) == 1
+
+
+def test_host_fits_a_terminal(tmp_path: Path):
+    """No line is longer than 80 columns, with large counters."""
+    tree = Tree(tmp_path / "tree")
+    tree.add_device("disk0", counters={
+        name: 9_999_999_999 if name in ("reads", "writes") else 99_999
+        for name in COUNTERS})
+    lines = tree.run("host").stdout.splitlines()
+    assert any("9999999999" in line for line in lines)
+    assert [line for line in lines if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("changed,state", (
@@ -371,9 +384,10 @@ def test_host_shows_batches(guest: Guest, disk0: vdpa.Device):
         requests / (counters["wakeups"] - counters["empty_wakeups"]), rel=1e-4)
     assert 1 <= queue["requests_per_interrupt"] == pytest.approx(
         requests / counters["interrupts"], rel=1e-4)
-    line = next(line for line in guest.run(f"{PROGRAM} host disk0").output.splitlines()
-                if line.split()[:2] == [str(queue["queue"]), str(queue["worker"])])
-    assert f"{queue['requests_per_wakeup']:.1f}" in line.split()
+    rows = [line.split()
+            for line in guest.run(f"{PROGRAM} host disk0").output.splitlines()
+            if line.split()[:2] == [str(queue["queue"]), str(queue["worker"])]]
+    assert rows[1][2] == f"{queue['requests_per_wakeup']:.1f}"
 
 
 @pytest.mark.kernels("6.12")

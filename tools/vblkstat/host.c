@@ -69,44 +69,65 @@ static void print_workers(const struct vdpa_device *device)
 	table_print(&table, stdout);
 }
 
-static void print_queue(struct table *table, const struct vdpa_queue *queue)
+static void add_counters(struct table *table, const struct vdpa_queue *queue,
+			 const enum vdpa_counter *counters, size_t count)
 {
-	static const enum vdpa_counter before[] = {
-		V_READS, V_WRITES, V_FLUSHES, V_OTHERS,
-	}, after[] = { V_IN_FLIGHT, V_ERRORS, V_UNSUPPORTED, V_BROKEN };
-
-	table_number(table, queue->index);
-	table_number(table, queue->counter[V_WORKER]);
-	table_name(table, queue->counter[V_RUNNING] == UNKNOWN ? "" :
-		   queue->counter[V_RUNNING] ? "yes" : "no");
-	table_number(table, queue->counter[V_RING]);
-	for (size_t i = 0; i < ARRAY_SIZE(before); i++)
-		table_number(table, queue->counter[before[i]]);
-	table_float(table, requests_per_wakeup(queue), 1);
-	table_number(table, queue->counter[V_INTERRUPTS]);
-	table_number(table, queue->counter[V_INTERRUPTS_SUPPRESSED]);
-	table_float(table, requests_per_interrupt(queue), 1);
-	for (size_t i = 0; i < ARRAY_SIZE(after); i++)
-		table_number(table, queue->counter[after[i]]);
+	for (size_t i = 0; i < count; i++)
+		table_number(table, queue->counter[counters[i]]);
 }
 
-static void print_queues(const struct vdpa_device *device)
+static void print_requests(const struct vdpa_device *device)
 {
 	static const struct column columns[] = {
 		{ "QUEUE", false, 0 }, { "WORKER", false, 0 }, { "RUNNING", true, 0 },
 		{ "RING", false, 0 }, { "READS", false, 0 }, { "WRITES", false, 0 },
-		{ "FLUSHES", false, 0 }, { "OTHERS", false, 0 }, { "IO/WAKEUP", false, 0 },
-		{ "INTERRUPTS", false, 0 }, { "SUPPRESSED", false, 0 },
-		{ "IO/IRQ", false, 0 }, { "IN FLIGHT", false, 0 }, { "ERRORS", false, 0 },
-		{ "UNSUPP", false, 0 }, { "BROKEN", false, 0 },
+		{ "FLUSHES", false, 0 }, { "OTHERS", false, 0 },
+		{ "IN FLIGHT", false, 0 },
+	};
+	static const enum vdpa_counter counters[] = {
+		V_RING, V_READS, V_WRITES, V_FLUSHES, V_OTHERS, V_IN_FLIGHT,
 	};
 	struct table table = { .columns = columns,
 			       .nr_columns = ARRAY_SIZE(columns) };
 
-	if (!device->nr_queues)
-		return;
-	for (unsigned int i = 0; i < device->nr_queues; i++)
-		print_queue(&table, &device->queues[i]);
+	for (unsigned int i = 0; i < device->nr_queues; i++) {
+		const struct vdpa_queue *queue = &device->queues[i];
+		uint64_t running = queue->counter[V_RUNNING];
+
+		table_number(&table, queue->index);
+		table_number(&table, queue->counter[V_WORKER]);
+		table_name(&table, running == UNKNOWN ? "" : running ? "yes" : "no");
+		add_counters(&table, queue, counters, ARRAY_SIZE(counters));
+	}
+	puts("");
+	table_print(&table, stdout);
+}
+
+static void print_batches(const struct vdpa_device *device)
+{
+	static const struct column columns[] = {
+		{ "QUEUE", false, 0 }, { "WORKER", false, 0 },
+		{ "IO/WAKEUP", false, 0 }, { "IO/IRQ", false, 0 },
+		{ "INTERRUPTS", false, 0 }, { "SUPPRESSED", false, 0 },
+		{ "ERRORS", false, 0 }, { "UNSUPP", false, 0 },
+		{ "BROKEN", false, 0 },
+	};
+	static const enum vdpa_counter counters[] = {
+		V_INTERRUPTS, V_INTERRUPTS_SUPPRESSED, V_ERRORS, V_UNSUPPORTED,
+		V_BROKEN,
+	};
+	struct table table = { .columns = columns,
+			       .nr_columns = ARRAY_SIZE(columns) };
+
+	for (unsigned int i = 0; i < device->nr_queues; i++) {
+		const struct vdpa_queue *queue = &device->queues[i];
+
+		table_number(&table, queue->index);
+		table_number(&table, queue->counter[V_WORKER]);
+		table_float(&table, requests_per_wakeup(queue), 1);
+		table_float(&table, requests_per_interrupt(queue), 1);
+		add_counters(&table, queue, counters, ARRAY_SIZE(counters));
+	}
 	puts("");
 	table_print(&table, stdout);
 }
@@ -140,7 +161,10 @@ static void print_device(const struct vdpa_device *device)
 	printf(", %s%s%s\n", device->driver[0] ? device->driver : "no bus driver",
 	       user[0] ? ", " : "", user);
 	print_workers(device);
-	print_queues(device);
+	if (device->nr_queues) {
+		print_requests(device);
+		print_batches(device);
+	}
 	print_features(device);
 }
 
