@@ -33,6 +33,7 @@ import time
 
 import pytest
 
+import package
 import vblksim
 from vm import kernels, qemu
 from vm.guest import Guest
@@ -284,6 +285,12 @@ def sims(kernel):
 def kernel(request):
     """The vm.kernels.Kernel to boot, downloaded or built first if need be."""
     return kernels.find(request.param)
+
+
+@pytest.fixture(scope="session")
+def packages():
+    """The packages, built from the tree as it is: {name: path}."""
+    return package.build()
 
 
 @pytest.fixture

@@ -5,37 +5,29 @@ Each test has a clone with the files of this tree, committed.
 """
 
 import hashlib
-import os
 import subprocess
 import tarfile
 import time
-from pathlib import Path
 
 import pytest
 
+import package
+from package import TOP
 from vm import host, kernels
 
-TOP = Path(__file__).resolve().parents[2]
+# Without the person's own settings, except that the tree may be another's.
+GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_COUNT": "1",
+       "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 
 
 def run(*argv, cwd, **environment):
-    """Run a program, as a person whose clock is the time of the commits."""
-    person = {"GIT_AUTHOR_NAME": "A Person", "GIT_AUTHOR_EMAIL": "a@example.org",
-              "GIT_COMMITTER_NAME": "A Person", "GIT_COMMITTER_EMAIL": "a@example.org",
-              # Without the person's own settings, except that the tree may be another's.
-              "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_COUNT": "1",
-              "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
-    return subprocess.run(list(map(str, argv)), cwd=cwd, text=True, timeout=60,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT,
-                          env={**os.environ, **person, **environment})
+    """Run a program in a tree; return its CompletedProcess."""
+    return package.run(*argv, cwd=cwd, **{**GIT, **environment})
 
 
-def output(*argv, **options):
-    """Run a program that succeeds and return what it wrote, without the newline."""
-    result = run(*argv, **options)
-    assert result.returncode == 0, f"{argv}:\n{result.stdout}"
-    return result.stdout.strip()
+def output(*argv, cwd, **environment):
+    """Run a program that succeeds; return what it wrote, without the newline."""
+    return package.output(*argv, cwd=cwd, **{**GIT, **environment}).strip()
 
 
 def commit(tree, date):
