@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fio
+import throttle
 from vblksim import Sim
 from vm import process
 from vm.disk import Disk
@@ -193,3 +194,31 @@ def test_cache_that_stays_on_under_requests_that_wait(stuck: Guest) -> None:
     assert stuck.sysfs(f"/sys/block/{name}/state") == "dead"
     assert "volatile write cache that cannot be turned off" in stuck.log()
     assert "write" not in done_since(stuck)
+
+
+@pytest.mark.kernels("6.12", "6.1", full=("7.3-debug",))
+def test_write_back_waits_for_a_write_in_flight(kernel: Kernel) -> None:
+    """The device caches only after writes that the block layer will not flush are done."""
+    with Guest(kernel, disks=[Disk("cached", "ram", 64 * MIB, queues=2)]) as guest:
+        name = guest.dev("cached")
+        mode = f"/sys/block/{name}/cache_type"
+        guest.run(f"echo write through > {mode}")
+        with throttle.silent(guest, "cached"):
+            write = guest.start(f"dd if=/dev/zero of=/dev/{name} bs=4k count=1 "
+                                "oflag=direct,dsync status=none")
+            assert process.wait_for(
+                lambda: guest.sysfs(f"/sys/block/{name}/inflight").split() == ["0", "1"],
+                30)
+            change = guest.start(f"echo $$ > /run/change; echo write back > {mode}")
+            # It waits in the kernel, unless it has ended.
+            guest.run("until [ -s /run/change ]; do sleep 0.1; done; "
+                      "for n in $(seq 300); do grep -q '^State:.D' "
+                      "/proc/$(cat /run/change)/status || [ $? = 2 ] && break; "
+                      "sleep 0.1; done", timeout=60)
+            shown = guest.sysfs(mode)
+            assert write.running
+            assert shown == "write through"
+        write.wait()
+        change.wait()
+        assert guest.sysfs(mode) == "write back"
+        assert guest.sysfs(f"/sys/block/{name}/queue/write_cache") == "write back"

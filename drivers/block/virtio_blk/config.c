@@ -123,33 +123,49 @@ bool virtblk_writeback(struct virtio_device *vdev)
 	return writeback;
 }
 
-/**
- * virtblk_set_write_cache() - set whether the block layer flushes
- * @vblk: the disk
- * @writeback: the device has a volatile write cache
- *
- * Context: may sleep, waits for I/O in flight.  The caller holds cache_lock, or
- * recovery.lock with the queue frozen.
- *
- * Return: 0 or the block layer's error.
+/*
+ * A return of the device sets it to ->writeback.  The limits' lock orders those who
+ * change both, so ->writeback changes under it, except when @late.
  */
-int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
+static int virtblk_commit_write_cache(struct virtio_blk *vblk, bool writeback,
+				      bool late)
 {
 	struct request_queue *rq_queue = vblk->disk->queue;
 	struct queue_limits lim = queue_limits_start_update(rq_queue);
 	bool was = vblk->writeback;
 	int err;
 
-	/* In the order of the limits, while their lock is held. */
-	vblk->writeback = writeback;
+	if (!late)
+		vblk->writeback = writeback;
 	if (writeback)
 		lim.features |= BLK_FEAT_WRITE_CACHE;
 	else
 		lim.features &= ~BLK_FEAT_WRITE_CACHE;
 	err = queue_limits_commit_update_frozen(rq_queue, &lim);
-	if (err)
+	if (err && !late)
 		vblk->writeback = was;
+	if (!err && late)
+		vblk->writeback = writeback;
 	return err;
+}
+
+/**
+ * virtblk_set_write_cache() - set whether the block layer flushes
+ * @vblk: the disk
+ * @writeback: the device has a volatile write cache
+ *
+ * Context: may sleep, waits for I/O in flight.  The caller holds cache_lock.
+ *
+ * Return: 0 or the block layer's error.
+ */
+int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
+{
+	/*
+	 * The block layer does not flush after a write that is in flight now.  If the
+	 * device is reset before that write completes, it must still return without a
+	 * cache.
+	 */
+	return virtblk_commit_write_cache(vblk, writeback, writeback);
 }
 
 /**
@@ -182,7 +198,7 @@ int virtblk_restore_writeback(struct virtio_blk *vblk)
 		 * The queue is already frozen, so neither this nor a holder of the
 		 * limits' lock waits for requests.
 		 */
-		return virtblk_set_write_cache(vblk, true);
+		return virtblk_commit_write_cache(vblk, true, false);
 	}
 	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and waiting requests rely on having none\n",
 		vblk->disk->disk_name);

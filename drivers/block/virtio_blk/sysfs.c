@@ -91,9 +91,15 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 			return err;
 	}
 
-	err = virtblk_request_writeback(vblk, writeback);
-	if (err)
-		return err < 0 ? err : 0;
+	mode = virtblk_request_writeback(vblk, writeback);
+	if (mode < 0)
+		return mode;
+	/*
+	 * The block layer may have issued writes for a device without a cache that it
+	 * sends only now: they waited for the change of the limits.
+	 */
+	if (mode)
+		return writeback ? blkdev_issue_flush(vblk->disk->part0) : 0;
 
 	err = blkdev_issue_flush(vblk->disk->part0);
 	if (err)

@@ -286,7 +286,10 @@ static inline int
 queue_limits_commit_update_frozen(struct request_queue *q,
 				  const struct virtblk_compat_limits *lim)
 {
+	unsigned int memflags = blk_mq_freeze_queue(q);
+
 	blk_queue_write_cache(q, lim->features & BLK_FEAT_WRITE_CACHE, false);
+	blk_mq_unfreeze_queue(q, memflags);
 	return 0;
 }
 
