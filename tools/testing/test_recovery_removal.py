@@ -202,6 +202,41 @@ def test_removal_while_reader_of_debugfs_waits(guest: Guest, file: str) -> None:
     works(guest, "slow")
 
 
+def test_removal_while_reader_of_proc_irq_waits(guest: Guest) -> None:
+    """Removal of a silent disk ends although a reader of its interrupt waits for the disk.
+
+    Other requests have all tags of the reader's queue.
+    """
+    name = unthrottled(guest, "slow")
+    block = f"/sys/block/{name}"
+    guest.put(image.program(Path(__file__).with_name("read_into.c"), guest.arch),
+              "/tmp/read_into")
+    depth = guest.sysfs(f"{block}/queue/nr_requests")
+    irq = guest.run(f"basename $(readlink -f {block}/device) | "
+                    "xargs -I% sed -n 's/^ *\\([0-9]*\\):.*%-req.0$/\\1/p' "
+                    "/proc/interrupts").output.strip()
+    guest.run(f"blockdev --flushbufs /dev/{name}; echo 4 > {block}/queue/nr_requests")
+    with parameters(guest, removal_timeout=3), throttle.silent(guest, "slow"):
+        others = [guest.start(f"taskset -c 0 dd if=/dev/{name} of=/dev/null bs=4k "
+                              f"skip={4096 + n} count=1 iflag=direct", timeout=120)
+                  for n in range(4)]
+        assert process.wait_for(
+            lambda: guest.sysfs(f"{block}/inflight").split()[0] == "4", 30)
+        reader = guest.start("echo $$ > /run/reader; exec taskset -c 0 /tmp/read_into "
+                             f"/proc/irq/{irq}/smp_affinity /dev/{name} {32 * MIB}",
+                             timeout=120)
+        guest.run("until grep -qs '^State:.D' /proc/$(cat /run/reader)/status; "
+                  "do sleep 0.1; done", timeout=30)
+        removal = Removal.begin(guest, name)
+        seconds = removal.seconds()
+    for job in (*others, reader):
+        job.wait(check=False)
+    removal.undo()
+    guest.run(f"echo {depth} > /sys/block/{guest.dev('slow')}/queue/nr_requests")
+    assert seconds < 3 + REMOVAL_SECONDS
+    works(guest, "slow")
+
+
 # Devices that are gone
 
 def remove_function(guest: Guest, function: str) -> float:

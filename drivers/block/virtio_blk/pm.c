@@ -87,6 +87,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 		virtblk_set_state(vblk, VIRTBLK_SUSPENDED);
 		recovery->drained = drained;
 		virtblk_requeue_inflight(vblk);
+		virtblk_del_vqs(vblk);
 		/*
 		 * The virtio core does not report that a device refuses to return.
 		 * This work is frozen during a suspend, and until the image of a

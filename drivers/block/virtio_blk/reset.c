@@ -145,12 +145,13 @@ static bool virtblk_requeue_one(struct request *req, void *data)
 }
 
 /**
- * virtblk_requeue_inflight() - delete the virtqueues and requeue what is in flight
+ * virtblk_requeue_inflight() - reset the device and requeue what is in flight
  * @vblk: the disk, its queue quiesced, its state no longer live, its
  *	recovery.lock held
  *
- * Resets the device, which from then on writes to no memory.  Completes the requests
- * that the device has returned, and requeues or fails the others.
+ * The device writes to no memory from then on.  Completes the requests that it has
+ * returned, and requeues or fails the others.  No queue has a virtqueue afterwards, and
+ * the caller deletes the virtqueues by virtblk_del_vqs().
  *
  * Context: may sleep.
  */
@@ -182,7 +183,6 @@ void virtblk_requeue_inflight(struct virtio_blk *vblk)
 	virtblk_delay(vblk);
 	vblk->recovery.requeued = 0;
 	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_requeue_one, vblk);
-	virtblk_del_vqs(vblk);
 }
 
 /* Fail the requeued zone writes; the disk is dead. */
@@ -319,7 +319,7 @@ int virtblk_restart_vqs(struct virtio_blk *vblk)
 
 /**
  * virtblk_fail_waiting() - fail the requests that wait for a disk that is dead
- * @vblk: the disk, dead and without virtqueues, its queue quiesced, its
+ * @vblk: the disk, dead, its queues without virtqueues, its queue quiesced, its
  *	recovery.lock held
  *
  * The caller calls blk_mark_disk_dead() once it has released the lock: that calls
@@ -445,7 +445,12 @@ static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	virtblk_set_state(vblk, VIRTBLK_DEAD);
 	virtblk_requeue_inflight(vblk);
+	/*
+	 * First, because the kernel waits for readers of an interrupt's files in /proc
+	 * before it frees the interrupt, and such a reader may wait for the disk.
+	 */
 	virtblk_fail_waiting(vblk);
+	virtblk_del_vqs(vblk);
 }
 
 /* Is the limit of resets without a completed request reached? */
@@ -472,6 +477,7 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	virtblk_set_state(vblk, VIRTBLK_RESETTING);
 	virtblk_requeue_inflight(vblk);
+	virtblk_del_vqs(vblk);
 	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESET, vblk->recovery.requeued);
 	/* Drop requests for a reset that arrived meanwhile: this reset serves them. */
 	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
