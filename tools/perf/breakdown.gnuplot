@@ -3,11 +3,14 @@
 # Instructions as boxes.  Each device has three rows: the total, the layers of the
 # kernel, and their functions.  The width of a box is its number of instructions.
 # perf/charts.py sets these variables first: $boxes (x from and to, y from and to,
-# layer or -1 for the total, name), widest, height, and the colours ink, paper, faint
-# and accent.
+# layer or -1 for the total, name), widest and height.  vm/page.py adds title, foot, and
+# the colours ink, paper, faint and accent.
 
-set terminal pngcairo noenhanced size 1000,1200 font "DejaVu Sans,13" background rgb paper
+set terminal pngcairo noenhanced size 1600,1300 font "DejaVu Sans,13" background rgb paper
 set encoding utf8
+set margins screen 0.02, screen 0.985, screen 0.1, screen 0.94
+set label 1 title at screen 0.015, 0.97 left font ",24" textcolor rgb ink
+set label 2 foot at screen 0.015, 0.02 left font ",13" textcolor rgb faint
 unset key
 set border 1 linecolor rgb faint
 set tics nomirror textcolor rgb ink
@@ -22,8 +25,8 @@ unset colorbox
 set style fill solid 0.85 border rgb paper
 # A name is horizontal if its box is wide enough, else vertical.  line and letter are
 # the width of a line of vertical text and of a letter, on the x axis.
-line = widest * 0.0115
-letter = widest * 0.0085
+line = widest * 0.0085
+letter = widest * 0.006
 across(s, w) = strlen(s) * letter < w
 upwards(s, w, h) = !across(s, w) && w > line ? s[1:int(h * 6.5)] : ""
 

@@ -25,13 +25,15 @@ Figures that were not measured are missing.
 import html
 from pathlib import Path
 
-from vm.page import LIGHT, figure, html_table, page, plot, text_table
+from vm.page import (LIGHT, figure, foot_line, html_table, page, plot, quoted,
+                     text_table)
 
 from . import goals, host, jobs, layers, scale, scaling, wallclock
 
 _HERE = Path(__file__).parent
 TITLES = {"null_blk": "null_blk", "stock": "in-tree driver", "nvme": "NVMe",
           "virtio-scsi": "virtio-scsi", "ours": "our driver"}
+_HEADLINE_JOB = "randread-4k-qd32"
 _BREAKDOWN_JOB = "randread-4k-qd32"
 _FUNCTIONS = 25
 # The height of a device's boxes, with a gap.
@@ -52,6 +54,39 @@ def _devices(facts):
 def _usual(facts, job):
     return next((row for row in facts.get("usual_ring", ())
                  if row["job"] == job), None)
+
+
+def _headline_rows(facts):
+    """Return the rows of null_blk, our driver and the in-tree driver, None if unknown.
+
+    Our driver's is with a ring of QEMU's default size, if that was measured.
+    """
+    rows = (goals.find(facts, _HEADLINE_JOB, "null_blk"),
+            _usual(facts, _HEADLINE_JOB)
+            or goals.find(facts, _HEADLINE_JOB, "ours"),
+            goals.find(facts, _HEADLINE_JOB, "stock"))
+    return rows if all(rows) else None
+
+
+def headline(facts):
+    """Return what a read costs in the whole kernel and in the driver, "" if unknown."""
+    rows = _headline_rows(facts)
+    if not rows:
+        return ""
+    floor, ours, stock = (row["kernel"] for row in rows)
+    return (f"{ours:.0f} kernel instructions per 4 KiB read, {stock:.0f} with the "
+            f"in-tree driver ({100 * (ours / stock - 1):+.0f} %). The part above "
+            f"null_blk: {ours - floor:.0f} against {stock - floor:.0f}.")
+
+
+def _whole_table(facts):
+    """Return instructions per I/O of the whole kernel."""
+    devices = _devices(facts)
+    return ["job", *(TITLES[device] for device in devices), "our driver, ring 256"], [
+        [jobs.find(job).title,
+         *("-" if row is None else f"{row['kernel']:.0f}" for row in (
+             *(goals.find(facts, job, device) for device in devices),
+             _usual(facts, job)))] for job in _job_names(facts)]
 
 
 def _job_table(facts):
@@ -139,11 +174,13 @@ def _tables(facts):
     """Yield title, explanation, header and rows of each table that has rows."""
     every = (
         (f"Kernel instructions per I/O, Linux {facts['kernel']}",
-         "Counted in a guest with one emulated CPU, one queue and no scheduler; the "
-         "backend is null-co. null_blk shows the cost of the block layer. A figure "
-         "with a sign is the difference from null_blk. virtio-blk has a ring of 1024 "
-         "entries, on which our driver uses direct descriptors; in the last column "
-         "the ring has QEMU's default size.", _job_table(facts)),
+         "All that the kernel executes for an I/O, from the system call to its return, "
+         "with the interrupt. Counted in a guest with one emulated CPU, one queue and "
+         "no scheduler; the backend is null-co.", _whole_table(facts)),
+        ("The part of driver and device",
+         "Kernel instructions per I/O above those of null_blk, which shows the cost of "
+         "the block layer and is in its column. virtio-blk has a ring of 1024 entries; "
+         "in the last column the ring has QEMU's default size.", _job_table(facts)),
         ("Goals", "", _goal_table(facts)),
         ("Locks, interrupts, kicks and memory per I/O",
          "Instructions while a lock of the virtio-blk driver is held, and how often "
@@ -180,8 +217,9 @@ def _texts(facts):
 
 def text(facts):
     """Return the whole report as text for a terminal."""
-    parts = [f"{title}\n{text_table(header, rows)}"
-             for title, _, header, rows in _tables(facts)]
+    parts = [headline(facts)] if headline(facts) else []
+    parts += [f"{title}\n{text_table(header, rows)}"
+              for title, _, header, rows in _tables(facts)]
     parts += [f"{title}\n{body}" for title, body in _texts(facts)]
     return "\n" + "\n\n".join(parts) + "\n"
 
@@ -189,17 +227,63 @@ def text(facts):
 # Plots
 
 def _bars(facts, colours=LIGHT):
-    """Plot kernel instructions per I/O by job and device."""
-    names, devices = _job_names(facts), _devices(facts)
-    lines = ["$bars << END"]
-    for job in names:
-        found = [goals.find(facts, job, device) for device in devices]
-        lines.append(" ".join([f'"{job}"', *(
-            str(row["kernel"]) if row else "NaN" for row in found)]))
+    """Plot kernel instructions per I/O above null_blk's, by job and device."""
+    devices = [device for device in _devices(facts) if device != "null_blk"]
+    bars, names, place = [], [], 0
+    for job in _job_names(facts):
+        found = [(number, count) for number, device in enumerate(devices, 1)
+                 for count in [_above(facts, job, device)] if count is not None]
+        if not found:
+            continue
+        names.append(f"{place + (len(found) - 1) / 2} {quoted(_two_lines(job))}")
+        for number, count in found:
+            bars.append((count, place, number))
+            place += 1
+        # A gap between the jobs.
+        place += 0.8
+    counts = [count for count, _, _ in bars]
     return plot(_HERE / "bars.gnuplot", [
-        *lines, "END", f"array titles[{len(devices)}] = [" + ", ".join(
-            f'"{TITLES[device]}"' for device in devices) + "]",
-        f"count = {len(devices)}"], colours)
+        "$bars << END", *(f'{count} {y} {number} "{count:+.0f}"'
+                          for count, y, number in bars), "END",
+        "$jobs << END", *names, "END",
+        f"array devices[{len(devices)}] = [" + ", ".join(
+            quoted(TITLES[device]) for device in devices) + "]",
+        f"count = {len(devices)}; bottom = {place - 1.8}",
+        f"least = {min(counts)}; most = {max(counts)}",
+        f"height = {_bars_size(facts)[1]}",
+        f"headline = {quoted(headline(facts))}"],
+        colours, title="What a driver adds to an I/O", foot=_foot(
+            facts, "our driver on QEMU's usual ring of 256"
+            if facts.get("usual_ring") else None))
+
+
+def _above(facts, job, device):
+    """Return instructions above null_blk's, our driver's on the usual ring if known."""
+    floor, usual = goals.find(facts, job, "null_blk"), _usual(facts, job)
+    if device == "ours" and usual and floor:
+        return usual["kernel"] - floor["kernel"]
+    return goals.above(facts, job, device)
+
+
+def _two_lines(job):
+    """Return the title of a job, with its last words on a line of their own if long."""
+    title = jobs.find(job).title
+    start, _, end = title.rpartition(", ")
+    return f"{start},\n{end}" if len(title) > 40 else title
+
+
+def _bars_size(facts):
+    """Return width and height of the plot, which has a line for each bar."""
+    return 1600, 270 + 24 * len(_job_names(facts)) * len(_devices(facts))
+
+
+def _foot(facts, more=None):
+    """Return the foot line of a plot of instruction counts; more: what it adds."""
+    return foot_line(
+        kernel=facts["kernel"], qemu=facts["qemu"], accelerator="tcg",
+        commit=facts["driver"],
+        rounds=", ".join(filter(None, (
+            f"one count of {facts['ios']} I/Os each, on one emulated CPU", more))))
 
 
 def _queue_lines(facts, colours=LIGHT):
@@ -209,7 +293,9 @@ def _queue_lines(facts, colours=LIGHT):
         lines += [f"${device} << END", *(
             f"{row['queues']} {row['kernel']}" for row in facts["queues"]
             if row["device"] == device), "END"]
-    return plot(_HERE / "queues.gnuplot", lines, colours)
+    return plot(_HERE / "queues.gnuplot", lines, colours,
+                title="What an I/O and its interrupt cost with more queues",
+                foot=_foot(facts))
 
 
 def _boxes(row, level):
@@ -244,15 +330,17 @@ def _breakdown(facts, colours=LIGHT):
             lines.append(f'{left} {right} {low} {high} {layer} "{name}"')
     return plot(_HERE / "breakdown.gnuplot", [*lines, "END", (
         f"widest = {max(row['kernel'] for row in rows)}"),
-        f"height = {len(rows) * _ROW}"], colours)
+        f"height = {len(rows) * _ROW}"], colours,
+        title="Where the instructions of a 4 KiB read go", foot=_foot(facts))
 
 
+# Name, function, facts that it needs, and the text in place of the picture.
 _PICTURES = {
-    "cost": (_bars, (1000, 560), "jobs",
-             "Kernel instructions per I/O, by job and device"),
-    "queues": (_queue_lines, (1000, 560), "queues",
+    "cost": (_bars, "jobs", "Kernel instructions per I/O above null_blk's, by job and "
+                            "device"),
+    "queues": (_queue_lines, "queues",
                "Kernel instructions per I/O by number of queues"),
-    "breakdown": (_breakdown, (1000, 1200), "jobs",
+    "breakdown": (_breakdown, "jobs",
                   "Kernel instructions per I/O by layer and function"),
 }
 
@@ -260,7 +348,7 @@ _PICTURES = {
 def pictures(facts):
     """Return functions that draw the PNGs of the measured facts, by name."""
     return {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
-            for name, (draw, _, key, _) in _PICTURES.items() if facts.get(key)}
+            for name, (draw, key, _) in _PICTURES.items() if facts.get(key)}
 
 
 # The page
@@ -284,23 +372,30 @@ def _function_section(facts):
          for change, name, module in changes])
 
 
+# The picture above each table, by the beginning of the table's title.
+_ABOVE = {"The part of driver": "cost", "Instructions by layer": "breakdown",
+          "With more queues": "queues"}
+
+
 def html_page(facts):
     """Return a self-contained HTML page of the whole report."""
-    drawn = {name: figure(draw, _PICTURES[name][1], _PICTURES[name][3])
+    drawn = {name: figure(draw, _PICTURES[name][2])
              for name, draw in pictures(facts).items()}
-    body = [drawn.get("cost", "")]
+    body = []
     for title, words, header, rows in _tables(facts):
-        body += [f"<h2>{html.escape(title)}</h2>",
-                 drawn.get("breakdown", "") if "by layer" in title else "",
-                 drawn.get("queues", "") if title == "With more queues" else "",
-                 html_table(header, rows), f"<p>{html.escape(words)}</p>"]
+        body.append(f"<h2>{html.escape(title)}</h2>")
+        body += [drawn.get(name, "") for start, name in _ABOVE.items()
+                 if title.startswith(start)]
+        body += [html_table(header, rows), f"<p>{html.escape(words)}</p>"]
     body.append(_function_section(facts))
     for title, words in _texts(facts):
         body.append(f"<h2>{html.escape(title)}</h2><pre>{html.escape(words)}</pre>")
-    met = sum(goal["met"] for goal in facts["goals"])
-    why = facts.get("error") or (
+    met = f"{sum(goal['met'] for goal in facts['goals'])} of {len(facts['goals'])} " \
+        "goals met"
+    heading, _, part = headline(facts).partition(". ")
+    why = "\n".join(line for line in (
+        facts.get("error", ""), part, met if heading else "",
         f"Linux {facts['kernel']}, QEMU {facts['qemu']}, driver "
         f"{facts['driver'] or 'unknown'}, {facts['ios']} I/Os per count, "
-        f"{facts['seconds'] / 60:.0f} min")
-    return page("make bench", f"{met} of {len(facts['goals'])} goals met", why,
-                "\n".join(body))
+        f"{facts['seconds'] / 60:.0f} min") if line)
+    return page("make bench", heading or met, why, "\n".join(body))

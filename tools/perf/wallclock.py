@@ -86,12 +86,13 @@ def spread(ratios, better):
     wins, losses = (above, below) if better == "higher" else (below, above)
     p = sign_test(wins, losses)
     first, median, third = statistics.quantiles(ratios, n=4, method="inclusive")
-    verdict = "no difference seen"
+    ends = interval(ratios)
+    verdict = measure.TOO_WIDE if ends else "too few rounds to conclude"
     if p < LEVEL:
         verdict = "faster" if wins > losses else "slower"
     return {"ratios": ratios, "median": median, "low": min(ratios),
             "quartiles": [first, third], "high": max(ratios),
-            "interval": interval(ratios),
+            "interval": ends,
             "wins": wins, "losses": losses, "p": p, "verdict": verdict}
 
 

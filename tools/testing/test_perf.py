@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -242,6 +243,54 @@ def test_goals_of_the_device(changed, missed):
     assert "Through a device of the host" in charts.text(found)
 
 
+def test_report_begins_with_the_headline():
+    """Text and page begin with the whole kernel's cost of a read, then the driver's."""
+    host.need("plot")
+    found = facts() | {"usual_ring": [row("randread-4k-qd32", "ours", 7704)]}
+    found["goals"] = goals.judge(found)
+    whole = ("7704 kernel instructions per 4 KiB read, 9250 with the in-tree driver "
+             "(-17 %)")
+    part = "The part above null_blk: 904 against 2450."
+    assert charts.text(found).startswith(f"\n{whole}. {part}\n")
+    page = charts.html_page(found)
+    assert f'<h1 class="">{whole}</h1>\n<p class="why">{part}\n' in page
+    assert page.index("Kernel instructions per I/O") < page.index("The part of driver")
+    # Without the in-tree driver there is nothing to compare.
+    found["jobs"] = [each for each in found["jobs"] if each["device"] != "stock"]
+    assert charts.headline(found) == ""
+    assert "goals met</h1>" in charts.html_page(found)
+
+
+def test_bars_are_above_null_blk(monkeypatch):
+    """Each bar has its value above null_blk, and the picture title, foot, headline."""
+    seen = {}
+    monkeypatch.setattr(charts, "plot", lambda script, lines, colours, **texts:
+                        seen.update(texts, lines=lines))
+    found = facts(ours=7700)
+    found["jobs"] += [row("randread-4k-qd32-batch", device, kernel) for device, kernel
+                      in (("null_blk", 5600), ("stock", 7000), ("ours", 5530))]
+    found["usual_ring"] = [row("randread-4k-qd32", "ours", 7800)]
+    charts.pictures(found)["cost"]()
+    bars = seen["lines"][1:seen["lines"].index("END")]
+    # The driver on its usual ring, where that was measured.
+    assert [line.split()[0] + line.split()[3] for line in bars] == [
+        '2450"+2450"', '2000"+2000"', '1000"+1000"', '1400"+1400"', '-70"-70"']
+    places = [float(line.split()[1]) for line in bars]
+    assert places == sorted(set(places))
+    assert any("7800 kernel instructions" in line for line in seen["lines"])
+    assert seen["title"] and "commit v1" in seen["foot"] and "TCG" in seen["foot"]
+
+
+def test_every_picture_shows_title_and_foot():
+    """Every gnuplot script of the tools shows the title and the foot line."""
+    scripts = list((TOP / "tools").glob("*/*.gnuplot"))
+    assert len(scripts) >= 4
+    for script in scripts:
+        text = script.read_text()
+        for shown in ("title", "foot"):
+            assert re.search(rf"^set label \d {shown} at", text, re.MULTILINE), script
+
+
 def test_report_shows_missed_goal():
     """Text and page show the figures and the missed goal."""
     host.need("plot")
@@ -251,6 +300,7 @@ def test_report_shows_missed_goal():
     assert "+1500" in text and "+2450" in text and "MISSED" in text
     page = charts.html_page(found)
     assert "+1500" in page and "goals met" in page and "$" not in page
+    assert '<td class="fail">MISSED</td>' in page and '<td class="pass">met</td>' in page
     json.dumps(found)
 
 

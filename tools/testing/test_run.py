@@ -2,11 +2,12 @@
 """The verdict and the report of `make run`; no test here boots a guest."""
 
 import copy
+import re
 import sys
 
 import pytest
 
-from vm import measure, queues, report, run, verdict
+from vm import host, measure, queues, report, run, verdict
 from vm.ui import UserError
 
 # /proc/interrupts of Linux 6.12.
@@ -193,7 +194,8 @@ def good():
             "kicks_per_io": 0.2}
     return {
         "phases": [{"name": "booting", "seconds": 8.0}], "seconds": 150.0,
-        "versions": {"kernel": "6.12"}, "wall_clock": report.WALL_CLOCK["tcg"],
+        "versions": {"kernel": "6.12", "qemu": "10.0", "accelerator": "tcg",
+                     "driver": "abc1234"}, "wall_clock": report.WALL_CLOCK["tcg"],
         "queues": 4, "affinities_equal": 4, "verify_errors": 0,
         "disks": {"null": disk("vda", 4), "files": disk("vdb", 4)},
         "one_queue": disk("vda", 1),
@@ -306,6 +308,48 @@ def test_a_figure_that_is_not_known_is_called_so():
     for row in facts["comparison"]:
         row["ours"] = {**row["ours"], "kicks_per_io": None}
     assert "not known" in report.comparison_table(facts)
+
+
+@pytest.mark.parametrize("low, high, said", (
+    (1.01, 1.5, "faster"), (0.5, 0.99, "slower"), (0.9, 1.5, measure.TOO_WIDE),
+    (1.0, 1.5, measure.TOO_WIDE), (0.5, 1.0, measure.TOO_WIDE)))
+def test_conclusion_from_a_range(low, high, said):
+    """A range of ratios with 1 in it concludes nothing, in table, page and picture."""
+    assert measure.conclusion(low, high) == said
+    facts = judged(good())
+    facts["comparison"] = [{**row, "low": low, "high": high, "ratios": [low, high]}
+                           for row in facts["comparison"]]
+    assert report.comparison_table(facts).count(said) == len(facts["comparison"])
+    host.need("plot")
+    assert report.html_page(facts).count(f">{said}</td>") == len(facts["comparison"])
+
+
+def test_page_explains_itself():
+    """The page begins with the verdict, colours marks, and explains each column."""
+    host.need("plot")
+    facts = judged({**good(), "verify_errors": 1})
+    page = report.html_page(facts)
+    assert page.index('<h1 class="fail">FAIL</h1>') < page.index("<h2>")
+    assert '<td class="fail">FAIL</td>' in page and '<td class="pass">ok</td>' in page
+    assert "The median of the ratios is not the ratio of the medians" in page
+    tables = re.findall(r"<thead>(.*?)</thead>.*?</table></div>(<dl.*?</dl>)?", page)
+    assert len(tables) == 6
+    # The table of versions has no heads.
+    for heads, notes in tables[:-1]:
+        named = [head for head in re.findall(r"<th>(.*?)</th>", heads) if head]
+        assert named == re.findall(r"<dt>(.+?)</dt>", notes)
+
+
+def test_picture_says_what_was_measured(monkeypatch):
+    """The picture has the medians, a title, and a foot line with all versions."""
+    seen = {}
+    monkeypatch.setattr(report, "draw", lambda script, lines, colours, **texts:
+                        seen.update(texts, lines="\n".join(lines)))
+    report.plot(judged(good()))
+    assert '1.0 1.00 "1 queue" "too wide to conclude"' in seen["lines"]
+    assert "our driver" in seen["title"]
+    assert seen["foot"] == ("Linux 6.12  ·  QEMU 10.0  ·  TCG  ·  commit abc1234  ·  "
+                            "2 rounds")
 
 
 def test_another_kernel_is_refused_before_a_report_is_touched(tmp_path, monkeypatch):

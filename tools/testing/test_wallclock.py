@@ -56,9 +56,9 @@ def test_interval_of_the_median(rounds, ends):
 @pytest.mark.parametrize("ratios, better, verdict", [
     ([1.01] * 6, "higher", "faster"), ([1.01] * 6, "lower", "slower"),
     ([0.99] * 6, "higher", "slower"), ([0.99] * 6, "lower", "faster"),
-    ([1.5] * 5, "higher", "no difference seen"),
-    ([1.5] * 5 + [1.0] * 5, "higher", "no difference seen"),
-    ([1.5] * 8 + [0.5] * 2, "higher", "no difference seen"),
+    ([1.5] * 5, "higher", "too few rounds to conclude"),
+    ([1.5] * 5 + [1.0] * 5, "higher", "too wide to conclude"),
+    ([1.5] * 8 + [0.5] * 2, "higher", "too wide to conclude"),
     ([1.5] * 9 + [0.5], "higher", "faster")])
 def test_verdict(ratios, better, verdict):
     """A driver is faster or slower only if the interval of ratios excludes 1."""

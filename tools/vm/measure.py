@@ -17,6 +17,8 @@ _TRIGGER = f"{_TRACING}/events/vblk/kick/trigger"
 _HIST = f"{_TRACING}/events/vblk/kick/hist"
 
 JOBS = ("randread", "randwrite")
+# Of ratios whose range has 1 in it.
+TOO_WIDE = "too wide to conclude"
 
 _GRACE = 120
 
@@ -166,6 +168,13 @@ def compare(rounds, counted):
                 run["interrupts_per_io"] for run in runs),
             "kicks_per_io": counted[side]["kicks_per_io"]}
     return found
+
+
+def conclusion(low, high):
+    """Return what the range of the rounds' IOPS ratios says of our driver."""
+    if low > 1:
+        return "faster"
+    return "slower" if high < 1 else TOO_WIDE
 
 
 def where_interrupts_went(disk, counts):

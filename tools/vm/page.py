@@ -7,6 +7,7 @@ A table is a header and rows of strings.
 import base64
 import html
 import re
+import struct
 import subprocess
 from pathlib import Path
 from string import Template
@@ -24,7 +25,8 @@ DARK = {"ink": "#e4e6ea", "paper": "#16181c", "faint": "#9aa1ac",
 def text_table(header, rows):
     """Return a table for a terminal; columns of numbers are right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
-    numeric = [all(re.match(r"[-+]?\d|-$|not known$", cell) for cell in column)
+    numeric = [all(re.match(r"[-+]?\d[\d.]*( [(/]|$)|-$|not known$", cell)
+                   for cell in column)
                for column in zip(*rows)]
     lines = ["  ".join(cell.rjust(width) if right else cell.ljust(width)
                        for cell, width, right in zip(row, widths, numeric))
@@ -32,43 +34,78 @@ def text_table(header, rows):
     return "\n".join(f"  {line}".rstrip() for line in lines)
 
 
-def html_table(header, rows, kind="wide"):
-    """Return an HTML table; kind "wide" does not wrap lines, and scrolls."""
-    def row(cells, tag):
-        return "<tr>" + "".join(
-            f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+# Cells that are a verdict: the page colours them.
+_MARKS = {"ok": "pass", "met": "pass", "faster": "pass", "FAIL": "fail",
+          "MISSED": "fail", "slower": "fail"}
 
-    head = row(header, "th") if any(header) else ""
-    body = "".join(row(cells, "td") for cells in rows)
+
+def html_table(header, rows, kind="wide", columns=None):
+    """Return an HTML table; kind "wide" does not wrap lines, and scrolls.
+
+    columns: a line of explanation for each column by its head, shown below the table.
+    """
+    def cell(text):
+        start = f'<td class="{_MARKS[text]}">' if text in _MARKS else "<td>"
+        return f"{start}{html.escape(text)}</td>"
+
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in header)
+    body = "".join(f"<tr>{''.join(map(cell, cells))}</tr>" for cells in rows)
+    notes = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(columns[name])}</dd>"
+                    for name in header if name in (columns or {}))
+    head = f"<tr>{head}</tr>" if any(header) else ""
     return (f'<div class="{kind}"><table><thead>{head}</thead>'
-            f"<tbody>{body}</tbody></table></div>")
+            f"<tbody>{body}</tbody></table></div>"
+            + (f'<dl class="columns">{notes}</dl>' if notes else ""))
 
 
-def plot(script, lines, colours=LIGHT):
+def foot_line(*, kernel, qemu, accelerator, commit, rounds=None):
+    """Return the line at the foot of a picture: what was measured, and how often.
+
+    kernel: its release; commit: of the driver, None if unknown; rounds: text, such as
+    "5 rounds of 3 s", or None.
+    """
+    parts = [f"Linux {kernel}", f"QEMU {qemu}", accelerator.upper(),
+             f"commit {commit or 'unknown'}", rounds]
+    return "  ·  ".join(part for part in parts if part)
+
+
+def plot(script, lines, colours=LIGHT, *, title, foot):
     """Return the PNG that a gnuplot script draws; raise OSError if it fails.
 
-    lines: gnuplot statements that run before the script, besides the colours.
+    lines: gnuplot statements that run before the script.  The script also has the
+    colours, and the texts title and foot, which it must show.
     """
-    colours = [f"{name} = '{value}'" for name, value in colours.items()]
+    texts = {**colours, "title": title, "foot": foot}
     made = subprocess.run([host.which("gnuplot")], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, input="\n".join(
-                              [*lines, *colours, f"load '{script}'", ""]).encode())
+                              [*lines, *(f"{name} = {quoted(value)}"
+                                         for name, value in texts.items()),
+                               f"load '{script}'", ""]).encode())
     if made.returncode or not made.stdout:
         raise OSError(f"gnuplot failed: {made.stderr.decode().strip()}")
     return made.stdout
 
 
-def figure(draw, size, alt):
+def quoted(text):
+    """Return a text as a string of gnuplot's language."""
+    for plain, escaped in (("\\", r"\\"), ('"', r'\"'), ("\n", r"\n")):
+        text = text.replace(plain, escaped)
+    return f'"{text}"'
+
+
+def figure(draw, alt):
     """Return HTML for a picture in a light and a dark variant.
 
-    draw: a function that returns a PNG in the given colours; size: width and height.
+    draw: a function that returns a PNG in the given colours; alt: text in its place.
     """
-    light, dark = (base64.b64encode(draw(colours)).decode()
-                   for colours in (LIGHT, DARK))
+    light, dark = (draw(colours) for colours in (LIGHT, DARK))
+    # The first chunk of a PNG begins with width and height.
+    width, height = struct.unpack(">II", light[16:24])
+    light, dark = (base64.b64encode(png).decode() for png in (light, dark))
     return ('<figure><picture><source media="(prefers-color-scheme: dark)" '
             f'srcset="data:image/png;base64,{dark}">'
-            f'<img src="data:image/png;base64,{light}" width="{size[0]}" '
-            f'height="{size[1]}" alt="{html.escape(alt)}"></picture></figure>')
+            f'<img src="data:image/png;base64,{light}" width="{width}" '
+            f'height="{height}" alt="{html.escape(alt)}"></picture></figure>')
 
 
 def page(command, heading, why, body, mark=""):

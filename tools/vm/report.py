@@ -40,7 +40,8 @@ import html
 import textwrap
 from pathlib import Path
 
-from .page import LIGHT, figure, html_table, page, text_table
+from .measure import conclusion
+from .page import LIGHT, figure, foot_line, html_table, page, quoted, text_table
 from .page import plot as draw
 from .queues import format_cpus
 from .verdict import NOT_REACHED
@@ -82,10 +83,11 @@ def _number(value):
 
 
 def _comparison_table(facts):
-    header = ["job", "queues", "IOPS ratio", "range", "IOPS",
+    header = ["job", "queues", "our driver is", "IOPS ratio", "range", "IOPS",
               "interrupts per I/O", "kicks per I/O"]
     return header, [
-        [JOB_NAMES[row["job"]], str(row["queues"]), f"{row['median']:.2f}",
+        [JOB_NAMES[row["job"]], str(row["queues"]),
+         conclusion(row["low"], row["high"]), f"{row['median']:.2f}",
          f"{row['low']:.2f} to {row['high']:.2f}",
          _both(row, "iops_median", "{:.0f}"),
          _both(row, "interrupts_per_io", "{:.3f}"),
@@ -121,9 +123,44 @@ def _rounds(facts):
 def _comparison_words(facts):
     return ("Our driver / in-tree driver. 4 KiB I/O on the null disk, 4 jobs of depth "
             f"32 pinned to CPUs 0-3. Medians of {_rounds(facts)} rounds in one boot, "
-            "in which the drivers take turns. The range is from the lowest to the "
-            "highest ratio of a round. Kicks are calls of vp_notify, counted in a "
-            "separate round.")
+            "in which the drivers take turns. The median of the ratios is not the "
+            "ratio of the medians: a ratio compares two runs of one round, and the "
+            "medians of IOPS may come from different rounds.")
+
+
+_QUEUE_COLUMNS = {
+    "queue": "The number of the virtqueue, and of the hardware context in sysfs.",
+    "type": "The requests that blk-mq sends to it: default, or those that are polled.",
+    "CPUs": "The CPUs whose requests go to this queue.",
+    "vector": "The MSI-X vector of the device that the queue's interrupt uses.",
+    "IRQ": "The number of that interrupt in /proc/interrupts.",
+    "effective affinity": "The CPU on which the interrupt arrives.",
+    "ring": "The number of descriptors of the virtqueue.",
+    "depth": "How many requests the queue can have in flight.",
+    "affinity = CPUs": "Whether the interrupt may arrive on the queue's CPUs only.",
+}
+_COMPARISON_COLUMNS = {
+    "job": "What each of the 4 jobs does.",
+    "queues": "The number of queues that the driver uses (num_request_queues).",
+    "our driver is": "faster or slower in every round; too wide to conclude if the "
+                     "range has 1 in it.",
+    "IOPS ratio": "Our driver's IOPS divided by the in-tree driver's in the same "
+                  "round; the median of the rounds.",
+    "range": "The lowest and the highest ratio of a round.",
+    "IOPS": "I/Os per second, our driver / in-tree driver; each is a median.",
+    "interrupts per I/O": "Interrupts of the disk, our driver / in-tree driver.",
+    "kicks per I/O": "Notifications of the device (calls of vp_notify), counted in a "
+                     "separate round.",
+}
+_CHECK_COLUMNS = {
+    "check": "What the run compares; no check is about speed.",
+    "expected": "The value that passes.", "seen": "The value of this run."}
+_CLEARING_COLUMNS = {
+    "reads back as": "What the guest reads where it discarded or wrote zeroes.",
+    "blocks around it": "What it reads before and after; these blocks must not change.",
+    "in the qcow2 file": "Whether the host's image still holds data for these blocks.",
+    "around it in the qcow2 file": "Whether it holds data for the blocks around them.",
+}
 
 
 def _disk_title(facts, id):
@@ -179,12 +216,19 @@ def plot(facts, colours=LIGHT):
                for ratio in row["ratios"]), "END",
              "$medians << END",
              *(f"{number} {row['median']} {row['median']:.2f} "
-               f'"{_queues(row)}"' for number, row in rows), "END",
+               f'"{_queues(row)}" {quoted(conclusion(row["low"], row["high"]))}'
+               for number, row in rows), "END",
              "$jobs << END",
              *(f'{number} "{JOB_NAMES[row["job"]]}"'
                for number, row in rows[::2]), "END",
-             f"reach = {max(extreme * 1.1, 1.4)}", f"rounds = {_rounds(facts)}"]
-    return draw(_HERE / "ratios.gnuplot", lines, colours)
+             f"reach = {max(extreme * 1.1, 1.4)}"]
+    versions = facts["versions"]
+    return draw(_HERE / "ratios.gnuplot", lines, colours,
+                title="IOPS of our driver ÷ IOPS of the in-tree driver",
+                foot=foot_line(kernel=versions["kernel"], qemu=versions["qemu"],
+                               accelerator=versions["accelerator"],
+                               commit=versions["driver"],
+                               rounds=f"{_rounds(facts)} rounds"))
 
 
 def _queues(row):
@@ -199,7 +243,8 @@ def html_page(facts):
     body = "\n".join([
         f'<div class="figures">{_figures(facts)}</div>',
         *(section(facts) for section in sections),
-        "<h2>Checks</h2>", html_table(*_check_table(facts), kind="text"),
+        "<h2>Checks</h2>", html_table(*_check_table(facts), kind="text",
+                                      columns=_CHECK_COLUMNS),
         f"<p>{_missing_words(facts)}</p>", "<h2>Versions and times</h2>",
         html_table(["", ""], _version_rows(facts), kind="text")])
     return page("make run", facts["verdict"], facts["why"], body,
@@ -225,7 +270,8 @@ def _queue_section(facts):
         return ""
     return "<h2>Queues</h2>" + "".join(
         f"<h3>{html.escape(_disk_title(facts, id))}</h3>"
-        f"{html_table(*_queue_table(disk))}<p>{_affinity_words(disk)}.</p>"
+        f"{html_table(*_queue_table(disk), columns=_QUEUE_COLUMNS)}"
+        f"<p>{_affinity_words(disk)}.</p>"
         for id, disk in facts["disks"].items())
 
 
@@ -234,11 +280,11 @@ def _comparison_section(facts):
         return ""
     return (
         "<h2>Our driver and the in-tree driver</h2>"
-        + figure(lambda colours: plot(facts, colours), (1000, 560),
+        + figure(lambda colours: plot(facts, colours),
                  "IOPS ratios by job and number of queues; the table below has the "
                  "same figures") +
         f"<p><strong>{html.escape(facts['wall_clock'])}</strong></p>"
-        f"{html_table(*_comparison_table(facts))}"
+        f"{html_table(*_comparison_table(facts), columns=_COMPARISON_COLUMNS)}"
         f"<p>{html.escape(_comparison_words(facts))}</p>")
 
 
@@ -250,7 +296,7 @@ def _data_section(facts):
              found["image_around"]] for name, found in facts["clearing"].items()]
     return "<h2>Discard and write zeroes</h2>" + html_table(
         ["", "reads back as", "blocks around it", "in the qcow2 file",
-         "around it in the qcow2 file"], rows)
+         "around it in the qcow2 file"], rows, columns=_CLEARING_COLUMNS)
 
 
 def _version_rows(facts):
