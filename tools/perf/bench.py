@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """make bench: compare our driver with the in-tree driver, NVMe and virtio-scsi.
 
-It counts instructions for all jobs and devices, and for several numbers of queues.
-Without QUICK it also counts on the other kernels and through vdpa_blk and its
-alternatives, and measures wall-clock ratios, scaling and large guests.  It writes bench.json, bench.html and plots to build/bench,
-see perf.charts.  bench.json is written after each part, so an error loses no figures.
+It counts instructions for all jobs and devices, and for several numbers of queues, and
+measures IOPS, latency and CPU time over depths and jobs.  Without QUICK it also counts on
+the other kernels and through vdpa_blk and its alternatives, and measures wall-clock
+ratios and large guests.  It writes bench.json, bench.html and plots to build/bench, see
+perf.charts, and fio's own reports of the samples by the clock to build/bench/fio.
+bench.json is written after each part, so an error loses no figures.
 """
 
 import json
@@ -16,7 +18,7 @@ from vm import cache, host, kernels, qemu, qemu_dist, repository, run, ui
 from vm.errors import GuestError
 from vm.ui import UserError, say, step
 
-from . import charts, goals, jobs, layers, scale, scaling, wallclock
+from . import charts, goals, jobs, layers, scale, sweep, wallclock
 from . import host as perf_host
 from .counting import CountingGuest
 
@@ -141,13 +143,14 @@ def measure(facts, quick):
         count_jobs(parts["other_kernels"], kernels.find(name), names,
                    ("ours", "stock"), ios, progress)
         _write_json(facts)
+    facts["curves"] = sweep.measure(kernel, quick=quick).as_dict()
+    _write_json(facts)
     if quick:
         return
     facts["host"] = perf_host.rows(perf_host.count(kernel, ios))
     _write_json(facts)
     facts["wall_clock"] = wallclock.compare(kernel, queue_size=LARGE_RING)
     _write_json(facts)
-    facts["scaling"] = scaling.measure(kernel)
     facts["scale"] = {}
     for part, function in scale.PARTS.items():
         facts["scale"][part] = function()
@@ -183,7 +186,7 @@ def main():
     repository.check_own_name()
     repository.writable(_OUT)
     host.need("build", "vm", "plot")
-    for file in _OUT.glob("bench.*"):
+    for file in (*_OUT.glob("bench.*"), *wallclock.FIO.glob("*.json")):
         file.unlink()
     cache.require_space(_OUT, _NEEDED_MIB, "move the repository to a larger disk")
     started = time.monotonic()

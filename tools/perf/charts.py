@@ -14,8 +14,9 @@ usual_ring     the same for our driver with a ring of QEMU's default size
 queues         the same by number of queues, without functions
 other_kernels  the same on other kernels, named by kernel_name
 host           see perf.host.rows()
-wall_clock, scaling, scale
-               see perf.wallclock, perf.scaling, perf.scale
+curves         figures over depths and jobs, see perf.sweep.Record
+wall_clock, scale
+               see perf.wallclock, perf.scale
 goals          each goal, the measured value, and whether it is met
 error          the error that ended make bench early; missing if there was none
 
@@ -28,11 +29,10 @@ from pathlib import Path
 from vm.page import (LIGHT, figure, foot_line, html_table, page, plot, quoted,
                      text_table)
 
-from . import goals, host, jobs, layers, scale, scaling, wallclock
+from . import curves, goals, host, jobs, layers, scale, sweep, wallclock
+from .devices import TITLES
 
 _HERE = Path(__file__).parent
-TITLES = {"null_blk": "null_blk", "stock": "in-tree driver", "nvme": "NVMe",
-          "virtio-scsi": "virtio-scsi", "ours": "our driver"}
 _HEADLINE_JOB = "randread-4k-qd32"
 _BREAKDOWN_JOB = "randread-4k-qd32"
 _FUNCTIONS = 25
@@ -201,16 +201,21 @@ def _tables(facts):
     for title, words, (header, rows) in every:
         if rows:
             yield title, words, header, rows
+    record = _record(facts)
+    if record:
+        for title, header, rows in curves.tables(record):
+            yield title, curves.words(record), header, rows
+
+
+def _record(facts):
+    """Return the figures over depths and jobs, None if they were not measured."""
+    return sweep.Record.read(facts["curves"]) if facts.get("curves") else None
 
 
 def _texts(facts):
     """Yield title and text of the parts that format their own tables."""
     if facts.get("wall_clock"):
         yield "Wall-clock ratios", wallclock.text(facts["wall_clock"])
-    if facts.get("scaling"):
-        yield "Scaling over vCPUs", scaling.text(facts["scaling"])
-    elif "scaling" in facts:
-        yield "Scaling over vCPUs", f"Not measured: {scaling.why_meaningless()}."
     for part, found in facts.get("scale", {}).items():
         yield f"Large guests: {part}", scale.TABLES[part](found)
 
@@ -347,8 +352,17 @@ _PICTURES = {
 
 def pictures(facts):
     """Return functions that draw the PNGs of the measured facts, by name."""
-    return {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
-            for name, (draw, key, _) in _PICTURES.items() if facts.get(key)}
+    found = {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
+             for name, (draw, key, _) in _PICTURES.items() if facts.get(key)}
+    record = _record(facts)
+    return {**found, **(curves.pictures(record) if record else {})}
+
+
+def _figures(facts):
+    """Return the HTML of all pictures, by name."""
+    texts = {name: text for name, (*_, text) in (*_PICTURES.items(),
+                                                 *curves.PICTURES.items())}
+    return {name: figure(draw, texts[name]) for name, draw in pictures(facts).items()}
 
 
 # The page
@@ -374,13 +388,12 @@ def _function_section(facts):
 
 # The picture above each table, by the beginning of the table's title.
 _ABOVE = {"The part of driver": "cost", "Instructions by layer": "breakdown",
-          "With more queues": "queues"}
+          "With more queues": "queues", "Over depths": "depths", "Over jobs": "jobs"}
 
 
 def html_page(facts):
     """Return a self-contained HTML page of the whole report."""
-    drawn = {name: figure(draw, _PICTURES[name][2])
-             for name, draw in pictures(facts).items()}
+    drawn = _figures(facts)
     body = []
     for title, words, header, rows in _tables(facts):
         body.append(f"<h2>{html.escape(title)}</h2>")

@@ -24,6 +24,7 @@ from vm.errors import GuestError
 from vm.guest import Guest
 from vm.ui import UserError
 
+from .devices import by_serial
 from .symbols import Symbols
 
 _HERE = Path(__file__).resolve().parent
@@ -266,15 +267,7 @@ class CountingGuest:
         if device == "null_blk":
             guest.run("[ -e /dev/nullb0 ] || modprobe null_blk nr_devices=1")
             return "/dev/nullb0"
-        serial = f"{device}-{'burst' if burst else 'null'}"
-        found = guest.run("cd /sys/block; for disk in *; do "
-                          "cat $disk/device/serial $disk/device/vpd_pg80 2>&- |"
-                          f"grep -qaw {serial} && echo /dev/$disk; done; true")
-        paths = [path for path in found.output.split() if "c" not in path[8:]]
-        if len(paths) != 1:
-            raise GuestError(f"the guest has {len(paths)} disks with serial "
-                             f"number {serial}, and there must be one")
-        return paths[0]
+        return by_serial(guest, f"{device}-{'burst' if burst else 'null'}")
 
     def measure(self, device, job, ios=65536, fine=False):
         """Return the Cost of an I/O of a job on a device.

@@ -47,6 +47,8 @@ _FIO_SECONDS = 2
 
 _TOP = Path(__file__).resolve().parents[2]
 _OUT = _TOP / "build/bench/wallclock.json"
+# fio's own reports, of each sample by the clock.
+FIO = _TOP / "build/bench/fio"
 
 
 # The statistics
@@ -136,26 +138,48 @@ def _completed(guest, name):
     return int(words[0]) + int(words[4])
 
 
-def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None):
+def fio_report(guest, path, options, jobs, seconds, ramp):
+    """Run a timed job of fio in a guest; return fio's JSON report, a dictionary.
+
+    path: the disk's in the guest.  options: fio's.  jobs: the number of parallel jobs,
+    each on its own CPU.  seconds: the time measured, after ramp seconds that are not
+    measured.  Raises CommandFailed if fio ended with an error.
+    """
+    def whole(report, said):
+        measure.outcome(report, said)
+        return report
+
+    return measure.fio(
+        guest, seconds + ramp, whole, filename=path, numjobs=jobs,
+        cpus_allowed=f"0-{jobs - 1}", cpus_allowed_policy="split", time_based=1,
+        runtime=seconds, ramp_time=ramp, **options)
+
+
+def keep_report(path, said):
+    """Write fio's JSON report to a file, and make the file's directory if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(said, indent=1) + "\n")
+
+
+def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None, keep=None):
     """Run fio on a disk; return iops, latencies, interrupts and kicks per I/O.
 
     virtio, name: the disk's, such as "virtio2" and "vda".  options: fio's.  jobs: the
     number of parallel jobs, each on its own CPU.  seconds: the time measured, after
-    ramp seconds that are not measured.  kicks: a KickCounter, or None.
+    ramp seconds that are not measured.  kicks: a KickCounter, or None.  keep: the file
+    for fio's JSON report, or None.
     """
     def work():
         before = _completed(guest, name)
-        done = measure.fio(
-            guest, seconds + ramp, _summary, filename=f"/dev/{name}",
-            numjobs=jobs, cpus_allowed=f"0-{jobs - 1}",
-            cpus_allowed_policy="split", time_based=1, runtime=seconds,
-            ramp_time=ramp, **options)
-        return done, _completed(guest, name) - before
+        said = fio_report(guest, f"/dev/{name}", options, jobs, seconds, ramp)
+        return said, _completed(guest, name) - before
 
     # Interrupts and kicks include the ramp.  fio's count of I/Os does not, so use the
     # disk's count.
-    (done, ios), came, kicked = measure.count_while(guest, virtio, work, kicks)
-    way = done.get("read" if options["rw"] == "randread" else "write")
+    (said, ios), came, kicked = measure.count_while(guest, virtio, work, kicks)
+    if keep:
+        keep_report(keep, said)
+    way = _summary(said, "").get("read" if options["rw"] == "randread" else "write")
     if not way or not way["iops"] or not ios:
         raise GuestError(f"fio completed no {options['rw']} on {name} in {seconds} s")
     total = sum(sum(counts.values()) for counts in came.values())
@@ -202,7 +226,9 @@ def one_round(guest, virtio, number, options, kicks=None):
             loaded = driver
         found.setdefault(job, {})[driver] = sample(
             guest, virtio, name, options["jobs"][job], options["cpus"],
-            options["seconds"], options["ramp"], kicks)
+            options["seconds"], options["ramp"], kicks,
+            FIO / f"clock-{job}-{driver}-round{number + 1}.json"
+            if kicks is None else None)
     return found
 
 

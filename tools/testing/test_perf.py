@@ -284,7 +284,7 @@ def test_bars_are_above_null_blk(monkeypatch):
 def test_every_picture_shows_title_and_foot():
     """Every gnuplot script of the tools shows the title and the foot line."""
     scripts = list((TOP / "tools").glob("*/*.gnuplot"))
-    assert len(scripts) >= 4
+    assert len(scripts) >= 5
     for script in scripts:
         text = script.read_text()
         for shown in ("title", "foot"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The calculations of the tools that measure speed, scaling and memory.
+"""The calculations of the tools that measure speed and memory.
 
 No test here boots a guest: the input is output of kernels and of fio.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from perf import scale, scaling, wallclock
+from perf import scale, wallclock
 from vm.errors import GuestError
 from vm.kernels import Kernel
 from vm.ui import UserError
@@ -119,45 +119,6 @@ def test_wallclock_says_what_it_refuses():
     result = tool("wallclock", "--queue-size", "100")
     assert result.returncode == 2
     assert "\nerror: --queue-size is 100" in f"\n{result.stderr}"
-
-
-# scaling
-
-@pytest.mark.parametrize("cpus, counts", [
-    (1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_numbers_of_jobs(cpus, counts):
-    """Numbers of jobs are the powers of two, and the number of CPUs."""
-    assert scaling.job_counts(cpus) == counts
-
-
-def test_scaling_compares_rounds_and_not_medians():
-    """A ratio compares two runs of one round."""
-    samples = {("ours", 1, 2): [100, 200, 400], ("ours", 4, 2): [300, 200, 800]}
-    row = scaling._row(samples, "ours", 2, 4)
-    assert row["ratios"] == [3, 1, 2]
-    assert (row["ratio"], row["ratio_low"], row["ratio_high"]) == (2, 1, 3)
-    assert (row["one"]["median"], row["many"]["median"]) == (200, 300)
-
-
-@pytest.mark.parametrize("chosen, cpus, rounds, seconds, message", [
-    (BUILT_IN, 2, 1, 1, "7.3 has the driver built in"),
-    (MODULAR, 1, 1, 1, "cpus is 1; it must be from 2"),
-    (MODULAR, scaling.host_cpus() + 1, 1, 1, "from 2 to the"),
-    (MODULAR, 2, 0, 1, "rounds is 0"), (MODULAR, 2, 1, 0, "seconds is 0")])
-def test_what_scaling_refuses(chosen, cpus, rounds, seconds, message):
-    """scaling refuses a kernel or a value that it cannot use, and says why."""
-    with pytest.raises(UserError, match=message):
-        scaling._check(chosen, cpus, rounds, seconds)
-
-
-@pytest.mark.skipif(not scaling.why_meaningless(),
-                    reason="this host can measure scaling")
-def test_scaling_on_small_host():
-    """On a host with too few CPUs, scaling only prints why."""
-    result = tool("scaling")
-    assert (result.returncode, result.stdout) == (0, "")
-    assert "figures of scaling are meaningless on this host" in result.stderr
-    assert f"{scaling.host_cpus()} CPUs" in result.stderr
 
 
 # scale
