@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """make bench: compare our driver with the in-tree driver, NVMe and virtio-scsi.
 
-It counts instructions for all jobs and devices, and for several numbers of queues, and
-measures IOPS, latency and CPU time over depths and jobs.  Without QUICK it also counts on
-the other kernels and through vdpa_blk and its alternatives, and measures wall-clock
-ratios and large guests.  It writes bench.json, bench.html and plots to build/bench, see
-perf.charts, and fio's own reports of the samples by the clock to build/bench/fio.
-bench.json is written after each part, so an error loses no figures.
+It counts instructions for all jobs and devices, and for several numbers of queues,
+and measures IOPS, latency and CPU time over depths and jobs.  Without QUICK it also
+counts on the other kernels and through vdpa_blk and its alternatives, and measures
+wall-clock ratios, large guests and, with KVM, workers of the host's vdpa_blk.  It
+writes bench.json, bench.html and plots to build/bench, see perf.charts, and fio's own
+reports of the samples by the clock to build/bench/fio.  bench.json is written after
+each part, so an error loses no figures.
 """
 
 import json
@@ -18,7 +19,7 @@ from vm import cache, host, kernels, qemu, qemu_dist, repository, run, ui
 from vm.errors import GuestError
 from vm.ui import UserError, say, step
 
-from . import charts, goals, jobs, layers, scale, sweep, wallclock
+from . import charts, goals, jobs, layers, scale, sweep, wallclock, workers
 from . import host as perf_host
 from .counting import CountingGuest
 
@@ -148,6 +149,12 @@ def measure(facts, quick):
     if quick:
         return
     facts["host"] = perf_host.rows(perf_host.count(kernel, ios))
+    _write_json(facts)
+    meaningless = workers.why_meaningless()
+    if meaningless:
+        say(f"  {meaningless}")
+    else:
+        facts["workers"] = workers.measure(kernel).as_dict()
     _write_json(facts)
     facts["wall_clock"] = wallclock.compare(kernel, queue_size=LARGE_RING)
     _write_json(facts)

@@ -15,6 +15,7 @@ queues         the same by number of queues, without functions
 other_kernels  the same on other kernels, named by kernel_name
 host           see perf.host.rows()
 curves         figures over depths and jobs, see perf.sweep.Record
+workers        IOPS of the host's back ends, see perf.workers.Record
 wall_clock, scale
                see perf.wallclock, perf.scale
 goals          each goal, the measured value, and whether it is met
@@ -29,7 +30,7 @@ from pathlib import Path
 from vm.page import (LIGHT, figure, foot_line, html_table, page, plot, quoted,
                      text_table)
 
-from . import curves, goals, host, jobs, layers, scale, sweep, wallclock
+from . import curves, goals, host, jobs, layers, scale, sweep, wallclock, workers
 from .devices import TITLES
 
 _HERE = Path(__file__).parent
@@ -205,6 +206,10 @@ def _tables(facts):
     if record:
         for title, header, rows in curves.tables(record):
             yield title, curves.words(record), header, rows
+    if facts.get("workers"):
+        found = workers.Record.read(facts["workers"])
+        yield ("Workers of vdpa_blk and iothreads of QEMU", workers.words(found),
+               *workers.table(found))
 
 
 def _record(facts):
