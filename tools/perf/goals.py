@@ -157,7 +157,8 @@ def _clock(facts):
         ratio = row["iops"]["median"]
         yield _goal(f"{row['job']}: at least {limit} of the in-tree driver's IOPS",
                     f"{ratio:.3f} ({row['iops']['low']:.2f} to "
-                    f"{row['iops']['high']:.2f})", ratio >= limit)
+                    f"{row['iops']['high']:.2f}; {row['iops']['verdict']})",
+                    ratio >= limit)
 
 
 def _scale(facts):

@@ -11,7 +11,7 @@ import pytest
 
 from perf import charts, counting, goals, jobs, layers, profile
 from perf.symbols import Symbols
-from vm import host
+from vm import host, measure
 from vm.ui import UserError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -196,6 +196,16 @@ def test_goals_that_are_missed(others, goal):
     found = facts()
     found["jobs"][-1] |= others
     assert not judged(found)[goal]
+
+
+def test_goal_by_the_clock_says_what_it_rests_on():
+    """A goal by the clock shows the range of the ratios, and what it concludes."""
+    clock = {"jobs": [{"job": "randread-4k-qd32", "options": {"iodepth": 32}, "iops": {
+        "median": 1.06, "low": 0.9, "high": 1.3, "verdict": measure.TOO_WIDE}}]}
+    (goal,) = [goal for goal in goals.judge(facts() | {"wall_clock": clock})
+               if "IOPS" in goal["goal"]]
+    assert goal["met"]
+    assert goal["seen"] == "1.060 (0.90 to 1.30; too wide to conclude)"
 
 
 def queue_rows(*costs):
