@@ -359,6 +359,9 @@ def pictures(facts):
     """Return functions that draw the PNGs of the measured facts, by name."""
     found = {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
              for name, (draw, key, _) in _PICTURES.items() if facts.get(key)}
+    if not any(goals.find(facts, job, "null_blk") for job in _job_names(facts)):
+        # There is nothing to draw bars above.
+        found.pop("cost", None)
     record = _record(facts)
     return {**found, **(curves.pictures(record) if record else {})}
 

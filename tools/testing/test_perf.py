@@ -291,6 +291,16 @@ def test_bars_are_above_null_blk(monkeypatch):
     assert seen["title"] and "commit v1" in seen["foot"] and "TCG" in seen["foot"]
 
 
+def test_report_of_an_interrupted_run():
+    """A run that ended before null_blk was counted has a report, without the bars."""
+    host.need("plot")
+    found = facts() | {"error": "interrupted"}
+    found["jobs"] = [each for each in found["jobs"] if each["device"] != "null_blk"]
+    found["goals"] = goals.judge(found)
+    assert set(charts.pictures(found)) == {"breakdown"}
+    assert "interrupted" in charts.html_page(found)
+
+
 def test_every_picture_shows_title_and_foot():
     """Every gnuplot script of the tools shows the title and the foot line."""
     scripts = list((TOP / "tools").glob("*/*.gnuplot"))
