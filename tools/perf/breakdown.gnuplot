@@ -25,10 +25,12 @@ unset colorbox
 set style fill solid 0.85 border rgb paper
 # A name is horizontal if its box is wide enough, else vertical.  line and letter are
 # the width of a line of vertical text and of a letter, on the x axis.
-line = widest * 0.0085
+line = widest * 0.0105
 letter = widest * 0.006
 across(s, w) = strlen(s) * letter < w
-upwards(s, w, h) = !across(s, w) && w > line ? s[1:int(h * 6.5)] : ""
+# The name of a layer that is too long for its box is its first word.
+cut(s, most) = strlen(s) <= most ? s : most < 12 ? word(s, 1) : s[1:most]
+upwards(s, w, h) = !across(s, w) && w > line ? cut(s, int(h * 6.5)) : ""
 
 plot $boxes using 1:3:1:2:3:4:5 with boxxyerror linecolor palette, \
      $boxes using (($1 + $2) / 2):(($3 + $4) / 2):(across(strcol(6), $2 - $1) ? \

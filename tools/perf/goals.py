@@ -114,7 +114,7 @@ def _locked(facts):
         share = ours["locked"] / stock["locked"]
         yield _goal(f"with the queue's lock held at most {LOCKED_SHARE} of the "
                     "in-tree driver's",
-                    f"{share:.2f} ({ours['locked']:.0f} of {stock['locked']:.0f})",
+                    f"{share:.3f} ({ours['locked']:.0f} of {stock['locked']:.0f})",
                     share <= LOCKED_SHARE)
 
 
