@@ -380,7 +380,6 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 				 cpu_to_node(cpu) : NUMA_NO_NODE);
 		if (!q)
 			break;
-		vblk->queues[i] = q;
 		spin_lock_init(&q->submit_lock);
 		spin_lock_init(&q->lock);
 		INIT_WORK(&q->work, virtblk_complete_work);
@@ -388,6 +387,8 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 			      HRTIMER_MODE_REL);
 		q->vblk = vblk;
 		q->indirect = virtblk_has_indirect(vblk->vdev);
+		/* A hostile device interrupts already: virtblk_interrupt() reads it. */
+		smp_store_release(&vblk->queues[i], q);
 	}
 	free_cpumask_var(mask);
 	if (i < vblk->nr_vqs)
