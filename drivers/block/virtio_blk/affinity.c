@@ -297,7 +297,7 @@ static enum cpuhp_state virtblk_cpuhp_state;
 
 /*
  * CPU hotplug calls this with cpus_write_lock() held, so it must not wait for recovery,
- * which may wait for the device.  Recovery itself sets the affinities.
+ * which may wait for the device.  If the lock is held, the watch sets the affinities.
  */
 static int virtblk_cpu_online(unsigned int cpu, struct hlist_node *node)
 {
@@ -305,8 +305,11 @@ static int virtblk_cpu_online(unsigned int cpu, struct hlist_node *node)
 						   cpuhp_node);
 	unsigned int noio;
 
-	if (!mutex_trylock(&vblk->recovery.lock))
+	if (!mutex_trylock(&vblk->recovery.lock)) {
+		WRITE_ONCE(vblk->recovery.affinity_late, true);
+		mod_delayed_work(virtblk_wq, &vblk->recovery.watch, 0);
 		return 0;
+	}
 	noio = memalloc_noio_save();
 	if (vblk->recovery.state == VIRTBLK_LIVE)
 		virtblk_set_affinity(vblk);

@@ -111,6 +111,7 @@ struct virtblk_stall {
  * @lost_log: limits the lines about lost interrupts
  * @vmfork: calls the driver when the guest has been restored from a snapshot
  * @poll_all: @watch must poll and notify all queues
+ * @affinity_late: @watch must set the interrupts' affinities
  * @reset_after: the setting of the disk in seconds, or VIRTBLK_UNSET
  * @reset_attempts: the setting of the disk, or VIRTBLK_UNSET
  * @removal_timeout: the setting of the disk in seconds, or VIRTBLK_UNSET
@@ -148,6 +149,7 @@ struct virtblk_recovery {
 	struct ratelimit_state lost_log;
 	struct notifier_block vmfork;
 	bool poll_all;
+	bool affinity_late;
 	unsigned int reset_after;
 	unsigned int reset_attempts;
 	unsigned int removal_timeout;

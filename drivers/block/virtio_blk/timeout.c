@@ -25,6 +25,7 @@
 #include <linux/log2.h>
 #include <linux/module.h>
 #include <linux/random.h>
+#include <linux/sched/mm.h>
 
 #include "ring.h"
 #include "trace.h"
@@ -291,7 +292,7 @@ void virtblk_unregister_vmfork(struct virtio_blk *vblk)
 	unregister_random_vmfork_notifier(&vblk->recovery.vmfork);
 }
 
-/* Check a live disk; return true to be called again.  Needs recovery.lock. */
+/* Check a live disk; return true to be called again.  Needs recovery.lock, and NOIO. */
 static bool virtblk_watch(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
@@ -301,7 +302,7 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 	unsigned long silence;
 
 	/* Without memory the log does not name the queues. */
-	stall.queues = bitmap_zalloc(vblk->nr_vqs, GFP_NOIO);
+	stall.queues = bitmap_zalloc(vblk->nr_vqs, GFP_KERNEL);
 	virtblk_scan_inflight(vblk, &stall);
 	virtblk_note_stall(vblk, &stall);
 	bitmap_free(stall.queues);
@@ -311,6 +312,8 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 			 vblk->disk->disk_name);
 		virtblk_poll_and_kick(vblk);
 	}
+	if (xchg(&recovery->affinity_late, false))
+		virtblk_set_affinity(vblk);
 	if (READ_ONCE(recovery->was_reset))
 		queue_work(virtblk_wq, &recovery->work);
 	silence = virtblk_silence(vblk, &stall);
@@ -338,6 +341,7 @@ void virtblk_watch_work(struct work_struct *work)
 					       struct virtio_blk,
 					       recovery.watch);
 	struct virtblk_recovery *recovery = &vblk->recovery;
+	unsigned int noio = memalloc_noio_save();
 	bool again;
 
 	/* The lock keeps the virtqueues; no code under it waits for a request. */
@@ -350,6 +354,7 @@ void virtblk_watch_work(struct work_struct *work)
 		/* A dead disk has nothing in flight. */
 		again = recovery->state != VIRTBLK_DEAD;
 	mutex_unlock(&recovery->lock);
+	memalloc_noio_restore(noio);
 
 	if (again)
 		queue_delayed_work(virtblk_wq, &recovery->watch, HZ);
