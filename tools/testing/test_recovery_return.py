@@ -222,3 +222,32 @@ def test_write_back_waits_for_a_write_in_flight(kernel: Kernel) -> None:
         change.wait()
         assert guest.sysfs(mode) == "write back"
         assert guest.sysfs(f"/sys/block/{name}/queue/write_cache") == "write back"
+
+
+# Requests for a reset
+
+@pytest.mark.kernels("7.3-debug")
+def test_reset_that_was_refused_is_forgotten(kernel: Kernel) -> None:
+    """A reset that is refused while the device is away does not come later."""
+    with Guest(kernel, disks=[Disk("disk", "ram", 64 * MIB, queues=2)]) as guest:
+        name = guest.dev("disk")
+        block = f"/sys/block/{name}"
+        for _ in range(10):
+            done = guest.run(f"""
+                (echo 1 > $(readlink -f {block}/device/..)/reset) &
+                until read state < {block}/state && [ $state = suspended ] ||
+                    ! kill -0 $! 2> /dev/null; do :; done
+                echo $state
+                /bin/echo 1 > {block}/recovery/reset
+                wait""", timeout=60, check=False).output
+            if "suspended" in done and "No such device" in done:
+                break
+        else:
+            pytest.fail(f"no reset was refused: {done}")
+        assert guest.sysfs(f"{block}/state") == "live"
+        before = guest.sysfs(f"{block}/recovery/resets")
+        # A change of the configuration is one of the reasons for recovery to look.
+        guest.resize_disk("disk", 96 * MIB)
+        assert process.wait_for(lambda: guest.sysfs(f"{block}/size") == "196608", 30)
+        works(guest, name)
+        assert guest.sysfs(f"{block}/recovery/resets") == before

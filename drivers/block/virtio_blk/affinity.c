@@ -223,6 +223,17 @@ static int virtblk_own_irq(struct virtio_blk *vblk, unsigned int index)
 	return pci_irq_vector(pdev, index + 1);
 }
 
+/**
+ * virtblk_has_own_vectors() - does each queue with an interrupt have its own vector?
+ * @vblk: the disk, its virtqueues set up
+ *
+ * Return: true if so; false also if the device is not on PCI.
+ */
+bool virtblk_has_own_vectors(struct virtio_blk *vblk)
+{
+	return virtblk_own_irq(vblk, 0);
+}
+
 /*
  * Take isolated CPUs out of a queue's CPUs, unless all of them are isolated.  So the I/O
  * of other CPUs does not interrupt them.  The kernel does the same for vectors that it

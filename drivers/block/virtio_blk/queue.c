@@ -272,7 +272,10 @@ int virtblk_init_vqs(struct virtio_blk *vblk)
 		if (err)
 			return err;
 	}
-	return virtblk_check_spread(vblk) ? 0 : virtblk_find_vqs_unmanaged(vblk);
+	err = virtblk_check_spread(vblk) ? 0 : virtblk_find_vqs_unmanaged(vblk);
+	if (!err)
+		vblk->own_vectors = virtblk_has_own_vectors(vblk);
+	return err;
 }
 
 /**

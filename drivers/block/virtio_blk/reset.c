@@ -7,7 +7,7 @@
  * queue_limits_commit_update_frozen() holds limits_lock, an elevator switch holds
  * its own.  So from the moment a queue is quiesced nothing here takes such a lock,
  * allocates memory without NOIO, waits for a freeze, or waits for the device
- * without a bound.  What the virtio core and the transport do on our behalf
+ * without a bound, except for its reset.  What the virtio core and the transport do
  * follows the same rule as far as the driver can choose: virtblk_find_vqs() never
  * leaves it to the PCI core to count CPUs under cpus_read_lock.  One exception:
  * virtblk_restore_writeback() takes limits_lock, but only while the queue is frozen and
@@ -34,6 +34,10 @@
 
 /* How long the virtio core may take to set a device up again. */
 #define VIRTBLK_RESTORE_TIME	HZ
+
+/* How long a return tries again if memory is short, and how often. */
+#define VIRTBLK_MEMORY_TIME	(5 * HZ)
+#define VIRTBLK_MEMORY_PAUSE_MS	100
 
 /* How long a device must read as gone before the driver gives it up. */
 #define VIRTBLK_GONE_MS		2000
@@ -237,7 +241,7 @@ static int virtblk_check_return(struct virtio_blk *vblk)
  * Ask for vectors as at probe.  The kernel spreads managed vectors over the CPUs that
  * are online now, so with a CPU offline they may not match the queue map.
  */
-static int virtblk_find_vqs_again(struct virtio_blk *vblk)
+static int virtblk_find_matching_vqs(struct virtio_blk *vblk)
 {
 	unsigned int nr_vqs = virtblk_device_queues(vblk->vdev);
 	int err;
@@ -253,13 +257,36 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk)
 	return virtblk_find_vqs_unmanaged(vblk);
 }
 
-static int virtblk_try_restart(struct virtio_blk *vblk)
+/*
+ * If memory is short virtio_ring makes rings smaller, and virtio_pci has virtqueues share
+ * a vector.  So unless it is the @last try, either means -ENOMEM.
+ */
+static int virtblk_find_vqs_again(struct virtio_blk *vblk, bool last)
+{
+	unsigned int was = vblk->ring_size;
+	int err = virtblk_find_matching_vqs(vblk);
+
+	if (err || (vblk->ring_size >= was && (!vblk->own_vectors ||
+					       virtblk_has_own_vectors(vblk))))
+		return err;
+	if (!last) {
+		vblk->ring_size = was;
+		return -ENOMEM;
+	}
+	dev_warn_ratelimited(&vblk->vdev->dev, "[%s] came back with less than it had: rings of %u entries, before %u; %s\n",
+			     vblk->disk->disk_name, vblk->ring_size, was,
+			     vblk->own_vectors && !virtblk_has_own_vectors(vblk) ?
+			     "its virtqueues share a vector" : "as many vectors");
+	return 0;
+}
+
+static int virtblk_try_restart(struct virtio_blk *vblk, bool last)
 {
 	struct virtio_device *vdev = vblk->vdev;
 	struct request_queue *rq_queue = vblk->disk->queue;
 	int err;
 
-	err = virtblk_find_vqs_again(vblk) ?: virtblk_check_return(vblk);
+	err = virtblk_find_vqs_again(vblk, last) ?: virtblk_check_return(vblk);
 	if (err)
 		goto out_del_vqs;
 
@@ -275,6 +302,8 @@ static int virtblk_try_restart(struct virtio_blk *vblk)
 	virtblk_bind_vqs(vblk);
 	WRITE_ONCE(vblk->recovery.last_reset, ktime_get());
 	WRITE_ONCE(vblk->recovery.was_reset, false);
+	/* Drop requests for a reset that arrived meanwhile: this reset serves them. */
+	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
 	vblk->recovery.progress = jiffies;
 	virtblk_set_state(vblk, VIRTBLK_LIVE);
 
@@ -297,9 +326,10 @@ out_del_vqs:
  * @vblk: the disk, suspended or resetting, its queue quiesced, its recovery.lock
  *	held
  *
- * Allocates no more memory than virtblk_requeue_inflight() has freed, and may use the
+ * Allocates about as much memory as virtblk_del_vqs() has freed, and may use the
  * reserves: if this disk holds swap, all other memory may wait for the requests that
- * are held back.
+ * are held back.  Without reclaim the rings, which are contiguous, may still find no
+ * memory at first.  Then this tries again, while the kernel compacts memory.
  *
  * Context: may sleep.
  *
@@ -308,10 +338,23 @@ out_del_vqs:
  */
 int virtblk_restart_vqs(struct virtio_blk *vblk)
 {
-	unsigned int noreclaim = memalloc_noreclaim_save();
-	int err = virtblk_try_restart(vblk);
+	unsigned long end = jiffies + VIRTBLK_MEMORY_TIME;
+	unsigned int noreclaim;
+	bool last;
+	int err;
 
-	memalloc_noreclaim_restore(noreclaim);
+	do {
+		last = time_after_eq(jiffies, end) ||
+		       READ_ONCE(vblk->recovery.removing);
+		noreclaim = memalloc_noreclaim_save();
+		err = virtblk_try_restart(vblk, last);
+		memalloc_noreclaim_restore(noreclaim);
+		if (err != -ENOMEM || last)
+			return err;
+		msleep(VIRTBLK_MEMORY_PAUSE_MS);
+		err = virtblk_negotiate(vblk->vdev);
+	} while (!err);
+	virtblk_reset_device(vblk->vdev);
 	return err;
 }
 
@@ -479,13 +522,16 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	virtblk_requeue_inflight(vblk);
 	virtblk_del_vqs(vblk);
 	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESET, vblk->recovery.requeued);
-	/* Drop requests for a reset that arrived meanwhile: this reset serves them. */
-	WRITE_ONCE(vblk->recovery.wanted, VIRTBLK_RESET_NONE);
 
 	if (stalled && virtblk_resets_exhausted(vblk))
 		attempts = 0;
-	while (err && attempts-- && !virtblk_is_gone(vblk->vdev))
+	while (attempts-- && !virtblk_stays_gone(vblk)) {
 		err = virtblk_reset_once(vblk);
+		if (!err || !attempts)
+			break;
+		/* A backend that reconnects needs a moment. */
+		msleep(VIRTBLK_RESET_PAUSE_MS);
+	}
 	return err;
 }
 
@@ -548,6 +594,10 @@ void virtblk_recovery_work(struct work_struct *work)
 	if (recovery->state == VIRTBLK_LIVE && !recovery->held &&
 	    !virtblk_system_shuts_down()) {
 		wanted = xchg(&recovery->wanted, VIRTBLK_RESET_NONE);
+		/* The device may have answered while this waited for the lock. */
+		if (wanted == VIRTBLK_RESET_STALLED &&
+		    virtblk_count_completions(vblk) != recovery->completed)
+			wanted = VIRTBLK_RESET_NONE;
 		died = virtblk_recover(vblk, wanted);
 	}
 	mutex_unlock(&recovery->lock);

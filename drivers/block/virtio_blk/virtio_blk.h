@@ -306,6 +306,7 @@ static_assert(!((sizeof(struct request) + offsetof(struct virtblk_req, table)) %
  * @has_vqs: there are virtqueues
  * @spread: at probe the transport gave each queue with an interrupt its own vector and
  *	spread the vectors over the CPUs, and the queue map follows them
+ * @own_vectors: at probe each queue with an interrupt had its own vector, on PCI
  * @managed: the kernel spreads the present vectors, not the driver
  * @cpuhp_node: calls the driver when a CPU comes online
  * @nr_queues: the number of queues for each type of hctx
@@ -338,6 +339,7 @@ struct virtio_blk {
 	bool direct;
 	bool has_vqs;
 	bool spread;
+	bool own_vectors;
 	bool managed;
 	struct hlist_node cpuhp_node;
 	unsigned int nr_queues[HCTX_MAX_TYPES];
@@ -415,6 +417,7 @@ void virtblk_init_affinity(struct virtio_blk *vblk,
 bool virtblk_check_spread(struct virtio_blk *vblk);
 void virtblk_map_queues(struct blk_mq_tag_set *set);
 bool virtblk_vectors_match(struct virtio_blk *vblk);
+bool virtblk_has_own_vectors(struct virtio_blk *vblk);
 void virtblk_queue_cpus(struct virtio_blk *vblk, unsigned int index,
 			struct cpumask *mask);
 void virtblk_set_affinity(struct virtio_blk *vblk);
