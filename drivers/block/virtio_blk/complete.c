@@ -116,7 +116,7 @@ static void virtblk_complete_list(struct virtblk_queue *q, struct rq_list *done,
 
 /*
  * A device that reports a read as successful, but writes less than the request asked
- * for, leaves older data in the rest of the buffer (VIRTIO 1.3, 2.7.8.2).  In a
+ * for, leaves older data in the rest of the buffer (VIRTIO 1.4, 2.7.8.2).  In a
  * confidential guest that is a leak, so that read fails.  Elsewhere the driver does not
  * check, because some devices return wrong lengths.
  */

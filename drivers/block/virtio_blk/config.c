@@ -23,7 +23,7 @@ static void virtblk_clear_range_commands(struct virtio_device *vdev)
 }
 
 /*
- * VIRTIO 1.3, 5.2.5.1: the driver must not use DISCARD with host-managed zones.
+ * VIRTIO 1.4, 5.2.5.1: the driver must not use DISCARD with host-managed zones.
  * SECURE_ERASE and WRITE_ZEROES would move write pointers behind the block layer's
  * back; the block layer zeroes by writing instead.  A device that the driver cannot
  * use fails here, before FEATURES_OK is set.
@@ -75,7 +75,7 @@ int virtblk_validate(struct virtio_device *vdev)
 		return -EINVAL;
 	}
 
-	/* VIRTIO 1.3, 5.2.5.2: a device that offers CONFIG_WCE must offer FLUSH. */
+	/* VIRTIO 1.4, 5.2.5.2: a device that offers CONFIG_WCE must offer FLUSH. */
 	if (virtio_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE) &&
 	    !virtio_has_feature(vdev, VIRTIO_BLK_F_FLUSH)) {
 		dev_warn(&vdev->dev, "the device offers CONFIG_WCE without FLUSH; not using CONFIG_WCE, so the cache mode is fixed\n");
@@ -91,7 +91,7 @@ int virtblk_validate(struct virtio_device *vdev)
 	__virtio_clear_bit(vdev, VIRTIO_F_IN_ORDER);
 	__virtio_clear_bit(vdev, VIRTIO_F_NOTIFICATION_DATA);
 	/*
-	 * Ranges are little-endian on legacy devices, too (VIRTIO 1.3, 5.2.6).
+	 * Ranges are little-endian on legacy devices, too (VIRTIO 1.4, 5.2.6).
 	 * QEMU's legacy devices read them in the byte order of a big-endian guest,
 	 * and a misread range destroys data.
 	 */
@@ -104,7 +104,7 @@ int virtblk_validate(struct virtio_device *vdev)
  * virtblk_writeback() - does the device have a volatile write cache?
  * @vdev: the device, its features negotiated
  *
- * VIRTIO 1.3, 5.2.5.1: with CONFIG_WCE the device reports its cache mode.  Without
+ * VIRTIO 1.4, 5.2.5.1: with CONFIG_WCE the device reports its cache mode.  Without
  * it the driver assumes that a device with FLUSH has a write cache.
  *
  * Return: true if writes are durable only after a flush.
@@ -172,7 +172,7 @@ int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
  * virtblk_restore_writeback() - restore the device's cache mode after a reset
  * @vblk: the disk, suspended or resetting, its device ready again
  *
- * A reset may change the mode (VIRTIO 1.3, 5.2.5).  If the device keeps a cache that
+ * A reset may change the mode (VIRTIO 1.4, 5.2.5).  If the device keeps a cache that
  * the block layer does not know about, the block layer must flush it from the next
  * request on.  This is possible only if no request waits: the block layer issued
  * waiting requests for a device without a cache and would not flush after them.
@@ -311,7 +311,7 @@ static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
  * @work: the disk's config_work
  *
  * The driver follows the capacity, and the cache mode, which a reset may change.  In
- * VIRTIO 1.3 no other field that the driver uses changes.
+ * VIRTIO 1.4 no other field that the driver uses changes.
  */
 void virtblk_config_work(struct work_struct *work)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The data of a request, as the device sees it (VIRTIO 1.3, 5.2.6): the block layer's
+ * The data of a request, as the device sees it (VIRTIO 1.4, 5.2.6): the block layer's
  * buffers, or ranges.
  *
  *  - On a ring that the virtio core runs: a scatterlist, see submit.c.
@@ -74,7 +74,7 @@ static bool virtblk_fill_ranges(struct virtio_blk_discard_write_zeroes *ranges,
  * @vblk: the disk
  * @req: a discard, secure erase or write zeroes
  *
- * VIRTIO 1.3, 5.2.6: unmap is set in write zeroes requests only, and here only if the
+ * VIRTIO 1.4, 5.2.6: unmap is set in write zeroes requests only, and here only if the
  * device said that it may unmap.
  *
  * Return: BLK_STS_OK; BLK_STS_RESOURCE if memory is short; BLK_STS_IOERR if the request

@@ -47,7 +47,7 @@ void virtblk_reset_device(struct virtio_device *vdev)
  * virtblk_needs_reset() - does the device request a reset?
  * @vdev: the device
  *
- * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.3, 2.1).
+ * Return: true if DEVICE_NEEDS_RESET is set (VIRTIO 1.4, 2.1).
  */
 bool virtblk_needs_reset(struct virtio_device *vdev)
 {

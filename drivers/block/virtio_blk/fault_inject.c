@@ -25,7 +25,7 @@
 
 /*
  * Offer the device a request whose descriptor is not in the ring.  A device that follows
- * VIRTIO 1.3, 2.1.1 sets DEVICE_NEEDS_RESET then, and does not touch the disk.
+ * VIRTIO 1.4, 2.1.2 sets DEVICE_NEEDS_RESET then, and does not touch the disk.
  */
 static int virtblk_confuse_device(void *data, u64 index)
 {

@@ -69,7 +69,7 @@ static int virtblk_check_segments(struct device *dev,
 
 	/*
 	 * A chain must not be longer than the ring, even in an indirect table
-	 * (VIRTIO 1.3, 2.7.5.3.1).
+	 * (VIRTIO 1.4, 2.7.5.3.1).
 	 */
 	if (raw->max_chain <= VIRTBLK_EXTRA_DESCS) {
 		dev_err(dev, "a ring of %u has no room for a request with data; give the device a queue size of 4 or more\n",
@@ -311,7 +311,7 @@ static u32 virtblk_clamp_zones(struct device *dev, const char *name, u32 zones)
 }
 
 /*
- * Only the host-managed model differs from an ordinary disk (VIRTIO 1.3, 5.2.5).
+ * Only the host-managed model differs from an ordinary disk (VIRTIO 1.4, 5.2.5.1).
  * Check here what Linux requires of zones: the block layer would only return an error
  * number, and the driver logs the reason.
  */
@@ -503,7 +503,7 @@ static u32 virtblk_config_generation(struct virtio_device *vdev)
  * @vdev: the device
  *
  * The capacity is the only field of more than 32 bits.  Both halves must come from the
- * same generation (VIRTIO 1.3, 2.5.3).  Bound the retries: a device whose generation
+ * same generation (VIRTIO 1.4, 2.5.1).  Bound the retries: a device whose generation
  * keeps changing must notify the driver of the change, which reads the field again.
  *
  * Context: may sleep.

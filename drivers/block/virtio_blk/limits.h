@@ -18,7 +18,7 @@ struct virtio_device;
  * @max_chain: the most descriptors that a request may have
  * @max_dma_size: the longest segment that the DMA layer maps, in bytes
  *
- * The other fields are those of the configuration space (VIRTIO 1.3, 5.2.4).
+ * The other fields are those of the configuration space (VIRTIO 1.4, 5.2.4).
  */
 struct virtblk_raw_config {
 	u64 features;

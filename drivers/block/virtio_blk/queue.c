@@ -177,7 +177,7 @@ void virtblk_del_vqs(struct virtio_blk *vblk)
 	vblk->vdev->config->del_vqs(vblk->vdev);
 }
 
-/* VIRTIO 1.3, 2.7.5.3: an indirect request takes one descriptor of the ring. */
+/* VIRTIO 1.4, 2.7.5.3: an indirect request takes one descriptor of the ring. */
 static bool virtblk_has_indirect(struct virtio_device *vdev)
 {
 	return virtio_has_feature(vdev, VIRTIO_RING_F_INDIRECT_DESC);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests as the device sees them (VIRTIO 1.3, 5.2.6): those of the block layer, and the
+ * Requests as the device sees them (VIRTIO 1.4, 5.2.6): those of the block layer, and the
  * driver's own.  data.c has their data.
  */
 
@@ -12,7 +12,7 @@
 #include "ring.h"
 #include "virtio_blk.h"
 
-/* VIRTIO 1.3, 5.2.6: the type of an operation on zones; -EOPNOTSUPP for any other. */
+/* VIRTIO 1.4, 5.2.6: the type of an operation on zones; -EOPNOTSUPP for any other. */
 static int virtblk_zone_type(struct request *req)
 {
 	switch (req_op(req)) {
@@ -35,7 +35,7 @@ static int virtblk_zone_type(struct request *req)
 
 /*
  * Fill in what the device reads first of a request.  @sector is 0 for a type that has
- * no place (VIRTIO 1.3, 5.2.6).
+ * no place (VIRTIO 1.4, 5.2.6).
  */
 static void virtblk_set_header(struct virtio_blk *vblk, struct request *req,
 			       u32 type, u64 sector)
@@ -139,7 +139,7 @@ static noinline blk_status_t virtblk_build_any(struct virtblk_queue *q,
 		type = virtblk_zone_type(req);
 		if (type < 0)
 			return BLK_STS_NOTSUPP;
-		/* A reset of all zones has no sector (VIRTIO 1.3, 5.2.6.1). */
+		/* A reset of all zones has no sector (VIRTIO 1.4, 5.2.6.1). */
 		virtblk_set_header(vblk, req, type,
 				   req_op(req) == REQ_OP_ZONE_RESET_ALL ?
 				   0 : blk_rq_pos(req));
@@ -234,7 +234,7 @@ int virtblk_query(struct gendisk *disk, u32 type, u64 sector, void *buf,
  * @disk: the disk
  * @id: filled in, and always terminated by a NUL
  *
- * VIRTIO 1.3, 5.2.6: up to 20 bytes, without a NUL if it has all 20.
+ * VIRTIO 1.4, 5.2.6: up to 20 bytes, without a NUL if it has all 20.
  * Context: may sleep.
  *
  * Return: 0 or the error of virtblk_query().

@@ -578,7 +578,7 @@ static bool virtblk_system_shuts_down(void)
  * virtblk_recovery_work() - reset the device or declare the disk dead, if necessary
  * @work: the disk's recovery.work
  *
- * VIRTIO 1.3, 2.1.2: a device in an error state sets DEVICE_NEEDS_RESET, and the driver
+ * VIRTIO 1.4, 2.1.1 and 2.1.2: a device in an error state sets DEVICE_NEEDS_RESET, and the driver
  * must not assume anything about requests in flight.
  */
 void virtblk_recovery_work(struct work_struct *work)

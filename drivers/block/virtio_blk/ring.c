@@ -4,7 +4,7 @@
  *
  * The virtio core creates, deletes and notifies the virtqueue; the driver writes the
  * available ring and reads the used ring.  So it does per I/O only what a request needs
- * (VIRTIO 1.3, 2.7):
+ * (VIRTIO 1.4, 2.7):
  *
  *	descriptor ring         indirect table, in struct virtblk_req
  *	+-------+             +--------+------+------+--------+

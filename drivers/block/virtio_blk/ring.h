@@ -48,7 +48,7 @@ static inline void virtblk_set_flags(struct vring_desc *desc, u16 flags)
 	desc->flags = (__force __virtio16)cpu_to_le16(flags);
 }
 
-/* The flags of the data's entries (VIRTIO 1.3, 2.7.5). */
+/* The flags of the data's entries (VIRTIO 1.4, 2.7.5). */
 static inline u16 virtblk_data_flags(struct request *req)
 {
 	return rq_data_dir(req) == READ ? VRING_DESC_F_NEXT | VRING_DESC_F_WRITE :
@@ -126,7 +126,7 @@ static inline u16 virtblk_ring_kick_event(const struct virtblk_ring *ring)
  * virtblk_ring_must_kick() - must the driver notify the device of what it published?
  * @q: the queue, its submit_lock held
  *
- * VIRTIO 1.3, 2.7.10 and 2.7.13.4.
+ * VIRTIO 1.4, 2.7.10 and 2.7.13.4.
  *
  * Return: true if it must.
  */
@@ -150,7 +150,7 @@ static inline bool virtblk_ring_must_kick(struct virtblk_queue *q)
  * virtblk_ring_lost_kick() - does the device wait for a notification that it has missed?
  * @q: the queue, which has made no progress for a while
  *
- * VIRTIO 1.3, 2.7.10.  Only an event index tells: a device that has read all that the driver
+ * VIRTIO 1.4, 2.7.10.  Only an event index tells: a device that has read all that the driver
  * published asks for a notification of the next request.
  *
  * Return: true if it does.
@@ -255,7 +255,7 @@ static inline void virtblk_ring_mask(struct virtblk_queue *q)
  * virtblk_ring_unmask() - ask for an interrupt for the next request
  * @q: the queue, its lock held
  *
- * VIRTIO 1.3, 2.7.7 and 2.7.8.
+ * VIRTIO 1.4, 2.7.7 and 2.7.8.
  *
  * Return: false if the device has returned requests meanwhile, for which no interrupt may
  * come.

@@ -4,7 +4,7 @@
  * way back.
  *
  * The only locks are those of the request's queue, and no code here walks all queues.  A
- * request as the device sees it (VIRTIO 1.3, 5.2.6), on a ring that the virtio core runs
+ * request as the device sees it (VIRTIO 1.4, 5.2.6), on a ring that the virtio core runs
  * (ring.c has the other):
  *
  *	           struct virtblk_req              descriptors

@@ -76,7 +76,7 @@ static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
 }
 
 /*
- * No acknowledged write may stay in the device's cache without a flush (VIRTIO 1.3,
+ * No acknowledged write may stay in the device's cache without a flush (VIRTIO 1.4,
  * 5.2.6.1).  Therefore the block layer starts to flush before the device starts to
  * cache.  It stops only after the device has stopped caching and a flush has emptied
  * the cache.  The mode that the device reports after the request decides.
@@ -360,7 +360,7 @@ struct virtblk_lifetime {
 
 /*
  * lifetime/: each file has a value in hexadecimal, as in the MMC driver's files, and
- * its meaning in words (VIRTIO 1.3, 5.2.6).
+ * its meaning in words (VIRTIO 1.4, 5.2.6).
  */
 static int virtblk_get_lifetime(struct device *dev,
 				struct virtblk_lifetime *lifetime)

@@ -50,7 +50,7 @@
 
 /*
  * The status byte while a request is in flight.  No device may return this value
- * (VIRTIO 1.3, 5.2.6), so it shows that the device did not write the byte.
+ * (VIRTIO 1.4, 5.2.6), so it shows that the device did not write the byte.
  */
 #define VIRTBLK_STATUS_UNWRITTEN	0xff
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Zones that the host manages (VIRTIO 1.3, 5.2.6): appends and the results of
+ * Zones that the host manages (VIRTIO 1.4, 5.2.6): appends and the results of
  * requests to them, the device's reports, and the writes that a reset requeues.
  *
  * The block layer keeps the writes of a zone in order.  It knows the write pointers
@@ -405,7 +405,7 @@ static void virtblk_settle_zone_write(struct virtio_blk *vblk,
  *
  * A sequential zone accepts a write only at its write pointer.  If the device has
  * executed a write before a reset, and the driver sends it again, it fails at the
- * advanced pointer (VIRTIO 1.3, 5.2.6.1), although its data is on the disk.
+ * advanced pointer (VIRTIO 1.4, 5.2.6.2), although its data is on the disk.
  *
  * Context: may sleep, under memalloc_noio_save().
  *

@@ -138,7 +138,7 @@ static void vdpa_blk_init_erase(struct vdpa_blk *vb)
 	u32 granularity = bdev_discard_granularity(bdev) >> SECTOR_SHIFT;
 	unsigned int most;
 
-	/* A zone is reset instead (VIRTIO 1.3, 5.2.5). */
+	/* A zone is reset instead (VIRTIO 1.4, 5.2.5.1). */
 	if (vb->settings.readonly || vdpa_blk_is_zoned(vb))
 		return;
 	most = min(bdev_max_discard_sectors(bdev), VDPA_BLK_MAX_ERASE);

@@ -31,7 +31,7 @@ static bool vdpa_blk_is_local(struct vdpa_blk *vb)
 	return driver && !strcmp(driver->name, "virtio_vdpa");
 }
 
-/* Whether the driver has set the device up (VIRTIO 1.3, 3.1.1). */
+/* Whether the driver has set the device up (VIRTIO 1.4, 3.1.1). */
 static bool vdpa_blk_is_live(const struct vdpa_blk *vb)
 {
 	const u8 both = VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
@@ -172,7 +172,7 @@ static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
 		vdpa_blk_stop_queue(vb->queues[i]);
 }
 
-/* The cache mode of a device that no driver has changed (VIRTIO 1.3, 5.2.5.2). */
+/* The cache mode of a device that no driver has changed (VIRTIO 1.4, 5.2.5.2). */
 static bool vdpa_blk_default_wce(struct vdpa_blk *vb)
 {
 	return vdpa_blk_has_cache(vb) &&
@@ -364,7 +364,7 @@ static bool vdpa_blk_accepts(const struct vdpa_blk *vb, u64 features)
 	if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||
 	    features & ~(vb->features | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)))
 		return false;
-	/* Zones need a driver that knows them (VIRTIO 1.3, 5.2.5.2). */
+	/* Zones need a driver that knows them (VIRTIO 1.4, 5.2.5.2). */
 	return !vdpa_blk_is_zoned(vb) || features & BIT_ULL(VIRTIO_BLK_F_ZONED);
 }
 
@@ -437,7 +437,7 @@ static void vdpa_blk_driver_ok(struct vdpa_blk *vb)
 }
 
 /*
- * VIRTIO 1.3, 5.2.5.2 and 5.2.6.2: without CONFIG_WCE the mode follows from FLUSH, and a
+ * VIRTIO 1.4, 5.2.5.2 and 5.2.6.2: without CONFIG_WCE the mode follows from FLUSH, and a
  * driver without FLUSH has none to make its writes durable.  Needs config_lock.
  */
 static void vdpa_blk_update_writeback(struct vdpa_blk *vb)
@@ -459,7 +459,7 @@ static void vdpa_blk_set_status(struct vdpa_device *vdpa, u8 status)
 
 	noio = vdpa_blk_lock(vb);
 	was_live = vdpa_blk_is_live(vb);
-	/* FEATURES_OK stays off if the features were refused (VIRTIO 1.3, 3.1.1). */
+	/* FEATURES_OK stays off if the features were refused (VIRTIO 1.4, 2.2.2). */
 	if (!vb->driver_features)
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
 	if (!((vb->status | status) & VIRTIO_CONFIG_S_FEATURES_OK))
@@ -522,7 +522,7 @@ static void vdpa_blk_get_config(struct vdpa_device *vdpa, unsigned int offset,
 	spin_unlock_irq(&vb->config_lock);
 }
 
-/* The driver may only change the cache mode (VIRTIO 1.3, 5.2.4). */
+/* The driver may only change the cache mode (VIRTIO 1.4, 5.2.6.1). */
 static void vdpa_blk_set_config(struct vdpa_device *vdpa, unsigned int offset,
 				const void *buf, unsigned int len)
 {

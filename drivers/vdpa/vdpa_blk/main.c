@@ -79,7 +79,7 @@ static int vdpa_blk_limit_features(struct vdpa_blk *vb,
 /* Features of the device that depend on others, which the administrator may leave out. */
 static int vdpa_blk_check_features(struct vdpa_blk *vb)
 {
-	/* VIRTIO 1.3, 5.2.5.2: not without FLUSH. */
+	/* VIRTIO 1.4, 5.2.5.2: not without FLUSH. */
 	if (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))
 		vb->features &= ~BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE);
 	if (vb->settings.readonly && !(vb->features & BIT_ULL(VIRTIO_BLK_F_RO))) {

@@ -164,7 +164,7 @@ static int vdpa_blk_take(struct vdpa_blk_queue *q, struct vdpa_blk_seg **segs,
 	return 0;
 }
 
-/* The status is the last byte that the device writes (VIRTIO 1.3, 5.2.6). */
+/* The status is the last byte that the device writes (VIRTIO 1.4, 5.2.6). */
 static u8 *vdpa_blk_find_status(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_chain *chain = &q->chain;
@@ -375,7 +375,7 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 }
 
 /*
- * VIRTIO 1.3, 5.2.6: the device writes the sector of an append before the status.  Where
+ * VIRTIO 1.4, 5.2.6: the device writes the sector of an append before the status.  Where
  * that is in several pieces, the append is copied.
  */
 static int vdpa_blk_append(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
@@ -467,7 +467,7 @@ static u64 vdpa_blk_erase_feature(u32 type)
 	}
 }
 
-/* Unknown flags, and unmap except for zeroes (VIRTIO 1.3, 5.2.6.2). */
+/* Unknown flags, and unmap except for zeroes (VIRTIO 1.4, 5.2.6.2). */
 static bool vdpa_blk_has_wrong_flags(const struct virtio_blk_discard_write_zeroes *range,
 				     u32 type)
 {

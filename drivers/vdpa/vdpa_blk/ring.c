@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtqueue's ring from the device's side: split and packed (VIRTIO 1.3, 2.7 and 2.8).
+ * A virtqueue's ring from the device's side: split and packed (VIRTIO 1.4, 2.7 and 2.8).
  *
  * The driver may write to its memory at any time, so each value is read once, checked,
  * and used from there on.  A chain is no longer than VDPA_BLK_MAX_SEGS, wherever its

@@ -33,7 +33,7 @@ bool vdpa_blk_append_fits(struct bio *bio)
 
 /* Data that is copied */
 
-/* Write the sector of an append to where the driver wants it (VIRTIO 1.3, 5.2.6). */
+/* Write the sector of an append to where the driver wants it (VIRTIO 1.4, 5.2.6). */
 static int vdpa_blk_return_sector(const struct vdpa_blk_slow *slow, u64 sector)
 {
 	__le64 value = cpu_to_le64(sector);
@@ -163,7 +163,7 @@ static int vdpa_blk_erase_all(struct vdpa_blk_slow *slow)
 				     le32_to_cpu(slow->ranges[i].flags) &
 				     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
 	}
-	/* Zeroes are a write, and must be as durable (VIRTIO 1.3, 5.2.6.2). */
+	/* Zeroes are a write, and must be as durable (VIRTIO 1.4, 5.2.6.2). */
 	if (!err && slow->type == VIRTIO_BLK_T_WRITE_ZEROES &&
 	    !READ_ONCE(vb->writeback))
 		err = blkdev_issue_flush(vb->bdev);

@@ -143,7 +143,7 @@ struct vdpa_blk_chain {
  * @packed: VIRTIO_F_RING_PACKED is negotiated
  * @event_idx: VIRTIO_RING_F_EVENT_IDX is
  * @indirect: VIRTIO_RING_F_INDIRECT_DESC is
- * @desc: descriptor area (VIRTIO 1.3, 2.6)
+ * @desc: descriptor area (VIRTIO 1.4, 2.6)
  * @driver: driver area, which the driver writes
  * @device: device area, which the device writes
  * @next_avail: index of the next available entry
@@ -379,10 +379,10 @@ struct vdpa_blk_settings {
  * @zones: what is known of its zones, NULL if it has none
  * @gone: the backing device has been removed
  * @config: the configuration space; @config_lock protects it
- * @generation: of the configuration space (VIRTIO 1.3, 2.5.1)
+ * @generation: of the configuration space (VIRTIO 1.4, 2.5)
  * @features: that the device offers
  * @driver_features: that the driver has accepted
- * @writeback: a write is durable only after a flush (VIRTIO 1.3, 5.2.6.2)
+ * @writeback: a write is durable only after a flush (VIRTIO 1.4, 5.2.6.2)
  * @lock: protects the set-up of queues and @memory, and serializes changes of @status;
  *	held while workers are parked and requests in flight are waited for.  Taken by
  *	operations of the vDPA bus only, never by a worker or a work.
@@ -463,7 +463,7 @@ static inline u64 vdpa_blk_sum(const struct vdpa_blk_seg *segs, unsigned int nr)
 	return sum;
 }
 
-/* Whether the backing device has zones (VIRTIO 1.3, 5.2.3). */
+/* Whether the backing device has zones (VIRTIO 1.4, 5.2.3). */
 static inline bool vdpa_blk_is_zoned(const struct vdpa_blk *vb)
 {
 	return IS_ENABLED(CONFIG_BLK_DEV_ZONED) && vb->zones;

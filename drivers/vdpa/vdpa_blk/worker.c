@@ -23,7 +23,7 @@
  * @q: the virtqueue
  * @why: the reason, for the log
  *
- * The device sets DEVICE_NEEDS_RESET (VIRTIO 1.3, 2.1.1).
+ * The device sets DEVICE_NEEDS_RESET (VIRTIO 1.4, 2.1.2).
  *
  * Context: the queue's worker, or any task while the workers are parked.
  */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A backing device with zones that the host manages, offered with VIRTIO_BLK_F_ZONED
- * (VIRTIO 1.3, 5.2.3 to 5.2.6).
+ * (VIRTIO 1.4, 5.2.3 to 5.2.6).
  *
  * The backing device has the write pointers.  The device refuses a request that the
  * specification forbids for any write pointer.  For most other requests the block layer
@@ -218,7 +218,7 @@ static u8 vdpa_blk_check_append(const struct vdpa_blk_zones *zones, u64 sector,
  *
  * Context: any.
  *
- * Return: VIRTIO_BLK_S_OK if it may be submitted, or the status that VIRTIO 1.3, 5.2.6.2
+ * Return: VIRTIO_BLK_S_OK if it may be submitted, or the status that VIRTIO 1.4, 5.2.6.2
  * demands.
  */
 u8 vdpa_blk_check_zones(const struct vdpa_blk *vb, u32 type, u64 sector,
@@ -294,7 +294,7 @@ static bool vdpa_blk_read_zone(struct vdpa_blk *vb, u64 sector, struct blk_zone 
 				   vdpa_blk_copy_zone, zone) == 1;
 }
 
-/* Whether the state of a zone forbids a request (VIRTIO 1.3, 5.2.6 and 5.2.6.2). */
+/* Whether the state of a zone forbids a request (VIRTIO 1.4, 5.2.6 and 5.2.6.2). */
 static bool vdpa_blk_zone_refuses(const struct blk_zone *zone, u32 type)
 {
 	switch (zone->cond) {

@@ -3,7 +3,7 @@
 #ifndef VIRTBLK_COMPAT_LINUX_VIRTIO_BLK_H
 #define VIRTBLK_COMPAT_LINUX_VIRTIO_BLK_H
 
-/* 6.3: zones (VIRTIO 1.3, 5.2.4 to 5.2.6). */
+/* 6.3: zones (VIRTIO 1.4, 5.2.4 to 5.2.6). */
 #ifndef VIRTBLK_HAVE_ZONED_DEVICES
 #define virtio_blk_config	virtio_blk_config_without_zones
 #include_next <linux/virtio_blk.h>

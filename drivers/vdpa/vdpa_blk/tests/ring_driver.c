@@ -272,7 +272,7 @@ bool vdpa_blk_test_take_used(struct vdpa_blk_test *t, u16 count, u32 *id, u32 *l
 		flags = get16(at + 14);
 		*id = get16(at + 12);
 		*len = get_unaligned_le32(at + 8);
-		/* Used, and WRITE if the length is not 0 (VIRTIO 1.3, 2.8.1 and 2.8.4). */
+		/* Used, and WRITE if the length is not 0 (VIRTIO 1.4, 2.8.1 and 2.8.3). */
 		if (flags != ((t->used_wrap ? BIT(VRING_PACKED_DESC_F_AVAIL) |
 			       BIT(VRING_PACKED_DESC_F_USED) : 0) |
 			      (*len ? WRITE_ONLY : 0)))

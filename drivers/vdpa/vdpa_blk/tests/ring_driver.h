@@ -3,7 +3,7 @@
  * The driver's side of a ring, for the KUnit tests of ring.c.
  *
  * The rings are in memory of the kernel.  The test writes and reads them by the offsets
- * of VIRTIO 1.3, 2.7 and 2.8, without the structures that ring.c uses.  Whether an
+ * of VIRTIO 1.4, 2.7 and 2.8, without the structures that ring.c uses.  Whether an
  * interrupt is due it finds by walking over the used entries, without
  * vring_need_event().
  */
@@ -78,7 +78,7 @@ static inline void put16(u8 *at, u16 value)
 	put_unaligned_le16(value, at);
 }
 
-/* VIRTIO 1.3, 2.8.1: the flags of a descriptor that is available, and not used. */
+/* VIRTIO 1.4, 2.8.1: the flags of a descriptor that is available, and not used. */
 static inline u16 packed_flags(u16 flags, bool wrap)
 {
 	return flags | wrap << VRING_PACKED_DESC_F_AVAIL |

@@ -72,10 +72,10 @@ static const struct ring_test_row ring_test_rows[] = {
 	{ "table of one", RING(IN_TABLE), TABLE(IN), BOTH(GOOD(0, 1)) },
 	{ "table of three", RING(IN_TABLE), TABLE(OUT_NEXT, IN_NEXT, IN),
 	  BOTH(GOOD(1, 2)) },
-	/* VIRTIO 1.3, 2.7.5.3.2 and 2.8.8: the device ignores that flag. */
+	/* VIRTIO 1.4, 2.7.5.3.2 and 2.8.7: the device ignores that flag. */
 	{ "table to write", RING({ 0, INDIRECT | WRITE_ONLY }), TABLE(OUT_NEXT, IN),
 	  BOTH(GOOD(1, 1)) },
-	/* VIRTIO 1.3, 2.8.8: in a table of a packed ring NEXT has no meaning. */
+	/* VIRTIO 1.4, 2.8.7: in a table of a packed ring NEXT has no meaning. */
 	{ "table that ends early", RING(IN_TABLE), TABLE(OUT, IN),
 	  .split = GOOD(1, 0), .packed = GOOD(1, 1) },
 	{ "table that does not end", RING(IN_TABLE), TABLE(OUT_NEXT, IN_NEXT),
@@ -94,7 +94,7 @@ static const struct ring_test_row ring_test_rows[] = {
 	{ "table that is not accepted", RING(IN_TABLE), TABLE(IN), .without_tables = true,
 	  BOTH(BAD) },
 
-	/* Both: a split ring may end with a table (VIRTIO 1.3, 2.7.5.3.1). */
+	/* Both: a split ring may end with a table (VIRTIO 1.4, 2.7.5.3.1). */
 	{ "ring, then table", RING(OUT_NEXT, IN_TABLE), TABLE(OUT_NEXT, IN),
 	  .split = GOOD(2, 1), .packed = BAD },
 	{ "ring to write, then table to read", RING(IN_NEXT, IN_TABLE), TABLE(OUT),

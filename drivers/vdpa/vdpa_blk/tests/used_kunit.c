@@ -153,7 +153,7 @@ static void used_test_suppression(struct kunit *test)
 	} cases[] = {
 		{ 0, 0, 0, true }, { 0, 1, 0, false }, { 0, U16_MAX, 0, false },
 		{ 0, U16_MAX - 1, 0, true },
-		/* VIRTIO 1.3, 2.7.7.2: with the event index the flag has no meaning. */
+		/* VIRTIO 1.4, 2.7.7.2: with the event index the flag has no meaning. */
 		{ EVENT_IDX, 1, 0, true }, { EVENT_IDX, 0, 1, false },
 		{ PACKED, 0, 0, true }, { PACKED, 1, 0, false },
 		/* Without the event index a driver may not ask for one. */
@@ -382,7 +382,7 @@ static void used_test_ends(struct kunit *test)
 {
 	u64 features = vdpa_blk_test_features(test), end = RING_AT + RING_BYTES;
 	struct vdpa_blk_test *t = test->priv;
-	/* VIRTIO 1.3, 2.7 and 2.8.10, for 8 entries. */
+	/* VIRTIO 1.4, 2.7 and 2.8.10.1, for 8 entries. */
 	u16 driver = features & PACKED ? 4 : 6 + 2 * 8;
 	u16 device = features & PACKED ? 4 : ALIGN(6 + 8 * 8, 4);
 
