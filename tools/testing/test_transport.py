@@ -23,7 +23,7 @@ on_both = pytest.mark.kernels("6.12", full=("6.1",))
 MIB = 1 << 20
 GIB = 1 << 30
 
-# Numbers of feature bits (VIRTIO 1.3, 5.2.3 and 6).
+# Numbers of feature bits (VIRTIO 1.4, 5.2.3 and 6).
 FEATURES = {"SEG_MAX": 2, "BLK_SIZE": 6, "FLUSH": 9, "TOPOLOGY": 10,
             "CONFIG_WCE": 11, "MQ": 12, "INDIRECT_DESC": 28, "EVENT_IDX": 29,
             "VERSION_1": 32, "RING_PACKED": 34}

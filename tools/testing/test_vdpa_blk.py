@@ -16,7 +16,7 @@ from vm.guest import Guest
 
 MIB = 1 << 20
 
-# Feature bits of VIRTIO 1.3, by number.
+# Feature bits of VIRTIO 1.4, by number.
 _PACKED, _INDIRECT, _EVENT_IDX = 34, 28, 29
 _FLUSH, _CONFIG_WCE = 9, 11
 _ALL = sum(1 << bit for bit in (2, 6, 9, 10, 11, 12, 14, 28, 29, 32, 33, 34))

@@ -32,7 +32,7 @@ class RulesBroken(Exception):
 
     def __init__(self, report):
         super().__init__("".join(
-            f"\n  VIRTIO 1.3, {rule['section']}: {rule['text']} "
+            f"\n  VIRTIO 1.4, {rule['section']}: {rule['text']} "
             f"({rule['strength']} {rule['rule']}), {rule['times']} times; first: "
             f"{rule['first']}" for rule in report["broken"]))
         self.report = report

@@ -5,7 +5,7 @@
 
 #include "doctor.h"
 
-/* The longest serial number: VIRTIO 1.3, 5.2.6. */
+/* The longest serial number: VIRTIO 1.4, 5.2.6. */
 #define ID_BYTES	20
 
 /* From this share of buffers in use, the next request may find none. */

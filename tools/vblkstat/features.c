@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Names of feature bits: VIRTIO 1.3, 5.2.3 and 6. */
+/* Names of feature bits: VIRTIO 1.4, 5.2.3 and 6. */
 
 #include "vblkstat.h"
 

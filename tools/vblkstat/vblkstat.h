@@ -50,7 +50,7 @@ enum exit_status {
 	INCOMPLETE	= 4,	/* no findings, but doctor could not read everything */
 };
 
-/* Feature bits that vblkstat uses: VIRTIO 1.3, 5.2.3 and 6. */
+/* Feature bits that vblkstat uses: VIRTIO 1.4, 5.2.3 and 6. */
 enum feature {
 	F_FLUSH		= 9,
 	F_MQ		= 12,

@@ -16,7 +16,7 @@
 #define OURS		"/sys/devices/vdpa_blk"
 #define DEBUGFS		"/sys/kernel/debug/vdpa_blk"
 
-/* The device status: VIRTIO 1.3, 2.1. */
+/* The device status: VIRTIO 1.4, 2.1. */
 #define STATUS_DRIVER		2
 #define STATUS_DRIVER_OK	4
 #define STATUS_NEEDS_RESET	64

@@ -40,7 +40,7 @@ struct vdpa_worker {
  * @known: what follows is known
  * @path: path of the backing device
  * @gone: the backing device has been removed
- * @status: the device status (VIRTIO 1.3, 2.1)
+ * @status: the device status (VIRTIO 1.4, 2.1)
  * @offered: features that it offers
  * @accepted: features that its driver has accepted
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The constants and layouts of VIRTIO 1.3, section 5.2.
+ * The constants and layouts of VIRTIO 1.4, section 5.2.
  *
  * linux/virtio_blk.h of older systems lacks half of them, and a checker should
  * not share its definitions with the driver.

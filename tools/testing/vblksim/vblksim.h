@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * vblksim: a virtio block device that implements all of VIRTIO 1.3's block
+ * vblksim: a virtio block device that implements all of VIRTIO 1.4's block
  * chapter, checks what the driver does, and misbehaves on demand.
  *
  *	main.c		start and end

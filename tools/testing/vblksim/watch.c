@@ -35,7 +35,7 @@ bool watch_check(struct watch *watch, enum rule rule, bool kept,
 	va_end(args);
 	watch->first[rule] = seen;
 	if (!watch->quiet)
-		fprintf(stderr, "vblksim: VIRTIO 1.3, %s: %s (%s %s): %s\n",
+		fprintf(stderr, "vblksim: VIRTIO 1.4, %s: %s (%s %s): %s\n",
 			about->section, about->text, about->strength,
 			about->name, seen ? seen : "");
 	return false;

@@ -2,7 +2,7 @@
 /*
  * The rules for drivers, and which of them were broken.
  *
- * Each rule has a name, its section in VIRTIO 1.3, its strength, and its text
+ * Each rule has a name, its section in VIRTIO 1.4, its strength, and its text
  * in a line.  They are in rules_ring.h (device status, feature bits, rings) and
  * rules_block.h (the block chapter).
  */

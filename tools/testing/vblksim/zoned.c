@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Zones, their states and write pointers, by VIRTIO 1.3, 5.2.6.
+ * Zones, their states and write pointers, by VIRTIO 1.4, 5.2.6.
  *
  * A driver that did not negotiate ZONED sees a device without zones.  Reads
  * beyond a write pointer return zeroes, whatever the store has there.

@@ -68,7 +68,7 @@ void open_dev(struct dev *d)
 }
 
 /*
- * Wait for NEEDS_RESET, and for the interrupt that VIRTIO 1.3, 2.1.1 demands with it.
+ * Wait for NEEDS_RESET, and for the interrupt that VIRTIO 1.4, 2.1.2 demands with it.
  * Returns false if the interrupt does not come.
  */
 bool await_needs_reset(struct dev *d, const char *when)

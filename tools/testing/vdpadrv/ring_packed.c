@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Packed rings (VIRTIO 1.3, 2.8). */
+/* Packed rings (VIRTIO 1.4, 2.8). */
 
 #include <string.h>
 

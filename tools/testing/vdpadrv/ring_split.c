@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Split rings (VIRTIO 1.3, 2.7). */
+/* Split rings (VIRTIO 1.4, 2.7). */
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests to a device with zones, and the status that VIRTIO 1.3, 5.2.6 demands for each
+ * Requests to a device with zones, and the status that VIRTIO 1.4, 5.2.6 demands for each
  * of them.  The device needs two conventional zones or more at its beginning, sequential
  * ones whose capacity is less than their size, and a limit of open zones.
  *
@@ -477,7 +477,7 @@ static void check_many(struct dev *d, uint64_t zone)
 	}
 }
 
-/* VIRTIO 1.3, 5.2.5.2: a driver that does not accept the zones gets no device. */
+/* VIRTIO 1.4, 5.2.5.2: a driver that does not accept the zones gets no device. */
 static void check_refusal(struct dev *d)
 {
 	uint64_t features = d->features & ~F(F_ZONED);
