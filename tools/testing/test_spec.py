@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The block chapter of VIRTIO 1.3, on a device that checks the driver.
+"""The block chapter of VIRTIO 1.4, on a device that checks the driver.
 
 The device is vblksim, in the guest.  It checks each request, and a rule that the
 driver breaks fails the test at the end of its `with Sim(...)`.  Zoned devices
@@ -116,6 +116,22 @@ def test_mq_without_queues(guest):
         disk = sim.disk()
         assert io(guest, disk) > 30
     assert "it has 0 queues; using 1" in guest.log()
+
+
+def test_features_of_others_are_declined(guest):
+    """The driver accepts no feature for PCI, none of other devices, and no reserved one.
+
+    SR_IOV and ADMIN_VQ (37, 41) are for PCI, 42 is of network devices, 44 and 49 are
+    reserved.  No kernel knows NOTIF_CONFIG_DATA and SUSPEND (39, 43).
+    """
+    offered = (37, 39, 41, 42, 43, 44, 49)
+    with Sim(guest, features="default," + ",".join(f"+bit{bit}" for bit in offered),
+             capacity="32M") as sim:
+        disk = sim.disk()
+        found = guest.sysfs(f"/sys/block/{disk}/device/features")
+        assert [bit for bit in offered if found[bit] != "0"] == []
+        assert found[32] == "1"
+        assert io(guest, disk) > 30
 
 
 @pytest.mark.parametrize("feature", tier.usual((

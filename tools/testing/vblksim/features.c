@@ -106,14 +106,18 @@ uint64_t features_all(void)
 	return offered_at(WHEN_ASKED);
 }
 
-/* The features that the standard defines for non-legacy block devices. */
+/*
+ * The features that the standard defines for non-legacy block devices (VIRTIO 1.4, 2.2
+ * and 6).  SR_IOV and ADMIN_VQ are for devices that are PCI functions themselves, which
+ * this program never is.
+ */
 static uint64_t defined_features(void)
 {
-	uint64_t bits = offered_at(WHEN_NAMED);
+	uint64_t bits = offered_at(WHEN_NAMED) | BIT(F_SUSPEND);
 
-	for (unsigned int bit = F_VERSION_1; bit <= F_RESERVED_LAST; bit++)
+	for (unsigned int bit = F_VERSION_1; bit <= F_RING_RESET; bit++)
 		bits |= BIT(bit);
-	return bits;
+	return bits & ~BIT(F_SR_IOV);
 }
 
 static bool check_bits(struct sim *sim, enum rule rule, uint64_t wrong)
@@ -209,7 +213,8 @@ static void check_status(struct sim *sim, uint8_t status)
 {
 	uint8_t old = sim->status, new = status & ~old;
 	uint8_t known = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK |
-			STATUS_FEATURES_OK | STATUS_FAILED | old;
+			STATUS_FEATURES_OK | STATUS_SUSPEND | STATUS_FAILED |
+			old;
 	struct watch *watch = &sim->watch;
 
 	watch_check(watch, RULE_STATUS_RESET_FIRST, sim->was_reset,
@@ -217,6 +222,10 @@ static void check_status(struct sim *sim, uint8_t status)
 	watch_check(watch, RULE_STATUS_CLEARED, !(old & ~status),
 		    "%#x is written where there was %#x", status, old);
 	watch_check(watch, RULE_STATUS_UNKNOWN, !(status & ~known),
+		    "%#x is written where there was %#x", status, old);
+	watch_check(watch, RULE_STATUS_SUSPEND,
+		    !(new & STATUS_SUSPEND) || (old & STATUS_DRIVER_OK &&
+						has_feature(sim, F_SUSPEND)),
 		    "%#x is written where there was %#x", status, old);
 	watch_check(watch, RULE_STATUS_AFTER_FAILED,
 		    !(old & STATUS_FAILED) || !new,

@@ -1024,6 +1024,10 @@ void ring_kicked(struct sim *sim, unsigned int queue, uint64_t times)
 				  "queue %u: status is %#x", queue,
 				  sim->status))
 		return;
+	if (times && !watch_check(&sim->watch, RULE_KICK_SUSPENDED,
+				  !(sim->status & STATUS_SUSPEND),
+				  "queue %u: status is %#x", queue, sim->status))
+		return;
 	if (!live || !sim->queue || queue >= sim->set.queues)
 		return;
 	q = &sim->queue[queue];

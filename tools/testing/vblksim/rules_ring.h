@@ -14,7 +14,7 @@
 	X(STATUS_CLEARED, "2.1.1", MUST,				\
 	  "status bits are set, and cleared by a reset only")		\
 	X(STATUS_UNKNOWN, "2.1", MUST,					\
-	  "the driver sets no status bit that is undefined, the device's own, or of a feature it does not have") \
+	  "the driver sets no status bit that is undefined or the device's own") \
 	X(STATUS_AFTER_FAILED, "2.1.1", MUST,				\
 	  "after FAILED the driver only resets the device")		\
 	X(STATUS_RESET_FIRST, "3.1.1", MUST,				\
@@ -27,10 +27,14 @@
 	  "features do not change after FEATURES_OK")			\
 	X(KICK_EARLY, "3.1.1", MUST,					\
 	  "no notification is sent before DRIVER_OK")			\
+	X(STATUS_SUSPEND, "3.4.1", SHOULD,				\
+	  "SUSPEND is set only with VIRTIO_F_SUSPEND, and after DRIVER_OK") \
+	X(KICK_SUSPENDED, "3.4.1", MUST,				\
+	  "no notification is sent after SUSPEND")			\
 	X(FEATURE_NOT_OFFERED, "2.2.1", MUST,				\
 	  "only features that the device offers are accepted")		\
 	X(FEATURE_UNDEFINED, "2.2.1", MUST,				\
-	  "no feature is accepted that the standard does not define for this device") \
+	  "no feature is accepted that the standard does not define for this device and transport") \
 	X(FEATURE_DEPENDENCY, "2.2.1", MUST,				\
 	  "a feature is accepted only with the features that it requires") \
 	X(FEATURE_VERSION_1, "6.1", MUST,				\
@@ -45,7 +49,7 @@
 	  "DISCARD is not accepted from a host-managed zoned device")	\
 	X(QUEUE_NUMBER, "5.2.2", MUST,					\
 	  "one queue is used without MQ, num_queues of them with it")	\
-	X(RING_SIZE, "2.6", MUST,					\
+	X(RING_SIZE, "2.7", MUST,					\
 	  "a ring has 1 to 32768 entries, and no more than the device said") \
 	X(RING_MEMORY, "2.7", MUST,					\
 	  "each part of a ring is in one piece of memory that the device can reach") \
@@ -121,7 +125,7 @@
 	  "an indirect table has a whole number of descriptors, 1 or more") \
 	X(PACKED_ID, "2.8.21.1", MUST,					\
 	  "a buffer ID that the device has is not given to another buffer") \
-	X(PACKED_KICK_MISSING, "2.8.21.2", MUST,			\
+	X(PACKED_KICK_MISSING, "2.8.21", MUST,			\
 	  "a notification is sent unless the device suppresses it")
 
 #endif /* VBLKSIM_RULES_RING_H */

@@ -140,6 +140,31 @@ static void test_status(void)
 		     ENDS);
 
 	bench = bench_open(NULL, NULL);
+	bench_start(bench, PLAIN);
+	status_written(&bench->sim, bench->sim.status | STATUS_SUSPEND);
+	bench_expect(bench, "SUSPEND without the feature", RULE_STATUS_SUSPEND,
+		     ENDS);
+
+	bench = bench_open("--features=+bit43", NULL);
+	bench_reset(bench);
+	bench_negotiate(bench, PLAIN | BIT(F_SUSPEND));
+	status_written(&bench->sim, bench->sim.status | STATUS_SUSPEND);
+	bench_expect(bench, "SUSPEND before DRIVER_OK", RULE_STATUS_SUSPEND,
+		     ENDS);
+
+	bench = bench_open("--features=+bit43", NULL);
+	bench_start(bench, PLAIN | BIT(F_SUSPEND));
+	status_written(&bench->sim, bench->sim.status | STATUS_SUSPEND);
+	bench_expect(bench, "a driver that suspends its device", ENDS);
+
+	bench = bench_open("--features=+bit43", NULL);
+	bench_start(bench, PLAIN | BIT(F_SUSPEND));
+	status_written(&bench->sim, bench->sim.status | STATUS_SUSPEND);
+	ring_kicked(&bench->sim, 0, 1);
+	bench_expect(bench, "a notification after SUSPEND", RULE_KICK_SUSPENDED,
+		     ENDS);
+
+	bench = bench_open(NULL, NULL);
 	sim = &bench->sim;
 	bench_reset(bench);
 	status_written(sim, 1);
@@ -225,6 +250,22 @@ static void test_features(void)
 	test_accepting("a feature of network devices only",
 		       "--features=+bit3", PLAIN | BIT(3), true,
 		       RULE_FEATURE_UNDEFINED, -1);
+	test_accepting("the last feature of network devices only",
+		       "--features=+bit42", PLAIN | BIT(42), true,
+		       RULE_FEATURE_UNDEFINED, -1);
+	test_accepting("the first reserved feature",
+		       "--features=+bit44", PLAIN | BIT(44), true,
+		       RULE_FEATURE_UNDEFINED, -1);
+	test_accepting("SR_IOV without PCI", "--features=+bit37",
+		       PLAIN | BIT(F_SR_IOV), true, RULE_FEATURE_UNDEFINED, -1);
+	test_accepting("ADMIN_VQ without PCI", "--features=+bit41",
+		       PLAIN | BIT(F_ADMIN_VQ), true, RULE_FEATURE_UNDEFINED, -1);
+	bench = bench_open("--features=+bit38,+bit39,+bit40,+bit43", NULL);
+	bench_start(bench, PLAIN | BIT(F_NOTIFICATION_DATA) |
+		    BIT(F_NOTIF_CONFIG_DATA) | BIT(F_RING_RESET) |
+		    BIT(F_SUSPEND));
+	bench_expect(bench, "features of queues that the device only offers",
+		     ENDS);
 	test_accepting("ZONED without VERSION_1", "--features=+zoned",
 		       BIT(BLK_F_ZONED) | BIT(F_ACCESS_PLATFORM), false,
 		       RULE_FEATURE_DEPENDENCY, RULE_FEATURE_VERSION_1);

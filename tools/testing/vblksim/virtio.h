@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The constants of VIRTIO 1.3 that all devices share: status, features, rings.
+ * The constants of VIRTIO 1.4 that all devices share: status, features, rings.
  */
 #ifndef VBLKSIM_VIRTIO_H
 #define VBLKSIM_VIRTIO_H
@@ -10,6 +10,7 @@ enum virtio_status {
 	STATUS_DRIVER		= 2,
 	STATUS_DRIVER_OK	= 4,
 	STATUS_FEATURES_OK	= 8,
+	STATUS_SUSPEND		= 16,
 	STATUS_NEEDS_RESET	= 64,
 	STATUS_FAILED		= 128,
 };
@@ -21,7 +22,12 @@ enum virtio_feature {
 	F_ACCESS_PLATFORM	= 33,
 	F_RING_PACKED		= 34,
 	F_ORDER_PLATFORM	= 36,
-	F_RESERVED_LAST		= 41,
+	F_SR_IOV		= 37,
+	F_NOTIFICATION_DATA	= 38,
+	F_NOTIF_CONFIG_DATA	= 39,
+	F_RING_RESET		= 40,
+	F_ADMIN_VQ		= 41,
+	F_SUSPEND		= 43,
 };
 
 /* Flags of descriptors; the last two in packed rings only. */
