@@ -8,9 +8,13 @@ tests and the rules of vblksim.  No guest.
 import ast
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+import virtio_sections
+from virtio_sections import SECTIONS
 
 TOP = Path(__file__).resolve().parents[2]
 PAGE = "Documentation/conformance.rst"
@@ -111,12 +115,13 @@ class Checker:
         self._functions = functions(top)
         self._tests = known_tests(top) | {f"config_kunit: {name}"
                                     for name in config_rows(top)}
-        self._block_rules = rules(top, "block")
-        self._rules = self._block_rules | rules(top, "ring")
+        self._rules = rules(top, "block") | rules(top, "ring")
         self._in_driver = driver_features(top)
         self._numbers = feature_numbers(top)
         self._named_rules = set()
         self._features = set()
+        # How often the rows of each section say MUST.
+        self._musts = Counter()
         text = (top / PAGE).read_text()
         for line, rows in tables(text):
             self._check_table(line, rows)
@@ -142,6 +147,8 @@ class Checker:
                 if not cell.strip("`*_. "):
                     self._complain(where, f"has nothing under {name!r}")
             self._check_section(where, row["Section"])
+            self._musts[row["Section"]] += len(re.findall(r"\bMUST\b",
+                                                          row["What it says"]))
             self._check_driver(where, row["Driver"])
             self._check_test(where, row["Test"])
             self._check_rule(where, row["Rule"])
@@ -149,8 +156,9 @@ class Checker:
                 self._check_feature(where, row["Feature"], row["Negotiated"])
 
     def _check_section(self, where, cell):
-        if not re.fullmatch(r"\d+(\.\d+)*", cell):
-            self._complain(where, f"{cell!r} is no section number of the specification")
+        if cell not in SECTIONS:
+            self._complain(where, f"{cell!r} is no section of VIRTIO "
+                           f"{virtio_sections.VERSION} in virtio_sections.py")
 
     def _check_driver(self, where, cell):
         file = None
@@ -210,16 +218,25 @@ class Checker:
                            f"{name}")
 
     def _check_complete(self):
-        known = {name for name in self._numbers if "_BLK_" in name} | {
+        named = {name.replace("_RING_F_", "_F_") for name in self._features}
+        known = self._numbers.keys() | {
             f"VIRTIO_BLK_F_{name}" for name in self._in_driver}
-        for name in sorted(known - self._features):
+        for name in sorted(known - named):
             self._complain("features", f"{name} has no row")
-        for name in sorted(self._block_rules - self._named_rules):
+        for name in sorted(self._rules - self._named_rules):
             self._complain("rules", f"no row names vblksim's rule {name}")
+        for section in SECTIONS.values():
+            number = section.number
+            if section.binds_drivers and number not in self._musts:
+                self._complain("sections", f"{number} ({section.title}) has no row")
+            if self._musts[number] != section.musts:
+                self._complain("sections", f"the rows of {number} say MUST "
+                               f"{self._musts[number]} times, and the section "
+                               f"{section.musts} times")
 
 
 def test_conformance_page_matches_tree():
-    """All names on the page exist, and it covers all features and rules."""
+    """All names on the page exist, and it covers all features, rules and sections."""
     assert not Checker(TOP).errors
 
 
@@ -260,8 +277,17 @@ WRONG = {
                   "names no rule of vblksim, and does not say why"),
     "columns": (PAGE, "     - In-tree driver\n", "     - Others\n",
                 "not those of this page"),
-    "section": (PAGE, "* - 5.2.6.1\n", "* - chapter 5\n",
-                "'chapter 5' is no section"),
+    "section": (PAGE, "* - 5.2.6.1\n", "* - 5.2.7.1\n",
+                "'5.2.7.1' is no section of VIRTIO 1.4"),
+    "section-without-row": (PAGE, "* - 2.4.2\n", "* - 2.4.1\n",
+                            "2.4.2 (Driver Requirements: Device Reset) has no row"),
+    "must-forgotten": (PAGE, "- MUST set the sector of a flush to 0\n",
+                       "- sets the sector of a flush to 0\n",
+                       "the rows of 5.2.6.1 say MUST 19 times, and the section 20"),
+    "ring-rule-without-row": (PAGE, "- ``SPLIT_HEAD``\n", "- ``SPLIT_NEXT``\n",
+                              "no row names vblksim's rule SPLIT_HEAD"),
+    "feature-without-row": (PAGE, "``VIRTIO_F_SUSPEND`` (43)", "``VIRTIO_F_OTHER`` (44)",
+                            "VIRTIO_F_SUSPEND has no row"),
     "feature-dropped": (f"{DRIVER}/main.c", "\tVIRTBLK_F_LIFETIME,\n", "",
                         "the driver's table has no LIFETIME"),
     "feature-added": (f"{DRIVER}/main.c", "\tVIRTBLK_F_LIFETIME,\n",
