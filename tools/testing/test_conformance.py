@@ -240,6 +240,17 @@ def test_conformance_page_matches_tree():
     assert not Checker(TOP).errors
 
 
+def test_vblkstat_names_each_feature():
+    """vblkstat has the names of all features on the page, and no others."""
+    source = TOP / "tools/vblkstat"
+    numbers = dict(re.findall(r"\t(F_\w+)\s*= (\d+),", (source / "vblkstat.h").read_text()))
+    named = {int(numbers.get(bit, bit)): name for bit, name in re.findall(
+        r'^\t\[(\w+)\] = \{ "(\w+)"', (source / "features.c").read_text(), re.MULTILINE)}
+    assert named == {int(bit): name for name, bit in re.findall(
+        r"- ``VIRTIO_(?:BLK_|RING_)?F_(\w+)`` \((\d+)\)$", (TOP / PAGE).read_text(),
+        re.MULTILINE)}
+
+
 # The checker
 
 # (file, text in it, text that replaces it in a copy of the tree, the expected error)

@@ -37,6 +37,7 @@ static const struct {
 	[39] = { "NOTIF_CONFIG_DATA", "device-defined data in notifications" },
 	[40] = { "RING_RESET", "reset of single queues" },
 	[41] = { "ADMIN_VQ", "administration queue" },
+	[43] = { "SUSPEND", "suspend of the device" },
 };
 
 /* Return a feature's name without its prefix, or "bit N" if it has none. */
