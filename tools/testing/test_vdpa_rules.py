@@ -11,6 +11,7 @@ import pytest
 
 import vdpa_faults
 from test_conformance import known_tests, literals, tables
+from virtio_sections import SECTIONS
 from vm import vdpa, vdpadrv
 from vm.disk import Disk
 from vm.guest import Guest
@@ -25,13 +26,16 @@ READ_ONLY = "READ_ONLY"
 
 def problems(text, rules, tests):
     """Return what is wrong with the page's text, as sentences."""
-    found, named = [], {}
+    found, named, sections = [], {}, set()
     for line, rows in tables(text):
         for row in rows[1:]:
             where = f"the row {' | '.join(row)[:60]!r}"
             if len(row) != len(rows[0]) or not all(row):
                 found.append(f"{where} has an empty cell")
                 continue
+            sections.add(row[0])
+            if row[0] not in SECTIONS:
+                found.append(f"{where}: VIRTIO has no section {row[0]}")
             names = literals(row[2])
             if not names and not re.match(r"none: \S", row[2]):
                 found.append(f"{where} names no rule or test, and gives no reason")
@@ -43,11 +47,14 @@ def problems(text, rules, tests):
                     found.append(f"{where}: the section of {name} is {rules.get(name)}")
                 else:
                     named[name] = row
-    return found + [f"{name} has no row" for name in rules if name not in named]
+    return (found + [f"{name} has no row" for name in rules if name not in named] +
+            [f"{section.number} ({section.title}) has no row"
+             for section in SECTIONS.values()
+             if section.binds_devices and section.number not in sections])
 
 
 def test_page_of_device_matches_rules():
-    """Each rule has a row with its section, and all names on the page exist."""
+    """Each rule and each section on devices has a row, and all names on the page exist."""
     assert len(RULES) > 30
     assert problems(PAGE.read_text(), RULES, known_tests(TOP)) == []
 
@@ -57,6 +64,8 @@ def test_page_of_device_matches_rules():
     ("- 2.7.8.2\n", "- 2.7.8.1\n", "the section of USED_LENGTH is 2.7.8.2"),
     ("``ZEROES``", "none: why not", "ZEROES has no row"),
     ("     - none: vhost-vdpa", "     - vhost-vdpa", "gives no reason"),
+    ("- 2.8.12\n", "- 2.8.11\n", "2.8.12 (Device Requirements: Virtqueues) has no row"),
+    ("- 3.4.2\n", "- 3.5.2\n", "VIRTIO has no section 3.5.2"),
     ("::test_writes_are_durable", "::test_writes_are_dirable", "there is no test"),
 ))
 def test_errors_on_page_of_device_are_found(was, now, problem):

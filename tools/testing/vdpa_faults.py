@@ -31,6 +31,13 @@ FAULTS = {
     "NEEDS_RESET": (
         "device.c", "\tif (broken)\n\t\tvdpa_blk_config_changed(vb);\n",
         "\tif (broken && !FAULT)\n\t\tvdpa_blk_config_changed(vb);\n"),
+    "SUSPEND_IGNORED": (
+        "device.c", "\tstatus &= VDPA_BLK_DRIVER_STATUS;\n",
+        "\tif (!FAULT)\n\t\tstatus &= VDPA_BLK_DRIVER_STATUS;\n"),
+    "FEATURE_UNDEFINED": (
+        "main.c", "\tvdpa_blk_init_config(vb);\n",
+        "\tvdpa_blk_init_config(vb);\n\tif (FAULT)\n"
+        "\t\tvb->features |= BIT_ULL(VIRTIO_F_SR_IOV);\n"),
     "FEATURE_DEPENDS": (
         "main.c", "\tif (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))\n",
         "\tif (FAULT)\n\t\tvb->features &= ~BIT_ULL(VIRTIO_BLK_F_FLUSH);\n\telse if "

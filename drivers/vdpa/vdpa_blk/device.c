@@ -451,6 +451,15 @@ static void vdpa_blk_update_writeback(struct vdpa_blk *vb)
 	WRITE_ONCE(vb->writeback, may);
 }
 
+/*
+ * A driver sets no other bits.  SUSPEND has no meaning without VIRTIO_F_SUSPEND, and the
+ * device must ignore it before it is set up (VIRTIO 1.4, 3.4.2).
+ */
+#define VDPA_BLK_DRIVER_STATUS						\
+	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |		\
+	 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FEATURES_OK |	\
+	 VIRTIO_CONFIG_S_FAILED)
+
 static void vdpa_blk_set_status(struct vdpa_device *vdpa, u8 status)
 {
 	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
@@ -459,6 +468,7 @@ static void vdpa_blk_set_status(struct vdpa_device *vdpa, u8 status)
 
 	noio = vdpa_blk_lock(vb);
 	was_live = vdpa_blk_is_live(vb);
+	status &= VDPA_BLK_DRIVER_STATUS;
 	/* FEATURES_OK stays off if the features were refused (VIRTIO 1.4, 2.2.2). */
 	if (!vb->driver_features)
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What VIRTIO 1.3 requires of a block device, and the function that checks it.
+ * What VIRTIO 1.4 requires of a block device, and the function that checks it.
  *
  * X(name, section, where, check): @where says for which rings the check runs, and what
  * the device must offer.  Documentation/conformance-device.rst has a row for each.
@@ -18,6 +18,8 @@ enum where { ONCE, SPLIT, PACKED, BOTH, READ_ONLY_DEVICE };
 	X(RESET_FORGETS, "2.4.1", BOTH, check_reset_forgets)			\
 	X(NOT_BEFORE_DRIVER_OK, "2.1.2", BOTH, check_not_before_driver_ok)	\
 	X(NEEDS_RESET, "2.1.2", BOTH, check_needs_reset)			\
+	X(SUSPEND_IGNORED, "3.4.2", ONCE, check_suspend_ignored)		\
+	X(FEATURE_UNDEFINED, "2.2.2", ONCE, check_feature_undefined)		\
 	X(FEATURE_DEPENDS, "2.2.2", ONCE, check_feature_depends)		\
 	X(FEATURE_NOT_OFFERED, "2.2.2", ONCE, check_feature_not_offered)	\
 	X(FEATURE_SUBSET, "2.2.2", ONCE, check_feature_subset)			\

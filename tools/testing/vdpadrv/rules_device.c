@@ -12,6 +12,14 @@
 #define AT_DRIVER	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER)
 #define AT_FEATURES	(AT_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK)
 
+/* VIRTIO 1.4, 2.1; the headers do not have it. */
+#define S_SUSPEND	16
+
+/* The bits that VIRTIO 1.4 defines: 5.2.3 without the legacy ones, and 6. */
+#define BITS(first, last)	(~0ull >> (63 - (last)) & ~0ull << (first))
+#define DEFINED_BLK	(BITS(1, 2) | BITS(4, 6) | BITS(9, 17))
+#define DEFINED_RINGS	(BITS(28, 29) | BITS(32, 36) | BITS(38, 40) | BITS(43, 43))
+
 struct config_message {
 	struct vhost_vdpa_config head;
 	struct virtio_blk_config config;
@@ -140,6 +148,36 @@ void check_needs_reset(struct dev *d)
 	put_read(q, 0);
 	kick(q, false);
 	expect_status(finish(q, "read", NULL), VIRTIO_BLK_S_OK, "read after NEEDS_RESET");
+}
+
+/* Neither before DRIVER_OK nor later, because the device does not offer F_SUSPEND. */
+void check_suspend_ignored(struct dev *d)
+{
+	struct queue *q;
+
+	set_status(d, 0);
+	set_status(d, AT_DRIVER);
+	set_status(d, AT_DRIVER | S_SUSPEND);
+	if (get_status(d) != AT_DRIVER)
+		fail("status %#x after SUSPEND before FEATURES_OK", get_status(d));
+	q = begin(d);
+	set_status(d, get_status(d) | S_SUSPEND);
+	if (get_status(d) != (AT_FEATURES | VIRTIO_CONFIG_S_DRIVER_OK))
+		fail("status %#x after SUSPEND", get_status(d));
+	put_read(q, 0);
+	kick(q, false);
+	expect_status(finish(q, "read", NULL), VIRTIO_BLK_S_OK, "read after SUSPEND");
+}
+
+/* A device on the vDPA bus has nothing of PCI: SR_IOV and ADMIN_VQ. */
+void check_feature_undefined(struct dev *d)
+{
+	const uint64_t defined = DEFINED_BLK | DEFINED_RINGS;
+
+	if (d->features & ~defined)
+		fail("features %#llx: %#llx are not defined for this device",
+		     (unsigned long long)d->features,
+		     (unsigned long long)(d->features & ~defined));
 }
 
 void check_feature_depends(struct dev *d)
