@@ -232,7 +232,7 @@ static int run_needs_reset(struct sim *sim, char *args, FILE *out, char *why,
 	if (sim->front->needs_reset && sim->front->needs_reset(sim))
 		return 0;
 	snprintf(why, why_size,
-		 "a VDUSE device cannot set a status bit; only the driver can");
+		 "a device behind VDUSE or vhost-user cannot set a status bit; only the driver can");
 	return -1;
 }
 
@@ -240,7 +240,27 @@ static int run_stop(struct sim *sim, char *args, FILE *out, char *why,
 		    size_t why_size)
 {
 	(void)args, (void)out, (void)why, (void)why_size;
-	vduse_stop(sim);
+	sim->front->stop(sim);
+	return 0;
+}
+
+static int run_disconnect(struct sim *sim, char *args, FILE *out, char *why,
+			  size_t why_size)
+{
+	(void)args, (void)out;
+	if (!sim->front->disconnect) {
+		snprintf(why, why_size, "a VDUSE device has no connection; only a device with --socket has");
+		return -1;
+	}
+	sim->front->disconnect(sim);
+	return 0;
+}
+
+static int run_calm(struct sim *sim, char *args, FILE *out, char *why,
+		    size_t why_size)
+{
+	(void)args, (void)out, (void)why, (void)why_size;
+	calm_down(sim);
 	return 0;
 }
 
@@ -262,6 +282,8 @@ static const struct {
 	{ "return_lost", "", "return dropped requests", run_return_lost },
 	{ "interrupt", "QUEUE", "send a spurious interrupt", run_interrupt },
 	{ "needs_reset", "", "request a reset, if the front supports it", run_needs_reset },
+	{ "disconnect", "", "close the connection to QEMU, which may connect again", run_disconnect },
+	{ "calm", "", "lose no request from now on, before a removal", run_calm },
 	{ "stop", "", "remove the device and end", run_stop },
 };
 

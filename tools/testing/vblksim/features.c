@@ -237,6 +237,15 @@ static void check_status(struct sim *sim, uint8_t status)
 		    "%#x is written where there was %#x", status, old);
 }
 
+bool status_inferred(struct sim *sim)
+{
+	if (!features_accept(sim, sim->front->features(sim)))
+		return false;
+	sim->status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK |
+		      STATUS_DRIVER_OK;
+	return true;
+}
+
 bool status_written(struct sim *sim, uint8_t status)
 {
 	uint8_t new = status & ~sim->status;

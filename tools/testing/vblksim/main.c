@@ -12,6 +12,9 @@
 #include "fuzz.h"
 #include "vblksim.h"
 
+/* Lost requests of a device that is being removed are returned that often. */
+#define RETURN_INTERVAL	2000000000ull
+
 enum exit_status {
 	ALL_WELL	= 0,
 	WENT_WRONG	= 1,
@@ -59,13 +62,31 @@ static int open_disk(struct sim *sim)
 	return ring_init(sim);
 }
 
+static void return_lost(struct sim *sim, void *arg)
+{
+	(void)arg;
+	ring_return_lost(sim);
+	loop_after(RETURN_INTERVAL, return_lost, NULL);
+}
+
+void calm_down(struct sim *sim)
+{
+	static bool calm;
+
+	script_clear(sim->script);
+	fuzz_calm(sim);
+	if (!calm && (!sim->fuzz || !fuzz_is_stubborn(sim->fuzz)))
+		return_lost(sim, NULL);
+	calm = true;
+}
+
 static void signalled(struct sim *sim, void *arg)
 {
 	int fd = (int)(intptr_t)arg;
 	struct signalfd_siginfo info;
 
 	if (read(fd, &info, sizeof(info)) == sizeof(info))
-		vduse_stop(sim);
+		sim->front->stop(sim);
 }
 
 static int catch_signals(void)
@@ -144,13 +165,13 @@ static int run(struct sim *sim)
 
 	if (control_open(sim))
 		return -1;
-	if (vduse_open(sim)) {
+	if (sim->set.socket ? vhost_user_open(sim) : vduse_open(sim)) {
 		control_close(sim);
 		return -1;
 	}
 	error = loop_run(sim);
 	control_close(sim);
-	return vduse_close(sim) | error | write_report(sim);
+	return sim->front->close(sim) | error | write_report(sim);
 }
 
 int simulate(int argc, char **argv)

@@ -209,6 +209,8 @@ static void give_up(struct queue *q, const char *why)
 	if (q->given_up)
 		return;
 	q->given_up = true;
+	if (sim->front->broken)
+		sim->front->broken(sim, q->index);
 	told = sim->front->needs_reset && sim->front->needs_reset(sim);
 	if (!sim->watch.quiet)
 		fprintf(stderr, "vblksim: queue %u is given up: %s%s\n",

@@ -198,6 +198,7 @@ int settings_set_config(struct settings *set, const char *name,
 
 /* Settings that were given, as opposed to defaults. */
 static struct {
+	bool access_platform;
 	bool num_queues;
 	bool model;
 	bool zone_sectors;
@@ -236,6 +237,8 @@ static bool apply_feature(const char *key, uint64_t *features, const char *name,
 	*first = false;
 	if (bit == BLK_F_ZONED && !strcmp(key, "features"))
 		said.zoned_feature = true;
+	if (bit == F_ACCESS_PLATFORM && !strcmp(key, "features"))
+		said.access_platform = true;
 	if (minus)
 		*features &= ~bits;
 	else
@@ -400,6 +403,7 @@ enum kind {
 	ATTACH,
 	REPORT,
 	CONTROL,
+	SOCKET,
 	SCRIPT,
 	SCRIPT_FILE,
 	TOLERATE,
@@ -414,6 +418,8 @@ static const struct setting {
 	const char *value;
 	const char *help;
 } table[] = {
+	{ "socket", SOCKET, "PATH",
+	  "be a vhost-user device for QEMU on this host, at this socket: none" },
 	{ "name", NAME, "NAME", "name of the device on the vDPA bus: sim" },
 	{ "queues", QUEUES, "N", "number of virtqueues, 1 to 64: 4" },
 	{ "ring_size", RING_SIZE, "N",
@@ -545,6 +551,9 @@ static bool apply_setting(struct settings *set, const struct setting *it,
 		set->control = strdup(value);
 		said.control = true;
 		return true;
+	case SOCKET:
+		set->socket = strdup(value);
+		return true;
 	case SCRIPT:
 		return apply_script(set, value, why, why_size);
 	case SCRIPT_FILE:
@@ -664,6 +673,9 @@ static void complete(struct settings *set)
 {
 	char *path;
 
+	/* VDUSE requires it.  QEMU's devices offer it only if told to. */
+	if (set->socket && !said.access_platform)
+		set->features &= ~(1ull << F_ACCESS_PLATFORM);
 	if (!said.num_queues)
 		set->config.num_queues = htole16(set->queues);
 	if (set->config.model == BLK_Z_HM || set->config.model == BLK_Z_HA)
@@ -680,7 +692,7 @@ static void print_help(void)
 	puts("usage: vblksim [--KEY=VALUE...]\n"
 	     "       vblksim fuzz [--KEY=VALUE...]\n"
 	     "       vblksim ctl [--control=PATH] COMMAND...\n\n"
-	     "A virtio block device for this system, by VDUSE, which checks its driver\nand misbehaves on demand.  Defaults are after the colon.\n");
+	     "A virtio block device for this system, by VDUSE, or for a guest of QEMU, by\nvhost-user.  It checks its driver and misbehaves on demand.  Defaults are after the\ncolon.\n");
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		printf("  --%s=%s\n\t%s\n", table[i].key, table[i].value,
 		       table[i].help);

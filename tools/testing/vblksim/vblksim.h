@@ -6,8 +6,12 @@
  *	main.c		start and end
  *	settings.c	the command line and the settings file
  *	loop.c		the event loop: files and timers
- *	vduse.c		the front: /dev/vduse, and the guest's memory
+ *	vduse.c		a front: /dev/vduse, for the driver of this system
  *	vdpa.c		add the device to the vDPA bus, and delete it
+ *	vhost_user.c	a front: vhost-user, for the driver of a guest on this host
+ *	vhost_messages.c	what each of its messages does
+ *	vhost_socket.c	its sockets
+ *	vhost_memory.c	the guest's memory
  *	control.c	commands while it runs
  *	features.c	negotiation, and the device status
  *	ring.c		split and packed rings: chains and used entries
@@ -64,6 +68,7 @@ struct fuzz;
  * @zone_capacity: writable sectors of each sequential zone, 0 for all
  * @report: file for the report at the end, NULL for standard output
  * @control: path of the control socket
+ * @socket: path of the socket of vhost-user, NULL for VDUSE
  * @attach: add the device to the vDPA bus, so that the guest's driver probes it
  * @scripts: lines for script_add(), in order
  * @nr_scripts: number of lines
@@ -86,6 +91,7 @@ struct settings {
 	uint64_t zone_capacity;
 	const char *report;
 	const char *control;
+	const char *socket;
 	bool attach;
 	char **scripts;
 	unsigned int nr_scripts;
@@ -202,7 +208,8 @@ int loop_run(struct sim *sim);
 
 /*
  * Operations of the front, which is between ring.c and the driver.  vduse.c has
- * a front for the guest's driver, the self test one for rings in its memory.
+ * a front for this system's driver, vhost_user.c one for a guest's, the self test one
+ * for rings in its memory.
  */
 struct front {
 	/* map a driver's address: return NULL unless all of [addr, addr + len)
@@ -216,6 +223,14 @@ struct front {
 	uint64_t (*features)(struct sim *sim);
 	/* set DEVICE_NEEDS_RESET; returns false, or is NULL, if not possible */
 	bool (*needs_reset)(struct sim *sim);
+	/* the device has stopped a queue after an error; may be NULL */
+	void (*broken)(struct sim *sim, unsigned int queue);
+	/* lose the monitor, which may come back; NULL if there is none */
+	void (*disconnect)(struct sim *sim);
+	/* begin to end the device: end the loop, now or when the driver is gone */
+	void (*stop)(struct sim *sim);
+	/* return -1 after any error, now or before */
+	int (*close)(struct sim *sim);
 };
 
 /* ring.c */
@@ -271,6 +286,9 @@ bool features_accept(struct sim *sim, uint64_t driver_features);
 void features_show_config(const struct sim *sim, struct blk_config *view);
 /* handle a status byte of the driver; return whether the device accepts it */
 bool status_written(struct sim *sim, uint8_t status);
+/* the same for a front that sees no status but knows that the driver has set DRIVER_OK:
+ * the rules on the status are not checked */
+bool status_inferred(struct sim *sim);
 
 /* request.c */
 
@@ -369,19 +387,20 @@ void script_reset(struct sim *sim);
 unsigned int script_release(struct sim *sim);
 void script_help(FILE *out);
 
-/* main.c: run a device until it is told to end; return the exit status */
+/* main.c */
+/* run a device until it is told to end; return the exit status */
 int simulate(int argc, char **argv);
+/* the device is about to be removed, and the driver waits for all its requests: drop
+ * the script, and return what was and will be lost, unless the device is stubborn */
+void calm_down(struct sim *sim);
 
 /* control.c */
 int control_open(struct sim *sim);
 void control_close(struct sim *sim);
 int control_main(int argc, char **argv);
 
-/* vduse.c */
+/* the fronts: set sim->front, and return -1 after a message if that fails */
 int vduse_open(struct sim *sim);
-/* remove the device from the driver, and end the loop when that is done */
-void vduse_stop(struct sim *sim);
-/* return -1 after any error, now or before */
-int vduse_close(struct sim *sim);
+int vhost_user_open(struct sim *sim);
 
 #endif /* VBLKSIM_H */

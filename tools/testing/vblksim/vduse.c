@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The front: /dev/vduse, and the guest's memory.
+ * The first front: /dev/vduse, and this system's memory.
  *
  * VDUSE makes this process a vDPA device.  The kernel sends messages for status
  * writes, and eventfds for kicks; this process can map the memory that the driver
@@ -23,7 +23,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fuzz.h"
 #include "vblksim.h"
 #include "vdpa.h"
 #include "virtio.h"
@@ -39,8 +38,6 @@
 #define MILLISECOND	1000000ull
 /* A kick that has not come after one to two of these is missing. */
 #define IDLE_INTERVAL	(4000 * MILLISECOND)
-/* While the device is being removed, lost requests are returned that often. */
-#define RETURN_INTERVAL	(2000 * MILLISECOND)
 #define LEFTOVER_SECONDS	20
 
 /**
@@ -78,7 +75,6 @@ struct region {
  * @late: interrupts that the kernel has refused so far, by queue
  * @late_timer: retries these
  * @idle_timer: checks for missing kicks
- * @return_timer: returns lost requests while @stopping
  * @failed: an error occurred that is not the driver's fault
  */
 struct vduse {
@@ -95,7 +91,6 @@ struct vduse {
 	uint64_t late;
 	struct loop_timer *late_timer;
 	struct loop_timer *idle_timer;
-	struct loop_timer *return_timer;
 	bool failed;
 };
 
@@ -567,14 +562,7 @@ static void child_ended(struct sim *sim, void *arg)
 		", and has no driver there: modprobe virtio_vdpa" : "");
 }
 
-static void return_lost(struct sim *sim, void *arg)
-{
-	(void)arg;
-	ring_return_lost(sim);
-	vduse.return_timer = loop_after(RETURN_INTERVAL, return_lost, NULL);
-}
-
-void vduse_stop(struct sim *sim)
+static void stop(struct sim *sim)
 {
 	if (vduse.stopping) {
 		fprintf(stderr, "vblksim: told to end twice; the device stays on the vDPA bus\n");
@@ -583,11 +571,7 @@ void vduse_stop(struct sim *sim)
 		return;
 	}
 	vduse.stopping = true;
-	/* The driver waits for all its requests. */
-	script_clear(sim->script);
-	fuzz_calm(sim);
-	if (!sim->fuzz || !fuzz_is_stubborn(sim->fuzz))
-		return_lost(sim, NULL);
+	calm_down(sim);
 	/* If the device is just being added, child_ended() deletes it. */
 	if (!vduse.child)
 		start_delete(sim);
@@ -773,6 +757,8 @@ static int set_up_device(struct sim *sim)
 	return set->attach ? start_child(sim, vdpa_add) : 0;
 }
 
+static int close_front(struct sim *sim);
+
 int vduse_open(struct sim *sim)
 {
 	int error;
@@ -782,6 +768,8 @@ int vduse_open(struct sim *sim)
 		.interrupt = interrupt,
 		.config_changed = config_changed,
 		.features = driver_features,
+		.stop = stop,
+		.close = close_front,
 	};
 	sim->front = &vduse.front;
 	if (!features_possible(&sim->set) || open_control())
@@ -802,7 +790,7 @@ int vduse_open(struct sim *sim)
 	return 0;
 }
 
-int vduse_close(struct sim *sim)
+static int close_front(struct sim *sim)
 {
 	int error = EBUSY;
 
