@@ -36,6 +36,8 @@ class Disk:
     size: in bytes; ignored if path is an existing file.
     path: the file, which is kept; None creates a new file, which is removed with the
         guest.
+    address: the path of the socket at which a "vhost-user" server of the caller's
+        listens; it has the data, in place of size and path.
     node: a block node, as for -blockdev, in place of backend, size and path, for
         storage that the caller creates and serves.
     queues: the number of virtqueues; QEMU's default is one per CPU.
@@ -53,7 +55,8 @@ class Disk:
         discard=True, logical_block_size=4096, share_rw=True, serial=""...
     """
 
-    def __init__(self, id, backend="null", size=GIB, *, path=None, node=None,
+    def __init__(self, id, backend="null", size=GIB, *, path=None,
+                 address=None, node=None,
                  queues=None, legacy=False, iothreads=0, latency_ns=0,
                  read_zeroes=False, read_only=False, reconnect=False, iops=None,
                  filters=(), **properties):
@@ -64,6 +67,8 @@ class Disk:
         self.backend = backend
         self.size = size
         self.path = Path(path) if path else None
+        self._address = Path(address) if address else None
+        self._served = address is not None
         self.node = node
         self.queues = queues
         self.legacy = legacy
@@ -103,13 +108,13 @@ class Disk:
             self._memory = os.memfd_create(self.id)
             os.ftruncate(self._memory, self.size)
             self._file = Path(f"/proc/{os.getpid()}/fd/{self._memory}")
-        elif self.backend != "null":
+        elif self.backend != "null" and not self._served:
             self._file = self.path or directory / f"{self.id}.img"
             if not self._file.exists():
                 self._make_file()
         if self.backend == "vhost-user":
             self.queues = self.queues or cpus
-        if self.backend in ("nbd", "vhost-user"):
+        if self.backend in ("nbd", "vhost-user") and not self._served:
             self._start_server(directory)
 
     def _make_file(self):

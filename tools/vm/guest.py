@@ -457,17 +457,20 @@ class Guest:
 
         Waits up to timeout seconds for the disk to appear.
         """
-        address = self._pci_address(self.disks[id])
         limit = time.monotonic() + timeout
         while True:
-            name = self._at_address(address) if address else \
-                self._with_serial(self.disks[id].serial)
-            if name:
+            if name := self.find_dev(id):
                 return name
             if time.monotonic() > limit:
                 raise GuestError(f"disk {id} did not appear in the guest within "
                                  f"{timeout} s")
             time.sleep(0.1)
+
+    def find_dev(self, id):
+        """Return a disk's name in the guest now, None if the guest has no such disk."""
+        address = self._pci_address(self.disks[id])
+        return self._at_address(address) if address else \
+            self._with_serial(self.disks[id].serial)
 
     def _at_address(self, address):
         """Return the name of the disk at or behind a PCI address, or None."""

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+"""vblksim as a vhost-user device: PCI and MSI-X, and kernels without VDUSE.
+
+What both fronts of vblksim can do is in test_spec.py and test_hostile.py.
+"""
+
+import pytest
+
+import fio
+import vblksim
+from vblksim import Sim
+from vm import process
+from vm.guest import Guest
+
+pytestmark = pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
+
+OWN_RING = "/sys/module/virtio_blk/parameters/own_ring"
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    """A guest whose memory vblksim shares."""
+    with Guest(kernel, shared=True, parallel=False) as guest:
+        vblksim.prepare(guest, vblksim.VHOST_USER)
+        yield guest
+
+
+@pytest.mark.parametrize("own_ring", ("Y", "N"))
+def test_vhost_user_disk(guest, own_ring):
+    """A vhost-user disk has its own PCI device and vectors, and the data that it got."""
+    guest.run(f"echo {own_ring} > {OWN_RING}")
+    with guest.cleanup(f"echo Y > {OWN_RING}"), \
+            Sim(guest, id="from the host", capacity="32M") as sim:
+        disk = sim.disk()
+        device = guest.run(f"readlink -f /sys/block/{disk}/device/..").output.strip()
+        assert guest.sysfs(f"{device}/vendor") == "0x1af4"
+        assert len(guest.run(f"ls {device}/msi_irqs").output.split()) == 5
+        assert guest.sysfs(f"/sys/block/{disk}/serial") == "from the host"
+        assert guest.sysfs(f"/sys/block/{disk}/own_ring") == ("1" if own_ring == "Y"
+                                                              else "0")
+        report = fio.run(guest, f"/dev/{disk}", rw="randrw", bsrange="512-64k",
+                         numjobs=4, size="2m", offset_increment="8m", fsync=16,
+                         verify="crc32c")
+        assert fio.ios(report) > 200
+    assert sim.report["types"].keys() >= {"in", "out", "flush", "get_id"}
+
+
+def test_connection_is_lost(guest):
+    """I/O goes on, and data is right, after QEMU has connected to the device again."""
+    with Sim(guest, capacity="32M") as sim:
+        disk = sim.disk()
+        running = fio.start(guest, f"/dev/{disk}", rw="randrw", bs="4k", size="8m",
+                            verify="crc32c", time_based=1, runtime=8)
+        for times in range(2, 5):
+            running.wait_for_io(disk, requests=20)
+            sim.ctl("disconnect")
+            assert process.wait_for(
+                lambda: sim.output.count("a monitor has connected\n") == times, 30)
+        assert fio.ios(running.wait()) > 50
+        assert guest.sysfs(f"/sys/block/{disk}/state") == "live"
