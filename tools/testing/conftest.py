@@ -11,6 +11,14 @@ kernels("6.12", full=("7.3-debug",)) has it run on the second with
 instead.  Tests marked `module` load and unload the driver, and leave out
 kernels that have it built in.
 
+A test that takes the fixture `front` as well runs once for each front of vblksim, see
+vblksim.FRONTS: VDUSE on the kernels above, and vhost-user on 6.12, with `make check-full`
+on all of VHOST_KERNELS.  The mark says otherwise, with the same words:
+
+    @pytest.mark.fronts("vduse", "vhost-user")
+
+The default is fronts("vduse", full=("vhost-user",)).
+
 With QUICK set, only tests marked `quick` run, on 6.12 unless KERNEL names another:
 they tell within three minutes whether a change is worth the whole suite.
 
@@ -40,6 +48,8 @@ from vm.guest import Guest
 from vm.ui import UserError
 
 DEFAULT = ("6.12",)
+# Kernels for vblksim's devices on PCI.  6.1 has no VDUSE.
+VHOST_KERNELS = {"usual": DEFAULT, "full": ("6.1", "7.3-debug")}
 # The CPUs of most guests, which under KVM run all at once.
 _GUEST_CPUS = 4
 _GUEST_BYTES = 2 << 30
@@ -77,6 +87,8 @@ def pytest_configure(config):
     Guest.PARALLEL = bool(os.environ.get("FULL"))
     config.addinivalue_line(
         "markers", "kernels(*names, full=()): the kernels that the test runs on")
+    config.addinivalue_line(
+        "markers", "fronts(*names, full=()): the fronts of vblksim that it runs on")
     config.addinivalue_line(
         "markers", "module: needs the driver as a module")
     config.addinivalue_line(
@@ -135,8 +147,32 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
         terminalreporter.write_line(line)
 
 
+def _vhost_names():
+    """Return the kernels for tests with vblksim's front vhost-user."""
+    if os.environ.get("KERNEL"):
+        return (os.environ["KERNEL"],)
+    more = VHOST_KERNELS["full"] if os.environ.get("FULL") else ()
+    return (*VHOST_KERNELS["usual"], *more)
+
+
+def _pairs(metafunc):
+    """Return the pairs of kernel and front that a test runs on."""
+    mark = metafunc.definition.get_closest_marker("fronts")
+    usual = mark.args if mark else (vblksim.VDUSE,)
+    full = mark.kwargs.get("full", ()) if mark else (vblksim.VHOST_USER,)
+    for front in (*usual, *full):
+        names = _names(metafunc) if front == vblksim.VDUSE else _vhost_names()
+        for name in map(sys.intern, names):
+            yield pytest.param(
+                name, front, marks=[pytest.mark.full] if front in full else [],
+                id=name if front == vblksim.VDUSE else f"{name}-{front}")
+
+
 def pytest_generate_tests(metafunc):
-    if "kernel" in metafunc.fixturenames:
+    if "front" in metafunc.fixturenames:
+        metafunc.parametrize("kernel,front", _pairs(metafunc), indirect=True,
+                             scope="session")
+    elif "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", _names(metafunc), indirect=True,
                              scope="session")
 
@@ -168,8 +204,9 @@ def pytest_collection_modifyitems(config, items):
     def place(item):
         name = _kernel_of(item)
         names = kernels.NAMES + kernels.FOREIGN
+        front = item.callspec.params.get("front", "") if name else ""
         return (name in kernels.OWN, files.index(item.path),
-                names.index(name) if name in names else len(names))
+                names.index(name) if name in names else len(names), front)
 
     items.sort(key=place)
 
@@ -291,6 +328,12 @@ def kernel(request):
 def packages():
     """The packages, built from the tree as it is: {name: path}."""
     return package.build()
+
+
+@pytest.fixture(scope="session")
+def front(request):
+    """The front of vblksim's devices, one of vblksim.FRONTS."""
+    return request.param
 
 
 @pytest.fixture

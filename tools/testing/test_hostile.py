@@ -22,6 +22,7 @@ from vm import process
 from vm.guest import Guest
 
 pytestmark = pytest.mark.kernels("7.3-debug")
+both_fronts = pytest.mark.fronts("vduse", "vhost-user")
 
 MIB = 1 << 20
 RINGS = {"split": "default", "packed": "default,+ring_packed"}
@@ -29,10 +30,9 @@ IO_ERRORS = "I/O error, dev vd|Buffer I/O error|operation not supported"
 
 
 @pytest.fixture(scope="module")
-def guest(kernel):
-    """A guest for vblksim only: lockdep confuses PCI's interrupts with VDUSE's."""
-    with Guest(kernel, parallel=False) as guest:
-        vblksim.prepare(guest)
+def guest(kernel, front):
+    """A guest for devices of vblksim's, which fail requests."""
+    with vblksim.booted(kernel, front, parallel=False) as guest:
         guest.tolerate(IO_ERRORS)
         yield guest
 
@@ -70,6 +70,7 @@ def verify(guest, disk, **options):
 # No case returns the id of another request in flight: the driver cannot tell that from
 # a valid completion.  A packed ring has no case "twice", because the device loses its
 # place in the ring and completes no more requests.
+@both_fronts
 @pytest.mark.parametrize("ring, answer", tier.usual((
     ("split", "twice"), ("split", "bad_id 60000"), ("packed", "bad_id 60000")),
     [("split", "twice"), ("packed", "bad_id 60000")]))
@@ -136,6 +137,7 @@ def test_no_status(guest):
         assert state(guest, disk) == "live"
 
 
+@both_fronts
 def test_unknown_status(guest):
     """An unknown status fails its request, and no other."""
     with few_lines(guest), Sim(guest, capacity="32M") as sim:
@@ -150,6 +152,7 @@ def test_unknown_status(guest):
         verify(guest, disk)
 
 
+@both_fronts
 def test_config_storm(guest):
     """I/O goes on under configuration interrupts without a change; none is logged."""
     with Sim(guest, capacity="32M") as sim:
@@ -182,6 +185,7 @@ def test_capacity_storm(guest):
         assert state(guest, disk) == "live"
 
 
+@both_fronts
 def test_capacity_comes_and_goes(guest):
     """The disk works again after its capacity was 0 and 2^64-1 under I/O."""
     with few_lines(guest), Sim(guest, capacity="32M") as sim:
