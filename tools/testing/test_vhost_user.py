@@ -45,6 +45,31 @@ def test_vhost_user_disk(guest, own_ring):
     assert sim.report["types"].keys() >= {"in", "out", "flush", "get_id"}
 
 
+def test_cache_mode_of_device(guest):
+    """The device gets the cache mode that the administrator writes to cache_type.
+
+    In write through the driver sends no flush.  So a device whose flushes fail then
+    does not fail an fsync.
+    """
+    guest.tolerate("I/O error, dev vd|Buffer I/O error")
+    with Sim(guest, features="default,+config_wce", writeback=1,
+             capacity="32M") as sim:
+        disk = sim.disk()
+        for mode, value in (("write through", 0), ("write back", 1)):
+            path = f"/sys/block/{disk}/cache_type"
+            # The driver flushes after the change to write through.
+            guest.run(f"echo {mode} > {path}")
+            assert guest.sysfs(path) == mode
+            assert f"the driver has set writeback to {value}\n" in sim.output
+            sim.ctl("script 'on type=flush: fail ioerr'")
+            before = sim.stats()["types"].get("flush", 0)
+            synced = guest.run(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 "
+                               "oflag=direct conv=fsync,notrunc", check=False)
+            assert (synced.status == 0) == (value == 0), synced.output
+            assert (sim.stats()["types"].get("flush", 0) > before) == (value == 1)
+            sim.ctl("script clear")
+
+
 def test_connection_is_lost(guest):
     """I/O goes on, and data is right, after QEMU has connected to the device again."""
     with Sim(guest, capacity="32M") as sim:
