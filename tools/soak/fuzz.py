@@ -35,6 +35,9 @@ _LIMIT_SECONDS = 90
 _BATCH_SECONDS = 600
 _FIO_SECONDS = 12
 _DEVICES = 4
+# On PCI the end of a probe is seen only by the disk.  A device that never answers makes
+# the probe last five times io_timeout.
+_PROBE_SECONDS = 10
 # fio prints a line for each error that it does not ignore.
 _ERRORS = ":".join(str(error) for error in (
     errno.EIO, errno.ENXIO, errno.ENOMEM, errno.ENODEV, errno.EINVAL, errno.ENOSPC,
@@ -57,9 +60,9 @@ class Hostile(Exception):
     """A configuration did not end, or vblksim itself failed."""
 
 
-def prepare(guest):
-    """Prepare a guest for hostile devices."""
-    vblksim.prepare(guest)
+def prepare(guest, front=vblksim.VDUSE):
+    """Prepare a guest for hostile devices with a front of vblksim's."""
+    vblksim.prepare(guest, front)
     guest.run("echo on > /proc/sys/kernel/printk_devkmsg")
     # Hostile devices cause I/O errors, which are no splat.
     guest.tolerate("I/O error, dev vd|Buffer I/O error")
@@ -119,17 +122,19 @@ def campaign(guest, seed, configurations, load=300):
 
 def _attached_disk(guest, sim):
     """Return the name of a device's disk, or None if the driver refused the device."""
+    if vblksim.front_of(guest) == vblksim.VHOST_USER:
+        return process.wait_for(sim.find_disk, _PROBE_SECONDS)
     if not process.wait_for(lambda: "on the vDPA bus" in sim.output
                             or not sim.running, _LIMIT_SECONDS):
         raise Hostile(f"the probe of {sim.name} has not ended within "
                       f"{_LIMIT_SECONDS} s:\n{sim.output}")
-    found = guest.run(f"ls /sys/bus/vdpa/devices/{sim.name}/virtio*/block",
-                      check=False).output.split()
-    return found[0] if found and found[0].startswith("vd") else None
+    return sim.find_disk()
 
 
-def under_fio(guest, seed):
+def under_fio(guest, seed, seconds=_FIO_SECONDS):
     """Run fio on devices with the most mutations; return their reports.
+
+    seconds: how long fio runs.
 
     Most replies of a round come from here, because probing takes long.  Devices are
     slow, so there are several at a time, and requests come in batches.
@@ -143,12 +148,12 @@ def under_fio(guest, seed):
         # fio may fail: a disk may be too small.
         with contextlib.suppress(FioError):
             if paths:
-                fio.run(guest, paths, timeout=_FIO_SECONDS + 60, rw="randrw",
+                fio.run(guest, paths, timeout=seconds + 60, rw="randrw",
                         bssplit="4k/90:64k/10", size="8m", iodepth=64,
                         iodepth_batch_submit=32, iodepth_batch_complete_min=16,
                         fsync=500, continue_on_error="all", error_dump=0,
                         ignore_error=f"{_ERRORS},{_ERRORS}", time_based=1,
-                        runtime=_FIO_SECONDS)
+                        runtime=seconds)
         return [sim.stop(check=False) for sim in sims]
 
 

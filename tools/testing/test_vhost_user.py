@@ -4,10 +4,14 @@
 What both fronts of vblksim can do is in test_spec.py and test_hostile.py.
 """
 
+import os
+
 import pytest
 
 import fio
+import tier
 import vblksim
+from soak import fuzz
 from vblksim import Sim
 from vm import process
 from vm.guest import Guest
@@ -83,3 +87,18 @@ def test_connection_is_lost(guest):
                 lambda: sim.output.count("a monitor has connected\n") == times, 30)
         assert fio.ios(running.wait()) > 50
         assert guest.sysfs(f"/sys/block/{disk}/state") == "live"
+
+
+@pytest.mark.parametrize("own_ring", tier.usual(("Y", "N"), "Y"))
+def test_hostile_devices_on_pci(kernel, own_ring):
+    """The driver survives hostile devices on PCI: mutated configurations and replies."""
+    batches = 5 if os.environ.get("FULL") else 1
+    with Guest(kernel, shared=True, parallel=False,
+               params=f"own_ring={own_ring}") as guest:
+        fuzz.prepare(guest, vblksim.VHOST_USER)
+        start = len(guest.log())
+        reports = [report for batch in range(batches)
+                   for report in fuzz.under_fio(guest, 11 + batch * 1000, seconds=5)]
+        assert "new size" in guest.log()[start:], "no device became a disk"
+    assert len(reports) == 4 * batches
+    assert sum(report["mutated"] for report in reports) >= 100 * batches
