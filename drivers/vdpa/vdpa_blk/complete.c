@@ -8,6 +8,7 @@
 
 #include <linux/mempool.h>
 
+#include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 

@@ -11,10 +11,8 @@
 #include <linux/slab.h>
 
 #include "memory.h"
+#include "ring.h"
 #include "vdpa_blk.h"
-
-#define PACKED_AVAIL	BIT(VRING_PACKED_DESC_F_AVAIL)
-#define PACKED_USED	BIT(VRING_PACKED_DESC_F_USED)
 
 /* Sizes of the areas */
 
@@ -37,30 +35,6 @@ static size_t vdpa_blk_device_size(const struct vdpa_blk_ring *ring)
 		return sizeof(struct vring_packed_desc_event);
 	return sizeof(struct vring_used) +
 	       ring->num * sizeof(struct vring_used_elem) + sizeof(__virtio16);
-}
-
-#define virtio16_to_cpu_le(v)	le16_to_cpu((__force __le16)(v))
-#define virtio32_to_cpu_le(v)	le32_to_cpu((__force __le32)(v))
-#define virtio64_to_cpu_le(v)	le64_to_cpu((__force __le64)(v))
-
-static struct vring_avail *vdpa_blk_avail(const struct vdpa_blk_ring *ring)
-{
-	return ring->driver.addr;
-}
-
-static struct vring_used *vdpa_blk_used(const struct vdpa_blk_ring *ring)
-{
-	return ring->device.addr;
-}
-
-static __le16 *vdpa_blk_used_event(const struct vdpa_blk_ring *ring)
-{
-	return (__force __le16 *)&vdpa_blk_avail(ring)->ring[ring->num];
-}
-
-static __le16 *vdpa_blk_avail_event(const struct vdpa_blk_ring *ring)
-{
-	return (__force __le16 *)&vdpa_blk_used(ring)->ring[ring->num];
 }
 
 static void vdpa_blk_init_ring(struct vdpa_blk_queue *q)
@@ -195,34 +169,52 @@ static unsigned int vdpa_blk_read_table(struct vdpa_blk_queue *q, u64 addr,
 	return len / sizeof(struct vring_desc);
 }
 
-static bool vdpa_blk_parse_split(struct vdpa_blk_queue *q,
-				 const struct vring_desc *desc, unsigned int num,
-				 unsigned int i, bool in_table)
+/* Copy the chain that begins with a descriptor into q->chain. */
+static bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i)
 {
-	unsigned int steps = num;
+	struct vdpa_blk_seg *seg = q->chain.segs, *in = NULL;
+	const struct vring_desc *table = q->ring.desc.addr;
+	unsigned int num = q->ring.num;
+	bool in_table = false;
 	u16 flags;
 	u64 addr;
 	u32 len;
 
 	do {
-		/* A loop takes more steps than there are descriptors. */
-		if (i >= num || !steps--)
+		/* A loop is longer than a chain may be. */
+		if (i >= num || seg == q->chain.segs + VDPA_BLK_MAX_SEGS)
 			return false;
-		flags = virtio16_to_cpu_le(READ_ONCE(desc[i].flags));
-		addr = virtio64_to_cpu_le(READ_ONCE(desc[i].addr));
-		len = virtio32_to_cpu_le(READ_ONCE(desc[i].len));
-		if (flags & VRING_DESC_F_INDIRECT) {
+		flags = virtio16_to_cpu_le(READ_ONCE(table[i].flags));
+		addr = virtio64_to_cpu_le(READ_ONCE(table[i].addr));
+		len = virtio32_to_cpu_le(READ_ONCE(table[i].len));
+		if (unlikely(flags & VRING_DESC_F_INDIRECT)) {
 			/* A table ends the chain, and has no table in it. */
-			num = in_table || flags & VRING_DESC_F_NEXT ? 0 :
-			      vdpa_blk_read_table(q, addr, len);
-			return num && vdpa_blk_parse_split(q, q->table.split, num,
-							   0, true);
+			if (in_table || flags & VRING_DESC_F_NEXT)
+				return false;
+			num = vdpa_blk_read_table(q, addr, len);
+			table = q->table.split;
+			in_table = true;
+			flags = VRING_DESC_F_NEXT;
+			i = 0;
+			continue;
 		}
-		if (!vdpa_blk_add_seg(&q->chain, addr, len,
-				      flags & VRING_DESC_F_WRITE))
+		/* Device-readable buffers precede those that the device writes. */
+		if (!(flags & VRING_DESC_F_WRITE)) {
+			if (in)
+				return false;
+		} else if (!in) {
+			in = seg;
+		}
+		if (!len)
 			return false;
-		i = virtio16_to_cpu_le(READ_ONCE(desc[i].next));
+		seg->addr = addr;
+		seg->len = len;
+		seg++;
+		i = virtio16_to_cpu_le(READ_ONCE(table[i].next));
 	} while (flags & VRING_DESC_F_NEXT);
+
+	q->chain.nr_out = (in ?: seg) - q->chain.segs;
+	q->chain.nr_in = seg - q->chain.segs - q->chain.nr_out;
 	return true;
 }
 
@@ -243,7 +235,7 @@ static int vdpa_blk_next_split(struct vdpa_blk_queue *q)
 							(ring->num - 1)]));
 	q->chain.id = head;
 	q->chain.descs = 1;
-	if (!vdpa_blk_parse_split(q, ring->desc.addr, ring->num, head, false))
+	if (!vdpa_blk_parse_split(q, head))
 		return -EINVAL;
 	ring->next_avail++;
 	return 1;
@@ -264,13 +256,6 @@ static bool vdpa_blk_parse_table(struct vdpa_blk_queue *q, u64 addr, u32 len)
 	return num;
 }
 
-static bool vdpa_blk_is_available(const struct vdpa_blk_ring *ring, u16 flags,
-				  bool wrap)
-{
-	return !!(flags & PACKED_AVAIL) == wrap &&
-	       !!(flags & PACKED_USED) != wrap;
-}
-
 static int vdpa_blk_next_packed(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_ring *ring = &q->ring;
@@ -279,6 +264,8 @@ static int vdpa_blk_next_packed(struct vdpa_blk_queue *q)
 	bool wrap = ring->avail_wrap, good;
 	u16 flags;
 
+	q->chain.nr_out = 0;
+	q->chain.nr_in = 0;
 	/* The driver writes the flags of the first descriptor last. */
 	flags = le16_to_cpu((__force __le16)smp_load_acquire(&all[i].flags));
 	if (!vdpa_blk_is_available(ring, flags, wrap))
@@ -323,114 +310,23 @@ static int vdpa_blk_next_packed(struct vdpa_blk_queue *q)
  */
 int vdpa_blk_next_chain(struct vdpa_blk_queue *q)
 {
-	q->chain.nr_out = 0;
-	q->chain.nr_in = 0;
 	return q->ring.packed ? vdpa_blk_next_packed(q) : vdpa_blk_next_split(q);
-}
-
-/* Kicks */
-
-/**
- * vdpa_blk_suppress_kicks() - ask the driver not to notify the device
- * @ring: the ring
- *
- * With an event index the one that the driver has already passed does.
- *
- * Context: the queue's worker.
- */
-void vdpa_blk_suppress_kicks(struct vdpa_blk_ring *ring)
-{
-	struct vring_packed_desc_event *event = ring->device.addr;
-
-	if (ring->packed)
-		WRITE_ONCE(event->flags,
-			   cpu_to_le16(VRING_PACKED_EVENT_FLAG_DISABLE));
-	else if (!ring->event_idx)
-		WRITE_ONCE(vdpa_blk_used(ring)->flags, (__force __virtio16)
-			   cpu_to_le16(VRING_USED_F_NO_NOTIFY));
-}
-
-/**
- * vdpa_blk_has_more() - does the ring have a chain for the device?
- * @ring: the ring
- *
- * Context: the queue's worker.
- *
- * Return: true if it has.
- */
-bool vdpa_blk_has_more(const struct vdpa_blk_ring *ring)
-{
-	struct vring_packed_desc *desc = ring->desc.addr;
-
-	if (ring->packed)
-		return vdpa_blk_is_available(ring,
-					     le16_to_cpu(READ_ONCE(desc[ring->next_avail].flags)),
-					     ring->avail_wrap);
-	return virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->idx)) !=
-	       ring->next_avail;
-}
-
-/**
- * vdpa_blk_allow_kicks() - ask the driver to notify the device
- * @ring: the ring
- *
- * Context: the queue's worker.
- *
- * Return: true if there are chains already, for which no notification may come.
- */
-bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring)
-{
-	struct vring_packed_desc_event *event = ring->device.addr;
-
-	if (ring->packed && ring->event_idx) {
-		WRITE_ONCE(event->off_wrap,
-			   cpu_to_le16(ring->next_avail |
-				       ring->avail_wrap <<
-				       VRING_PACKED_EVENT_F_WRAP_CTR));
-		/* The driver reads the index after the flags. */
-		smp_wmb();
-		WRITE_ONCE(event->flags,
-			   cpu_to_le16(VRING_PACKED_EVENT_FLAG_DESC));
-	} else if (ring->packed) {
-		WRITE_ONCE(event->flags,
-			   cpu_to_le16(VRING_PACKED_EVENT_FLAG_ENABLE));
-	} else if (ring->event_idx) {
-		WRITE_ONCE(*vdpa_blk_avail_event(ring),
-			   cpu_to_le16(ring->next_avail));
-	} else {
-		WRITE_ONCE(vdpa_blk_used(ring)->flags, 0);
-	}
-	/* Either the driver sees this, or the device sees the chain. */
-	smp_mb();
-	return vdpa_blk_has_more(ring);
 }
 
 /* Used */
 
 /**
- * vdpa_blk_add_used() - return a chain to the driver
+ * vdpa_blk_add_used_packed() - vdpa_blk_add_used() for a packed ring
  * @ring: the ring, its queue's lock held
  * @id: the chain's id
- * @descs: entries of a packed ring that it takes
+ * @descs: entries of the ring that it takes
  * @len: bytes that the device has written
- *
- * The driver of a split ring sees it after vdpa_blk_publish_used().
  */
-void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len)
+void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len)
 {
 	struct vring_packed_desc *desc;
-	struct vring_used_elem *used;
 	u16 flags;
 
-	ring->unsignalled += descs;
-	if (!ring->packed) {
-		used = &vdpa_blk_used(ring)->ring[ring->next_used &
-						  (ring->num - 1)];
-		used->id = (__force __virtio32)cpu_to_le32(id);
-		used->len = (__force __virtio32)cpu_to_le32(len);
-		ring->next_used++;
-		return;
-	}
 	desc = (struct vring_packed_desc *)ring->desc.addr + ring->next_used;
 	desc->id = cpu_to_le16(id);
 	desc->len = cpu_to_le32(len);
@@ -446,7 +342,14 @@ void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len)
 	}
 }
 
-static bool vdpa_blk_packed_needs_signal(struct vdpa_blk_ring *ring, u16 old)
+/**
+ * vdpa_blk_packed_needs_signal() - does the driver of a packed ring want an interrupt?
+ * @ring: the ring, its queue's lock held
+ * @old: where the used entries begin, for which it is asked
+ *
+ * Return: true if it does.
+ */
+bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old)
 {
 	struct vring_packed_desc_event *event = ring->driver.addr;
 	u16 flags = le16_to_cpu(READ_ONCE(event->flags)) & 3, off_wrap, off;
@@ -463,30 +366,4 @@ static bool vdpa_blk_packed_needs_signal(struct vdpa_blk_ring *ring, u16 old)
 	if (wrap != ring->used_wrap)
 		off -= ring->num;
 	return vring_need_event(off, ring->next_used, old);
-}
-
-/**
- * vdpa_blk_publish_used() - let the driver see all chains that were returned
- * @ring: the ring, its queue's lock held
- *
- * Return: true if the driver wants an interrupt for them.
- */
-bool vdpa_blk_publish_used(struct vdpa_blk_ring *ring)
-{
-	u16 old = ring->next_used - ring->unsignalled, event;
-
-	if (!ring->packed)
-		/* The entries are there before the index. */
-		smp_store_release(&vdpa_blk_used(ring)->idx, (__force __virtio16)
-				  cpu_to_le16(ring->next_used));
-	/* Either the driver sees them, or the device sees that it wants to know. */
-	smp_mb();
-	ring->unsignalled = 0;
-	if (ring->packed)
-		return vdpa_blk_packed_needs_signal(ring, old);
-	if (!ring->event_idx)
-		return !(virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->flags)) &
-			 VRING_AVAIL_F_NO_INTERRUPT);
-	event = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));
-	return vring_need_event(event, ring->next_used, old);
 }

@@ -530,11 +530,6 @@ int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
 void vdpa_blk_save_state(struct vdpa_blk_queue *q);
 void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
 int vdpa_blk_next_chain(struct vdpa_blk_queue *q);
-void vdpa_blk_suppress_kicks(struct vdpa_blk_ring *ring);
-bool vdpa_blk_has_more(const struct vdpa_blk_ring *ring);
-bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring);
-void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len);
-bool vdpa_blk_publish_used(struct vdpa_blk_ring *ring);
 
 /* zoned.c */
 int vdpa_blk_init_zones(struct vdpa_blk *vb);

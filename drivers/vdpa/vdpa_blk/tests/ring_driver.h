@@ -13,7 +13,7 @@
 #include <kunit/test.h>
 #include <linux/unaligned.h>
 
-#include "../vdpa_blk.h"
+#include "../ring.h"
 
 #define DESC_BYTES	16
 #define NEXT		VRING_DESC_F_NEXT

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * ring.c: what each request or batch runs through.
+ */
+#ifndef VDPA_BLK_RING_H
+#define VDPA_BLK_RING_H
+
+#include "vdpa_blk.h"
+
+#define PACKED_AVAIL	BIT(VRING_PACKED_DESC_F_AVAIL)
+#define PACKED_USED	BIT(VRING_PACKED_DESC_F_USED)
+
+#define virtio16_to_cpu_le(v)	le16_to_cpu((__force __le16)(v))
+#define virtio32_to_cpu_le(v)	le32_to_cpu((__force __le32)(v))
+#define virtio64_to_cpu_le(v)	le64_to_cpu((__force __le64)(v))
+
+static inline struct vring_avail *vdpa_blk_avail(const struct vdpa_blk_ring *ring)
+{
+	return ring->driver.addr;
+}
+
+static inline struct vring_used *vdpa_blk_used(const struct vdpa_blk_ring *ring)
+{
+	return ring->device.addr;
+}
+
+static inline __le16 *vdpa_blk_used_event(const struct vdpa_blk_ring *ring)
+{
+	return (__force __le16 *)&vdpa_blk_avail(ring)->ring[ring->num];
+}
+
+static inline __le16 *vdpa_blk_avail_event(const struct vdpa_blk_ring *ring)
+{
+	return (__force __le16 *)&vdpa_blk_used(ring)->ring[ring->num];
+}
+
+static inline bool vdpa_blk_is_available(const struct vdpa_blk_ring *ring,
+					 u16 flags, bool wrap)
+{
+	return !!(flags & PACKED_AVAIL) == wrap &&
+	       !!(flags & PACKED_USED) != wrap;
+}
+
+/* Kicks */
+
+/**
+ * vdpa_blk_suppress_kicks() - ask the driver not to notify the device
+ * @ring: the ring
+ *
+ * With an event index the one that the driver has already passed does.
+ *
+ * Context: the queue's worker.
+ */
+static inline void vdpa_blk_suppress_kicks(struct vdpa_blk_ring *ring)
+{
+	struct vring_packed_desc_event *event = ring->device.addr;
+
+	if (ring->packed)
+		WRITE_ONCE(event->flags,
+			   cpu_to_le16(VRING_PACKED_EVENT_FLAG_DISABLE));
+	else if (!ring->event_idx)
+		WRITE_ONCE(vdpa_blk_used(ring)->flags, (__force __virtio16)
+			   cpu_to_le16(VRING_USED_F_NO_NOTIFY));
+}
+
+/**
+ * vdpa_blk_has_more() - does the ring have a chain for the device?
+ * @ring: the ring
+ *
+ * Context: the queue's worker.
+ *
+ * Return: true if it has.
+ */
+static inline bool vdpa_blk_has_more(const struct vdpa_blk_ring *ring)
+{
+	struct vring_packed_desc *desc = ring->desc.addr;
+
+	if (ring->packed)
+		return vdpa_blk_is_available(ring,
+					     le16_to_cpu(READ_ONCE(desc[ring->next_avail].flags)),
+					     ring->avail_wrap);
+	return virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->idx)) !=
+	       ring->next_avail;
+}
+
+/**
+ * vdpa_blk_allow_kicks() - ask the driver to notify the device
+ * @ring: the ring
+ *
+ * Context: the queue's worker.
+ *
+ * Return: true if there are chains already, for which no notification may come.
+ */
+static inline bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring)
+{
+	struct vring_packed_desc_event *event = ring->device.addr;
+
+	if (ring->packed && ring->event_idx) {
+		WRITE_ONCE(event->off_wrap,
+			   cpu_to_le16(ring->next_avail |
+				       ring->avail_wrap <<
+				       VRING_PACKED_EVENT_F_WRAP_CTR));
+		/* The driver reads the index after the flags. */
+		smp_wmb();
+		WRITE_ONCE(event->flags,
+			   cpu_to_le16(VRING_PACKED_EVENT_FLAG_DESC));
+	} else if (ring->packed) {
+		WRITE_ONCE(event->flags,
+			   cpu_to_le16(VRING_PACKED_EVENT_FLAG_ENABLE));
+	} else if (ring->event_idx) {
+		WRITE_ONCE(*vdpa_blk_avail_event(ring),
+			   cpu_to_le16(ring->next_avail));
+	} else {
+		WRITE_ONCE(vdpa_blk_used(ring)->flags, 0);
+	}
+	/* Either the driver sees this, or the device sees the chain. */
+	smp_mb();
+	return vdpa_blk_has_more(ring);
+}
+
+/* Used */
+
+void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len);
+bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old);
+
+/**
+ * vdpa_blk_add_used() - return a chain to the driver
+ * @ring: the ring, its queue's lock held
+ * @id: the chain's id
+ * @descs: entries of a packed ring that it takes
+ * @len: bytes that the device has written
+ *
+ * The driver of a split ring sees it after vdpa_blk_publish_used().
+ */
+static inline void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs,
+				     u32 len)
+{
+	struct vring_used_elem *used;
+
+	ring->unsignalled += descs;
+	if (unlikely(ring->packed)) {
+		vdpa_blk_add_used_packed(ring, id, descs, len);
+		return;
+	}
+	used = &vdpa_blk_used(ring)->ring[ring->next_used & (ring->num - 1)];
+	used->id = (__force __virtio32)cpu_to_le32(id);
+	used->len = (__force __virtio32)cpu_to_le32(len);
+	ring->next_used++;
+}
+
+/**
+ * vdpa_blk_publish_used() - let the driver see all chains that were returned
+ * @ring: the ring, its queue's lock held
+ *
+ * Return: true if the driver wants an interrupt for them.
+ */
+static inline bool vdpa_blk_publish_used(struct vdpa_blk_ring *ring)
+{
+	u16 old = ring->next_used - ring->unsignalled, event;
+
+	if (!ring->packed)
+		/* The entries are there before the index. */
+		smp_store_release(&vdpa_blk_used(ring)->idx, (__force __virtio16)
+				  cpu_to_le16(ring->next_used));
+	/* Either the driver sees them, or the device sees that it wants to know. */
+	smp_mb();
+	ring->unsignalled = 0;
+	if (ring->packed)
+		return vdpa_blk_packed_needs_signal(ring, old);
+	if (!ring->event_idx)
+		return !(virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->flags)) &
+			 VRING_AVAIL_F_NO_INTERRUPT);
+	event = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));
+	return vring_need_event(event, ring->next_used, old);
+}
+
+#endif /* VDPA_BLK_RING_H */
