@@ -555,7 +555,10 @@ static u32 vdpa_blk_get_generation(struct vdpa_device *vdpa)
 
 /* Memory */
 
-/* Put another list in the place of the one that there is; NULL for @iotlb shares nothing. */
+/*
+ * Put another list in the place of the one that there is; NULL for @iotlb shares nothing,
+ * and so does an empty table.
+ */
 static int vdpa_blk_replace_memory(struct vdpa_blk *vb, struct vhost_iotlb *iotlb)
 {
 	struct vdpa_blk_memory *memory = NULL, *old;
@@ -564,7 +567,7 @@ static int vdpa_blk_replace_memory(struct vdpa_blk *vb, struct vhost_iotlb *iotl
 
 	noio = vdpa_blk_lock(vb);
 	old = vb->memory;
-	if (iotlb)
+	if (iotlb && iotlb->nmaps)
 		memory = vdpa_blk_create_memory(iotlb, old);
 	/* vhost-vdpa may ignore the error: do without memory that it has unpinned. */
 	if (IS_ERR(memory)) {

@@ -26,17 +26,12 @@
 /* Pages to handle before others get the CPU. */
 #define VDPA_BLK_RESCHED_PAGES	4096
 
-static unsigned long vdpa_blk_extent_pages(const struct vdpa_blk_extent *extent)
-{
-	return (extent->last - extent->first + 1) >> PAGE_SHIFT;
-}
-
 /* Whether the next mapping goes on where the extent ends, in both address spaces. */
 static bool vdpa_blk_continues(const struct vdpa_blk_extent *extent,
 			       const struct vhost_iotlb_map *map)
 {
 	return map->start == extent->last + 1 &&
-	       PHYS_PFN(map->addr) == extent->pfn + vdpa_blk_extent_pages(extent) &&
+	       map->addr == map->start + extent->offset &&
 	       extent->writable == !!(map->perm & VHOST_MAP_WO);
 }
 
@@ -84,26 +79,29 @@ static bool vdpa_blk_ref_pages(unsigned long pfn, u64 nr, bool writable,
 static bool vdpa_blk_same_pages(const struct vdpa_blk_extent *a,
 				const struct vdpa_blk_extent *b)
 {
-	return a->writable == b->writable &&
-	       a->pfn - PHYS_PFN(a->first) == b->pfn - PHYS_PFN(b->first);
+	return a->writable == b->writable && a->offset == b->offset;
 }
 
 /*
  * Get or put the references of a list, except to the pages that another list has at the
  * same addresses: vhost-vdpa may pass a table that has grown by one entry thousands of
- * times.
+ * times.  The identity has no references.
  */
 static bool vdpa_blk_ref_changed(const struct vdpa_blk_memory *memory,
 				 const struct vdpa_blk_memory *other,
 				 struct vdpa_blk_refs *refs)
 {
-	const struct vdpa_blk_extent *extent, *next, *end;
+	const struct vdpa_blk_extent *extent, *next = NULL, *end = NULL;
 	u64 at, last, stop;
 	unsigned int i;
 	bool same;
 
-	next = other ? other->extents : NULL;
-	end = other ? next + other->nr : NULL;
+	if (memory->identity)
+		return true;
+	if (other && !other->identity) {
+		next = other->extents;
+		end = next + other->nr;
+	}
 	for (i = 0; i < memory->nr; i++) {
 		extent = &memory->extents[i];
 		last = PHYS_PFN(extent->last);
@@ -119,7 +117,7 @@ static bool vdpa_blk_ref_changed(const struct vdpa_blk_memory *memory,
 				same = vdpa_blk_same_pages(extent, next);
 			}
 			if (!same &&
-			    !vdpa_blk_ref_pages(extent->pfn + at - PHYS_PFN(extent->first),
+			    !vdpa_blk_ref_pages(PHYS_PFN(PFN_PHYS(at) + extent->offset),
 						stop - at + 1, extent->writable,
 						refs))
 				return false;
@@ -144,7 +142,7 @@ static int vdpa_blk_add_map(struct vdpa_blk_memory *memory,
 	}
 	extent->first = map->start;
 	extent->last = map->last;
-	extent->pfn = PHYS_PFN(map->addr);
+	extent->offset = map->addr - map->start;
 	extent->writable = map->perm & VHOST_MAP_WO;
 	memory->nr++;
 	return 0;
@@ -152,7 +150,7 @@ static int vdpa_blk_add_map(struct vdpa_blk_memory *memory,
 
 /**
  * vdpa_blk_create_memory() - make a list of extents from a table of mappings
- * @iotlb: the table
+ * @iotlb: the table, not empty
  * @old: the list that the new one replaces, or NULL; the new one shares its references
  *	until vdpa_blk_free_memory()
  *
@@ -196,11 +194,15 @@ struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb,
  */
 struct vdpa_blk_memory *vdpa_blk_create_identity(void)
 {
-	struct vdpa_blk_memory *memory = kvzalloc(sizeof(*memory), GFP_KERNEL);
+	struct vdpa_blk_memory *memory;
 
+	memory = kvzalloc(struct_size(memory, extents, 1), GFP_KERNEL);
 	if (!memory)
 		return ERR_PTR(-ENOMEM);
 	memory->identity = true;
+	memory->nr = 1;
+	memory->extents[0].last = U64_MAX;
+	memory->extents[0].writable = true;
 	return memory;
 }
 
@@ -233,8 +235,8 @@ void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
  * Return: the extent, or NULL.
  */
 const struct vdpa_blk_extent *
-vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
-		     u64 addr)
+vdpa_blk_find_extent(const struct vdpa_blk_memory *memory,
+		     const struct vdpa_blk_extent **hint, u64 addr)
 {
 	const struct vdpa_blk_extent *extent;
 	unsigned int low = 0, high = memory->nr, middle;
@@ -247,7 +249,7 @@ vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
 		} else if (addr > extent->last) {
 			low = middle + 1;
 		} else {
-			*hint = middle;
+			*hint = extent;
 			return extent;
 		}
 	}
@@ -260,24 +262,21 @@ vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
  * @hint: see vdpa_blk_translate()
  * @to: where to copy to
  * @addr: the address, as the driver has it
- * @len: bytes
+ * @len: bytes, less than 4 GiB
  *
  * Return: 0 or -EFAULT.
  */
-int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory, unsigned int *hint,
-			 void *to, u64 addr, size_t len)
+int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory,
+			 const struct vdpa_blk_extent **hint, void *to, u64 addr,
+			 size_t len)
 {
-	unsigned int offset;
-	struct page *page;
-	int run;
+	u32 run;
+	u64 phys;
 
 	while (len) {
-		run = vdpa_blk_translate(memory, hint, addr, len, false, &page,
-					 &offset);
-		if (run < 0)
-			return run;
+		run = vdpa_blk_translate(memory, hint, addr, len, false, &phys);
 		/* A page of a process may be poisoned. */
-		if (copy_mc_to_kernel(to, page_address(page) + offset, run))
+		if (!run || copy_mc_to_kernel(to, phys_to_virt(phys), run))
 			return -EFAULT;
 		to += run;
 		addr += run;
@@ -292,23 +291,22 @@ int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory, unsigned int *hin
  * @hint: see vdpa_blk_translate()
  * @addr: the address, as the driver has it
  * @from: what to copy
- * @len: bytes
+ * @len: bytes, less than 4 GiB
  *
  * Return: 0 or -EFAULT.
  */
-int vdpa_blk_write(const struct vdpa_blk_memory *memory, unsigned int *hint,
-		   u64 addr, const void *from, size_t len)
+int vdpa_blk_write(const struct vdpa_blk_memory *memory,
+		   const struct vdpa_blk_extent **hint, u64 addr, const void *from,
+		   size_t len)
 {
-	unsigned int offset;
-	struct page *page;
-	int run;
+	u32 run;
+	u64 phys;
 
 	while (len) {
-		run = vdpa_blk_translate(memory, hint, addr, len, true, &page,
-					 &offset);
-		if (run < 0)
-			return run;
-		memcpy(page_address(page) + offset, from, run);
+		run = vdpa_blk_translate(memory, hint, addr, len, true, &phys);
+		if (!run)
+			return -EFAULT;
+		memcpy(phys_to_virt(phys), from, run);
 		from += run;
 		addr += run;
 		len -= run;
@@ -334,7 +332,8 @@ int vdpa_blk_copy_segs(const struct vdpa_blk_memory *memory,
 		       const struct vdpa_blk_seg *segs, unsigned int nr, u64 at,
 		       void *buf, u32 len, bool to_driver)
 {
-	unsigned int i, hint = 0;
+	const struct vdpa_blk_extent *hint = memory->extents;
+	unsigned int i;
 	u32 part;
 	int err;
 
@@ -372,9 +371,11 @@ int vdpa_blk_map_area(const struct vdpa_blk_memory *memory,
 		      struct vdpa_blk_area *area, u64 addr, size_t len,
 		      bool write)
 {
-	unsigned int nr = PFN_UP(offset_in_page(addr) + len), hint = 0, i, offset;
-	struct page *page;
+	unsigned int nr = PFN_UP(offset_in_page(addr) + len), i;
+	const struct vdpa_blk_extent *hint;
 	int err = -EFAULT;
+	struct page *page;
+	u64 phys;
 
 	if (!memory || addr + len < addr)
 		return -EFAULT;
@@ -384,11 +385,13 @@ int vdpa_blk_map_area(const struct vdpa_blk_memory *memory,
 	area->pages = kcalloc(nr, sizeof(*area->pages), GFP_KERNEL);
 	if (!area->pages)
 		return -ENOMEM;
+	hint = memory->extents;
 	for (i = 0; i < nr; i++) {
-		if (vdpa_blk_translate(memory, &hint,
-				       (addr & PAGE_MASK) + (u64)i * PAGE_SIZE,
-				       PAGE_SIZE, write, &page, &offset) < 0)
+		if (!vdpa_blk_translate(memory, &hint,
+					(addr & PAGE_MASK) + (u64)i * PAGE_SIZE,
+					PAGE_SIZE, write, &phys))
 			goto out_unmap;
+		page = pfn_to_page(PHYS_PFN(phys));
 		if (area->referenced)
 			get_page(page);
 		area->pages[area->nr_pages++] = page;

@@ -12,44 +12,40 @@
 #include "vdpa_blk.h"
 
 /**
- * vdpa_blk_translate() - find the page of an address
+ * vdpa_blk_translate() - find an address in memory
  * @memory: the list
- * @hint: the extent in which the caller's last address was
+ * @hint: one of its extents, in which the caller's last address was; set to the one in
+ *	which this one is
  * @addr: the address, as the driver has it
  * @len: bytes from there on, at least 1
  * @write: the device wants to write there
- * @page: set to the page
- * @offset: set to the offset in it
+ * @phys: set to the physical address
  *
- * The driver of this kernel is as trustworthy as the device.
+ * The driver of this kernel is as trustworthy as the device: each of its addresses is in
+ * the one extent that there is.
  *
  * Context: any.
  *
- * Return: how many of the bytes are contiguous, or -EFAULT if the driver does not share
- * the first.
+ * Return: how many of the bytes are contiguous, or 0 if the driver does not share the
+ * first.
  */
-static inline int vdpa_blk_translate(const struct vdpa_blk_memory *memory,
-				     unsigned int *hint, u64 addr, u32 len,
-				     bool write, struct page **page,
-				     unsigned int *offset)
+static inline u32 vdpa_blk_translate(const struct vdpa_blk_memory *memory,
+				     const struct vdpa_blk_extent **hint, u64 addr,
+				     u32 len, bool write, u64 *phys)
 {
-	const struct vdpa_blk_extent *extent;
+	const struct vdpa_blk_extent *extent = *hint;
+	u64 after;
 
-	*offset = offset_in_page(addr);
-	/* Each piece but the last has to be of whole blocks. */
-	len = min_t(u32, len, SZ_1G);
-	if (memory->identity) {
-		*page = pfn_to_page(PHYS_PFN(addr));
-		return len;
-	}
-	extent = &memory->extents[*hint];
-	if (unlikely(*hint >= memory->nr || addr < extent->first ||
-		     addr > extent->last))
+	if (unlikely(addr < extent->first || addr > extent->last)) {
 		extent = vdpa_blk_find_extent(memory, hint, addr);
-	if (unlikely(!extent || (write && !extent->writable)))
-		return -EFAULT;
-	*page = pfn_to_page(extent->pfn + PHYS_PFN(addr - extent->first));
-	return min_t(u64, len, extent->last - addr + 1);
+		if (!extent)
+			return 0;
+	}
+	if (unlikely(write && !extent->writable))
+		return 0;
+	*phys = addr + extent->offset;
+	after = extent->last - addr;
+	return after < len - 1 ? after + 1 : len;
 }
 
 /**
@@ -58,18 +54,21 @@ static inline int vdpa_blk_translate(const struct vdpa_blk_memory *memory,
  * @hint: see vdpa_blk_translate()
  * @to: where to copy to
  * @addr: the address, as the driver has it
- * @len: bytes, at least 1
+ * @len: bytes, at least 1 and less than 4 GiB
  *
  * Context: any.
  *
  * Return: 0 or -EFAULT.
  */
 static inline int vdpa_blk_read(const struct vdpa_blk_memory *memory,
-				unsigned int *hint, void *to, u64 addr, size_t len)
+				const struct vdpa_blk_extent **hint, void *to,
+				u64 addr, size_t len)
 {
 	if (!memory->identity)
 		return vdpa_blk_read_pieces(memory, hint, to, addr, len);
 	memcpy(to, phys_to_virt(addr), len);
+	/* The driver may change it: use the copy from here on. */
+	barrier();
 	return 0;
 }
 

@@ -169,19 +169,18 @@ static u8 *vdpa_blk_find_status(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_chain *chain = &q->chain;
 	struct vdpa_blk_seg *last;
-	unsigned int offset;
-	struct page *page;
+	u64 phys;
 
 	if (!chain->nr_in)
 		return NULL;
 	last = &chain->segs[chain->nr_out + chain->nr_in - 1];
 	last->len--;
-	if (vdpa_blk_translate(q->vb->memory, &q->hint, last->addr + last->len,
-			       1, true, &page, &offset) < 0)
+	if (!vdpa_blk_translate(q->vb->memory, &q->hint, last->addr + last->len, 1,
+				true, &phys))
 		return NULL;
 	if (!last->len)
 		chain->nr_in--;
-	return page_address(page) + offset;
+	return phys_to_virt(phys);
 }
 
 static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
@@ -241,11 +240,10 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 			     const struct vdpa_blk_seg *segs, unsigned int nr,
 			     bool write)
 {
-	unsigned int vecs = 0, i, offset;
-	struct page *page;
-	int run, err;
-	u64 addr;
-	u32 len;
+	unsigned int vecs = 0, i;
+	u64 addr, phys;
+	u32 len, run;
+	int err;
 
 	/* Before there is a table, whose release makes the worker try again. */
 	if (!vdpa_blk_fits(q->vb->bdev, segs, nr))
@@ -255,9 +253,9 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 		len = segs[i].len;
 		while (len) {
 			run = vdpa_blk_translate(q->vb->memory, &q->hint, addr,
-						 len, write, &page, &offset);
-			if (run < 0)
-				return run;
+						 len, write, &phys);
+			if (!run)
+				return -EFAULT;
 			if (vecs == VDPA_BLK_INLINE_VECS) {
 				err = vdpa_blk_use_table(rq);
 				if (err)
@@ -265,7 +263,8 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 			}
 			if (vecs == VDPA_BLK_MAX_VECS)
 				return -EINVAL;
-			bvec_set_page(&rq->vecs[vecs++], page, run, offset);
+			bvec_set_page(&rq->vecs[vecs++], pfn_to_page(PHYS_PFN(phys)),
+				      run, offset_in_page(phys));
 			addr += run;
 			len -= run;
 		}
@@ -385,8 +384,7 @@ static int vdpa_blk_append(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	struct vdpa_blk_chain *chain = &q->chain;
 	const struct vdpa_blk_seg *in = chain->segs + chain->nr_out;
 	const u32 len = sizeof(__le64);
-	unsigned int offset;
-	struct page *page;
+	u64 phys;
 
 	if (!vdpa_blk_is_zoned(q->vb))
 		return VIRTIO_BLK_S_UNSUPP;
@@ -395,8 +393,8 @@ static int vdpa_blk_append(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	rq->len = len + 1;
 	rq->append = NULL;
 	if (vdpa_blk_translate(q->vb->memory, &q->hint, in->addr, in->len, true,
-			       &page, &offset) == len)
-		rq->append = page_address(page) + offset;
+			       &phys) == len)
+		rq->append = phys_to_virt(phys);
 	return vdpa_blk_read_write(q, rq, VIRTIO_BLK_T_ZONE_APPEND, sector, segs, nr);
 }
 

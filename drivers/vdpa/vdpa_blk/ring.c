@@ -74,6 +74,8 @@ int vdpa_blk_map_ring(struct vdpa_blk_queue *q)
 	int err;
 
 	vdpa_blk_init_ring(q);
+	/* Without memory nothing can be mapped, and nothing runs. */
+	q->hint = memory ? memory->extents : NULL;
 	/* Indexes of a split ring wrap without a division. */
 	if (!ring->packed && !is_power_of_2(ring->num))
 		return -EINVAL;

@@ -73,20 +73,20 @@ struct vdpa_blk_zones;
  * struct vdpa_blk_extent - a run of the driver's addresses that is contiguous in memory
  * @first: its first address
  * @last: its last address
- * @pfn: the page frame of @first, which is at the start of a page
+ * @offset: what to add to an address for the physical one; it may wrap
  * @writable: the device may write to it
  */
 struct vdpa_blk_extent {
 	u64 first;
 	u64 last;
-	unsigned long pfn;
+	u64 offset;
 	bool writable;
 };
 
 /**
  * struct vdpa_blk_memory - the memory that the driver shares with the device
- * @identity: each address of this kernel's memory is its own, for virtio_vdpa
- * @nr: number of extents
+ * @identity: it is this kernel's, for virtio_vdpa: one extent, without references
+ * @nr: number of extents, at least 1
  * @extents: sorted by address, not overlapping; each page of them is referenced
  */
 struct vdpa_blk_memory {
@@ -281,7 +281,7 @@ enum vdpa_blk_kind {
  * @device_addr: of the device area
  * @state: where the ring begins
  * @ring: the ring
- * @hint: the extent in which the last address was
+ * @hint: the extent in which the worker's last address was, since the ring was mapped
  * @free: free requests; the worker's alone
  * @chain: the chain that the worker parses
  * @table: a copy of an indirect table
@@ -311,7 +311,7 @@ struct vdpa_blk_queue {
 	u64 device_addr;
 	struct vdpa_vq_state state;
 	struct vdpa_blk_ring ring;
-	unsigned int hint;
+	const struct vdpa_blk_extent *hint;
 	struct vdpa_blk_request *free;
 	struct vdpa_blk_chain chain;
 	union {
@@ -511,12 +511,14 @@ struct vdpa_blk_memory *vdpa_blk_create_identity(void);
 void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
 			  const struct vdpa_blk_memory *successor);
 const struct vdpa_blk_extent *
-vdpa_blk_find_extent(const struct vdpa_blk_memory *memory, unsigned int *hint,
-		     u64 addr);
-int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory, unsigned int *hint,
-			 void *to, u64 addr, size_t len);
-int vdpa_blk_write(const struct vdpa_blk_memory *memory, unsigned int *hint,
-		   u64 addr, const void *from, size_t len);
+vdpa_blk_find_extent(const struct vdpa_blk_memory *memory,
+		     const struct vdpa_blk_extent **hint, u64 addr);
+int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory,
+			 const struct vdpa_blk_extent **hint, void *to, u64 addr,
+			 size_t len);
+int vdpa_blk_write(const struct vdpa_blk_memory *memory,
+		   const struct vdpa_blk_extent **hint, u64 addr, const void *from,
+		   size_t len);
 int vdpa_blk_copy_segs(const struct vdpa_blk_memory *memory,
 		       const struct vdpa_blk_seg *segs, unsigned int nr, u64 at,
 		       void *buf, u32 len, bool to_driver);
