@@ -12,50 +12,45 @@
 #include "trace.h"
 #include "vdpa_blk.h"
 
-static void vdpa_blk_signal(const struct vdpa_callback *cb)
-{
-	bool task = in_task() && !irqs_disabled();
+/**
+ * struct vdpa_blk_interrupt - an interrupt of the driver
+ * @callback: what to call, NULL if the driver wants none
+ * @private: for the callback
+ */
+struct vdpa_blk_interrupt {
+	irqreturn_t (*callback)(void *private);
+	void *private;
+};
 
-	if (!cb->callback)
-		return;
-	/* A callback expects that no softirq comes in between, as in an interrupt. */
-	if (task)
-		local_bh_disable();
-	cb->callback(cb->private);
-	if (task)
-		local_bh_enable();
-}
-
-/* Publish what is used; needs the queue's lock.  Returns true to signal @cb. */
-static bool vdpa_blk_publish(struct vdpa_blk_queue *q, struct vdpa_callback *cb)
+/*
+ * Return a list of requests to the driver; needs the queue's lock.  They become @free.
+ * Returns the interrupt to send after the lock.
+ */
+static struct vdpa_blk_interrupt
+vdpa_blk_return_requests(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+			 struct vdpa_blk_request **free)
 {
+	struct vdpa_blk_interrupt interrupt = { };
+	struct vdpa_blk_request *next;
+
+	for (; rq; rq = next) {
+		next = rq->next;
+		if (unlikely(rq->result == VIRTIO_BLK_S_UNSUPP))
+			q->stats.unsupported++;
+		else if (unlikely(rq->result != VIRTIO_BLK_S_OK))
+			q->stats.errors++;
+		vdpa_blk_add_used(&q->ring, rq->id, rq->descs, rq->len);
+		rq->next = *free;
+		*free = rq;
+	}
 	if (!vdpa_blk_publish_used(&q->ring)) {
 		q->stats.suppressed++;
-		return false;
+		return interrupt;
 	}
 	q->stats.signals++;
-	*cb = q->cb;
-	return true;
-}
-
-/**
- * vdpa_blk_drop_in_flight() - count requests as completed
- * @q: the queue
- * @done: their number
- *
- * The last use of the queue by a completion.  The device may be freed once nothing is in
- * flight, but waits for RCU before.
- *
- * Context: any.
- */
-void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q, unsigned int done)
-{
-	struct vdpa_blk *vb = q->vb;
-
-	rcu_read_lock();
-	if (atomic_sub_and_test(done, &q->in_flight) && READ_ONCE(vb->paused))
-		wake_up(&vb->drained);
-	rcu_read_unlock();
+	interrupt.callback = q->cb.callback;
+	interrupt.private = q->cb.private;
+	return interrupt;
 }
 
 /**
@@ -79,7 +74,7 @@ void vdpa_blk_restart_stalled(struct vdpa_blk *vb)
  *
  * Context: any.
  */
-void vdpa_blk_free_table(struct vdpa_blk_request *rq)
+noinline void vdpa_blk_free_table(struct vdpa_blk_request *rq)
 {
 	struct vdpa_blk *vb = rq->q->vb;
 
@@ -88,6 +83,50 @@ void vdpa_blk_free_table(struct vdpa_blk_request *rq)
 	mempool_free(rq->vecs, vb->tables);
 	rq->vecs = rq->inline_vecs;
 	vdpa_blk_restart_stalled(vb);
+}
+
+static void vdpa_blk_signal(struct vdpa_blk_interrupt interrupt, bool in_task)
+{
+	if (!interrupt.callback)
+		return;
+	/* A callback expects that no softirq comes in between, as in an interrupt. */
+	if (in_task)
+		local_bh_disable();
+	interrupt.callback(interrupt.private);
+	if (in_task)
+		local_bh_enable();
+}
+
+/*
+ * The last use of the queue by a completion that is not its worker's.  The device may be
+ * freed once nothing is in flight, but waits for RCU before.
+ */
+static void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q)
+{
+	struct vdpa_blk *vb = q->vb;
+
+	rcu_read_lock();
+	if (atomic_dec_and_test(&q->in_flight) && READ_ONCE(vb->paused))
+		wake_up(&vb->drained);
+	rcu_read_unlock();
+}
+
+/*
+ * Complete a request that the worker does not collect.  Not in vdpa_blk_complete(), which
+ * then needs few registers for those that it does.
+ */
+static noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q,
+					   struct vdpa_blk_request *rq)
+{
+	struct vdpa_blk_interrupt interrupt;
+	unsigned long flags;
+
+	spin_lock_irqsave(&q->lock, flags);
+	interrupt = vdpa_blk_return_requests(q, rq, &q->returned);
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	vdpa_blk_signal(interrupt, in_task() && !irqs_disabled());
+	vdpa_blk_drop_in_flight(q);
 }
 
 /**
@@ -100,39 +139,25 @@ void vdpa_blk_free_table(struct vdpa_blk_request *rq)
 void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
 {
 	struct vdpa_blk_queue *q = rq->q;
-	struct vdpa_callback cb = { };
-	bool signal = false, batched;
-	unsigned long flags;
-	u32 len = rq->len;
 
 	/* The length counts from the first byte, and only the status is sure. */
-	if (status != VIRTIO_BLK_S_OK)
-		len = rq->status_only;
-	trace_vdpa_blk_end(q, rq->id, status, len);
-	vdpa_blk_free_table(rq);
+	if (unlikely(status != VIRTIO_BLK_S_OK))
+		rq->len = rq->status_only;
+	trace_vdpa_blk_end(q, rq->id, status, rq->len);
+	if (unlikely(rq->vecs != rq->inline_vecs))
+		vdpa_blk_free_table(rq);
 	WRITE_ONCE(*rq->status, status);
+	rq->result = status;
+	rq->next = NULL;
 
-	/* Completed while it was submitted: the worker publishes all at once. */
-	batched = in_task() && READ_ONCE(q->batching) == current;
-	spin_lock_irqsave(&q->lock, flags);
-	if (unlikely(status == VIRTIO_BLK_S_UNSUPP))
-		q->stats.unsupported++;
-	else if (unlikely(status != VIRTIO_BLK_S_OK))
-		q->stats.errors++;
-	vdpa_blk_add_used(&q->ring, rq->id, rq->descs, len);
-	rq->next = q->returned;
-	q->returned = rq;
-	if (batched)
-		q->batched++;
-	else
-		signal = vdpa_blk_publish(q, &cb);
-	spin_unlock_irqrestore(&q->lock, flags);
-
-	if (batched)
+	if (!in_task() || READ_ONCE(q->batching) != current) {
+		vdpa_blk_complete_now(q, rq);
 		return;
-	if (signal)
-		vdpa_blk_signal(&cb);
-	vdpa_blk_drop_in_flight(q, 1);
+	}
+	/* Completed while the worker submits: it publishes all at once. */
+	*q->done_end = rq;
+	q->done_end = &rq->next;
+	q->nr_done++;
 }
 
 /**
@@ -143,21 +168,20 @@ void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
  */
 void vdpa_blk_flush_completions(struct vdpa_blk_queue *q)
 {
-	struct vdpa_callback cb = { };
-	bool signal = false;
-	unsigned int done;
-
-	spin_lock_irq(&q->lock);
-	done = q->batched;
-	q->batched = 0;
-	if (done)
-		signal = vdpa_blk_publish(q, &cb);
-	spin_unlock_irq(&q->lock);
+	struct vdpa_blk_interrupt interrupt;
+	unsigned int done = q->nr_done;
 
 	if (!done)
 		return;
-	trace_vdpa_blk_batch(q, done, signal);
-	if (signal)
-		vdpa_blk_signal(&cb);
-	vdpa_blk_drop_in_flight(q, done);
+	spin_lock_irq(&q->lock);
+	interrupt = vdpa_blk_return_requests(q, q->done, &q->free);
+	spin_unlock_irq(&q->lock);
+	q->done = NULL;
+	q->done_end = &q->done;
+	q->nr_done = 0;
+
+	trace_vdpa_blk_batch(q, done, interrupt.callback);
+	vdpa_blk_signal(interrupt, true);
+	/* A task that waits for the last request has waited for the worker before. */
+	atomic_sub(done, &q->in_flight);
 }

@@ -37,6 +37,7 @@ static int vdpa_blk_alloc_queue(struct vdpa_blk *vb, unsigned int index)
 	q->vb = vb;
 	q->index = index;
 	q->num = nr;
+	q->done_end = &q->done;
 	spin_lock_init(&q->lock);
 	for (i = 0; i < nr; i++) {
 		rq = &q->requests[i];

@@ -88,8 +88,9 @@ static blk_opf_t vdpa_blk_opf(struct vdpa_blk *vb, u32 type)
 }
 
 /* Make the bio of a read, write or append, whose data is in @rq->vecs. */
-static void vdpa_blk_init_bio(struct vdpa_blk_request *rq, u32 type, u64 sector,
-			      unsigned int vecs, u32 bytes)
+static __always_inline void
+vdpa_blk_init_bio(struct vdpa_blk_request *rq, u32 type, u64 sector,
+		  unsigned int vecs, u32 bytes)
 {
 	struct vdpa_blk *vb = rq->q->vb;
 
@@ -136,18 +137,18 @@ static void vdpa_blk_zone_error_work(struct work_struct *work)
 
 /* The chain */
 
-/* Copy the first @len bytes of some segments, and drop them from the segments. */
-static int vdpa_blk_take(struct vdpa_blk_queue *q, struct vdpa_blk_seg **segs,
-			 unsigned int *nr, void *to, u32 len)
+/* Copy the next @len bytes of what the driver has written. */
+static noinline int vdpa_blk_take(struct vdpa_blk_queue *q, void *to, u32 len)
 {
+	struct vdpa_blk_chain *chain = &q->chain;
 	struct vdpa_blk_seg *seg;
 	u32 part;
 	int err;
 
 	while (len) {
-		if (!*nr)
+		if (chain->taken == chain->nr_out)
 			return -EINVAL;
-		seg = *segs;
+		seg = &chain->segs[chain->taken];
 		part = min(len, seg->len);
 		err = vdpa_blk_read(q->vb->memory, &q->hint, to, seg->addr, part);
 		if (err)
@@ -156,12 +157,24 @@ static int vdpa_blk_take(struct vdpa_blk_queue *q, struct vdpa_blk_seg **segs,
 		len -= part;
 		seg->addr += part;
 		seg->len -= part;
-		if (!seg->len) {
-			++*segs;
-			--*nr;
-		}
+		if (!seg->len)
+			chain->taken++;
 	}
 	return 0;
+}
+
+/* The header is one buffer in most chains, but need not be (VIRTIO 1.4, 2.7.4.2). */
+static int vdpa_blk_take_header(struct vdpa_blk_queue *q)
+{
+	struct vdpa_blk_chain *chain = &q->chain;
+	struct vdpa_blk_seg *seg = chain->segs;
+
+	chain->taken = 0;
+	if (unlikely(!chain->nr_out || seg->len != sizeof(q->header)))
+		return vdpa_blk_take(q, &q->header, sizeof(q->header));
+	chain->taken = 1;
+	return vdpa_blk_read(q->vb->memory, &q->hint, &q->header, seg->addr,
+			     sizeof(q->header));
 }
 
 /* The status is the last byte that the device writes (VIRTIO 1.4, 5.2.6). */
@@ -183,16 +196,20 @@ static u8 *vdpa_blk_find_status(struct vdpa_blk_queue *q)
 	return phys_to_virt(phys);
 }
 
+static noinline void vdpa_blk_get_returned(struct vdpa_blk_queue *q)
+{
+	spin_lock_irq(&q->lock);
+	q->free = q->returned;
+	q->returned = NULL;
+	spin_unlock_irq(&q->lock);
+}
+
 static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_request *rq;
 
-	if (!q->free) {
-		spin_lock_irq(&q->lock);
-		q->free = q->returned;
-		q->returned = NULL;
-		spin_unlock_irq(&q->lock);
-	}
+	if (unlikely(!q->free))
+		vdpa_blk_get_returned(q);
 	rq = q->free;
 	if (rq)
 		q->free = rq->next;
@@ -202,74 +219,92 @@ static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
 /* Data */
 
 /*
- * A piece of data must not be less than a block: the block layer splits requests only
- * at blocks, and the backing device has a limit of pieces.
+ * Add up the bytes of a request's data.  @fits is set to whether the backing device can
+ * use all pieces where they are.  None must be less than a block: the block layer splits
+ * requests only at blocks, and the backing device has a limit of pieces.
  */
-static bool vdpa_blk_fits(struct block_device *bdev, const struct vdpa_blk_seg *segs,
-			  unsigned int nr)
+static u64 vdpa_blk_measure(struct block_device *bdev, const struct vdpa_blk_seg *segs,
+			    unsigned int nr, bool *fits)
 {
-	unsigned int align = bdev_dma_alignment(bdev);
-	unsigned int block = bdev_logical_block_size(bdev) - 1;
+	u64 bytes = 0, addrs = 0, lens = 0;
 
-	for (; nr; segs++, nr--)
-		if (segs->addr & align || segs->len & block)
-			return false;
-	return true;
+	for (; nr; segs++, nr--) {
+		bytes += segs->len;
+		addrs |= segs->addr;
+		lens |= segs->len;
+	}
+	*fits = !(addrs & bdev_dma_alignment(bdev)) &&
+		!(lens & (bdev_logical_block_size(bdev) - 1));
+	return bytes;
 }
 
-/* Data of many pieces needs a table; -EAGAIN if there is no memory for one now. */
-static int vdpa_blk_use_table(struct vdpa_blk_request *rq)
+/*
+ * Make room for another piece.  Data of many pieces needs a table; -EAGAIN if there is no
+ * memory for one now, -EINVAL if a bio cannot have as many pieces.
+ */
+static int vdpa_blk_use_table(struct vdpa_blk_request *rq, unsigned int vecs)
 {
-	struct bio_vec *vecs;
+	struct bio_vec *table;
 
-	vecs = mempool_alloc(rq->q->vb->tables, GFP_NOWAIT | __GFP_NOWARN);
-	if (!vecs)
+	if (vecs > VDPA_BLK_INLINE_VECS)
+		return vecs < VDPA_BLK_MAX_VECS ? 0 : -EINVAL;
+	table = mempool_alloc(rq->q->vb->tables, GFP_NOWAIT | __GFP_NOWARN);
+	if (!table)
 		return -EAGAIN;
-	memcpy(vecs, rq->inline_vecs, sizeof(rq->inline_vecs));
-	rq->vecs = vecs;
+	memcpy(table, rq->inline_vecs, sizeof(rq->inline_vecs));
+	rq->vecs = table;
 	return 0;
+}
+
+static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
+					struct vdpa_blk_request *rq,
+					const struct vdpa_blk_seg *segs,
+					unsigned int nr, bool write)
+{
+	unsigned int vecs = 0;
+	u64 addr, phys;
+	u32 len, run;
+	int err;
+
+	for (; nr; segs++, nr--) {
+		addr = segs->addr;
+		for (len = segs->len; len; len -= run) {
+			run = vdpa_blk_translate(q->vb->memory, &q->hint, addr, len,
+						 write, &phys);
+			if (unlikely(!run))
+				return -EFAULT;
+			if (unlikely(vecs >= VDPA_BLK_INLINE_VECS)) {
+				err = vdpa_blk_use_table(rq, vecs);
+				if (err)
+					return err;
+			}
+			bvec_set_page(&rq->vecs[vecs++], pfn_to_page(PHYS_PFN(phys)),
+				      run, offset_in_page(phys));
+			addr += run;
+		}
+	}
+	return vecs;
 }
 
 /*
  * Let the bio name the driver's pages.  Returns the number of pieces; -EFAULT for what
- * the driver does not share, -EAGAIN if memory is short, -EINVAL for buffers that the
- * backing device cannot use where they are.
+ * the driver does not share, -EAGAIN if memory is short, -EINVAL for too many pieces.
  */
 static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 			     struct vdpa_blk_request *rq,
 			     const struct vdpa_blk_seg *segs, unsigned int nr,
 			     bool write)
 {
-	unsigned int vecs = 0, i;
-	u64 addr, phys;
-	u32 len, run;
-	int err;
+	u32 len = segs->len;
+	u64 phys;
 
-	/* Before there is a table, whose release makes the worker try again. */
-	if (!vdpa_blk_fits(q->vb->bdev, segs, nr))
-		return -EINVAL;
-	for (i = 0; i < nr; i++) {
-		addr = segs[i].addr;
-		len = segs[i].len;
-		while (len) {
-			run = vdpa_blk_translate(q->vb->memory, &q->hint, addr,
-						 len, write, &phys);
-			if (!run)
-				return -EFAULT;
-			if (vecs == VDPA_BLK_INLINE_VECS) {
-				err = vdpa_blk_use_table(rq);
-				if (err)
-					return err;
-			}
-			if (vecs == VDPA_BLK_MAX_VECS)
-				return -EINVAL;
-			bvec_set_page(&rq->vecs[vecs++], pfn_to_page(PHYS_PFN(phys)),
-				      run, offset_in_page(phys));
-			addr += run;
-			len -= run;
-		}
-	}
-	return vecs;
+	/* Small requests are of one piece, which needs no loop. */
+	if (nr > 1 || vdpa_blk_translate(q->vb->memory, &q->hint, segs->addr, len,
+					 write, &phys) < len)
+		return vdpa_blk_map_pieces(q, rq, segs, nr, write);
+	bvec_set_page(rq->inline_vecs, pfn_to_page(PHYS_PFN(phys)), len,
+		      offset_in_page(phys));
+	return 1;
 }
 
 /*
@@ -320,8 +355,9 @@ static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 }
 
 /* Check a request against the zones.  -EAGAIN if it must wait for the writes before it. */
-static int vdpa_blk_check_zoned(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
-				u32 type, u64 sector, u64 bytes)
+static noinline int vdpa_blk_check_zoned(struct vdpa_blk_queue *q,
+					 struct vdpa_blk_request *rq, u32 type,
+					 u64 sector, u64 bytes)
 {
 	rq->sector = sector;
 	rq->sectors = bytes >> SECTOR_SHIFT;
@@ -335,11 +371,12 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 			       struct vdpa_blk_request *rq, u32 type, u64 sector,
 			       const struct vdpa_blk_seg *segs, unsigned int nr)
 {
-	bool read = type == VIRTIO_BLK_T_IN;
-	u64 bytes = vdpa_blk_sum(segs, nr);
+	bool read = type == VIRTIO_BLK_T_IN, fits;
 	struct vdpa_blk *vb = q->vb;
 	int vecs, status;
+	u64 bytes;
 
+	bytes = vdpa_blk_measure(vb->bdev, segs, nr, &fits);
 	if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1))
 		return VIRTIO_BLK_S_IOERR;
 	if (!read && vb->settings.readonly)
@@ -354,13 +391,15 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 
 	if (read)
 		rq->len = bytes + 1;
-	vecs = vdpa_blk_map_data(q, rq, segs, nr, read);
-	if (unlikely(vecs == -EFAULT))
-		return VIRTIO_BLK_S_IOERR;
-	if (unlikely(vecs == -EAGAIN))
-		return vecs;
-	if (unlikely(vecs < 0))
+	/* Before there is a table, whose release makes the worker try again. */
+	vecs = likely(fits) ? vdpa_blk_map_data(q, rq, segs, nr, read) : -EINVAL;
+	if (unlikely(vecs < 0)) {
+		if (vecs == -EFAULT)
+			return VIRTIO_BLK_S_IOERR;
+		if (vecs == -EAGAIN)
+			return vecs;
 		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+	}
 
 	vdpa_blk_init_bio(rq, type, sector, vecs, bytes);
 	if (type == VIRTIO_BLK_T_ZONE_APPEND &&
@@ -375,11 +414,11 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 
 /*
  * VIRTIO 1.4, 5.2.6: the device writes the sector of an append before the status.  Where
- * that is in several pieces, the append is copied.
+ * that is in several pieces, the append is copied.  Returns a status; if it is OK, the
+ * append goes on as a write.
  */
-static int vdpa_blk_append(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
-			   u64 sector, const struct vdpa_blk_seg *segs,
-			   unsigned int nr)
+static noinline int vdpa_blk_prepare_append(struct vdpa_blk_queue *q,
+					    struct vdpa_blk_request *rq)
 {
 	struct vdpa_blk_chain *chain = &q->chain;
 	const struct vdpa_blk_seg *in = chain->segs + chain->nr_out;
@@ -395,7 +434,7 @@ static int vdpa_blk_append(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	if (vdpa_blk_translate(q->vb->memory, &q->hint, in->addr, in->len, true,
 			       &phys) == len)
 		rq->append = phys_to_virt(phys);
-	return vdpa_blk_read_write(q, rq, VIRTIO_BLK_T_ZONE_APPEND, sector, segs, nr);
+	return VIRTIO_BLK_S_OK;
 }
 
 static int vdpa_blk_zone_request(struct vdpa_blk_queue *q,
@@ -505,7 +544,8 @@ static u8 vdpa_blk_check_ranges(const struct vdpa_blk_slow *slow)
 }
 
 static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
-			   u32 type, struct vdpa_blk_seg *segs, unsigned int nr)
+			   u32 type, const struct vdpa_blk_seg *segs,
+			   unsigned int nr)
 {
 	u64 bytes = vdpa_blk_sum(segs, nr);
 	struct vdpa_blk *vb = q->vb;
@@ -524,7 +564,7 @@ static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 		return -EAGAIN;
 	q->stats.requests[VDPA_BLK_OTHER]++;
 	slow->nr_ranges = count;
-	status = vdpa_blk_take(q, &segs, &nr, slow->ranges, bytes) ?
+	status = vdpa_blk_take(q, slow->ranges, bytes) ?
 		 VIRTIO_BLK_S_IOERR : vdpa_blk_check_ranges(slow);
 	if (status != VIRTIO_BLK_S_OK) {
 		vdpa_blk_free_slow(slow);
@@ -534,29 +574,15 @@ static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	return -EINPROGRESS;
 }
 
-static int vdpa_blk_execute(struct vdpa_blk_queue *q,
-			    struct vdpa_blk_request *rq)
+/* Requests that carry no data of the disk. */
+static noinline int vdpa_blk_execute_other(struct vdpa_blk_queue *q,
+					   struct vdpa_blk_request *rq, u32 type,
+					   u64 sector)
 {
 	struct vdpa_blk_chain *chain = &q->chain;
-	struct vdpa_blk_seg *out = chain->segs, *in = out + chain->nr_out;
-	unsigned int nr_out = chain->nr_out;
-	struct virtio_blk_outhdr hdr;
-	u64 sector;
-	u32 type;
-
-	if (vdpa_blk_take(q, &out, &nr_out, &hdr, sizeof(hdr)))
-		return VIRTIO_BLK_S_IOERR;
-	type = le32_to_cpu((__force __le32)hdr.type);
-	sector = le64_to_cpu((__force __le64)hdr.sector);
-	trace_vdpa_blk_begin(q, rq->id, type, sector);
-	if (READ_ONCE(q->vb->gone))
-		return VIRTIO_BLK_S_IOERR;
+	struct vdpa_blk_seg *in = chain->segs + chain->nr_out;
 
 	switch (type) {
-	case VIRTIO_BLK_T_IN:
-		return vdpa_blk_read_write(q, rq, type, sector, in, chain->nr_in);
-	case VIRTIO_BLK_T_OUT:
-		return vdpa_blk_read_write(q, rq, type, sector, out, nr_out);
 	case VIRTIO_BLK_T_FLUSH:
 		return vdpa_blk_flush(q, rq);
 	case VIRTIO_BLK_T_GET_ID:
@@ -564,9 +590,8 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 	case VIRTIO_BLK_T_SECURE_ERASE:
-		return vdpa_blk_ranges(q, rq, type, out, nr_out);
-	case VIRTIO_BLK_T_ZONE_APPEND:
-		return vdpa_blk_append(q, rq, sector, out, nr_out);
+		return vdpa_blk_ranges(q, rq, type, chain->segs + chain->taken,
+				       chain->nr_out - chain->taken);
 	case VIRTIO_BLK_T_ZONE_REPORT:
 	case VIRTIO_BLK_T_ZONE_OPEN:
 	case VIRTIO_BLK_T_ZONE_CLOSE:
@@ -577,6 +602,38 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 	default:
 		return VIRTIO_BLK_S_UNSUPP;
 	}
+}
+
+static int vdpa_blk_execute(struct vdpa_blk_queue *q,
+			    struct vdpa_blk_request *rq)
+{
+	struct vdpa_blk_chain *chain = &q->chain;
+	unsigned int first, nr;
+	int status;
+	u64 sector;
+	u32 type;
+
+	if (unlikely(vdpa_blk_take_header(q)))
+		return VIRTIO_BLK_S_IOERR;
+	type = le32_to_cpu((__force __le32)q->header.type);
+	sector = le64_to_cpu((__force __le64)q->header.sector);
+	trace_vdpa_blk_begin(q, rq->id, type, sector);
+	if (unlikely(READ_ONCE(q->vb->gone)))
+		return VIRTIO_BLK_S_IOERR;
+
+	first = chain->taken;
+	nr = chain->nr_out - first;
+	if (likely(type == VIRTIO_BLK_T_IN)) {
+		first = chain->nr_out;
+		nr = chain->nr_in;
+	} else if (type == VIRTIO_BLK_T_ZONE_APPEND) {
+		status = vdpa_blk_prepare_append(q, rq);
+		if (status != VIRTIO_BLK_S_OK)
+			return status;
+	} else if (unlikely(type != VIRTIO_BLK_T_OUT)) {
+		return vdpa_blk_execute_other(q, rq, type, sector);
+	}
+	return vdpa_blk_read_write(q, rq, type, sector, chain->segs + first, nr);
 }
 
 /**
@@ -612,7 +669,7 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 		vdpa_blk_free_table(rq);
 		rq->next = q->free;
 		q->free = rq;
-		vdpa_blk_drop_in_flight(q, 1);
+		atomic_dec(&q->in_flight);
 		return status;
 	}
 	if (status >= 0)

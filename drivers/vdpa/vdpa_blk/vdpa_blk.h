@@ -127,11 +127,13 @@ struct vdpa_blk_seg {
  * @descs: entries of a packed ring that it takes
  * @nr_out: the first of @segs, which the device reads
  * @nr_in: those after them, which the device writes
+ * @taken: how many of the @nr_out have been copied
  * @segs: the buffers
  */
 struct vdpa_blk_chain {
 	u16 id;
 	u16 descs;
+	unsigned int taken;
 	unsigned int nr_out;
 	unsigned int nr_in;
 	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
@@ -174,13 +176,13 @@ struct vdpa_blk_ring {
 /**
  * struct vdpa_blk_request - a request that the device has taken off a ring
  * @q: its queue
- * @next: the next free request
+ * @next: the next request of the list that it is in
  * @status: where the device writes the status byte
  * @len: bytes that the device writes if the request succeeds, the status included
  * @status_only: the device may write nothing but the status
  * @id: what the used ring returns
  * @descs: entries of a packed ring that it takes
- * @result: its status, while @flush_work is queued
+ * @result: its status, once it is known
  * @flush_work: completes a flush outside of the block layer's lock, or finds out why a
  *	zone refuses a request
  * @sector: of a read, write or append, of a device with zones
@@ -283,7 +285,11 @@ enum vdpa_blk_kind {
  * @ring: the ring
  * @hint: the extent in which the worker's last address was, since the ring was mapped
  * @free: free requests; the worker's alone
- * @chain: the chain that the worker parses
+ * @done: requests that have completed while the worker submits a batch, the worker's alone
+ * @done_end: where the next of them goes
+ * @nr_done: their number
+ * @header: of the request that the worker parses
+ * @chain: its chain
  * @table: a copy of an indirect table
  * @requests: as many as the ring has entries
  * @lock: protects the used side of @ring, @cb, @returned and @stats; taken with
@@ -292,7 +298,6 @@ enum vdpa_blk_kind {
  * @returned: free requests that completions have left for the worker
  * @batching: the worker, while it submits a batch: what completes meanwhile on it is
  *	published at the end of the batch
- * @batched: completions of the batch
  * @stats: counters
  * @in_flight: requests that have not completed
  * @copied_writes: of them, writes that are copied to a device with zones; the worker
@@ -313,6 +318,10 @@ struct vdpa_blk_queue {
 	struct vdpa_blk_ring ring;
 	const struct vdpa_blk_extent *hint;
 	struct vdpa_blk_request *free;
+	struct vdpa_blk_request *done;
+	struct vdpa_blk_request **done_end;
+	unsigned int nr_done;
+	struct virtio_blk_outhdr header;
 	struct vdpa_blk_chain chain;
 	union {
 		struct vring_desc split[VDPA_BLK_MAX_SEGS];
@@ -324,7 +333,6 @@ struct vdpa_blk_queue {
 	struct vdpa_callback cb;
 	struct vdpa_blk_request *returned;
 	struct task_struct *batching;
-	unsigned int batched;
 	struct vdpa_blk_stats stats;
 	atomic_t in_flight;
 	atomic_t copied_writes;
@@ -335,12 +343,14 @@ struct vdpa_blk_queue {
  * @vb: the device
  * @task: the thread
  * @index: its index
+ * @plug: collects the bios of a batch
  * @pending: a bit for each queue that the driver has kicked
  */
 struct vdpa_blk_worker {
 	struct vdpa_blk *vb;
 	struct task_struct *task;
 	unsigned int index;
+	struct blk_plug plug;
 	DECLARE_BITMAP(pending, VDPA_BLK_MAX_QUEUES);
 };
 
@@ -496,10 +506,12 @@ static inline bool vdpa_blk_has_cache(const struct vdpa_blk *vb)
  */
 static inline void vdpa_blk_wake_worker(struct vdpa_blk_queue *q)
 {
-	set_bit(q->index, q->worker->pending);
-	/* The worker sets its state before it reads the bits. */
-	smp_mb__after_atomic();
-	wake_up_process(q->worker->task);
+	/*
+	 * The worker sets its state before it reads the bits.  If the bit is set already,
+	 * somebody wakes the worker for it, or has done so.
+	 */
+	if (!test_and_set_bit(q->index, q->worker->pending))
+		wake_up_process(q->worker->task);
 }
 
 /* memory.c */
@@ -556,7 +568,6 @@ void vdpa_blk_free_pools(struct vdpa_blk *vb);
 /* complete.c */
 void vdpa_blk_restart_stalled(struct vdpa_blk *vb);
 void vdpa_blk_free_table(struct vdpa_blk_request *rq);
-void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q, unsigned int done);
 void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status);
 void vdpa_blk_flush_completions(struct vdpa_blk_queue *q);
 

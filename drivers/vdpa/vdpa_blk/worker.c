@@ -40,27 +40,31 @@ void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why)
 	queue_work(vb->wq, &vb->break_work);
 }
 
-/* Returns true if the queue has more than the budget. */
-static bool vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
+/*
+ * Returns 1 if the queue has more than the budget; 0 if it has nothing; -EAGAIN if it has
+ * to wait for memory; -EINVAL if the driver has broken it.
+ */
+static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 {
+	struct blk_plug *plug = &q->worker->plug;
 	unsigned int budget = VDPA_BLK_BUDGET;
 	bool stalled = false;
-	struct blk_plug plug;
-	int found = 0;
+	int err = 0;
 
 	/* An earlier batch may have left it set. */
 	if (unlikely(test_bit(q->index, q->vb->stalled)))
 		clear_bit(q->index, q->vb->stalled);
 	WRITE_ONCE(q->batching, current);
-	blk_start_plug(&plug);
-	while (budget) {
+	blk_start_plug(plug);
+	while (budget && vdpa_blk_has_more(&q->ring)) {
 		u16 next = q->ring.next_avail;
 		bool wrap = q->ring.avail_wrap;
 
-		found = vdpa_blk_next_chain(q);
-		if (found > 0)
-			found = vdpa_blk_handle_chain(q) ?: 1;
-		if (unlikely(found == -EAGAIN)) {
+		err = vdpa_blk_next_chain(q);
+		if (unlikely(err <= 0))
+			break;
+		err = vdpa_blk_handle_chain(q);
+		if (unlikely(err == -EAGAIN)) {
 			/*
 			 * Take it again when a request has freed memory, and once
 			 * more now, in case one did so before the bit was set.
@@ -75,7 +79,7 @@ static bool vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 			smp_mb__after_atomic();
 			continue;
 		}
-		if (found <= 0)
+		if (unlikely(err))
 			break;
 		if (unlikely(stalled)) {
 			stalled = false;
@@ -83,55 +87,67 @@ static bool vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 		}
 		budget--;
 	}
-	blk_finish_plug(&plug);
+	blk_finish_plug(plug);
 	WRITE_ONCE(q->batching, NULL);
 	vdpa_blk_flush_completions(q);
 
-	if (budget == VDPA_BLK_BUDGET)
+	if (unlikely(budget == VDPA_BLK_BUDGET))
 		q->stats.empty++;
-	if (unlikely(found < 0 && found != -EAGAIN)) {
-		vdpa_blk_break(q, "the driver made a ring or a chain that VIRTIO does not allow");
-		return false;
-	}
-	return !budget;
+	return err ?: !budget;
 }
 
 /* Returns true if it must be called again. */
-static bool vdpa_blk_serve(struct vdpa_blk_queue *q)
+static noinline bool vdpa_blk_serve(struct vdpa_blk_queue *q)
 {
+	int more;
+
 	if (!READ_ONCE(q->running))
 		return false;
 	q->stats.wakeups++;
 	vdpa_blk_suppress_kicks(&q->ring);
-	if (vdpa_blk_serve_batch(q))
-		return true;
-	/* It goes on when memory is free; a kick meanwhile does no harm. */
-	if (unlikely(test_bit(q->index, q->vb->stalled)))
-		return false;
-	return READ_ONCE(q->running) && vdpa_blk_allow_kicks(&q->ring);
+	more = vdpa_blk_serve_batch(q);
+	if (likely(!more))
+		return vdpa_blk_allow_kicks(&q->ring);
+	if (more == -EINVAL)
+		vdpa_blk_break(q, "the driver made a ring or a chain that VIRTIO does not allow");
+	/* -EAGAIN: it goes on when memory is free; a kick meanwhile does no harm. */
+	return more > 0;
 }
 
-static bool vdpa_blk_serve_pending(struct vdpa_blk_worker *worker)
+static bool vdpa_blk_has_pending(const struct vdpa_blk_worker *worker)
 {
-	unsigned int i, nr = worker->vb->settings.queues;
-	bool found = false;
+	unsigned int i, words = BITS_TO_LONGS(worker->vb->settings.queues);
 
-	for_each_set_bit(i, worker->pending, nr) {
-		clear_bit(i, worker->pending);
-		/* A kick that comes after the ring is read sets the bit again. */
-		smp_mb__after_atomic();
-		if (vdpa_blk_serve(worker->vb->queues[i]))
-			set_bit(i, worker->pending);
-		found = true;
-		cond_resched();
-		if (kthread_should_park())
-			break;
+	for (i = 0; i < words; i++)
+		if (READ_ONCE(worker->pending[i]))
+			return true;
+	return false;
+}
+
+static void vdpa_blk_serve_pending(struct vdpa_blk_worker *worker)
+{
+	struct vdpa_blk *vb = worker->vb;
+	unsigned int i, j, words = BITS_TO_LONGS(vb->settings.queues);
+	unsigned long bits;
+
+	for (i = 0; i < words; i++) {
+		if (!READ_ONCE(worker->pending[i]))
+			continue;
+		/* A kick that comes after the ring is read sets its bit again. */
+		for (bits = xchg(&worker->pending[i], 0); bits; bits &= bits - 1) {
+			j = i * BITS_PER_LONG + __ffs(bits);
+			if (vdpa_blk_serve(vb->queues[j]))
+				set_bit(j, worker->pending);
+			cond_resched();
+			/* All queues are served when the workers go on. */
+			if (unlikely(READ_ONCE(vb->paused)))
+				return;
+		}
 	}
-	return found;
 }
 
 /* Look at all queues of the worker until none has had anything for poll_us. */
-static bool vdpa_blk_poll(struct vdpa_blk_worker *worker)
+static void vdpa_blk_poll(struct vdpa_blk_worker *worker)
 {
 	struct vdpa_blk *vb = worker->vb;
 	ktime_t end = ktime_add_us(ktime_get(), vb->settings.poll_us);
@@ -147,37 +163,47 @@ static bool vdpa_blk_poll(struct vdpa_blk_worker *worker)
 			    vdpa_blk_has_more(&q->ring))
 				set_bit(i, worker->pending);
 		}
-		if (!bitmap_empty(worker->pending, vb->settings.queues))
-			return true;
+		if (vdpa_blk_has_pending(worker))
+			return;
 		cpu_relax();
 	} while (ktime_before(ktime_get(), end) && !need_resched() &&
-		 !kthread_should_park() && !kthread_should_stop());
-	return false;
+		 !READ_ONCE(vb->paused));
 }
 
+/* Whether a kick, or the end of a pause, will wake the worker. */
+static bool vdpa_blk_may_sleep(const struct vdpa_blk_worker *worker)
+{
+	if (unlikely(READ_ONCE(worker->vb->paused)))
+		return !kthread_should_park() && !kthread_should_stop();
+	return !vdpa_blk_has_pending(worker);
+}
+
+/* The workers are paused before any is parked or stopped, so mostly this says enough. */
 static int vdpa_blk_worker_fn(void *data)
 {
 	struct vdpa_blk_worker *worker = data;
-	unsigned int nr = worker->vb->settings.queues;
+	struct vdpa_blk *vb = worker->vb;
 
 	/* The backing device may hold swap or a file system of this kernel. */
 	memalloc_noio_save();
-	while (!kthread_should_stop()) {
-		if (kthread_should_park()) {
-			kthread_parkme();
-			continue;
+	for (;;) {
+		if (unlikely(READ_ONCE(vb->paused))) {
+			if (kthread_should_stop())
+				return 0;
+			if (kthread_should_park()) {
+				kthread_parkme();
+				continue;
+			}
+		} else {
+			vdpa_blk_serve_pending(worker);
+			if (unlikely(vb->settings.poll_us))
+				vdpa_blk_poll(worker);
 		}
-		if (vdpa_blk_serve_pending(worker))
-			continue;
-		if (worker->vb->settings.poll_us && vdpa_blk_poll(worker))
-			continue;
 		set_current_state(TASK_IDLE);
-		if (bitmap_empty(worker->pending, nr) && !kthread_should_stop() &&
-		    !kthread_should_park())
+		if (vdpa_blk_may_sleep(worker))
 			schedule();
 		__set_current_state(TASK_RUNNING);
 	}
-	return 0;
 }
 
 /**
@@ -250,6 +276,7 @@ int vdpa_blk_start_workers(struct vdpa_blk *vb)
 	vb->workers = kcalloc(nr, sizeof(*vb->workers), GFP_KERNEL);
 	if (!vb->workers)
 		return -ENOMEM;
+	vb->paused = true;
 	for (i = 0; i < nr; i++) {
 		worker = &vb->workers[i];
 		worker->vb = vb;
@@ -265,7 +292,6 @@ int vdpa_blk_start_workers(struct vdpa_blk *vb)
 		vdpa_blk_pin_worker(worker);
 		kthread_park(task);
 	}
-	vb->paused = true;
 	for (i = 0; i < vb->settings.queues; i++)
 		vb->queues[i]->worker = &vb->workers[i % nr];
 	return 0;
