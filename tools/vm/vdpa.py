@@ -168,6 +168,10 @@ class Device(_Added):
                 f"{PROGRAM} vdpa dev del {self.name}; rmdir {directory}; "
                 f"! [ -d /sys/module/{self._bus}/holders ] || modprobe -r {self._bus}",
                 timeout=60))
+            if self._bus == "vhost_vdpa":
+                # A process there says by itself what it accepts: offer packed rings.
+                self.guest.run(f"echo $(($(cat {directory}/features) | 1 << 34)) "
+                               f"> {directory}/features")
             self.guest.run(" && ".join(f"echo {value} > {directory}/{name}"
                                        for name, value in self._settings.items()))
             self.add()

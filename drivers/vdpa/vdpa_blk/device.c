@@ -350,7 +350,12 @@ static u32 vdpa_blk_get_vq_align(struct vdpa_device *vdpa)
 
 static u64 vdpa_blk_get_device_features(struct vdpa_device *vdpa)
 {
-	return vdpa_to_blk(vdpa)->features;
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+
+	/* The driver of this kernel passes physical addresses (VIRTIO 1.3, 6). */
+	if (vdpa_blk_is_local(vb))
+		return vb->features & ~BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	return vb->features;
 }
 
 static u64 vdpa_blk_get_backend_features(const struct vdpa_device *vdpa)
