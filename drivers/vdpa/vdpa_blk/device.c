@@ -352,7 +352,7 @@ static u64 vdpa_blk_get_device_features(struct vdpa_device *vdpa)
 {
 	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
 
-	/* The driver of this kernel passes physical addresses (VIRTIO 1.3, 6). */
+	/* The driver of this kernel passes physical addresses (VIRTIO 1.4, 6). */
 	if (vdpa_blk_is_local(vb))
 		return vb->features & ~BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
 	return vb->features;
