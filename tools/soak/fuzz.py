@@ -234,14 +234,21 @@ def play_rounds(scenario: Scenario, target: str,
             return sums
 
 
+def rates(sums: Counter, names: tuple[str, str], seconds: float) -> str:
+    """Return how many of two things there were, and how many a second."""
+    first, second = (sums[name] for name in names)
+    return (f"{first:,} {names[0]} and {second:,} {names[1]} in {seconds:.0f} s, "
+            f"{first / seconds:.2f} and {second / seconds:.1f} a second,")
+
+
 def main():
     """Run rounds of hostile devices; return 0 if all have passed."""
+    started = time.monotonic()
     sums = play_rounds(SCENARIO, "fuzz", (Flood, Hostile))
     if sums is None:
         return 1
-    say(f"PASS: {sums['configurations']:,} configurations and "
-        f"{sums['mutated replies']:,} mutated replies without a splat, a hang or a flood "
-        "of messages")
+    done = rates(sums, ("configurations", "mutated replies"), time.monotonic() - started)
+    say(f"PASS: {done} without a splat, a hang or a flood of messages")
     return 0
 
 

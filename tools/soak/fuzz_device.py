@@ -245,8 +245,9 @@ def main() -> int:
     sums = fuzz.play_rounds(SCENARIO, "fuzz-device", (Broken,))
     if sums is None:
         return 1
-    say(f"PASS: {sums['malformed requests']:,} malformed requests and "
-        f"{sums['life cycles']:,} life cycles in {time.monotonic() - started:.0f} s "
+    done = fuzz.rates(sums, ("life cycles", "malformed requests"),
+                      time.monotonic() - started)
+    say(f"PASS: {done} "
         + ("without a splat, a hang or a leak" if sums["scans for leaks"] else
            "without a splat or a hang; kmemleak was not available, so only pages of "
            "processes were checked for leaks"))

@@ -5,6 +5,7 @@ The scenarios here need no guest: the tests check how rounds are run and counted
 """
 
 import fcntl
+import itertools
 import json
 import re
 import shutil
@@ -459,3 +460,18 @@ def test_fuzz_plays_the_round_of_a_seed_to_its_end(hostile, variables, monkeypat
     output = capsys.readouterr().err
     assert output.startswith("fuzz: round with seed 7, 7.3-debug\n")
     assert "PASS: 300 configurations" in output
+
+
+def test_fuzzers_print_their_rates(hostile, monkeypatch, capsys):
+    """PASS has the time, and how many things of each kind there were a second."""
+    now = itertools.count(0, 5)
+    monkeypatch.setattr(fuzz.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(fuzz, "play_rounds", lambda *words: {
+        "configurations": 31, "mutated replies": 2500, "life cycles": 1000,
+        "malformed requests": 80000, "scans for leaks": 1})
+    assert fuzz.main() == fuzz_device.main() == 0
+    output = capsys.readouterr().err
+    assert "PASS: 31 configurations and 2,500 mutated replies in 5 s, 6.20 and 500.0 a " \
+        "second, without a splat" in output
+    assert "PASS: 1,000 life cycles and 80,000 malformed requests in 5 s, 200.00 and " \
+        "16000.0 a second, without a splat" in output
