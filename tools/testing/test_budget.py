@@ -10,7 +10,7 @@ import tier
 from perf import budget, host
 from perf.counting import Cost
 
-pytestmark = pytest.mark.kernels("6.12")
+pytestmark = [pytest.mark.kernels("6.12"), pytest.mark.module]
 
 BOOTS = 3
 

@@ -184,6 +184,7 @@ def test_run_on_unsuitable_kernel_is_refused(monkeypatch, tmp_path, builtin, vdp
         run_host.run_all(Run(replace(PLAN, kernel="./tree")))
 
 
+@pytest.mark.module
 @pytest.mark.kernels("6.12")
 def test_short_run_of_both_halves(kernel, monkeypatch, tmp_path, capsys):
     """A run with real drivers, devices and I/O passes, and has the figures."""
