@@ -57,8 +57,8 @@ _SUFFIXES = (".c", ".h", ".mk")
 MODULES = ("virtio_blk", "virtio_blk_mq")
 # The files in tools/vm/kconfig that configure each kernel built here.  A later file
 # overrides an earlier one.
-_OPTIONS = {"7.3": ("host", "lean"), "7.3-debug": ("lean", "debug"),
-            "7.3-kcsan": ("lean", "debug", "kcsan"),
+_OPTIONS = {"7.3": ("host", "lean"), "7.3-debug": ("lean", "faults", "debug"),
+            "7.3-kcsan": ("lean", "faults", "debug", "kcsan"),
             "7.3-perf": ("lean", "perf"),
             "7.3-lockstat": ("lean", "perf", "lockstat")}
 
