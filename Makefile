@@ -6,7 +6,7 @@ PYTHON = PYTHONPATH=tools:tools/testing PYTHONDONTWRITEBYTECODE=1 /usr/bin/pytho
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
 .PHONY: help modules kernel install uninstall dkms undkms deb deb-modules dist patch \
-	run run-host shell check check-full check-arch new-test model soak fuzz fuzz-device \
+	run run-host shell check check-full check-arch coverage new-test model soak fuzz fuzz-device \
 	profile bench budget tools lint html clean distclean python
 
 help:
@@ -83,6 +83,11 @@ check-arch: python
 	@$(PYTHON) -m vm.host test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
 		tools/testing/arch
+
+coverage: python
+	@$(PYTHON) -m vm.repository --for-kbuild build
+	@$(PYTHON) -m vm.host test
+	@$(PYTHON) -m vm.coverage
 
 new-test: python
 	@$(PYTHON) -m new_test "$(NAME)"

@@ -41,7 +41,7 @@ class Event:
         """Return whether a kernel has it; release: such as "6.12" or "7.3.4-debug"."""
         version = tuple(map(int, re.findall(r"\d+", release)[:2]))
         return version >= self.since and (
-            not self.faults or release.endswith("-debug"))
+            not self.faults or release.endswith(("-debug", "-gcov")))
 
 
 EVENTS = (

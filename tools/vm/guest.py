@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import (host, image, kernels, process, qemu, qemu_dist, repository,
+from . import (gcov, host, image, kernels, process, qemu, qemu_dist, repository,
                sysrq)
-from .agent import Agent
+from .agent import Agent, Result
 from .disk import make_qcow2
 from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
                      GuestError, GuestSplat, QemuDied, QemuRefused, QmpError)
@@ -193,6 +193,7 @@ class Guest:
         splat = self._log.new_splat()
         if splat:
             error.add_note(f"The guest's kernel log has:\n{splat}")
+        self._collect_counters()
         self._end()
 
     def boot(self):
@@ -243,6 +244,7 @@ class Guest:
             return
         try:
             self.check_log()
+            self._collect_counters()
             if quit:
                 self.qmp("quit")
                 process.end(self._process, timeout=10)
@@ -275,6 +277,7 @@ class Guest:
 
     def _restart(self, what, request):
         self.check_log()
+        self._collect_counters()
         self._ask(request)
         try:
             self._process.wait(timeout=180)
@@ -291,6 +294,7 @@ class Guest:
         panics: the old kernel panics first; tools: the new one has no root file system.
         """
         self.check_log()
+        self._collect_counters()
         self._ask(lambda: self._agent.run(script, None))
         self._ask(self._agent.await_next)
         self._await_agent(panics)
@@ -389,6 +393,19 @@ class Guest:
         """Use the QEMU that the guest was moved to; the old one has exited."""
         self._agent.follow(moved.agent)
         self._process, self._qmp, self.argv = moved.process, moved.qmp, moved.argv
+
+    def _collect_counters(self) -> None:
+        """Collect the counters of executed code, if the kernel that ends has them."""
+        if self._process is not None and self._agent.release is not None:
+            gcov.collect(self.kernel, self._run_unwatched)
+
+    def _run_unwatched(self, script: str, timeout: int) -> Result | None:
+        """Run a script without looking at the kernel's log; None if it did not end."""
+        task = self._ask(lambda: self._agent.run(script, timeout))
+        limit = task.started + timeout + _GRACE
+        while task.outcome is None and time.monotonic() < limit:
+            self._pump(_TICK)
+        return task.result if task.outcome == "exit" else None
 
     # Commands
 

@@ -68,6 +68,12 @@ GROUPS = {
         f"{_PYTHON}/pytest": "python3-pytest",
         f"{_PYTHON}/xdist": "python3-pytest-xdist",
     },
+    # gcov reads what the compiler of the same version wrote.
+    "coverage": {
+        "gcov-12": "gcc-12",
+        "gcov-tool-12": "gcc-12",
+        "genhtml": "lcov",
+    },
     "packaging": {
         "dpkg-buildpackage": "dpkg-dev",
         "dh": "debhelper",

@@ -30,7 +30,9 @@ NEWEST = (7, 3)
 OLDEST_VDPA = (6, 12)
 # These kernels have neither the old nor the new interface for queue limits.
 UNSUPPORTED = ((6, 9), (6, 10))
-OWN = ("7.3", "7.3-debug", "7.3-kcsan")
+# Counts which lines of the driver run, see vm.gcov.
+COVERAGE = "7.3-gcov"
+OWN = ("7.3", "7.3-debug", "7.3-kcsan", COVERAGE)
 NAMES = ("6.1", "6.12", *OWN)
 # For guests of another architecture than the host's; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
@@ -59,6 +61,7 @@ MODULES = ("virtio_blk", "virtio_blk_mq")
 # overrides an earlier one.
 _OPTIONS = {"7.3": ("host", "lean"), "7.3-debug": ("lean", "faults", "debug"),
             "7.3-kcsan": ("lean", "faults", "debug", "kcsan"),
+            COVERAGE: ("lean", "faults", "gcov"),
             "7.3-perf": ("lean", "perf"),
             "7.3-lockstat": ("lean", "perf", "lockstat")}
 
