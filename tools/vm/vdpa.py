@@ -9,28 +9,20 @@
 
 import contextlib
 import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from . import cache, host, kernels, process, qemu_dist
+from . import cache, host, kernels, process, programs, qemu_dist
 from .errors import GuestError
 from .guest import Guest, Job
 from .queues import parse_cpus
 
-_RUN = """\
-#!/bin/sh
-here=${0%/*}
-program=$here/$1
-shift
-exec $here/lib/ld-linux-x86-64.so.2 --library-path $here/lib $program "$@"
-"""
 # The host's programs in the image besides qemu-storage-daemon, and their packages.
 _PACKAGES = {"vdpa": "iproute2", "dmsetup": "dmsetup"}
+_LABEL = "vdpa-tools"
 # How to run one of the image's programs in a guest.
 PROGRAM = "/tmp/vdpa/run"
 _SETTINGS = "/sys/kernel/config/vdpa_blk"
@@ -46,26 +38,12 @@ def tools() -> Path:
     daemon = qemu_dist.find("qemu-storage-daemon")
 
     def build(directory):
-        tree = directory / "tree"
-        (tree / "lib").mkdir(parents=True)
-        host.need({**_PACKAGES, "mke2fs": "e2fsprogs"})
-        for words in (daemon, *([host.which(name)] for name in _PACKAGES)):
-            shutil.copy(words[-1], tree)
-            # The words before the last one set the path of libraries.
-            listed = subprocess.run([*words[:-1], "ldd", words[-1]], text=True,
-                                    check=True, stdout=subprocess.PIPE).stdout
-            for library in re.findall(r"(/\S+) \(0x", listed):
-                shutil.copy(library, tree / "lib")
-        (tree / "run").write_text(_RUN)
-        (tree / "run").chmod(0o755)
-        subprocess.run([host.which("mke2fs"), "-q", "-t", "ext4", "-m", "0",
-                        "-O", "^has_journal", "-L", "vdpa-tools", "-d", tree,
-                        directory / "vdpa.ext4", "48M"], check=True,
-                       stdout=subprocess.DEVNULL)
-        shutil.rmtree(tree)
+        host.need(_PACKAGES)
+        programs.pack(directory / "vdpa.ext4", _LABEL, 48,
+                      [daemon, *([host.which(name)] for name in _PACKAGES)])
 
     number = ".".join(map(str, qemu_dist.version(daemon)))
-    name = "-".join(("vdpa-tools", *_PACKAGES, number))
+    name = "-".join((_LABEL, *_PACKAGES, number))
     return cache.populate(name, build, mib=100) / "vdpa.ext4"
 
 
@@ -83,7 +61,7 @@ def prepare(guest: Guest, module: Path | None = None) -> None:
     # Each page of a process that is not next to the last one is an entry.
     guest.run("mkdir -p /etc/modprobe.d && echo options vhost_vdpa "
               "max_iotlb_entries=65536 > /etc/modprobe.d/vdpa.conf")
-    guest.run("mkdir /tmp/vdpa && mount -r LABEL=vdpa-tools /tmp/vdpa && "
+    guest.run(f"mkdir /tmp/vdpa && mount -r LABEL={_LABEL} /tmp/vdpa && "
               "modprobe -a vdpa vhost_iotlb configfs; "
               "mountpoint -q /sys/kernel/config || "
               "mount -t configfs none /sys/kernel/config")
