@@ -104,11 +104,13 @@ def boot_image() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         source, objects, linked = (Path(directory, f"boot{end}")
                                    for end in (".s", ".o", ""))
-        for words in (["gcc", "-E", "-P", "-o", source, _HERE / "boot.S"],
-                      ["as", "--32", "-o", objects, source],
-                      ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary",
-                       "-o", linked, objects]):
-            subprocess.run([host.which(str(words[0])), *words[1:]], check=True)
+        steps: tuple[tuple[str, list[str | Path]], ...] = (
+            ("gcc", ["-E", "-P", "-o", source, _HERE / "boot.S"]),
+            ("as", ["--32", "-o", objects, source]),
+            ("ld", ["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary",
+                    "-o", linked, objects]))
+        for program, words in steps:
+            subprocess.run([host.which(program), *words], check=True)
         return linked.read_bytes()
 
 
