@@ -56,7 +56,8 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 		clear_bit(q->index, q->vb->stalled);
 	WRITE_ONCE(q->batching, current);
 	blk_start_plug(plug);
-	while (budget && vdpa_blk_has_more(&q->ring)) {
+	/* A pause ends the batch; unparking the worker serves the queue again. */
+	while (budget && !READ_ONCE(q->vb->paused) && vdpa_blk_has_more(&q->ring)) {
 		u16 next = q->ring.next_avail;
 		bool wrap = q->ring.avail_wrap;
 
@@ -91,7 +92,7 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 	WRITE_ONCE(q->batching, NULL);
 	vdpa_blk_flush_completions(q);
 
-	if (unlikely(budget == VDPA_BLK_BUDGET))
+	if (unlikely(budget == VDPA_BLK_BUDGET && !READ_ONCE(q->vb->paused)))
 		q->stats.empty++;
 	return err ?: !budget;
 }

@@ -85,6 +85,7 @@ static const struct {
 	{ "unmap", run_unmap, 0, 10, false },
 	{ "close", run_close, 20, 0, false },
 	{ "suspend", run_suspend, 200, 0, false },
+	{ "reset", run_reset, 256, 0, false },
 	{ "fuzz", run_fuzz, 100, 0, true },
 	{ "pages", run_pages, 0, 0, true },
 };
@@ -118,6 +119,7 @@ static void parse_options(struct dev *d, int argc, char **argv)
 		{ "refuse", required_argument, NULL, 'r' },
 		{ "write-through", no_argument, NULL, 'h' },
 		{ "hang-ms", required_argument, NULL, 'm' },
+		{ "bytes", required_argument, NULL, 'b' },
 		{ },
 	};
 	int option;
@@ -142,6 +144,7 @@ static void parse_options(struct dev *d, int argc, char **argv)
 		case 'w': d->no_write = true; break;
 		case 'r': d->refused = parse_number(optarg, 0, UINT64_MAX); break;
 		case 'h': d->write_through = true; break;
+		case 'b': d->bytes = parse_number(optarg, 512, 4 << 20); break;
 		case 'm': hang_ms = parse_number(optarg, 1, INT32_MAX); break;
 		default: exit(2);
 		}
@@ -156,7 +159,7 @@ int main(int argc, char **argv)
 {
 	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	static struct dev d = { .seed = 1, .depth = 16, .event_idx = true, .places = 256,
-				.most_bytes = MAX_BYTES };
+				.most_bytes = MAX_BYTES, .bytes = 2 << 20 };
 	unsigned int i;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -178,7 +181,9 @@ int main(int argc, char **argv)
 		commands[i].run(&d);
 		return 0;
 	}
-	fprintf(stderr, "usage: %s info|io|errors|survey|rules|zones|unshared|broken|unmap|close|suspend|fuzz|pages "
-		"/dev/vhost-vdpa-N [options]\n", argv[0]);
+	fprintf(stderr, "usage: %s", argv[0]);
+	for (i = 0; i < LENGTH(commands); i++)
+		fprintf(stderr, "%c%s", i ? '|' : ' ', commands[i].name);
+	fprintf(stderr, " /dev/vhost-vdpa-N [options]\n");
 	return 2;
 }

@@ -31,6 +31,7 @@
  *	life.c		a life cycle, from open to close
  *	child.c		processes, and where they hang
  *	fuzz.c		life cycles in processes of their own
+ *	large.c		reads that take many seconds
  *	pages.c		pages of memory that no process has freed
  *	main.c		commands and options
  */
@@ -137,6 +138,7 @@ struct dev {
 	unsigned int reserved;	/* queues, the last ones, without I/O of their own */
 	unsigned int places;	/* that a queue writes, then reads */
 	unsigned int most_bytes;	/* data of a request */
+	unsigned int bytes;	/* of a buffer of a large read */
 	unsigned int slice_ms;	/* look at rings so often, interrupt or not; 0: do not */
 	uint64_t sector;	/* where the survey begins */
 	uint64_t seed, random;	/* the random numbers of the main thread */
@@ -389,6 +391,9 @@ void print_stacks(const struct child *child);
 
 /* fuzz.c */
 void run_fuzz(struct dev *d);
+
+/* large.c */
+void run_reset(struct dev *d);
 
 /* pages.c */
 void run_pages(struct dev *d);
