@@ -24,9 +24,9 @@ def guest(kernel):
 
 
 @pytest.mark.parametrize("mbps,words", (
-    # 256 reads of 15.9 MiB.
-    (100, "reset --count 256 --bytes 65536"),),
-    ids=("many-reads",))
+    # 256 reads of 15.9 MiB, which are not copied; and one of 508 MiB.
+    (100, "reset --count 256 --bytes 65536"), (20, "reset --count 1")),
+    ids=("many-reads", "large-read"))
 def test_slow_block_device_stops_soon(guest, mbps, words):
     """A reset takes less than 5 s.
 

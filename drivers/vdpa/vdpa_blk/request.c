@@ -391,6 +391,8 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 
 	if (read)
 		rq->len = bytes + 1;
+	if (unlikely(bytes > VDPA_BLK_MAX_DIRECT))
+		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
 	/* Before there is a table, whose release makes the worker try again. */
 	vecs = likely(fits) ? vdpa_blk_map_data(q, rq, segs, nr, read) : -EINVAL;
 	if (unlikely(vecs < 0)) {

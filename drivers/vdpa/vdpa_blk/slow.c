@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Operations that sleep, on the device's workqueue: requests whose data is copied, because
- * the backing device cannot use it where it is; discards, zeroes and erasures; reports on
- * zones and changes of zones.
+ * the backing device cannot use it where it is, or because a reset must be able to end
+ * them; discards, zeroes and erasures; reports on zones and changes of zones.
  *
  * An operation completes the request that it belongs to.
  */

@@ -44,6 +44,9 @@
 /* Pieces in which a request is copied whose buffers the backing device cannot use. */
 #define VDPA_BLK_BOUNCE_BYTES	((unsigned int)SZ_64K)
 
+/* Data of more than this is copied, because a reset can end a copy at any piece. */
+#define VDPA_BLK_MAX_DIRECT	((unsigned int)SZ_16M)
+
 /* The longest zone append, which has to be copied in one piece. */
 #define VDPA_BLK_MAX_APPEND	((unsigned int)SZ_256K)
 
@@ -247,7 +250,7 @@ struct vdpa_blk_slow {
  * @empty: how often it found nothing
  * @signals: interrupts of the driver
  * @suppressed: interrupts that the driver had suppressed
- * @bounced: requests whose buffers the backing device cannot use
+ * @bounced: requests that were copied
  */
 struct vdpa_blk_stats {
 	u64 requests[4];
