@@ -25,10 +25,12 @@ def guest(kernel):
 
 @pytest.mark.parametrize("mbps,words", (
     # 256 reads of 15.9 MiB, which are not copied; and one of 508 MiB.
-    (100, "reset --count 256 --bytes 65536"), (20, "reset --count 1")),
-    ids=("many-reads", "large-read"))
+    (100, "reset --count 256 --bytes 65536"), (20, "reset --count 1"),
+    # Two of 508 MiB, while a thread waits for them to disable the virtqueue.
+    (20, "kill --count 2")),
+    ids=("many-reads", "large-read", "kill"))
 def test_slow_block_device_stops_soon(guest, mbps, words):
-    """A reset takes less than 5 s.
+    """A reset, and the end of a killed process, take less than 5 s.
 
     The device serves the next driver.
     """

@@ -207,11 +207,22 @@ static int vdpa_blk_worker_fn(void *data)
 	}
 }
 
+static bool vdpa_blk_is_drained(const struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	for (i = 0; i < vb->settings.queues; i++)
+		if (atomic_read(&vb->queues[i]->in_flight))
+			return false;
+	return true;
+}
+
 /**
  * vdpa_blk_park_workers() - stop serving queues, and wait for what is in flight
  * @vb: the device, its lock held, its workers running
  *
- * Waits as long as the backing device takes.  Context: may sleep.
+ * Waits as long as the backing device takes for the requests that it has.  After SIGKILL
+ * operations that sleep end early, as in a reset.  Context: may sleep.
  */
 void vdpa_blk_park_workers(struct vdpa_blk *vb)
 {
@@ -220,8 +231,12 @@ void vdpa_blk_park_workers(struct vdpa_blk *vb)
 	WRITE_ONCE(vb->paused, true);
 	for (i = 0; i < vb->nr_workers; i++)
 		kthread_park(vb->workers[i].task);
-	for (i = 0; i < vb->settings.queues; i++)
-		wait_event(vb->drained, !atomic_read(&vb->queues[i]->in_flight));
+	if (!wait_event_killable(vb->drained, vdpa_blk_is_drained(vb)))
+		return;
+	/* A process that is killed closes the node, which is a reset. */
+	WRITE_ONCE(vb->stopping, true);
+	wait_event(vb->drained, vdpa_blk_is_drained(vb));
+	WRITE_ONCE(vb->stopping, false);
 }
 
 /**

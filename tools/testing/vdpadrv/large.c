@@ -2,7 +2,10 @@
 /* Reads that take the block device many seconds, and how soon the device ends them. */
 
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "vdpadrv.h"
@@ -61,4 +64,38 @@ void run_reset(struct dev *d)
 		fail("the reset took %llu ms", (unsigned long long)begin);
 	must_read(d);
 	printf("ok reset: %llu ms\n", (unsigned long long)begin);
+}
+
+/* SIGKILL for a process that disables the virtqueue under these reads. */
+void run_kill(struct dev *d)
+{
+	struct vhost_vring_state state = { .index = 0, .num = 0 };
+	struct child child;
+	int pipes[2];
+	char byte = 0;
+
+	close(d->fd);
+	if (pipe(pipes))
+		fail("pipe: %s", strerror(errno));
+	if (!start_child(&child)) {
+		open_dev(d);
+		submit_large(d);
+		if (write(pipes[1], &byte, 1) != 1)
+			fail("write to a pipe: %s", strerror(errno));
+		IOCTL(d, VHOST_VDPA_SET_VRING_ENABLE, &state);
+		_exit(0);
+	}
+	close(pipes[1]);
+	if (read(pipes[0], &byte, 1) != 1)
+		fail("the child ended early");
+	if (has_ended(&child, 1000))
+		fail("the virtqueue was disabled while it had reads in flight");
+	kill(child.pid, SIGKILL);
+	if (!has_ended(&child, LIMIT_MS)) {
+		print_stacks(&child);
+		fail("the process has not ended %u ms after SIGKILL", LIMIT_MS);
+	}
+	open_dev(d);
+	must_read(d);
+	printf("ok kill\n");
 }

@@ -394,6 +394,7 @@ void run_fuzz(struct dev *d);
 
 /* large.c */
 void run_reset(struct dev *d);
+void run_kill(struct dev *d);
 
 /* pages.c */
 void run_pages(struct dev *d);
