@@ -63,6 +63,21 @@ def test_callback_ends_with_its_process(guest):
         guest.resize_disk("back", 64 * MIB)
 
 
+def test_configuration_interrupt_needs_a_live_driver(guest):
+    """Between DRIVER_OK and FAILED, and at DRIVER_OK if the driver missed a change."""
+    job = guest.start(f"exec {vdpadrv.PROGRAM} config {NODE} --hang-ms 60000", timeout=200)
+    try:
+        for mib, when in ((72, "before DRIVER_OK"), (80, "after DRIVER_OK"),
+                          (88, "after FAILED")):
+            assert process.wait_for(lambda: not job.running or
+                                    f"change the capacity {when}" in job.output, 60)
+            assert job.running, job.wait(check=False)
+            guest.resize_disk("back", mib * MIB)
+        assert job.wait().output.splitlines()[-1] == "ok config"
+    finally:
+        guest.resize_disk("back", 64 * MIB)
+
+
 @pytest.mark.parametrize("words", (
     "--count abc", "--count ''", "--count 5x", "--count -1", "--seed 0", "--num 1",
     "--depth 0", "--seed 18446744073709551616", "5"))

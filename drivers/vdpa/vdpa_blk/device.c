@@ -69,9 +69,24 @@ static void vdpa_blk_unlock(struct vdpa_blk *vb, unsigned int noio)
 	memalloc_noio_restore(noio);
 }
 
+/*
+ * Interrupt the driver for the configuration; needs config_lock.  virtio_vdpa does not
+ * reset a device whose driver has failed, and then frees what the callback uses.
+ */
+static void vdpa_blk_call_config(struct vdpa_blk *vb)
+{
+	const u8 both = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED;
+
+	vb->config_missed = (vb->status & both) != VIRTIO_CONFIG_S_DRIVER_OK;
+	if (!vb->config_missed && vb->config_cb.callback)
+		vb->config_cb.callback(vb->config_cb.private);
+}
+
 /**
  * vdpa_blk_config_changed() - interrupt the driver for the configuration
  * @vb: the device
+ *
+ * Before DRIVER_OK the interrupt waits for it: the driver may have read the old values.
  *
  * Context: any.
  */
@@ -81,8 +96,7 @@ void vdpa_blk_config_changed(struct vdpa_blk *vb)
 
 	/* After a reset the driver is not called any more, so the lock is held. */
 	spin_lock_irqsave(&vb->config_lock, flags);
-	if (vb->config_cb.callback)
-		vb->config_cb.callback(vb->config_cb.private);
+	vdpa_blk_call_config(vb);
 	spin_unlock_irqrestore(&vb->config_lock, flags);
 }
 
@@ -218,6 +232,7 @@ void vdpa_blk_reset_device(struct vdpa_blk *vb)
 	vb->status = 0;
 	vb->driver_features = 0;
 	memset(&vb->config_cb, 0, sizeof(vb->config_cb));
+	vb->config_missed = false;
 	vb->config.wce = vdpa_blk_has_cache(vb);
 	spin_unlock_irq(&vb->config_lock);
 
@@ -483,6 +498,8 @@ static void vdpa_blk_set_status(struct vdpa_device *vdpa, u8 status)
 	vb->status |= status;
 	if (status & VIRTIO_CONFIG_S_FEATURES_OK)
 		vdpa_blk_update_writeback(vb);
+	if (vb->config_missed)
+		vdpa_blk_call_config(vb);
 	spin_unlock_irq(&vb->config_lock);
 	if (!was_live && vdpa_blk_is_live(vb))
 		vdpa_blk_driver_ok(vb);

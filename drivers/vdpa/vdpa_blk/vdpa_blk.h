@@ -411,9 +411,10 @@ struct vdpa_blk_settings {
  * @wq: for work on the device, and completions that must not run where they happen
  * @slow_wq: for operations that sleep
  * @memory: what the driver shares, NULL if nothing
- * @config_lock: protects @config, @generation, @status and @config_cb, and is held
- *	while the callback runs; taken with interrupts off
+ * @config_lock: protects @config, @generation, @status, @config_cb and @config_missed,
+ *	and is held while the callback runs; taken with interrupts off
  * @config_cb: the driver's callback for changes of the configuration
+ * @config_missed: it has changed while the driver could not be called
  * @drained: wakes the task that waits for requests in flight
  * @capacity_work: follows the capacity of the backing device
  * @break_work: sets DEVICE_NEEDS_RESET
@@ -448,6 +449,7 @@ struct vdpa_blk {
 	struct vdpa_blk_memory *memory;
 	spinlock_t config_lock;		/* see above */
 	struct vdpa_callback config_cb;
+	bool config_missed;
 	wait_queue_head_t drained;
 	struct delayed_work capacity_work;
 	struct work_struct break_work;

@@ -26,6 +26,7 @@
  *	attack.c	malformed chains among well-formed ones
  *	broken.c	one malformed chain, and a reset
  *	hostile.c	unmapped memory, closes, suspends
+ *	states.c	interrupts, mappings and rings in other states
  *	part.c		a start with other features and rings
  *	part_*.c	parts of a life cycle of the fuzzer
  *	life.c		a life cycle, from open to close
@@ -350,6 +351,9 @@ void run_unshared(struct dev *d);
 void run_unmap(struct dev *d);
 void run_close(struct dev *d);
 void run_suspend(struct dev *d);
+
+/* states.c */
+void run_config(struct dev *d);
 
 /* part.c */
 void fresh_start(struct dev *d);

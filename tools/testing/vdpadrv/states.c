@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The device in states that a driver passes through, or brings it into by mistake. */
+
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "vdpadrv.h"
+
+/* Interrupts of the configuration */
+
+static uint64_t read_capacity(struct dev *d)
+{
+	struct {
+		struct vhost_vdpa_config head;
+		uint64_t capacity;
+	} __attribute__((packed)) buf = { .head.len = sizeof(buf.capacity) };
+
+	IOCTL(d, VHOST_VDPA_GET_CONFIG, &buf);
+	return buf.capacity;
+}
+
+/* Have the test change the capacity.  Returns how often the device interrupts for it. */
+static uint64_t change_capacity(struct dev *d, const char *when)
+{
+	uint64_t old = read_capacity(d), end = now_ms() + hang_ms, calls = 0;
+
+	printf("change the capacity %s\n", when);
+	while (read_capacity(d) == old) {
+		if (now_ms() > end)
+			fail("%s: the capacity stays %llu", when, (unsigned long long)old);
+		usleep(10000);
+	}
+	/* The interrupt comes after the change. */
+	usleep(500000);
+	if (read(d->config_call, &calls, sizeof(calls)) < 0 && errno != EAGAIN)
+		fail("read of the configuration's eventfd: %s", strerror(errno));
+	return calls;
+}
+
+static void expect_calls(uint64_t calls, uint64_t expected, const char *when)
+{
+	if (calls != expected)
+		fail("%s: %llu interrupts of the configuration, expected %llu", when,
+		     (unsigned long long)calls, (unsigned long long)expected);
+}
+
+/* The device interrupts a driver only between DRIVER_OK and FAILED. */
+void run_config(struct dev *d)
+{
+	uint64_t calls = 0;
+
+	negotiate(d);
+	expect_calls(change_capacity(d, "before DRIVER_OK"), 0, "before DRIVER_OK");
+	/* The driver may have read the configuration before the change. */
+	set_status(d, get_status(d) | VIRTIO_CONFIG_S_DRIVER_OK);
+	if (read(d->config_call, &calls, sizeof(calls)) < 0 && errno != EAGAIN)
+		fail("read of the configuration's eventfd: %s", strerror(errno));
+	expect_calls(calls, 1, "at DRIVER_OK, after a change");
+	expect_calls(change_capacity(d, "after DRIVER_OK"), 1, "after DRIVER_OK");
+	set_status(d, get_status(d) | VIRTIO_CONFIG_S_FAILED);
+	expect_calls(change_capacity(d, "after FAILED"), 0, "after FAILED");
+	printf("ok config\n");
+}
