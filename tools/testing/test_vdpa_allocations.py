@@ -6,13 +6,15 @@ injection.
 """
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 import vdpa_faults
 from soak import fuzz_device
-from vm import vdpa, vdpadrv
+from vm import process, vdpa, vdpadrv
+from vm.device_mapper import Mapped, linear
 from vm.disk import Disk
 from vm.errors import CommandFailed
 from vm.guest import Guest
@@ -132,3 +134,25 @@ def test_io_with_reserved_memory_only(guest, device, words):
     finally:
         guest.run(f"echo 0 > {PARAMETERS}/reserves")
     assert output.splitlines()[-1].startswith("ok")
+
+
+def test_worker_sleeps_while_memory_is_short(guest):
+    """A request of too many pages for a bio waits for memory without using the CPU."""
+    guest.run("modprobe dm_mod")
+    with Mapped(guest, "below", linear(f"/dev/{guest.dev('back')}", 0, 64 << 11)) as mapped, \
+            vdpa.Device(guest, mapped.path, bus="vhost_vdpa", queues=1) as device:
+        guest.run(f"echo 1 > {PARAMETERS}/reserves")
+        try:
+            mapped.suspend()
+            job = guest.start(f"exec {vdpadrv.PROGRAM} starve {device.node()} --scatter "
+                              "--hang-ms 100000", timeout=150)
+            assert process.wait_for(lambda: job.running and "submitted" in job.output, 60)
+            time.sleep(1)
+            before = device.counters()["wakeups"]
+            time.sleep(2)
+            assert device.counters()["wakeups"] - before < 100
+            mapped.resume()
+            assert job.wait().output.splitlines()[-1] == "ok starve"
+        finally:
+            guest.run(f"echo 0 > {PARAMETERS}/reserves")
+            mapped.resume()

@@ -330,7 +330,11 @@ static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
 	q->stats.bytes[kind] += bytes;
 }
 
-/* Have a read, write or append copied. */
+/*
+ * Have a read, write or append copied; -EAGAIN if memory is short.  It is then copied
+ * without another look at its pieces: that could take a table each time, and to free one
+ * has other queues try again, which may be waiting for the same memory.
+ */
 static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 			 u32 type, u64 sector, const struct vdpa_blk_seg *segs,
 			 unsigned int nr)
@@ -338,6 +342,7 @@ static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 	struct vdpa_blk_slow *slow = vdpa_blk_alloc_slow(rq, type);
 	struct vdpa_blk_chain *chain = &q->chain;
 
+	q->must_copy = !slow;
 	if (!slow)
 		return -EAGAIN;
 	vdpa_blk_count(q, type, vdpa_blk_sum(segs, nr));
@@ -391,7 +396,7 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 
 	if (read)
 		rq->len = bytes + 1;
-	if (unlikely(bytes > VDPA_BLK_MAX_DIRECT))
+	if (unlikely(bytes > VDPA_BLK_MAX_DIRECT || q->must_copy))
 		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
 	/* Before there is a table, whose release makes the worker try again. */
 	vecs = likely(fits) ? vdpa_blk_map_data(q, rq, segs, nr, read) : -EINVAL;

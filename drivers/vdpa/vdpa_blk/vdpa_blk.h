@@ -287,6 +287,7 @@ enum vdpa_blk_kind {
  * @state: where the ring begins
  * @ring: the ring
  * @hint: the extent in which the worker's last address was, since the ring was mapped
+ * @must_copy: the next read or write waits to be copied
  * @free: free requests; the worker's alone
  * @done: requests that have completed while the worker submits a batch, the worker's alone
  * @done_end: where the next of them goes
@@ -320,6 +321,7 @@ struct vdpa_blk_queue {
 	struct vdpa_vq_state state;
 	struct vdpa_blk_ring ring;
 	const struct vdpa_blk_extent *hint;
+	bool must_copy;
 	struct vdpa_blk_request *free;
 	struct vdpa_blk_request *done;
 	struct vdpa_blk_request **done_end;

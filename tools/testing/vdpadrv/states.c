@@ -64,3 +64,42 @@ void run_config(struct dev *d)
 	expect_calls(change_capacity(d, "after FAILED"), 0, "after FAILED");
 	printf("ok config\n");
 }
+
+/* Memory is short */
+
+#define SLOW	4		/* operations that sleep for which vdpa_blk has reserved memory */
+#define PAGES	300		/* more than a bio can have */
+
+/*
+ * A read whose pages are too many for a bio, with --scatter, waits until one of four
+ * operations that sleep has completed.
+ */
+void run_starve(struct dev *d)
+{
+	struct queue *q = &d->queues[0];
+	struct vring_desc list[3];
+	unsigned int s;
+	uint32_t len;
+
+	start_dev(d, NULL, true);
+	for (s = 0; s <= SLOW; s++) {
+		uint32_t at = DATA + s * 4096;
+		struct virtio_blk_discard_write_zeroes *range = (void *)(mem + at);
+		bool last = s == SLOW;
+
+		*range = (struct virtio_blk_discard_write_zeroes){ .num_sectors = 8 };
+		list[0] = header(q, s, last ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_WRITE_ZEROES, 0);
+		list[1] = part(at, last ? PAGES * 4096 : sizeof(*range), last);
+		list[2] = status_desc(q, s);
+		put_chain(q, s, list, 3);
+	}
+	kick(q, true);
+	printf("submitted\n");
+	while (q->in_flight) {
+		must_wait(q);
+		s = take_used(q, &len);
+		if (*status_of(q, s))
+			fail("request %u has status %u", s, *status_of(q, s));
+	}
+	printf("ok starve\n");
+}
