@@ -47,7 +47,7 @@ def guest(kernel, tmp_path_factory):
                qemu_args=vdpa.qemu_args()) as guest:
         vdpa.prepare(guest, module)
         vdpadrv.install(guest)
-        guest.tolerate(r"virtqueue \d+ stops, because")
+        guest.tolerate(r"virtqueue \d+ stops, because|mappings of memory cannot be used")
         yield guest
 
 
@@ -134,6 +134,13 @@ def test_io_with_reserved_memory_only(guest, device, words):
     finally:
         guest.run(f"echo 0 > {PARAMETERS}/reserves")
     assert output.splitlines()[-1].startswith("ok")
+
+
+def test_memory_that_is_refused_to_a_live_device(guest, device):
+    """Virtqueues wait for the next change of mappings, which the device can take."""
+    output = guest.run(f"{vdpadrv.PROGRAM} remap {device.node()} --name "
+                       f"{PARAMETERS}/refuse").output
+    assert output.startswith("ok remap") and refused(guest)
 
 
 def test_worker_sleeps_while_memory_is_short(guest):

@@ -37,7 +37,8 @@ def guest(kernel):
     "io --packed --indirect --scatter --count 100 --seed 7",
     "io --no-event-idx --scatter --count 100", "io --num 8 --depth 2 --packed",
     "errors", "unshared", "unshared --packed", "suspend", "suspend --packed --indirect",
-    "unmap --seconds 5", "close --count 10", "close --packed --count 10 --scatter",
+    "unmap --seconds 5", "remap", "remap --packed",
+    "close --count 10", "close --packed --count 10 --scatter",
     "broken --count 150 --seed 1", "broken --count 150 --seed 2 --scatter"))
 def test_process_drives_vdpa_blk(guest, words):
     """Data is right, bad rings need a reset, nothing hangs, and the next user works."""

@@ -45,12 +45,6 @@ static void vdpa_blk_stop_io(struct vdpa_blk *vb)
 		vdpa_blk_park_workers(vb);
 }
 
-static void vdpa_blk_start_io(struct vdpa_blk *vb)
-{
-	if (vdpa_blk_is_live(vb) && !vb->suspended)
-		vdpa_blk_unpark_workers(vb);
-}
-
 /*
  * Allocations wait for no I/O while the lock is held, because this kernel may have swap
  * or a file system on the disk.
@@ -176,6 +170,15 @@ static void vdpa_blk_start_queues(struct vdpa_blk *vb)
 
 	for (i = 0; i < vb->settings.queues; i++)
 		vdpa_blk_start_queue(vb->queues[i]);
+}
+
+/* Map the rings of enabled virtqueues, and serve them, if nothing speaks against it. */
+static void vdpa_blk_start_io(struct vdpa_blk *vb)
+{
+	if (!vdpa_blk_is_live(vb) || vb->suspended || vb->map_failed)
+		return;
+	vdpa_blk_start_queues(vb);
+	vdpa_blk_unpark_workers(vb);
 }
 
 static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
@@ -312,9 +315,7 @@ static void vdpa_blk_set_vq_ready(struct vdpa_device *vdpa, u16 index, bool read
 	q->ready = ready;
 	if (vdpa_blk_is_live(vb)) {
 		vdpa_blk_stop_io(vb);
-		if (ready)
-			vdpa_blk_start_queue(q);
-		else
+		if (!ready)
 			vdpa_blk_stop_queue(q);
 		vdpa_blk_start_io(vb);
 	}
@@ -452,7 +453,8 @@ static void vdpa_blk_driver_ok(struct vdpa_blk *vb)
 		if (!IS_ERR(memory))
 			vb->memory = memory;
 	}
-	vdpa_blk_start_queues(vb);
+	/* Without memory the virtqueues break, and the driver learns it. */
+	vb->map_failed = false;
 	vdpa_blk_start_io(vb);
 }
 
@@ -530,8 +532,10 @@ static int vdpa_blk_resume(struct vdpa_device *vdpa)
 	unsigned int noio;
 
 	noio = vdpa_blk_lock(vb);
-	vb->suspended = false;
-	vdpa_blk_start_io(vb);
+	if (vb->suspended) {
+		vb->suspended = false;
+		vdpa_blk_start_io(vb);
+	}
 	vdpa_blk_unlock(vb, noio);
 	return 0;
 }
@@ -591,18 +595,21 @@ static int vdpa_blk_replace_memory(struct vdpa_blk *vb, struct vhost_iotlb *iotl
 	old = vb->memory;
 	if (iotlb && iotlb->nmaps)
 		memory = vdpa_blk_create_memory(iotlb, old);
-	/* vhost-vdpa may ignore the error: do without memory that it has unpinned. */
+	/*
+	 * vhost-vdpa may ignore the error: do without memory that it has unpinned, until it
+	 * passes a table again.
+	 */
 	if (IS_ERR(memory)) {
 		err = PTR_ERR(memory);
 		memory = NULL;
+		dev_err_ratelimited(&vb->vdpa.dev, "the mappings of memory cannot be used, error %d; no virtqueue is served until they change\n",
+				    err);
 	}
 	vdpa_blk_stop_io(vb);
 	vdpa_blk_stop_queues(vb);
 	vb->memory = memory;
-	if (vdpa_blk_is_live(vb)) {
-		vdpa_blk_start_queues(vb);
-		vdpa_blk_start_io(vb);
-	}
+	vb->map_failed = err;
+	vdpa_blk_start_io(vb);
 	/* It waits for locked pages, and I/O need not wait with it. */
 	vdpa_blk_free_memory(old, memory);
 	vdpa_blk_unlock(vb, noio);

@@ -413,6 +413,8 @@ struct vdpa_blk_settings {
  * @wq: for work on the device, and completions that must not run where they happen
  * @slow_wq: for operations that sleep
  * @memory: what the driver shares, NULL if nothing
+ * @map_failed: NULL because there was no memory for the list; the virtqueues wait for
+ *	the next one
  * @config_lock: protects @config, @generation, @status, @config_cb and @config_missed,
  *	and is held while the callback runs; taken with interrupts off
  * @config_cb: the driver's callback for changes of the configuration
@@ -449,6 +451,7 @@ struct vdpa_blk {
 	struct workqueue_struct *wq;
 	struct workqueue_struct *slow_wq;
 	struct vdpa_blk_memory *memory;
+	bool map_failed;
 	spinlock_t config_lock;		/* see above */
 	struct vdpa_callback config_cb;
 	bool config_missed;

@@ -86,6 +86,7 @@ static const struct {
 	{ "close", run_close, 20, 0, false },
 	{ "suspend", run_suspend, 200, 0, false },
 	{ "config", run_config, 0, 0, false },
+	{ "remap", run_remap, 20, 0, false },
 	{ "starve", run_starve, 0, 0, false },
 	{ "reset", run_reset, 256, 0, false },
 	{ "kill", run_kill, 16, 0, false },

@@ -2,6 +2,7 @@
 /* The device in states that a driver passes through, or brings it into by mistake. */
 
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -63,6 +64,53 @@ void run_config(struct dev *d)
 	set_status(d, get_status(d) | VIRTIO_CONFIG_S_FAILED);
 	expect_calls(change_capacity(d, "after FAILED"), 0, "after FAILED");
 	printf("ok config\n");
+}
+
+/* Mappings */
+
+/* The piece with the ring of queue 0, or the last one, which has data. */
+static struct piece *find_piece(struct dev *d, bool ring)
+{
+	unsigned int i;
+
+	for (i = 0; i < d->nr_pieces; i++)
+		if (ring ? !d->pieces[i].at : d->pieces[i].at + d->pieces[i].len == mem_bytes)
+			return &d->pieces[i];
+	fail("there is no such piece of memory");
+}
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		fail("write to %s: %s", path, strerror(errno));
+	close(fd);
+}
+
+/*
+ * Rings are away while the device is suspended.  With --name, it has no memory for a new
+ * list while it is live: the file is the module's parameter `refuse`.
+ */
+void run_remap(struct dev *d)
+{
+	struct piece *piece = find_piece(d, !d->name);
+	bool suspend = !d->name;
+
+	start_dev(d, NULL, true);
+	run_io(d, NULL);
+	if (suspend)
+		IOCTL(d, VHOST_VDPA_SUSPEND, NULL);
+	else
+		write_text(d->name, "1");
+	map_piece(d, piece, false);
+	map_piece(d, piece, true);
+	if (suspend)
+		IOCTL(d, VHOST_VDPA_RESUME, NULL);
+	if (get_status(d) & NEEDS_RESET)
+		fail("the device needs a reset");
+	run_io(d, NULL);
+	printf("ok remap: %llu requests\n", (unsigned long long)total(d, false));
 }
 
 /* Memory is short */

@@ -354,6 +354,7 @@ void run_suspend(struct dev *d);
 
 /* states.c */
 void run_config(struct dev *d);
+void run_remap(struct dev *d);
 void run_starve(struct dev *d);
 
 /* part.c */
