@@ -222,6 +222,7 @@ static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
  * Add up the bytes of a request's data.  @fits is set to whether the backing device can
  * use all pieces where they are.  None must be less than a block: the block layer splits
  * requests only at blocks, and the backing device has a limit of pieces.
+ * Its alignment holds for lengths as well.
  */
 static u64 vdpa_blk_measure(struct block_device *bdev, const struct vdpa_blk_seg *segs,
 			    unsigned int nr, bool *fits)
@@ -233,7 +234,7 @@ static u64 vdpa_blk_measure(struct block_device *bdev, const struct vdpa_blk_seg
 		addrs |= segs->addr;
 		lens |= segs->len;
 	}
-	*fits = !(addrs & bdev_dma_alignment(bdev)) &&
+	*fits = !((addrs | lens) & bdev_dma_alignment(bdev)) &&
 		!(lens & (bdev_logical_block_size(bdev) - 1));
 	return bytes;
 }
