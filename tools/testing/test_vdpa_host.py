@@ -37,7 +37,7 @@ def guest(kernel):
     "io --packed --indirect --scatter --count 100 --seed 7",
     "io --no-event-idx --scatter --count 100", "io --num 8 --depth 2 --packed",
     "errors", "unshared", "unshared --packed", "suspend", "suspend --packed --indirect",
-    "unmap --seconds 5", "remap", "remap --packed",
+    "unmap --seconds 5", "remap", "remap --packed", "zero",
     "close --count 10", "close --packed --count 10 --scatter",
     "broken --count 150 --seed 1", "broken --count 150 --seed 2 --scatter"))
 def test_process_drives_vdpa_blk(guest, words):

@@ -138,8 +138,10 @@ static void vdpa_blk_start_queue(struct vdpa_blk_queue *q)
 {
 	int err;
 
+	if (!q->ready || q->running || q->broken)
+		return;
 	/* QEMU enables virtqueues that it does not use, without addresses. */
-	if (!q->ready || q->running || q->broken || !q->desc_addr)
+	if (!q->desc_addr && !q->driver_addr && !q->device_addr)
 		return;
 	err = vdpa_blk_map_ring(q);
 	switch (err) {

@@ -87,6 +87,7 @@ static const struct {
 	{ "suspend", run_suspend, 200, 0, false },
 	{ "config", run_config, 0, 0, false },
 	{ "remap", run_remap, 20, 0, false },
+	{ "zero", run_zero, 20, 0, false },
 	{ "starve", run_starve, 0, 0, false },
 	{ "reset", run_reset, 256, 0, false },
 	{ "kill", run_kill, 16, 0, false },

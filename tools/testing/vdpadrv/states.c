@@ -113,6 +113,32 @@ void run_remap(struct dev *d)
 	printf("ok remap: %llu requests\n", (unsigned long long)total(d, false));
 }
 
+/* Virtqueues with an address of 0 */
+
+static void start_at(struct dev *d, uint64_t desc, uint64_t driver, uint64_t device)
+{
+	negotiate(d);
+	start_queue(d, 0, NULL);
+	set_ring_addresses(d, 0, desc, driver, device);
+	set_status(d, get_status(d) | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+void run_zero(struct dev *d)
+{
+	map_all(d, true);
+	start_at(d, 0, IOVA + DRIVER_AREA, IOVA + DEVICE_AREA);
+	must_need_reset(d, "a descriptor area at 0, which is not shared");
+
+	/* QEMU enables virtqueues that it does not use so. */
+	start_at(d, 0, 0, 0);
+	usleep(100000);
+	if (get_status(d) & NEEDS_RESET)
+		fail("the device needs a reset for a virtqueue without addresses");
+	start_dev(d, NULL, true);
+	run_io(d, NULL);
+	printf("ok zero: %llu requests\n", (unsigned long long)total(d, false));
+}
+
 /* Memory is short */
 
 #define SLOW	4		/* operations that sleep for which vdpa_blk has reserved memory */

@@ -355,6 +355,7 @@ void run_suspend(struct dev *d);
 /* states.c */
 void run_config(struct dev *d);
 void run_remap(struct dev *d);
+void run_zero(struct dev *d);
 void run_starve(struct dev *d);
 
 /* part.c */
