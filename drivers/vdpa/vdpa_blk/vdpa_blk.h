@@ -244,7 +244,8 @@ struct vdpa_blk_slow {
  * @requests: requests by direction: reads, writes, flushes, others
  * @bytes: bytes read and written
  * @errors: requests that failed
- * @unsupported: requests of a type that the device does not offer
+ * @unsupported: requests with a type or flags that the device does not offer, and those
+ *	that the block layer does not support
  * @broken: chains that no driver may make
  * @wakeups: how often the worker served the queue
  * @empty: how often it found nothing
