@@ -191,8 +191,8 @@ static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
 		vdpa_blk_stop_queue(vb->queues[i]);
 }
 
-/* The cache mode of a device that no driver has changed (VIRTIO 1.4, 5.2.5.2). */
-static bool vdpa_blk_default_wce(struct vdpa_blk *vb)
+/* Whether writes are cached if the driver does not choose (VIRTIO 1.4, 5.2.5.2). */
+static bool vdpa_blk_default_writeback(struct vdpa_blk *vb)
 {
 	return vdpa_blk_has_cache(vb) &&
 	       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);
@@ -466,13 +466,13 @@ static void vdpa_blk_driver_ok(struct vdpa_blk *vb)
  */
 static void vdpa_blk_update_writeback(struct vdpa_blk *vb)
 {
-	bool may = vdpa_blk_default_wce(vb);
+	bool writeback = vdpa_blk_default_writeback(vb);
 
 	if (vb->driver_features & BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE)) {
-		vb->config.wce = vb->config.wce && may;
-		may = vb->config.wce;
+		vb->config.wce = vb->config.wce && writeback;
+		writeback = vb->config.wce;
 	}
-	WRITE_ONCE(vb->writeback, may);
+	WRITE_ONCE(vb->writeback, writeback);
 }
 
 /*

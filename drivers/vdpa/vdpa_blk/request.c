@@ -20,10 +20,10 @@
 
 /* The end of a bio */
 
-static void vdpa_blk_flush_work(struct work_struct *work)
+static void vdpa_blk_end_work(struct work_struct *work)
 {
 	struct vdpa_blk_request *rq = container_of(work, struct vdpa_blk_request,
-						   flush_work);
+						   end_work);
 
 	vdpa_blk_complete(rq, rq->result);
 }
@@ -47,8 +47,8 @@ static void vdpa_blk_end_bio(struct bio *bio)
 	rq->result = vdpa_blk_to_status(bio->bi_status);
 	bio_uninit(bio);
 	if (unlikely(defer)) {
-		INIT_WORK(&rq->flush_work, vdpa_blk_flush_work);
-		queue_work(rq->q->vb->wq, &rq->flush_work);
+		INIT_WORK(&rq->end_work, vdpa_blk_end_work);
+		queue_work(rq->q->vb->wq, &rq->end_work);
 		return;
 	}
 	vdpa_blk_complete(rq, rq->result);
@@ -71,8 +71,8 @@ static void vdpa_blk_end_zoned_bio(struct bio *bio)
 		return;
 	}
 	bio_uninit(bio);
-	INIT_WORK(&rq->flush_work, vdpa_blk_zone_error_work);
-	queue_work(rq->q->vb->wq, &rq->flush_work);
+	INIT_WORK(&rq->end_work, vdpa_blk_zone_error_work);
+	queue_work(rq->q->vb->wq, &rq->end_work);
 }
 
 static blk_opf_t vdpa_blk_opf(struct vdpa_blk *vb, u32 type)
@@ -117,15 +117,15 @@ static u32 vdpa_blk_type_of(const struct bio *bio)
 static void vdpa_blk_zone_error_work(struct work_struct *work)
 {
 	struct vdpa_blk_request *rq = container_of(work, struct vdpa_blk_request,
-						   flush_work);
+						   end_work);
 	u32 type = vdpa_blk_type_of(&rq->bio);
 	unsigned int noio = memalloc_noio_save();
 	bool again;
 
 	rq->result = vdpa_blk_zone_status(rq->q->vb, type, rq->sector, rq->sectors,
 					  rq->bio.bi_status, &again);
-	if (again && !rq->again) {
-		rq->again = true;
+	if (again && !rq->resubmitted) {
+		rq->resubmitted = true;
 		vdpa_blk_init_bio(rq, type, rq->sector, rq->bio.bi_vcnt,
 				  rq->sectors << SECTOR_SHIFT);
 		submit_bio(&rq->bio);
@@ -352,7 +352,7 @@ static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 	slow->nr_segs = nr;
 	memcpy(slow->segs, segs, nr * sizeof(*segs));
 	if (type == VIRTIO_BLK_T_ZONE_APPEND) {
-		slow->nr_tail = chain->nr_in;
+		slow->nr_sector_segs = chain->nr_in;
 		memcpy(slow->segs + nr, chain->segs + chain->nr_out,
 		       chain->nr_in * sizeof(*segs));
 	}
@@ -367,7 +367,7 @@ static noinline int vdpa_blk_check_zoned(struct vdpa_blk_queue *q,
 {
 	rq->sector = sector;
 	rq->sectors = bytes >> SECTOR_SHIFT;
-	rq->again = false;
+	rq->resubmitted = false;
 	if (type != VIRTIO_BLK_T_IN && atomic_read(&q->copied_writes))
 		return -EAGAIN;
 	return vdpa_blk_check_zones(q->vb, type, sector, rq->sectors);

@@ -39,7 +39,7 @@ static int vdpa_blk_return_sector(const struct vdpa_blk_slow *slow, u64 sector)
 	__le64 value = cpu_to_le64(sector);
 
 	return vdpa_blk_copy_segs(slow->rq->q->vb->memory,
-				  slow->segs + slow->nr_segs, slow->nr_tail, 0,
+				  slow->segs + slow->nr_segs, slow->nr_sector_segs, 0,
 				  &value, sizeof(value), true);
 }
 
@@ -85,9 +85,12 @@ static int vdpa_blk_bounce_piece(struct vdpa_blk_slow *slow, void *buf, u64 at,
 				  len, true);
 }
 
-/* The same.  Returns the status for the driver. */
-static u8 vdpa_blk_bounce_part(struct vdpa_blk_slow *slow, void *buf, u64 at,
-			       u32 len)
+/*
+ * Execute it, and once more if its zone would take it now.  Returns the status for the
+ * driver.
+ */
+static u8 vdpa_blk_bounce_or_retry(struct vdpa_blk_slow *slow, void *buf,
+				   u64 at, u32 len)
 {
 	struct vdpa_blk *vb = slow->rq->q->vb;
 	unsigned int tries = 0;
@@ -126,7 +129,7 @@ static u8 vdpa_blk_bounce(struct vdpa_blk_slow *slow)
 		/* The buffer has room for a whole append. */
 		part = append ? bytes : min_t(u64, bytes - at, VDPA_BLK_BOUNCE_BYTES);
 		status = READ_ONCE(vb->stopping) ? VIRTIO_BLK_S_IOERR :
-			 vdpa_blk_bounce_part(slow, buf, at, part);
+			 vdpa_blk_bounce_or_retry(slow, buf, at, part);
 	}
 	mempool_free(virt_to_page(buf), vb->buffers);
 	return status;
@@ -268,7 +271,7 @@ struct vdpa_blk_slow *vdpa_blk_alloc_slow(struct vdpa_blk_request *rq, u32 type)
 	slow->rq = rq;
 	slow->type = type;
 	slow->nr_segs = 0;
-	slow->nr_tail = 0;
+	slow->nr_sector_segs = 0;
 	slow->nr_ranges = 0;
 	return slow;
 }

@@ -186,11 +186,11 @@ struct vdpa_blk_ring {
  * @id: what the used ring returns
  * @descs: entries of a packed ring that it takes
  * @result: its status, once it is known
- * @flush_work: completes a flush outside of the block layer's lock, or finds out why a
+ * @end_work: completes a flush outside of the block layer's lock, or finds out why a
  *	zone refuses a request
  * @sector: of a read, write or append, of a device with zones
  * @sectors: their number
- * @again: it has been submitted twice
+ * @resubmitted: a zone refused it, and it has been submitted once more
  * @append: where the device writes the sector of an append, NULL if it has to be copied
  * @vecs: the data, @inline_vecs or a table from vdpa_blk_vecs
  * @bio: for the backing device
@@ -202,9 +202,9 @@ struct vdpa_blk_request {
 	u8 *status;
 	u32 len;
 	bool status_only;
-	bool again;
+	bool resubmitted;
 	u8 result;
-	struct work_struct flush_work;
+	struct work_struct end_work;
 	u16 id;
 	u16 descs;
 	u32 sectors;
@@ -222,7 +222,7 @@ struct vdpa_blk_request {
  * @type: VIRTIO_BLK_T_...
  * @sector: of a read, write or append, or of the zone
  * @nr_segs: number of @segs with data
- * @nr_tail: number of @segs after them, for the sector of an append
+ * @nr_sector_segs: number of @segs after them, for the sector of an append
  * @nr_ranges: number of @ranges
  * @ranges: of a discard, write zeroes or secure erase
  * @segs: the data
@@ -233,7 +233,7 @@ struct vdpa_blk_slow {
 	u32 type;
 	u64 sector;
 	unsigned int nr_segs;
-	unsigned int nr_tail;
+	unsigned int nr_sector_segs;
 	unsigned int nr_ranges;
 	struct virtio_blk_discard_write_zeroes ranges[VDPA_BLK_MAX_RANGES];
 	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
