@@ -143,7 +143,7 @@ static void vdpa_blk_dev_del(struct vdpa_mgmt_dev *mdev, struct vdpa_device *vdp
 	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
 
 	get_device(&vdpa->dev);
-	/* It calls the driver. */
+	/* The work interrupts the driver, which is there only until the next line. */
 	cancel_delayed_work_sync(&vb->capacity_work);
 	_vdpa_unregister_device(vdpa);
 	vdpa_blk_reset_device(vb);

@@ -41,7 +41,7 @@ static bool vdpa_blk_continues(const struct vdpa_blk_extent *extent,
  * struct vdpa_blk_refs - what to do with the references to pages
  * @get: get one to each page, and count them in @pages
  * @dirty: before it is put, mark a page dirty that the device may have written to
- * @pages: how many to put at most
+ * @pages: the references that @get has got; how many to put at most
  */
 struct vdpa_blk_refs {
 	bool get;
@@ -216,6 +216,7 @@ struct vdpa_blk_memory *vdpa_blk_create_identity(void)
 void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
 			  const struct vdpa_blk_memory *successor)
 {
+	/* Put all. */
 	struct vdpa_blk_refs refs = { .dirty = true, .pages = U64_MAX };
 
 	if (!memory)

@@ -364,7 +364,10 @@ bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old)
 	off_wrap = le16_to_cpu(READ_ONCE(event->off_wrap));
 	wrap = off_wrap >> VRING_PACKED_EVENT_F_WRAP_CTR;
 	off = off_wrap & ~BIT(VRING_PACKED_EVENT_F_WRAP_CTR);
-	/* As if the ring went on without an end before @next_used. */
+	/*
+	 * Count from the turn of the ring that @next_used is in.  An index of the turn before
+	 * is then negative, modulo 2^16, as vring_need_event() compares.
+	 */
 	if (wrap != ring->used_wrap)
 		off -= ring->num;
 	return vring_need_event(off, ring->next_used, old);

@@ -32,7 +32,10 @@
 #define VDPA_BLK_MAX_DATA_SEGS	254
 #define VDPA_BLK_MAX_SEGS	(VDPA_BLK_MAX_DATA_SEGS + 2)
 
-/* Each segment may cross from one extent of memory to the next. */
+/*
+ * Pieces of memory in a bio.  A segment that crosses from one extent to the next has two:
+ * requests that need more than a bio can have are copied.
+ */
 #define VDPA_BLK_MAX_VECS	BIO_MAX_VECS
 
 /* Data of up to this many pieces needs no table of its own. */
