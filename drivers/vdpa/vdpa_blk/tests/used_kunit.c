@@ -297,7 +297,7 @@ static u8 *used_test_in_pieces(struct vdpa_blk_test *t, u64 addr)
 static void used_test_share(struct kunit *test, bool writable)
 {
 	struct vdpa_blk_test *t = test->priv;
-	unsigned long pfn = PHYS_PFN(virt_to_phys(t->memory));
+	u64 phys = virt_to_phys(t->memory);
 	struct vdpa_blk_memory *memory;
 	unsigned int i;
 
@@ -305,15 +305,23 @@ static void used_test_share(struct kunit *test, bool writable)
 	KUNIT_ASSERT_NOT_NULL(test, memory);
 	memory->nr = 3;
 	memory->extents[0] = (struct vdpa_blk_extent) {
-		PIECES_AT, PIECES_AT + PAGE_SIZE - 1,
-		pfn + PHYS_PFN(RING_BYTES) + 1, false };
+		.first = PIECES_AT,
+		.last = PIECES_AT + PAGE_SIZE - 1,
+		.offset = phys + RING_BYTES + PAGE_SIZE - PIECES_AT,
+	};
 	memory->extents[1] = (struct vdpa_blk_extent) {
-		PIECES_AT + PAGE_SIZE, PIECES_AT + 2 * PAGE_SIZE - 1,
-		pfn + PHYS_PFN(RING_BYTES), false };
+		.first = PIECES_AT + PAGE_SIZE,
+		.last = PIECES_AT + 2 * PAGE_SIZE - 1,
+		.offset = phys + RING_BYTES - (PIECES_AT + PAGE_SIZE),
+	};
 	memory->extents[2] = (struct vdpa_blk_extent) {
-		RING_AT, RING_AT + RING_BYTES - 1, pfn, writable };
+		.first = RING_AT,
+		.last = RING_AT + RING_BYTES - 1,
+		.offset = phys - RING_AT,
+		.writable = writable,
+	};
 	for (i = 0; i < PHYS_PFN(RING_BYTES) + 2; i++)
-		get_page(pfn_to_page(pfn + i));
+		get_page(pfn_to_page(PHYS_PFN(phys) + i));
 	vdpa_blk_unmap_ring(t->q);
 	vdpa_blk_free_memory(t->vb->memory, NULL);
 	t->vb->memory = memory;
