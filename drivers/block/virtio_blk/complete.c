@@ -362,6 +362,7 @@ enum hrtimer_restart virtblk_guard_poll(struct hrtimer *timer)
 void virtblk_interrupt(struct virtqueue *vq)
 {
 	struct virtio_blk *vblk = vq->vdev->priv;
+	/* Pairs with virtblk_alloc_queues(): the queue is initialized. */
 	struct virtblk_queue *q = smp_load_acquire(&vblk->queues[vq->index]);
 
 	/* Only a device that does not wait for DRIVER_OK interrupts so early. */
