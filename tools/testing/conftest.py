@@ -20,7 +20,7 @@ on all of VHOST_KERNELS.  The mark says otherwise, with the same words:
 The default is fronts("vduse", full=("vhost-user",)).
 
 With QUICK set, only tests marked `quick` run, on 6.12 unless KERNEL names another:
-they tell within three minutes whether a change is worth the whole suite.
+they tell within minutes whether a change is worth the whole suite.
 
 With MINUTES set, tests that would begin later than that are skipped, and the last
 lines tell how many.
