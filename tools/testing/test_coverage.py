@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vm import coverage, executed, gcov, kernels, repository, unreached
+from vm import coverage, executed, gcov, host, kernels, repository, unreached
 from vm.agent import Result
 from vm.ui import UserError
 
@@ -50,6 +50,7 @@ class Program:
     """A program that is compiled as the driver's main.c, in a repository of its own."""
 
     def __init__(self, top: Path):
+        host.need("coverage")
         self.original = top / PART / "main.c"
         self.source = top / "kernel" / PART / "main.c"
         self.counters = self.source.with_suffix(".gcda")

@@ -72,7 +72,7 @@ def collect(kernel: kernels.Kernel,
 
     run: runs a script with a time limit in seconds; it returns None if the script did
     not end.  Other kernels than kernels.COVERAGE have no counters.  A guest that
-    cannot hand them over fails no test; lost() tells of it.
+    cannot hand them over fails no test; lost() returns the reason.
     """
     if kernel.name != kernels.COVERAGE:
         return
