@@ -3,9 +3,9 @@
 
 The in-tree driver, our driver and NVMe run in one guest in turns: 4 KiB random reads
 by one job at depths 1 to 128, and by 1, 2, 4... jobs at depth 32 with one queue and
-with one per vCPU, as the first patches for several queues were measured.  Under KVM the figures
-are absolute.  Under emulation only their ratios to the in-tree driver's in the same
-round mean anything.
+with one per vCPU, as the first patches for several queues were measured.  Under KVM the
+figures are absolute.  Under emulation only their ratios to the in-tree driver's in the
+same round mean anything.
 
 fio's own reports are kept in build/bench/fio.
 """
@@ -293,8 +293,9 @@ def _sample(guest: Guest, path: str, point: Point, seconds: int, ramp: int,
 def busy(text: str) -> float:
     """Return how many CPUs were busy between two readings of their times.
 
-    text: the first lines of /proc/stat and of /proc/uptime, twice.  Time that the hypervisor took (steal) is
-    not busy.  Raises GuestError if the readings are not as expected.
+    text: the first lines of /proc/stat and of /proc/uptime, twice.  Time that the
+    hypervisor took (steal) is not busy.  Raises GuestError if the readings are not as
+    expected.
     """
     found = re.findall(r"^cpu +((?:\d+ ?)+)\n([\d.]+) ", text, re.MULTILINE)
     if len(found) != 2:

@@ -13,7 +13,6 @@ says so.
 
 import os
 import resource
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -212,9 +211,8 @@ def table(record: Record) -> tuple[list[str], list[list[str]]]:
 def _cell(iops: list[float] | None) -> str:
     if not iops:
         return "-"
-    median, low, high = (figure / 1000 for figure in (
-        statistics.median(iops), min(iops), max(iops)))
-    return f"{median:.0f}k ({low:.0f} to {high:.0f})"
+    found = sweep.spread([figure / 1000 for figure in iops])
+    return f"{found.median:.0f}k ({found.low:.0f} to {found.high:.0f})"
 
 
 def words(record: Record) -> str:
