@@ -147,8 +147,9 @@ int virtblk_find_vqs(struct virtio_blk *vblk, bool managed)
 	err = virtio_find_vqs(vdev, vblk->nr_vqs, vqs, vqs_info,
 			      managed ? &affinity : NULL);
 	if (err) {
-		dev_err(&vdev->dev, "setting up %u virtqueues failed: %d\n",
-			vblk->nr_vqs, err);
+		/* A return that is short of memory tries many times. */
+		dev_err_ratelimited(&vdev->dev, "setting up %u virtqueues failed: %d\n",
+				    vblk->nr_vqs, err);
 		goto out;
 	}
 

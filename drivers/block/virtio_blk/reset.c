@@ -265,18 +265,21 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk, bool last)
 {
 	unsigned int was = vblk->ring_size;
 	int err = virtblk_find_matching_vqs(vblk);
+	bool shared;
 
-	if (err || (vblk->ring_size >= was && (!vblk->own_vectors ||
-					       virtblk_has_own_vectors(vblk))))
+	if (err)
 		return err;
+	shared = vblk->own_vectors && !virtblk_has_own_vectors(vblk);
+	if (vblk->ring_size >= was && !shared)
+		return 0;
 	if (!last) {
 		vblk->ring_size = was;
 		return -ENOMEM;
 	}
 	dev_warn_ratelimited(&vblk->vdev->dev, "[%s] came back with less than it had: rings of %u entries, before %u; %s\n",
 			     vblk->disk->disk_name, vblk->ring_size, was,
-			     vblk->own_vectors && !virtblk_has_own_vectors(vblk) ?
-			     "its virtqueues share a vector" : "as many vectors");
+			     shared ? "its virtqueues share a vector" :
+				      "as many vectors");
 	return 0;
 }
 
@@ -578,8 +581,8 @@ static bool virtblk_system_shuts_down(void)
  * virtblk_recovery_work() - reset the device or declare the disk dead, if necessary
  * @work: the disk's recovery.work
  *
- * VIRTIO 1.4, 2.1.1 and 2.1.2: a device in an error state sets DEVICE_NEEDS_RESET, and the driver
- * must not assume anything about requests in flight.
+ * VIRTIO 1.4, 2.1.1 and 2.1.2: a device in an error state sets DEVICE_NEEDS_RESET, and
+ * the driver must not assume anything about requests in flight.
  */
 void virtblk_recovery_work(struct work_struct *work)
 {
