@@ -291,9 +291,9 @@ static void virtblk_update_capacity(struct virtio_blk *vblk, u64 capacity)
 static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 				 u64 *capacity)
 {
+	unsigned int noio = virtblk_lock_recovery(&vblk->recovery);
 	bool live;
 
-	mutex_lock(&vblk->recovery.lock);
 	live = vblk->recovery.state == VIRTBLK_LIVE &&
 	       !READ_ONCE(vblk->recovery.removing);
 	if (live) {
@@ -302,7 +302,7 @@ static bool virtblk_read_changes(struct virtio_blk *vblk, bool *writeback,
 		/* If the device disappeared meanwhile, the fields read as all ones. */
 		live = !virtblk_is_gone(vblk->vdev);
 	}
-	mutex_unlock(&vblk->recovery.lock);
+	virtblk_unlock_recovery(&vblk->recovery, noio);
 	return live;
 }
 

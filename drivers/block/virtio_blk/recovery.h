@@ -12,6 +12,8 @@
 #include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/ratelimit.h>
+#include <linux/sched/mm.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 struct virtblk_queue;
@@ -154,6 +156,25 @@ struct virtblk_recovery {
 	unsigned int reset_attempts;
 	unsigned int removal_timeout;
 };
+
+/*
+ * Take recovery.lock.  An allocation below must not wait for a request of this disk, which
+ * may wait for the lock.  The result is for virtblk_unlock_recovery().
+ */
+static inline unsigned int virtblk_lock_recovery(struct virtblk_recovery *recovery)
+{
+	unsigned int noio = memalloc_noio_save();
+
+	mutex_lock(&recovery->lock);
+	return noio;
+}
+
+static inline void virtblk_unlock_recovery(struct virtblk_recovery *recovery,
+					   unsigned int noio)
+{
+	mutex_unlock(&recovery->lock);
+	memalloc_noio_restore(noio);
+}
 
 /* progress.c */
 bool virtblk_rq_done(struct request *req);

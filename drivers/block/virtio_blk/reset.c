@@ -589,11 +589,10 @@ void virtblk_recovery_work(struct work_struct *work)
 	struct virtio_blk *vblk = container_of(work, struct virtio_blk,
 					       recovery.work);
 	struct virtblk_recovery *recovery = &vblk->recovery;
-	unsigned int noio = memalloc_noio_save();
+	unsigned int noio = virtblk_lock_recovery(recovery);
 	enum virtblk_reset wanted;
 	bool died = false;
 
-	mutex_lock(&recovery->lock);
 	if (recovery->state == VIRTBLK_LIVE && !recovery->held &&
 	    !virtblk_system_shuts_down()) {
 		wanted = xchg(&recovery->wanted, VIRTBLK_RESET_NONE);
@@ -603,8 +602,7 @@ void virtblk_recovery_work(struct work_struct *work)
 			wanted = VIRTBLK_RESET_NONE;
 		died = virtblk_recover(vblk, wanted);
 	}
-	mutex_unlock(&recovery->lock);
-	memalloc_noio_restore(noio);
+	virtblk_unlock_recovery(recovery, noio);
 
 	if (died)
 		blk_mark_disk_dead(vblk->disk);

@@ -46,6 +46,7 @@ static ssize_t cache_type_show(struct device *dev,
 			       struct device_attribute *attr, char *buf)
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
+	unsigned int noio = memalloc_noio_save();
 	int mode = -EBUSY;
 
 	/* Do not wait for a reset that is stuck. */
@@ -53,6 +54,7 @@ static ssize_t cache_type_show(struct device *dev,
 		mode = virtblk_read_mode(vblk);
 		mutex_unlock(&vblk->recovery.lock);
 	}
+	memalloc_noio_restore(noio);
 	if (mode < 0)
 		mode = READ_ONCE(vblk->writeback);
 	return sysfs_emit(buf, "%s\n", virtblk_cache_types[mode]);
@@ -64,14 +66,14 @@ static ssize_t cache_type_show(struct device *dev,
  */
 static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
 {
+	unsigned int noio = virtblk_lock_recovery(&vblk->recovery);
 	int mode;
 
-	mutex_lock(&vblk->recovery.lock);
 	if (vblk->recovery.state == VIRTBLK_LIVE)
 		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
 			      &writeback);
 	mode = virtblk_read_mode(vblk);
-	mutex_unlock(&vblk->recovery.lock);
+	virtblk_unlock_recovery(&vblk->recovery, noio);
 	return mode;
 }
 
@@ -83,6 +85,7 @@ static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
  */
 static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 {
+	unsigned int noio;
 	int err, mode;
 
 	if (writeback) {
@@ -109,9 +112,9 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 		return err;
 
 	/* If the device was reset meanwhile, it may have its old mode again. */
-	mutex_lock(&vblk->recovery.lock);
+	noio = virtblk_lock_recovery(&vblk->recovery);
 	mode = virtblk_read_mode(vblk);
-	mutex_unlock(&vblk->recovery.lock);
+	virtblk_unlock_recovery(&vblk->recovery, noio);
 	if (!mode)
 		return 0;
 	err = virtblk_set_write_cache(vblk, true);
@@ -163,7 +166,7 @@ static ssize_t own_ring_show(struct device *dev, struct device_attribute *attr,
 {
 	struct virtio_blk *vblk = dev_to_disk(dev)->private_data;
 
-	/* All queues of a disk are alike; it changes only while the disk is reset. */
+	/* Queue 0 stands for all.  It changes only while the disk is reset. */
 	return sysfs_emit(buf, "%d\n", data_race(vblk->queues[0]->own_ring));
 }
 static DEVICE_ATTR_RO(own_ring);
