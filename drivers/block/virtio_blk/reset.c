@@ -267,8 +267,11 @@ static int virtblk_find_vqs_again(struct virtio_blk *vblk, bool last)
 	int err = virtblk_find_matching_vqs(vblk);
 	bool shared;
 
-	if (err)
+	if (err) {
+		/* An attempt before may have had smaller rings. */
+		vblk->ring_size = was;
 		return err;
+	}
 	shared = vblk->own_vectors && !virtblk_has_own_vectors(vblk);
 	if (vblk->ring_size >= was && !shared)
 		return 0;
