@@ -637,7 +637,10 @@ void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold)
  */
 void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why)
 {
-	WRITE_ONCE(vblk->recovery.wanted, why);
+	if (why == VIRTBLK_RESET_STALLED)
+		cmpxchg(&vblk->recovery.wanted, VIRTBLK_RESET_NONE, why);
+	else
+		WRITE_ONCE(vblk->recovery.wanted, why);
 	queue_work(virtblk_wq, &vblk->recovery.work);
 }
 
@@ -647,11 +650,14 @@ void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why)
  *
  * Context: may sleep.
  *
- * Return: 0, or -ENODEV if the disk is not live before or after.
+ * Return: 0; -ENODEV if the disk is not live before or after; -EBUSY if the probe is not
+ * complete, and the reset follows.
  */
 int virtblk_reset_now(struct virtio_blk *vblk)
 {
 	virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
 	flush_work(&vblk->recovery.work);
+	if (READ_ONCE(vblk->recovery.held))
+		return -EBUSY;
 	return READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE ? 0 : -ENODEV;
 }
