@@ -377,7 +377,10 @@ void virtblk_interrupt(struct virtqueue *vq)
 	trace_virtblk_interrupt(q);
 	if (virtblk_drop_interrupt(vblk))
 		return;
-	/* Only this interrupt writes it; debugfs may read the value before. */
+	/*
+	 * Only this interrupt writes it, except on s390x, where two CPUs may run it at a
+	 * time and a count may get lost; debugfs may read the value before.
+	 */
 	data_race(q->interrupts++);
 	virtblk_complete_queue(q, vq, VIRTBLK_IRQ_BUDGET);
 }

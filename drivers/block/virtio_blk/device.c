@@ -13,8 +13,8 @@
 #include "virtio_blk.h"
 
 /* How long to wait for the virtio core to set up a device whose driver is removed. */
-#define VIRTBLK_RESTORE_MS	1000
-#define VIRTBLK_RESTORE_POLL_MS	10
+#define VIRTBLK_SET_UP_MS	1000
+#define VIRTBLK_SET_UP_POLL_MS	10
 
 /**
  * virtblk_is_gone() - is the device gone?
@@ -77,7 +77,7 @@ bool virtblk_was_reset(struct virtio_device *vdev)
 }
 
 /**
- * virtblk_reset_restored() - reset a device that the virtio core has set up meanwhile
+ * virtblk_reset_again() - reset a device that the virtio core has set up meanwhile
  * @vdev: the device, reset, its driver being removed
  *
  * After a reset of the PCI function the core sets the device up again, also while the driver
@@ -86,18 +86,18 @@ bool virtblk_was_reset(struct virtio_device *vdev)
  *
  * Context: may sleep.
  */
-void virtblk_reset_restored(struct virtio_device *vdev)
+void virtblk_reset_again(struct virtio_device *vdev)
 {
 	unsigned int ms;
 	u8 status;
 
-	for (ms = 0; ms < VIRTBLK_RESTORE_MS; ms += VIRTBLK_RESTORE_POLL_MS) {
+	for (ms = 0; ms < VIRTBLK_SET_UP_MS; ms += VIRTBLK_SET_UP_POLL_MS) {
 		status = vdev->config->get_status(vdev);
 		if (!status || status == 0xff)
 			return;
 		if (status & VIRTIO_CONFIG_S_FAILED)
 			break;
-		msleep(VIRTBLK_RESTORE_POLL_MS);
+		msleep(VIRTBLK_SET_UP_POLL_MS);
 	}
 	virtblk_reset_device(vdev);
 }

@@ -233,7 +233,7 @@ static void virtblk_remove_disk(struct virtio_blk *vblk)
 	virtblk_free_queues(vblk);
 	put_disk(vblk->disk);
 	/* Last, because the core may still begin to set the device up after it. */
-	virtblk_reset_restored(vdev);
+	virtblk_reset_again(vdev);
 }
 
 static int virtblk_probe(struct virtio_device *vdev)

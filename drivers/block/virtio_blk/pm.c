@@ -29,7 +29,7 @@ static bool virtblk_drain(struct virtio_blk *vblk)
 	unsigned long since = jiffies;
 
 	while (!blk_mq_freeze_queue_wait_timeout(vblk->disk->queue, 1)) {
-		virtblk_poll_all(vblk);
+		virtblk_poll_polled(vblk);
 		now = virtblk_count_completions(vblk);
 		if (now != completed) {
 			completed = now;

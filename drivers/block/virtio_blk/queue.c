@@ -526,12 +526,12 @@ void virtblk_cancel_queue_works(struct virtio_blk *vblk)
 }
 
 /**
- * virtblk_poll_all() - poll the rings of all polled queues
+ * virtblk_poll_polled() - poll the rings of all polled queues
  * @vblk: the disk
  *
  * The driver polls when the submitting tasks cannot, because they are frozen or wait.
  */
-void virtblk_poll_all(struct virtio_blk *vblk)
+void virtblk_poll_polled(struct virtio_blk *vblk)
 {
 	unsigned int i;
 

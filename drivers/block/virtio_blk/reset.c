@@ -33,7 +33,7 @@
 #define VIRTBLK_RESET_PAUSE_MS	500
 
 /* How long the virtio core may take to set a device up again. */
-#define VIRTBLK_RESTORE_TIME	HZ
+#define VIRTBLK_SET_UP_TIME	HZ
 
 /* How long a return tries again if memory is short, and how often. */
 #define VIRTBLK_MEMORY_TIME	(5 * HZ)
@@ -448,13 +448,14 @@ static const char *virtblk_why_dead(struct virtio_blk *vblk)
 }
 
 /*
- * May the virtio core still be setting the device up again, after a reset of its PCI
- * function?  The core does that without a lock that the probe or recovery takes, and calls
- * virtblk_start_device() at its end, which waits for recovery.lock.  A reset meanwhile
- * could wait for a status of 0 without end, because the core sets other bits.  The core ends
- * with FAILED if the disk was being probed; before 6.14 it does nothing at all.
+ * Return true if the virtio core may still be setting the device up again, after a reset of
+ * its PCI function; the watch then runs recovery again.  The core does that without a lock
+ * that the probe or recovery takes, and calls virtblk_start_device() at its end, which waits
+ * for recovery.lock.  A reset meanwhile could wait for a status of 0 without end, because
+ * the core sets other bits.  The core ends with FAILED if it finds a disk that it did not
+ * stop; before 6.14 it does nothing at all.
  */
-static bool virtblk_may_be_restored(struct virtio_blk *vblk)
+static bool virtblk_leave_to_core(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	u8 status = vblk->vdev->config->get_status(vblk->vdev);
@@ -466,7 +467,7 @@ static bool virtblk_may_be_restored(struct virtio_blk *vblk)
 	if (!recovery->was_reset)
 		recovery->was_reset_since = jiffies;
 	WRITE_ONCE(recovery->was_reset, true);
-	if (time_after_eq(jiffies, recovery->was_reset_since + VIRTBLK_RESTORE_TIME))
+	if (time_after_eq(jiffies, recovery->was_reset_since + VIRTBLK_SET_UP_TIME))
 		return false;
 	/* The watch of a disk that is being removed runs already. */
 	if (!READ_ONCE(recovery->removing))
@@ -502,8 +503,11 @@ static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
 	virtblk_del_vqs(vblk);
 }
 
-/* Is the limit of resets without a completed request reached? */
-static bool virtblk_resets_exhausted(struct virtio_blk *vblk)
+/*
+ * Count a reset of a stalled disk.  Returns true if there were too many since a request last
+ * completed.
+ */
+static bool virtblk_count_fruitless(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	u64 completed = virtblk_count_completions(vblk);
@@ -529,7 +533,7 @@ static int virtblk_reset_and_resend(struct virtio_blk *vblk, bool stalled)
 	virtblk_del_vqs(vblk);
 	trace_virtblk_recover(vblk, VIRTBLK_STEP_RESET, vblk->recovery.requeued);
 
-	if (stalled && virtblk_resets_exhausted(vblk))
+	if (stalled && virtblk_count_fruitless(vblk))
 		attempts = 0;
 	while (attempts-- && !virtblk_stays_gone(vblk)) {
 		err = virtblk_reset_once(vblk);
@@ -553,7 +557,7 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 		virtblk_declare_dead(vblk, why);
 		return true;
 	}
-	if (!wanted && virtblk_may_be_restored(vblk))
+	if (!wanted && virtblk_leave_to_core(vblk))
 		return false;
 	why = virtblk_why_reset(vblk, wanted);
 	if (!why)

@@ -208,7 +208,7 @@ static __always_inline bool virtblk_submit_one(struct virtblk_queue *q,
 	} else {
 		virtblk_refuse(q, *err, 1);
 	}
-	/* The ring is full: the device must not wait for the next kick. */
+	/* After an error no later request kicks for those before it. */
 	return (last || unlikely(*err)) && virtblk_kick_prepare(q, own);
 }
 
@@ -337,7 +337,7 @@ void virtblk_queue_rqs(struct rq_list *rqlist)
 		struct virtblk_queue *q = hctx->driver_data;
 		unsigned int built = 0;
 
-		/* blk-mq checks again that the hctx is stopped, which an own ring never does. */
+		/* blk-mq waits until the ring has room.  An own ring never stops its hctx. */
 		if (!q->own_ring && unlikely(READ_ONCE(q->stopped)))
 			break;
 		rq_list_for_each(rqlist, req) {

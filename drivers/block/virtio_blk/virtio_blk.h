@@ -382,7 +382,7 @@ bool virtblk_is_gone(struct virtio_device *vdev);
 void virtblk_reset_device(struct virtio_device *vdev);
 bool virtblk_needs_reset(struct virtio_device *vdev);
 bool virtblk_was_reset(struct virtio_device *vdev);
-void virtblk_reset_restored(struct virtio_device *vdev);
+void virtblk_reset_again(struct virtio_device *vdev);
 int virtblk_negotiate(struct virtio_device *vdev);
 void virtblk_hide_gone(struct virtio_device *vdev);
 void virtblk_free_gone_ops(void);
@@ -401,7 +401,7 @@ void virtblk_alloc_spares(struct virtio_blk *vblk);
 void virtblk_free_queues(struct virtio_blk *vblk);
 void virtblk_bind_vqs(struct virtio_blk *vblk);
 void virtblk_unbind_vqs(struct virtio_blk *vblk);
-void virtblk_poll_all(struct virtio_blk *vblk);
+void virtblk_poll_polled(struct virtio_blk *vblk);
 void virtblk_cancel_queue_works(struct virtio_blk *vblk);
 unsigned int virtblk_choose_depth(struct virtio_blk *vblk);
 int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
