@@ -206,6 +206,7 @@ struct virtio_blk *virtblk_alloc(struct virtio_device *vdev)
 	mutex_init(&vblk->cache_lock);
 	INIT_DELAYED_WORK(&vblk->config_work, virtblk_config_work);
 	mutex_init(&vblk->recovery.lock);
+	init_waitqueue_head(&vblk->recovery.wait);
 	INIT_WORK(&vblk->recovery.work, virtblk_recovery_work);
 	INIT_DELAYED_WORK(&vblk->recovery.watch, virtblk_watch_work);
 	INIT_DELAYED_WORK(&vblk->recovery.deadline, virtblk_deadline_work);

@@ -162,7 +162,7 @@ static void virtblk_teardown(struct virtio_blk *vblk)
  * partition table.  It holds no lock that the watch, recovery, or the failure of these
  * requests needs.
  */
-static void virtblk_begin_io(struct virtio_blk *vblk)
+static void virtblk_begin_probe_io(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 
@@ -176,20 +176,28 @@ static void virtblk_begin_io(struct virtio_blk *vblk)
 	queue_delayed_work(virtblk_wq, &recovery->watch, HZ);
 }
 
-/* The probe waits for no more requests.  Returns false if the device did not answer. */
-static bool virtblk_end_io(struct virtio_blk *vblk)
+/*
+ * The probe waits for no more requests.  A disk that is suspended, by a function reset,
+ * returns first.  Then recovery and suspend are blocked until virtblk_probed(), because the
+ * virtio core checks DRIVER_OK in between, and sets it if it is missing: nothing else may
+ * set that bit at that moment.  Returns false if the device did not answer.
+ */
+static bool virtblk_end_probe_io(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
-	struct device *dev = &vblk->vdev->dev;
 	bool unanswered;
 
 	mutex_lock(&recovery->lock);
+	while (recovery->state == VIRTBLK_SUSPENDED) {
+		mutex_unlock(&recovery->lock);
+		wait_event(recovery->wait,
+			   READ_ONCE(recovery->state) != VIRTBLK_SUSPENDED);
+		mutex_lock(&recovery->lock);
+	}
 	WRITE_ONCE(recovery->probing, false);
 	unanswered = recovery->unanswered;
+	WRITE_ONCE(recovery->held, !unanswered);
 	mutex_unlock(&recovery->lock);
-	if (unanswered)
-		dev_err(dev, "[%s] the device did not answer, so the probe fails; when it answers again, write %s to /sys/bus/virtio/drivers/%s/bind\n",
-			vblk->disk->disk_name, dev_name(dev), KBUILD_MODNAME);
 	return !unanswered;
 }
 
@@ -200,7 +208,7 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 
 	virtblk_init_capacity(vblk);
 	virtio_device_ready(vdev);
-	virtblk_begin_io(vblk);
+	virtblk_begin_probe_io(vblk);
 
 	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:
 	      virtblk_revalidate_zones(vblk);
@@ -274,7 +282,10 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_teardown;
 	err = virtblk_start_disk(vblk);
-	answered = virtblk_end_io(vblk);
+	answered = virtblk_end_probe_io(vblk);
+	if (!answered)
+		dev_err(&vdev->dev, "[%s] the device did not answer, so the probe fails; when it answers again, write %s to /sys/bus/virtio/drivers/%s/bind\n",
+			vblk->disk->disk_name, dev_name(&vdev->dev), KBUILD_MODNAME);
 	if (err)
 		goto out_forget_cpus;
 	if (!answered) {
@@ -284,8 +295,6 @@ static int virtblk_probe(struct virtio_device *vdev)
 	}
 	virtblk_create_debugfs(vblk);
 	virtblk_register_vmfork(vblk);
-	/* virtblk_probed() releases it. */
-	virtblk_hold_recovery(vblk, true);
 	return 0;
 
 out_forget_cpus:
@@ -304,14 +313,10 @@ out_free_vblk:
 	return err;
 }
 
-/*
- * The virtio core's scan, called after probe.  Between the two the core checks
- * DRIVER_OK and sets it if it is missing.  Recovery must not reset the device at that
- * moment, and sysfs can start it as soon as the disk exists.
- */
+/* The virtio core's scan, called after probe.  Between the two the core checks DRIVER_OK. */
 static void virtblk_probed(struct virtio_device *vdev)
 {
-	virtblk_hold_recovery(vdev->priv, false);
+	virtblk_release_recovery(vdev->priv);
 }
 
 static void virtblk_remove(struct virtio_device *vdev)

@@ -17,6 +17,9 @@
 
 #include "virtio_blk.h"
 
+/* How long the virtio core may need between the end of the driver's probe and its scan. */
+#define VIRTBLK_HELD_TIME	HZ
+
 /*
  * Wait until nothing is in flight.  recovery.lock is not held: recovery may run
  * meanwhile and get the device to answer.  Nothing but a timeout polls the rings without
@@ -42,6 +45,26 @@ static bool virtblk_drain(struct virtio_blk *vblk)
 	return true;
 }
 
+/*
+ * Take recovery.lock once the probe is complete or waits for requests; see recovery.held.
+ * Returns whether that was so in time; without the lock if not.
+ */
+static bool virtblk_lock_unheld(struct virtblk_recovery *recovery)
+{
+	unsigned long end = jiffies + VIRTBLK_HELD_TIME;
+
+	mutex_lock(&recovery->lock);
+	while (recovery->held) {
+		mutex_unlock(&recovery->lock);
+		if (time_after_eq(jiffies, end))
+			return false;
+		wait_event_timeout(recovery->wait, !READ_ONCE(recovery->held),
+				   VIRTBLK_HELD_TIME);
+		mutex_lock(&recovery->lock);
+	}
+	return true;
+}
+
 /**
  * virtblk_stop_device() - suspend a disk
  * @vblk: the disk
@@ -54,7 +77,7 @@ static bool virtblk_drain(struct virtio_blk *vblk)
  * Context: may sleep.
  *
  * Return: 0; -ETIMEDOUT if the device does not answer and @requeue is false: the
- * disk stays live; -EBUSY while the disk is being probed.
+ * disk stays live; -EBUSY if the disk is being probed and has no I/O yet, or no more.
  */
 int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 			bool requeue)
@@ -80,7 +103,11 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 	virtblk_delay(vblk);
 
 	noio = memalloc_noio_save();
-	mutex_lock(&recovery->lock);
+	if (!virtblk_lock_unheld(recovery)) {
+		memalloc_noio_restore(noio);
+		blk_mq_unfreeze_queue_non_owner(rq_queue);
+		return -EBUSY;
+	}
 	if (recovery->state == VIRTBLK_LIVE) {
 		/* Also waits for submitters that have yet to notify the device. */
 		blk_mq_quiesce_queue(rq_queue);
@@ -99,8 +126,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 	} else {
 		blk_mq_unfreeze_queue_non_owner(rq_queue);
 	}
-	mutex_unlock(&recovery->lock);
-	memalloc_noio_restore(noio);
+	virtblk_unlock_recovery(recovery, noio);
 	return 0;
 }
 
@@ -112,26 +138,38 @@ static void virtblk_fail_suspended(struct virtio_blk *vblk)
 	blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
 }
 
+/*
+ * The virtio core sets FAILED again if the device had that status when it was stopped, in
+ * the middle of a recovery.  A device may ignore a driver that has failed.
+ */
+static int virtblk_clear_failed(struct virtio_device *vdev)
+{
+	if (!(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_FAILED))
+		return 0;
+	virtblk_reset_device(vdev);
+	return virtblk_negotiate(vdev);
+}
+
 /**
  * virtblk_start_device() - make a disk live after virtblk_stop_device()
  * @vblk: the disk, its device's features negotiated as they were
  *
  * Context: may sleep.
  *
- * Return: 0; -EBUSY if the disk is being probed, and recovery resets the device once it
- * is live; or another error, and the disk is dead.
+ * Return: 0; -EBUSY if the disk is not suspended, and recovery resets the device; or
+ * another error, and the disk is dead.
  */
 int virtblk_start_device(struct virtio_blk *vblk)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
-	unsigned int noio = memalloc_noio_save();
+	unsigned int noio;
 	int err = -ENODEV;
 	bool died = false;
 
 	cancel_delayed_work_sync(&recovery->deadline);
-	mutex_lock(&recovery->lock);
+	noio = virtblk_lock_recovery(recovery);
 	if (recovery->state == VIRTBLK_SUSPENDED) {
-		err = virtblk_restart_vqs(vblk);
+		err = virtblk_clear_failed(vblk->vdev) ?: virtblk_restart_vqs(vblk);
 		died = err;
 		recovery->drained = false;
 		if (died)
@@ -140,17 +178,15 @@ int virtblk_start_device(struct virtio_blk *vblk)
 			blk_mq_unfreeze_queue_non_owner(vblk->disk->queue);
 	} else if (recovery->state != VIRTBLK_DEAD) {
 		/*
-		 * It was not suspended, but the virtio core has reset its device.
-		 * The core still changes the status once this function returns:
-		 * recovery pauses first, as after each return of the device.
+		 * The virtio core has reset the device of another disk than it has
+		 * stopped: the device was unbound and bound again meanwhile.  After an
+		 * error the core sets FAILED, and not DRIVER_OK, which the core's probe
+		 * may set at the same time.  Recovery waits for FAILED.
 		 */
-		WRITE_ONCE(recovery->last_reset, ktime_get());
-		virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
-		/* While the disk is probed only the probe may set DRIVER_OK. */
-		err = recovery->state == VIRTBLK_LIVE ? 0 : -EBUSY;
+		queue_work(virtblk_wq, &recovery->work);
+		err = -EBUSY;
 	}
-	mutex_unlock(&recovery->lock);
-	memalloc_noio_restore(noio);
+	virtblk_unlock_recovery(recovery, noio);
 
 	if (died) {
 		virtblk_log_offline(vblk);

@@ -88,7 +88,9 @@ struct virtblk_stall {
  * @report: sends an event if the state has changed since the last one
  * @reported: the state of the last event, NULL before the first
  * @deadline: declares a suspended disk dead whose device does not return
- * @held: @work ignores the device for now
+ * @held: the probe has returned or failed; until virtblk_release_recovery(), @work ignores
+ *	the device, and the disk is not suspended
+ * @wait: woken when @state or @held changes
  * @wanted: why @work must reset a device that does not ask for it
  * @last_reset: when the device returned from its last reset
  * @was_reset: the device was reset, and the virtio core may be setting it up again
@@ -127,6 +129,7 @@ struct virtblk_recovery {
 	const char *reported;
 	struct delayed_work deadline;
 	bool held;
+	wait_queue_head_t wait;
 	enum virtblk_reset wanted;
 	ktime_t last_reset;
 	bool was_reset;
@@ -207,7 +210,7 @@ int virtblk_restart_vqs(struct virtio_blk *vblk);
 void virtblk_fail_waiting(struct virtio_blk *vblk);
 void virtblk_log_offline(struct virtio_blk *vblk);
 void virtblk_recovery_work(struct work_struct *work);
-void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold);
+void virtblk_release_recovery(struct virtio_blk *vblk);
 void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why);
 int virtblk_reset_now(struct virtio_blk *vblk);
 

@@ -616,26 +616,27 @@ void virtblk_recovery_work(struct work_struct *work)
 }
 
 /**
- * virtblk_hold_recovery() - block recovery, or allow it again
+ * virtblk_release_recovery() - end what recovery.held blocks, because the probe is complete
  * @vblk: the disk
- * @hold: true to wait for a recovery that runs and to block others; the caller must
- *	not wait for the device until it has called again with false
  *
  * Context: may sleep.
  */
-void virtblk_hold_recovery(struct virtio_blk *vblk, bool hold)
+void virtblk_release_recovery(struct virtio_blk *vblk)
 {
-	mutex_lock(&vblk->recovery.lock);
-	vblk->recovery.held = hold;
-	mutex_unlock(&vblk->recovery.lock);
-	if (!hold)
-		queue_work(virtblk_wq, &vblk->recovery.work);
+	struct virtblk_recovery *recovery = &vblk->recovery;
+
+	mutex_lock(&recovery->lock);
+	WRITE_ONCE(recovery->held, false);
+	mutex_unlock(&recovery->lock);
+	wake_up_all(&recovery->wait);
+	queue_work(virtblk_wq, &recovery->work);
 }
 
 /**
  * virtblk_request_reset() - have recovery reset a device that does not ask for it
  * @vblk: the disk
- * @why: the reason
+ * @why: the reason; recovery drops a stall that has ended, so that it must not replace the
+ *	administrator's request
  *
  * Context: any.
  */

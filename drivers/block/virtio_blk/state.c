@@ -96,6 +96,7 @@ void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state)
 		 virtblk_state_names[old], virtblk_state_names[state]))
 		return;
 	WRITE_ONCE(vblk->recovery.state, state);
+	wake_up_all(&vblk->recovery.wait);
 	virtblk_report_state(vblk);
 }
 

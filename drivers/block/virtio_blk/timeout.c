@@ -314,7 +314,8 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 	}
 	if (xchg(&recovery->affinity_late, false))
 		virtblk_set_affinity(vblk);
-	if (READ_ONCE(recovery->was_reset))
+	/* The core may refuse to report a reset that begins early in the probe. */
+	if (READ_ONCE(recovery->was_reset) || recovery->probing)
 		queue_work(virtblk_wq, &recovery->work);
 	silence = virtblk_silence(vblk, &stall);
 	/* What was lost must not fail the disk: look before recovery decides. */
