@@ -4,12 +4,13 @@
 The rest of the suite leaves the whole of it to `make lint`.
 """
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import new_test
-from vm import host, lint
+from vm import host, kernels, lint
 from vm.ui import UserError
 
 
@@ -66,6 +67,40 @@ def test_unquoted_word_is_found(tmp_path, monkeypatch):
     """shellcheck sees the scripts."""
     files = put(tmp_path, monkeypatch, "x", "#!/bin/sh\nrm $1\n")
     assert "SC2086" in "".join(lint.shell(files))
+
+
+def test_checkpatch_repeats_a_fault(tmp_path, monkeypatch):
+    """A fault is found each time; a clean file is not checked again until it changes."""
+    (tmp_path / "drivers").mkdir()
+    monkeypatch.setattr(lint, "_BUILD", tmp_path / "build")
+    tree = kernels.source()
+    monkeypatch.setattr(kernels, "source", lambda: tree)
+
+    def found(body):
+        text = f"// SPDX-License-Identifier: GPL-2.0\nint f(void)\n{{\n{body}\n}}\n"
+        return lint.checkpatch(put(tmp_path, monkeypatch, "drivers/x.c", text))
+
+    for _ in range(2):
+        assert "spaces required around that '='" in "".join(found("\treturn a=1;"))
+    assert not found("\treturn 1;")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", None)
+        assert not found("\treturn 1;")
+    assert found("\treturn a=1;")
+
+
+def test_checkpatch_that_fails_is_a_fault(tmp_path, monkeypatch):
+    """A checkpatch that ends early finds nothing, and that is no clean tree."""
+    (tmp_path / "scripts").mkdir()
+    for name, text in (("checkpatch.pl", "die 'early'"), ("spelling.txt", ""),
+                       ("const_structs.checkpatch", "")):
+        (tmp_path / "scripts" / name).write_text(text)
+    (tmp_path / "drivers").mkdir()
+    monkeypatch.setattr(lint, "_BUILD", tmp_path / "build")
+    monkeypatch.setattr(kernels, "source", lambda: tmp_path)
+    files = put(tmp_path, monkeypatch, "drivers/x.c", "int x;\n")
+    for _ in range(2):
+        assert "checkpatch failed: early" in lint.checkpatch(files)[0]
 
 
 # make new-test

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """`make lint`: every fault that can be found without running the code."""
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -8,10 +10,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import host, kernels, repository, ui
+from . import cache, host, kernels, repository, ui
 from .ui import UserError, say
 
 _TOP = Path(__file__).resolve().parents[2]
+# What a run without a fault leaves for the next one, which need not look again.
+_BUILD = _TOP / "build/lint"
 _CHECKER = ("C=1", "CF=-D__CHECK_ENDIAN__")
 # Spelt as the field spells them, or wrong on purpose in a test.
 _SPELT_SO = "inflight,nd,chekc"
@@ -61,7 +65,7 @@ def python(files: list[Path]) -> list[str]:
     if problems:
         return problems
     return _lines(["pyflakes3", *sources]) + _lines(
-        ["mypy", f"--cache-dir={_TOP / 'build/lint/mypy'}", "--no-error-summary",
+        ["mypy", f"--cache-dir={_BUILD / 'mypy'}", "--no-error-summary",
          "--ignore-missing-imports", "--explicit-package-bases",
          "--namespace-packages", *(path for path in sources
                                    if path.parts[0] == "tools")],
@@ -101,8 +105,10 @@ def spelling(files: list[Path]) -> list[str]:
 def userspace(files: list[Path]) -> list[str]:
     """Return what cppcheck finds in the C programs of the tools."""
     programs = [path for path in _with(files, ".c") if path.parts[0] == "tools"]
+    known = repository.writable(_BUILD / "cppcheck")
     # It knows no system headers, and the NULL that ends arguments is a pointer here.
     return _lines(["cppcheck", "--quiet", "--enable=warning,performance,portability",
+                   f"--cppcheck-build-dir={known}",
                    "--inline-suppr", "-Dnoreturn=__attribute__((noreturn))",
                    '-DPRIu64="lu"', '-DPRIx64="lx"',
                    "--suppress=missingIncludeSystem",
@@ -111,14 +117,34 @@ def userspace(files: list[Path]) -> list[str]:
                    "--template-location=", *programs])
 
 
-def _checkpatch(tree: Path, files: list[Path], options: Iterable[str]) -> list[str]:
-    if not files:
+def _checkpatch(tree: Path, files: list[Path], ignored: Iterable[str]) -> list[str]:
+    """Return what checkpatch finds in files that it has not found clean before."""
+    options = ["--strict", f"--ignore={','.join(ignored)}"] if ignored else ["--strict"]
+    program = "".join((tree / "scripts" / name).read_text() for name in
+                      ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch"))
+
+    def state(path: Path) -> str:
+        text = f"{program}{options}{path}".encode() + (_TOP / path).read_bytes()
+        return hashlib.sha256(text).hexdigest()
+
+    record = repository.writable(_BUILD) / "checkpatch.json"
+    known = json.loads(record.read_text()) if record.exists() else {}
+    left = [path for path in files if known.get(str(path)) != state(path)]
+    if not left:
         return []
-    said = _run(["perl", tree / "scripts/checkpatch.pl", f"--root={tree}",
-                 "--strict", "--terse", "--no-summary", "--quiet", "--file",
-                 *options, *files])
+    result = subprocess.run(
+        ["perl", tree / "scripts/checkpatch.pl", f"--root={tree}", "--terse",
+         "--no-summary", "--quiet", *options, "--file", *left], cwd=_TOP, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     # It also calls helpers that fail where a Python module is missing.
-    return re.findall(r"^\S+:\d+: (?:ERROR|WARNING|CHECK).*", said, re.MULTILINE)
+    problems = re.findall(r"^\S+:\d+: (?:ERROR|WARNING|CHECK).*", result.stdout,
+                          re.MULTILINE)
+    if result.returncode and not problems:
+        return [f"checkpatch failed: {result.stdout.strip()}"]
+    faulty = {problem.split(":")[0] for problem in problems}
+    known |= {str(path): state(path) for path in left if str(path) not in faulty}
+    cache.replace(record, json.dumps(known, indent=1).encode())
+    return problems
 
 
 def checkpatch(files: list[Path]) -> list[str]:
@@ -138,8 +164,7 @@ def checkpatch(files: list[Path]) -> list[str]:
         (trace, ("OPEN_ENDED_LINE", "PARENTHESIS_ALIGNMENT")),
         # A program has no kernel's macros, and returns errno as it is.
         (tools, _NOT_FOR_PROGRAMS))
-        for problem in _checkpatch(tree, group, [f"--ignore={','.join(ignored)}"]
-                                   if ignored else [])]
+        for problem in _checkpatch(tree, group, ignored)]
 
 
 _NOT_FOR_PROGRAMS = (
@@ -200,22 +225,30 @@ def compiled(place: str, build: Path, flags: Iterable[str] = (),
     """Return what compiler (W=1) and sparse find in our sources, and their circles.
 
     build is a KDIR; it is enough that modules can be compiled with it.  part: see
-    kernels.compile_module(); by default the driver.
+    kernels.compile_module(); by default the driver.  After a run without a fault the
+    next one compiles what has changed.
     """
-    directory = repository.emptied(_TOP / "build/lint" / place)
+    directory = repository.writable(_BUILD / place)
+    clean = directory / "clean"
+    if not clean.exists():
+        repository.emptied(directory)
+    clean.unlink(missing_ok=True)
     try:
         said = kernels.compile_module(build, directory, "KBUILD_MODPOST_WARN=1",
                                       *flags, **part)
     except UserError as error:
         return str(error).splitlines()
-    return [line for line in said.splitlines()
-            if re.match(r"(drivers|include)/\S+:\d+:", line)] + _objects(directory)
+    problems = [line for line in said.splitlines()
+                if re.match(r"(drivers|include)/\S+:\d+:", line)] + _objects(directory)
+    if not problems:
+        clean.touch()
+    return problems
 
 
 def main() -> int:
     """Check everything and print the faults; return 1 if there are any."""
     repository.check_own_name()
-    repository.writable(_TOP / "build/lint")
+    repository.writable(_BUILD)
     host.need("build", "lint")
     files = _ours()
     problems: list[str] = []
