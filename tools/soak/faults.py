@@ -50,11 +50,11 @@ def set_fault(guest, id, what, percent, times=-1):
 
 
 def load(guest, id, **options):
-    """Start verified I/O from all CPUs."""
+    """Start verified I/O from all CPUs, also while the guest suspends."""
     return fio.start(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
                      numjobs=4, offset_increment="16m", size="1m",
                      verify="crc32c", cpus_allowed="0-3",
-                     cpus_allowed_policy="split", **options)
+                     cpus_allowed_policy="split", **fio.FREEZABLE, **options)
 
 
 def hasten(guest, id):
