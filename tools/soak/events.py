@@ -13,6 +13,8 @@ from itertools import combinations
 
 from vm.guest import Guest
 
+from .watchdog import SECONDS
+
 MIB = 1 << 20
 # The guest's directory for the events' files.
 PLACE = "/run/overlap"
@@ -30,12 +32,14 @@ class Event:
     since: the oldest kernel that has it.
     one: it happens to the guest, so there is one loop for all disks.
     removes: the disk is gone meanwhile, and its users have errors.
+    seconds: how long a run may show no progress, in the guest's time, before it hangs.
     """
     name: str
     faults: bool = False
     since: tuple = ()
     one: bool = False
     removes: bool = False
+    seconds: float = SECONDS
 
     def possible(self, release: str) -> bool:
         """Return whether a kernel has it; release: such as "6.12" or "7.3.4-debug"."""
@@ -61,7 +65,9 @@ EVENTS = (
     Event("timeout", faults=True),
     Event("ring full"),
     Event("allocations", faults=True),
-    Event("memory", one=True),
+    # On 7.3-debug the pages of all processes come back one by one, from disks that the
+    # other event stops again and again.
+    Event("memory", one=True, seconds=4 * SECONDS),
 )
 
 _SWAP = ("the swap on a disk disappears with the disk, and then the kernel kills the "

@@ -77,7 +77,7 @@ class _Meeting:
                 self._loops[event, id] = loop
                 self._watchdog.watch(
                     event.name if event.one else f"{event.name} of {id}",
-                    partial(getattr, loop, "lines"))
+                    partial(getattr, loop, "lines"), event.seconds)
 
     def _met(self, id: str) -> int:
         """Return how often the two have overlapped on a disk."""

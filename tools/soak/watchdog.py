@@ -88,19 +88,22 @@ def ios(guest: Guest, id: str) -> int | None:
 class Watchdog:
     """Watches numbers of one guest.
 
-    seconds: how long a number may stay the same, in the guest's time.
+    seconds: how long a number may stay the same, in the guest's time, unless watch()
+    gives another time.
     """
     guest: Guest
     seconds: float = SECONDS
     _numbers: dict[str, Callable] = field(default_factory=dict)
+    _limits: dict[str, float] = field(default_factory=dict)
     _seen: dict[str, tuple] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = self.guest.clock()
 
-    def watch(self, name: str, number: Callable) -> None:
+    def watch(self, name: str, number: Callable, seconds: float | None = None) -> None:
         """Watch the result of number() from now on."""
         self._numbers[name] = number
+        self._limits[name] = seconds or self.seconds
         self._seen[name] = number(), self.clock()
 
     def forget(self, *names: str) -> None:
@@ -115,8 +118,8 @@ class Watchdog:
             value = number()
             if value != self._seen[name][0]:
                 self._seen[name] = value, now
-        if any(now - since > self.seconds for _, since in self._seen.values()):
+        silence = {name: now - since for name, (_, since) in self._seen.items()}
+        if any(silence[name] > self._limits[name] for name in silence):
             raise hang(self.guest, "no progress: " + ", ".join(
-                f"{name} for {now - since:.0f} s"
-                for name, (_, since) in self._seen.items()
-                if now - since > self.seconds / 2))
+                f"{name} for {seconds:.0f} s" for name, seconds in silence.items()
+                if seconds > self._limits[name] / 2))
