@@ -38,6 +38,16 @@ static void wait_seconds(struct dev *d)
 	sleep(d->seconds);
 }
 
+static uint64_t total_kicks(const struct dev *d)
+{
+	uint64_t sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < d->nr_queues; i++)
+		sum += d->queues[i].kicks;
+	return sum;
+}
+
 /* With --seconds for so long, and otherwise --count requests on each queue. */
 static void run_io_command(struct dev *d)
 {
@@ -47,6 +57,7 @@ static void run_io_command(struct dev *d)
 	if (d->seconds)
 		d->count = UINT32_MAX;
 	run_io(d, d->seconds ? wait_seconds : NULL);
+	printf("count kicks: %llu\n", (unsigned long long)total_kicks(d));
 	printf("ok io: %s%s%s%s, %u queues of %u, depth %u: %llu requests in %llu ms\n",
 	       d->packed ? "packed" : "split", d->indirect ? ", indirect" : "",
 	       d->event_idx ? ", event index" : "", d->scatter ? ", scattered" : "",
@@ -91,6 +102,7 @@ static const struct {
 	{ "starve", run_starve, 0, 0, false },
 	{ "reset", run_reset, 256, 0, false },
 	{ "kill", run_kill, 16, 0, false },
+	{ "early", run_early, 4, 0, false },
 	{ "fuzz", run_fuzz, 100, 0, true },
 	{ "pages", run_pages, 0, 0, true },
 };
@@ -125,6 +137,8 @@ static void parse_options(struct dev *d, int argc, char **argv)
 		{ "write-through", no_argument, NULL, 'h' },
 		{ "hang-ms", required_argument, NULL, 'm' },
 		{ "bytes", required_argument, NULL, 'b' },
+		{ "offset", required_argument, NULL, 'o' },
+		{ "no-base", no_argument, NULL, 'u' },
 		{ },
 	};
 	int option;
@@ -150,6 +164,8 @@ static void parse_options(struct dev *d, int argc, char **argv)
 		case 'r': d->refused = parse_number(optarg, 0, UINT64_MAX); break;
 		case 'h': d->write_through = true; break;
 		case 'b': d->bytes = parse_number(optarg, 512, 4 << 20); break;
+		case 'o': d->offset = parse_number(optarg, 0, 4088); break;
+		case 'u': d->no_base = true; break;
 		case 'm': hang_ms = parse_number(optarg, 1, INT32_MAX); break;
 		default: exit(2);
 		}

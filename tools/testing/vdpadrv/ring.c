@@ -57,7 +57,10 @@ void kick(struct queue *q, bool always)
 	uint64_t one = 1;
 
 	q->added = 0;
-	if ((ring_of(q)->wants_kick(q, old) || always) && write(q->kick, &one, sizeof(one)) < 0)
+	if (!ring_of(q)->wants_kick(q, old) && !always)
+		return;
+	q->kicks++;
+	if (write(q->kick, &one, sizeof(one)) < 0)
 		fail("kick: %s", strerror(errno));
 }
 

@@ -82,7 +82,8 @@ void start_queue(struct dev *d, unsigned int i, const uint32_t *base)
 	IOCTL(d, VHOST_SET_VRING_NUM, &state);
 	set_ring_addresses(d, i, at, at + DRIVER_AREA, at + DEVICE_AREA);
 	state.num = base ? *base : empty_queue(q);
-	IOCTL(d, VHOST_SET_VRING_BASE, &state);
+	if (!d->no_base)
+		IOCTL(d, VHOST_SET_VRING_BASE, &state);
 	file.fd = q->kick;
 	IOCTL(d, VHOST_SET_VRING_KICK, &file);
 	file.fd = q->call;

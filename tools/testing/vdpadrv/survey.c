@@ -16,9 +16,14 @@ struct survey {
 	uint8_t *status;
 };
 
+static uint32_t place_of(const struct queue *q, unsigned int s)
+{
+	return buffer_of(q, s) + q->dev->offset;
+}
+
 static uint64_t *data_of(const struct queue *q, unsigned int s)
 {
-	return (void *)(mem + buffer_of(q, s));
+	return (void *)(mem + place_of(q, s));
 }
 
 static uint64_t word_of(const struct dev *d, uint64_t sector, unsigned int i)
@@ -34,7 +39,7 @@ static void put_block(struct queue *q, unsigned int s, const struct survey *surv
 	uint64_t sector = d->sector + (uint64_t)block * (bytes / 512);
 	bool write = survey->type == VIRTIO_BLK_T_OUT;
 	struct vring_desc list[] = { header(q, s, survey->type, sector),
-				     part(buffer_of(q, s), bytes, !write),
+				     part(place_of(q, s), bytes, !write),
 				     status_desc(q, s) };
 	unsigned int i;
 

@@ -33,6 +33,7 @@
  *	child.c		processes, and where they hang
  *	fuzz.c		life cycles in processes of their own
  *	large.c		reads that take many seconds
+ *	early.c		a request that completes at once, among reads that wait
  *	pages.c		pages of memory that no process has freed
  *	main.c		commands and options
  */
@@ -115,7 +116,7 @@ struct queue {
 	bool avail_wrap, used_wrap;
 	unsigned int in_flight, descs;	/* requests, and their ring entries */
 	uint64_t random;
-	uint64_t done, errors;
+	uint64_t done, errors, kicks;
 	struct slot slots[MAX_DEPTH];
 	uint64_t lin[MAX_BYTES / 8];
 };
@@ -131,6 +132,7 @@ struct dev {
 	bool packed, indirect, event_idx, scatter;
 	bool tolerant;		/* requests may return VIRTIO_BLK_S_IOERR */
 	bool any_base;		/* rings begin anywhere */
+	bool no_base;		/* do not tell vhost where they begin */
 	bool no_write;		/* the survey only reads */
 	bool write_through;	/* the survey turns the write cache off */
 	bool stop;		/* ends I/O; another thread sets it */
@@ -140,6 +142,7 @@ struct dev {
 	unsigned int places;	/* that a queue writes, then reads */
 	unsigned int most_bytes;	/* data of a request */
 	unsigned int bytes;	/* of a buffer of a large read */
+	unsigned int offset;	/* in its page, of a buffer of the survey */
 	unsigned int slice_ms;	/* look at rings so often, interrupt or not; 0: do not */
 	uint64_t sector;	/* where the survey begins */
 	uint64_t seed, random;	/* the random numbers of the main thread */
@@ -402,6 +405,9 @@ void run_fuzz(struct dev *d);
 /* large.c */
 void run_reset(struct dev *d);
 void run_kill(struct dev *d);
+
+/* early.c */
+void run_early(struct dev *d);
 
 /* pages.c */
 void run_pages(struct dev *d);
