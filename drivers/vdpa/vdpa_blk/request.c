@@ -219,12 +219,22 @@ static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
 /* Data */
 
 /*
- * Add up the bytes of a request's data.  @fits is set to whether the backing device can
- * use all pieces where they are.  None must be less than a block: the block layer splits
- * requests only at blocks, and the backing device has a limit of pieces.
- * Its alignment holds for lengths as well.
+ * The bits that are 0 in addresses and lengths of all pieces that the backing device can
+ * use where they are.  A piece is of whole blocks, because the block layer splits requests
+ * only at blocks, and the backing device has a limit of pieces.  It also begins at a
+ * multiple of a block, because zram takes a piece for whole pages whatever its alignment
+ * of DMA is.
  */
-static u64 vdpa_blk_measure(struct block_device *bdev, const struct vdpa_blk_seg *segs,
+static u64 vdpa_blk_align_mask(const struct vdpa_blk *vb)
+{
+	return bdev_dma_alignment(vb->bdev) | (bdev_logical_block_size(vb->bdev) - 1);
+}
+
+/*
+ * Add up the bytes of a request's data.  @fits is set to whether the backing device can
+ * use all segments where they are.
+ */
+static u64 vdpa_blk_measure(const struct vdpa_blk *vb, const struct vdpa_blk_seg *segs,
 			    unsigned int nr, bool *fits)
 {
 	u64 bytes = 0, addrs = 0, lens = 0;
@@ -234,8 +244,7 @@ static u64 vdpa_blk_measure(struct block_device *bdev, const struct vdpa_blk_seg
 		addrs |= segs->addr;
 		lens |= segs->len;
 	}
-	*fits = !((addrs | lens) & bdev_dma_alignment(bdev)) &&
-		!(lens & (bdev_logical_block_size(bdev) - 1));
+	*fits = !((addrs | lens) & vdpa_blk_align_mask(vb));
 	return bytes;
 }
 
@@ -262,8 +271,8 @@ static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
 					const struct vdpa_blk_seg *segs,
 					unsigned int nr, bool write)
 {
+	u64 mask = vdpa_blk_align_mask(q->vb), addr, phys;
 	unsigned int vecs = 0;
-	u64 addr, phys;
 	u32 len, run;
 	int err;
 
@@ -274,6 +283,9 @@ static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
 						 write, &phys);
 			if (unlikely(!run))
 				return -EFAULT;
+			/* Extents can meet inside a block that is larger than a page. */
+			if (unlikely((phys | run) & mask))
+				return -EINVAL;
 			if (unlikely(vecs >= VDPA_BLK_INLINE_VECS)) {
 				err = vdpa_blk_use_table(rq, vecs);
 				if (err)
@@ -289,7 +301,8 @@ static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
 
 /*
  * Let the bio name the driver's pages.  Returns the number of pieces; -EFAULT for what
- * the driver does not share, -EAGAIN if memory is short, -EINVAL for too many pieces.
+ * the driver does not share, -EAGAIN if memory is short, -EINVAL for too many pieces or
+ * one that is not aligned.
  */
 static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 			     struct vdpa_blk_request *rq,
@@ -382,7 +395,7 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 	int vecs, status;
 	u64 bytes;
 
-	bytes = vdpa_blk_measure(vb->bdev, segs, nr, &fits);
+	bytes = vdpa_blk_measure(vb, segs, nr, &fits);
 	if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1))
 		return VIRTIO_BLK_S_IOERR;
 	if (!read && vb->settings.readonly)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+"""vdpa_blk on block devices that need more than others, and what its worker does then.
+
+They need buffers that are aligned, have pages in the host's cache, or execute one
+request at a time.  vdpadrv is the driver.
+"""
+
+import pytest
+
+from vm import vdpa, vdpadrv
+from vm.disk import Disk
+from vm.guest import Guest
+
+MIB = 1 << 20
+
+# 6.1 has no vDPA.
+pytestmark = pytest.mark.kernels("6.12")
+
+
+@pytest.fixture(scope="module")
+def guest(kernel):
+    """A guest with the device's module, vdpadrv, and a disk to serve."""
+    with Guest(kernel, disks=[Disk("back", "ram", 64 * MIB, queues=4)], parallel=False,
+               qemu_args=vdpa.qemu_args()) as guest:
+        vdpa.prepare(guest)
+        vdpadrv.install(guest)
+        yield guest
+
+
+@pytest.fixture
+def zram(guest):
+    """The path of a compressed RAM disk, which has blocks of 4096 bytes."""
+    if guest.run("modprobe zram num_devices=1", check=False).status:
+        pytest.skip("this kernel has no zram")
+    with guest.cleanup("modprobe -r zram"):
+        guest.run("echo 64M > /sys/block/zram0/disksize")
+        assert guest.sysfs("/sys/block/zram0/queue/logical_block_size") == "4096"
+        yield "/dev/zram0"
+
+
+def drive(guest, device, words):
+    """Run vdpadrv on a device's node; return its output."""
+    command, _, options = words.partition(" ")
+    output = guest.run(f"{vdpadrv.PROGRAM} {command} {device.node()} {options}",
+                       timeout=120).output
+    assert f"ok {command}" in output
+    return output
+
+
+@pytest.mark.parametrize("offset", (0, 512, 2048))
+@pytest.mark.parametrize("ring", ("", "--scatter"))
+def test_buffers_that_are_not_aligned_to_blocks(guest, zram, offset, ring):
+    """Data is right if buffers begin inside a block of the backing device.
+
+    zram takes each piece of a bio for whole pages.  Such a request is copied.
+    """
+    with vdpa.Device(guest, zram, bus="vhost_vdpa") as device:
+        drive(guest, device, f"survey --count 256 --offset {offset} {ring}")
+        assert device.counters()["errors"] == 0
+        assert device.counters()["bounced"] == (512 if offset else 0)
