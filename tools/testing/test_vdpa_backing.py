@@ -7,7 +7,7 @@ request at a time.  vdpadrv is the driver.
 
 import pytest
 
-from vm import vdpa, vdpadrv
+from vm import process, vdpa, vdpadrv
 from vm.disk import Disk
 from vm.guest import Guest
 
@@ -58,3 +58,40 @@ def test_buffers_that_are_not_aligned_to_blocks(guest, zram, offset, ring):
         drive(guest, device, f"survey --count 256 --offset {offset} {ring}")
         assert device.counters()["errors"] == 0
         assert device.counters()["bounced"] == (512 if offset else 0)
+
+
+def test_dirty_pages_of_an_earlier_user(guest):
+    """What a program has written before the device was added is not written later."""
+    back = f"/dev/{guest.dev('back')}"
+    fill = "tr '\\0' {} < /dev/zero | head -c 1M"
+    # The last program that closes a block device writes its dirty pages.
+    job = guest.start(f"exec 9<> {back}; {fill.format('x')} >&9; touch /tmp/dirty; "
+                      "until [ -e /tmp/sync ]; do sleep 0.1; done; sync", timeout=60)
+    with guest.cleanup("rm -f /tmp/dirty /tmp/sync"):
+        assert process.wait_for(lambda: not guest.run("[ -e /tmp/dirty ]",
+                                                      check=False).status, 20)
+        with vdpa.Device(guest, "back") as device:
+            guest.run(f"{fill.format('y')} | dd of=/dev/{device.disk()} bs=1M "
+                      "oflag=direct iflag=fullblock")
+            guest.run("touch /tmp/sync")
+            job.wait()
+            found = guest.run(f"dd if={back} bs=1M count=1 iflag=direct | tr -d y | wc -c")
+            assert found.output.split()[-1] == "0"
+
+
+def test_clean_pages_of_an_earlier_user(guest):
+    """A program that has read the block device before sees what the guest has written."""
+    back = f"/dev/{guest.dev('back')}"
+    guest.run(f"tr '\\0' x < /dev/zero | dd of={back} bs=1M count=1 oflag=direct "
+              "iflag=fullblock")
+    # Pages stay in the cache as long as the block device is open.
+    job = guest.start(f"exec 9< {back}; head -c 1M <&9 > /dev/null; touch /tmp/cached; "
+                      f"until [ -e /tmp/again ]; do sleep 0.1; done; "
+                      f"head -c 1M {back} | tr -d y | wc -c", timeout=60)
+    with guest.cleanup("rm -f /tmp/cached /tmp/again"):
+        assert process.wait_for(lambda: not guest.run("[ -e /tmp/cached ]",
+                                                      check=False).status, 20)
+        with vdpa.Device(guest, "back") as device:
+            guest.run(f"tr '\\0' y < /dev/zero | head -c 1M | dd of=/dev/{device.disk()} "
+                      "bs=1M oflag=direct iflag=fullblock; touch /tmp/again")
+            assert job.wait().output.split() == ["0"]

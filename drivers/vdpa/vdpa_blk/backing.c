@@ -41,6 +41,24 @@ static const char *vdpa_blk_explain(int err)
 	}
 }
 
+/*
+ * The device does not use the page cache of the block device.  Pages that an earlier user
+ * has left dirty must not be written over the driver's data later, and clean ones must not
+ * hide it from those that read the block device.
+ */
+static int vdpa_blk_drop_cache(struct vdpa_blk *vb)
+{
+	int err = sync_blockdev(vb->bdev);
+
+	if (err) {
+		pr_err("vdpa_blk: cannot write the cached data of %s: error %d\n",
+		       vb->settings.path, err);
+		return err;
+	}
+	invalidate_bdev(vb->bdev);
+	return 0;
+}
+
 /**
  * vdpa_blk_open_backing() - open and claim the backing device
  * @vb: the device
@@ -53,20 +71,23 @@ int vdpa_blk_open_backing(struct vdpa_blk *vb)
 {
 	struct vdpa_blk_settings *settings = &vb->settings;
 	blk_mode_t mode = BLK_OPEN_READ;
+	int err;
 
 	if (!settings->readonly)
 		mode |= BLK_OPEN_WRITE;
 	vb->bdev_file = bdev_file_open_by_path(settings->path, mode, vb,
 					       &vdpa_blk_holder_ops);
 	if (IS_ERR(vb->bdev_file)) {
-		int err = PTR_ERR(vb->bdev_file);
-
+		err = PTR_ERR(vb->bdev_file);
 		vb->bdev_file = NULL;
 		pr_err("vdpa_blk: cannot open path %s: error %d%s\n",
 		       settings->path, err, vdpa_blk_explain(err));
 		return err;
 	}
 	vb->bdev = file_bdev(vb->bdev_file);
+	err = vdpa_blk_drop_cache(vb);
+	if (err)
+		return err;
 	return bdev_is_zoned(vb->bdev) ? vdpa_blk_init_zones(vb) : 0;
 }
 
