@@ -5,6 +5,8 @@ They need buffers that are aligned, have pages in the host's cache, or execute o
 request at a time.  vdpadrv is the driver.
 """
 
+import re
+
 import pytest
 
 from vm import process, vdpa, vdpadrv
@@ -95,3 +97,20 @@ def test_clean_pages_of_an_earlier_user(guest):
             guest.run(f"tr '\\0' y < /dev/zero | head -c 1M | dd of=/dev/{device.disk()} "
                       "bs=1M oflag=direct iflag=fullblock; touch /tmp/again")
             assert job.wait().output.split() == ["0"]
+
+
+@pytest.mark.parametrize("ring", ("", "--packed"))
+def test_request_that_is_done_does_not_wait_for_others(guest, ring):
+    """The ID comes at once, though the worker sleeps to submit the reads after it.
+
+    The backing device executes one read at a time, each in half a second.
+    """
+    if guest.run("modprobe null_blk nr_devices=1 queue_mode=2 irqmode=2 "
+                 "completion_nsec=500000000 hw_queue_depth=1 submit_queues=1 gb=1",
+                 check=False).status:
+        pytest.skip("this kernel has no null_blk")
+    with guest.cleanup("modprobe -r null_blk"), \
+            vdpa.Device(guest, "/dev/nullb0", bus="vhost_vdpa", queues=1) as device:
+        output = drive(guest, device, f"early --depth 8 --count 4 {ring}")
+        first, every = map(int, re.findall(r"after (\d+) ms", output))
+        assert every >= 1500 and first < every / 3, output

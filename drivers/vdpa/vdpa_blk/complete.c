@@ -2,8 +2,8 @@
 /*
  * The end of a request: its status, its entry in the used ring, and the interrupt.
  *
- * The worker collects what completes while it submits a batch, and publishes it with one
- * interrupt at most.
+ * The worker collects what completes while it submits a batch, and publishes it together,
+ * with one interrupt at most, unless the next request may sleep.
  */
 
 #include <linux/mempool.h>
@@ -164,7 +164,7 @@ void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
  * vdpa_blk_flush_completions() - publish completions that the worker has collected
  * @q: the queue
  *
- * Context: the queue's worker, after a batch.
+ * Context: the queue's worker, in a batch or after it.
  */
 void vdpa_blk_flush_completions(struct vdpa_blk_queue *q)
 {

@@ -56,6 +56,9 @@
 /* Requests that a worker takes off one ring before it serves the next. */
 #define VDPA_BLK_BUDGET		256
 
+/* Completions that a worker collects before it publishes them. */
+#define VDPA_BLK_MAX_COLLECTED	32
+
 /* Features that each device offers. */
 #define VDPA_BLK_ALWAYS							\
 	(BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | \

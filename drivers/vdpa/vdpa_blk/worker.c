@@ -4,7 +4,7 @@
  *
  * The driver's kick sets the queue's bit and wakes its worker, because it may come with
  * interrupts off.  A worker takes all that a ring has, up to VDPA_BLK_BUDGET, under one
- * plug, and publishes what completes meanwhile at once.  Before it sleeps it asks for
+ * plug, and publishes together what completes meanwhile.  Before it sleeps it asks for
  * kicks again, and looks once more.
  *
  * To change a queue or the memory, device.c parks the workers: a parked worker uses no
@@ -38,6 +38,17 @@ void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why)
 	dev_warn_ratelimited(&vb->vdpa.dev, "virtqueue %u stops, because %s; it needs a reset\n",
 			     q->index, why);
 	queue_work(vb->wq, &vb->break_work);
+}
+
+/*
+ * Whether to publish what has completed before the worker submits another bio, which may
+ * sleep for a tag of the backing device.  It does not while all bios have completed at
+ * once, or only wait in the plug.
+ */
+static bool vdpa_blk_must_publish(const struct vdpa_blk_queue *q)
+{
+	return q->nr_done >= VDPA_BLK_MAX_COLLECTED ||
+	       atomic_read(&q->in_flight) > q->nr_done;
 }
 
 /*
@@ -86,6 +97,8 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 			stalled = false;
 			clear_bit(q->index, q->vb->stalled);
 		}
+		if (unlikely(q->nr_done) && vdpa_blk_must_publish(q))
+			vdpa_blk_flush_completions(q);
 		budget--;
 	}
 	blk_finish_plug(plug);
