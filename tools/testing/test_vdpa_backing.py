@@ -6,6 +6,7 @@ request at a time.  vdpadrv is the driver.
 """
 
 import re
+import time
 
 import pytest
 
@@ -114,3 +115,17 @@ def test_request_that_is_done_does_not_wait_for_others(guest, ring):
         output = drive(guest, device, f"early --depth 8 --count 4 {ring}")
         first, every = map(int, re.findall(r"after (\d+) ms", output))
         assert every >= 1500 and first < every / 3, output
+
+
+@pytest.mark.parametrize("ring", ("--packed", "--no-event-idx", ""))
+def test_no_kicks_while_the_worker_polls(guest, ring):
+    """With poll_us the driver need not kick while the worker polls the ring."""
+    with vdpa.Device(guest, "back", bus="vhost_vdpa", queues=1, workers=1,
+                     poll_us=10000) as device:
+        output = drive(guest, device, f"io --depth 1 --count 400 {ring}")
+        requests = int(re.search(r"(\d+) requests", output)[1])
+        kicks = int(re.search(r"^count kicks: (\d+)$", output, re.MULTILINE)[1])
+        assert kicks < requests / 2, output
+        # After a pause the worker sleeps, and the driver must kick again.
+        time.sleep(0.5)
+        drive(guest, device, f"io --depth 4 --count 50 {ring}")

@@ -120,8 +120,9 @@ static noinline bool vdpa_blk_serve(struct vdpa_blk_queue *q)
 	q->stats.wakeups++;
 	vdpa_blk_suppress_kicks(&q->ring);
 	more = vdpa_blk_serve_batch(q);
+	/* A worker that polls allows kicks when it ends. */
 	if (likely(!more))
-		return vdpa_blk_allow_kicks(&q->ring);
+		return !q->vb->settings.poll_us && vdpa_blk_allow_kicks(&q->ring);
 	if (more == -EINVAL)
 		vdpa_blk_break(q, "the driver made a ring or a chain that VIRTIO does not allow");
 	/* -EAGAIN: it goes on when memory is free; a kick meanwhile does no harm. */
@@ -160,28 +161,40 @@ static void vdpa_blk_serve_pending(struct vdpa_blk_worker *worker)
 	}
 }
 
-/* Look at all queues of the worker until none has had anything for poll_us. */
+/* Set the bits of the worker's queues that have chains, with kicks allowed or not. */
+static void vdpa_blk_find_pending(struct vdpa_blk_worker *worker, bool allow_kicks)
+{
+	struct vdpa_blk *vb = worker->vb;
+	struct vdpa_blk_queue *q;
+	unsigned int i;
+
+	for (i = worker->index; i < vb->settings.queues; i += vb->nr_workers) {
+		q = vb->queues[i];
+		/* A queue that waits for memory must not keep a CPU busy. */
+		if (READ_ONCE(q->running) && !test_bit(i, vb->stalled) &&
+		    (allow_kicks ? vdpa_blk_allow_kicks(&q->ring) :
+				   vdpa_blk_has_more(&q->ring)))
+			set_bit(i, worker->pending);
+	}
+}
+
+/*
+ * Look at all queues of the worker until none has had anything for poll_us.  Meanwhile
+ * kicks stay suppressed: the worker sees chains without them.
+ */
 static void vdpa_blk_poll(struct vdpa_blk_worker *worker)
 {
 	struct vdpa_blk *vb = worker->vb;
 	ktime_t end = ktime_add_us(ktime_get(), vb->settings.poll_us);
-	unsigned int i;
 
 	do {
-		for (i = worker->index; i < vb->settings.queues;
-		     i += vb->nr_workers) {
-			struct vdpa_blk_queue *q = vb->queues[i];
-
-			/* A queue that waits for memory must not keep a CPU busy. */
-			if (READ_ONCE(q->running) && !test_bit(i, vb->stalled) &&
-			    vdpa_blk_has_more(&q->ring))
-				set_bit(i, worker->pending);
-		}
+		vdpa_blk_find_pending(worker, false);
 		if (vdpa_blk_has_pending(worker))
 			return;
 		cpu_relax();
 	} while (ktime_before(ktime_get(), end) && !need_resched() &&
 		 !READ_ONCE(vb->paused));
+	vdpa_blk_find_pending(worker, true);
 }
 
 /* Whether a kick, or the end of a pause, will wake the worker. */
