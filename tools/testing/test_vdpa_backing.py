@@ -15,6 +15,7 @@ from vm.disk import Disk
 from vm.guest import Guest
 
 MIB = 1 << 20
+TRACING = "/sys/kernel/tracing"
 
 # 6.1 has no vDPA.
 pytestmark = pytest.mark.kernels("6.12")
@@ -129,3 +130,36 @@ def test_no_kicks_while_the_worker_polls(guest, ring):
         # After a pause the worker sleeps, and the driver must kick again.
         time.sleep(0.5)
         drive(guest, device, f"io --depth 4 --count 50 {ring}")
+
+
+def written_with(guest, device, offset):
+    """Return {block device: flags of its writes}, of bios with buffers at an offset."""
+    # bi_bdev and bi_opf of struct bio.
+    guest.run(f"echo > {TRACING}/trace; echo 1 > {TRACING}/events/kprobes/bio/enable")
+    with guest.cleanup(f"echo 0 > {TRACING}/events/kprobes/bio/enable"):
+        drive(guest, device, f"survey --count 16 --offset {offset}")
+    found = {}
+    for bdev, opf in re.findall(r" bdev=(\w+) opf=(\w+)",
+                                guest.run(f"cat {TRACING}/trace").output):
+        if int(opf, 16) & 0xff == 1:
+            found.setdefault(bdev, set()).add(opf)
+    return found
+
+
+def test_flags_of_copied_writes(guest):
+    """The block layer sees the same flags whether a write is copied or not.
+
+    Without REQ_IDLE it throttles a write as if no task waited for it.
+    """
+    guest.run(f"mountpoint -q {TRACING} || mount -t tracefs tracefs {TRACING}")
+    if guest.run("echo 'p:bio submit_bio_noacct bdev=+8(%di):x64 opf=+16(%di):x32' "
+                 f"> {TRACING}/kprobe_events", check=False).status:
+        pytest.skip("this kernel has no kprobe events")
+    with guest.cleanup(f"echo > {TRACING}/kprobe_events"), \
+            vdpa.Device(guest, "back", bus="vhost_vdpa") as device:
+        direct = written_with(guest, device, 0)
+        assert device.counters()["bounced"] == 0
+        copied = written_with(guest, device, 8)
+        assert device.counters()["bounced"] == 32
+        ((bdev, flags),) = direct.items()
+        assert copied[bdev] == flags

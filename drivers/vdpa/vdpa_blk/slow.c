@@ -50,7 +50,9 @@ static blk_opf_t vdpa_blk_bounce_opf(const struct vdpa_blk_slow *slow)
 
 	if (slow->type == VIRTIO_BLK_T_IN)
 		return REQ_OP_READ;
-	return READ_ONCE(slow->rq->q->vb->writeback) ? opf : opf | REQ_FUA;
+	/* As a write that is not copied, see vdpa_blk_opf(). */
+	return opf | REQ_SYNC | REQ_IDLE |
+	       (READ_ONCE(slow->rq->q->vb->writeback) ? 0 : REQ_FUA);
 }
 
 /* Execute the part of a read, write or append that is @at bytes from its beginning. */
