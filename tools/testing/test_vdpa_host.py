@@ -35,6 +35,7 @@ def guest(kernel):
 @pytest.mark.parametrize("words", (
     "io --count 100", "io --packed --count 100", "io --indirect --count 100",
     "io --packed --indirect --scatter --count 100 --seed 7",
+    "io --no-base --count 100", "io --packed --no-base --count 100",
     "io --no-event-idx --scatter --count 100", "io --num 8 --depth 2 --packed",
     "errors", "unshared", "unshared --packed", "suspend", "suspend --packed --indirect",
     "unmap --seconds 5", "remap", "remap --packed", "zero",

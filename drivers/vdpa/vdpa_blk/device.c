@@ -206,6 +206,7 @@ static void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
 	q->driver_addr = 0;
 	q->device_addr = 0;
 	memset(&q->state, 0, sizeof(q->state));
+	q->has_state = false;
 	spin_lock_irq(&q->lock);
 	memset(&q->cb, 0, sizeof(q->cb));
 	spin_unlock_irq(&q->lock);
@@ -337,10 +338,12 @@ static int vdpa_blk_set_vq_state(struct vdpa_device *vdpa, u16 index,
 	unsigned int noio;
 
 	noio = vdpa_blk_lock(q->vb);
-	if (q->ring.desc.addr)
+	if (q->ring.desc.addr) {
 		err = -EBUSY;
-	else
+	} else {
 		q->state = *state;
+		q->has_state = true;
+	}
 	vdpa_blk_unlock(q->vb, noio);
 	return err;
 }
@@ -354,6 +357,8 @@ static int vdpa_blk_get_vq_state(struct vdpa_device *vdpa, u16 index,
 	noio = vdpa_blk_lock(q->vb);
 	if (q->ring.desc.addr)
 		vdpa_blk_save_state(q);
+	else
+		vdpa_blk_default_state(q);
 	*state = q->state;
 	vdpa_blk_unlock(q->vb, noio);
 	return 0;

@@ -37,11 +37,27 @@ static size_t vdpa_blk_device_size(const struct vdpa_blk_ring *ring)
 	       ring->num * sizeof(struct vring_used_elem) + sizeof(__virtio16);
 }
 
+/**
+ * vdpa_blk_default_state() - let a ring begin where it does after a reset
+ * @q: the queue, the device's lock held
+ *
+ * Nothing happens if the bus driver has set where the ring begins, as it need not.  Both
+ * wrap counters of a packed ring are 1 (VIRTIO 1.4, 2.8.1).
+ */
+void vdpa_blk_default_state(struct vdpa_blk_queue *q)
+{
+	if (q->has_state || !(q->vb->driver_features & BIT_ULL(VIRTIO_F_RING_PACKED)))
+		return;
+	q->state.packed.last_avail_counter = 1;
+	q->state.packed.last_used_counter = 1;
+}
+
 static void vdpa_blk_init_ring(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_ring *ring = &q->ring;
 	u64 features = q->vb->driver_features;
 
+	vdpa_blk_default_state(q);
 	ring->num = q->num;
 	ring->packed = features & BIT_ULL(VIRTIO_F_RING_PACKED);
 	ring->event_idx = features & BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
@@ -123,6 +139,7 @@ void vdpa_blk_save_state(struct vdpa_blk_queue *q)
 	} else {
 		q->state.split.avail_index = ring->next_avail;
 	}
+	q->has_state = true;
 }
 
 /**

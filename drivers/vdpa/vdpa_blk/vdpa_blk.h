@@ -292,6 +292,7 @@ enum vdpa_blk_kind {
  * @driver_addr: of the driver area
  * @device_addr: of the device area
  * @state: where the ring begins
+ * @has_state: @state is set; without it a ring begins where VIRTIO says
  * @ring: the ring
  * @hint: the extent in which the worker's last address was, since the ring was mapped
  * @must_copy: the next read or write waits to be copied
@@ -326,6 +327,7 @@ struct vdpa_blk_queue {
 	u64 driver_addr;
 	u64 device_addr;
 	struct vdpa_vq_state state;
+	bool has_state;
 	struct vdpa_blk_ring ring;
 	const struct vdpa_blk_extent *hint;
 	bool must_copy;
@@ -558,6 +560,7 @@ void vdpa_blk_unmap_area(struct vdpa_blk_area *area, bool write);
 
 /* ring.c */
 int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
+void vdpa_blk_default_state(struct vdpa_blk_queue *q);
 void vdpa_blk_save_state(struct vdpa_blk_queue *q);
 void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
 int vdpa_blk_next_chain(struct vdpa_blk_queue *q);

@@ -119,6 +119,7 @@ void vdpa_blk_test_prepare(struct vdpa_blk_test *t, u16 num, u64 features, u16 a
 	t->used = at;
 	t->used_wrap = wrap;
 	memset(&q->state, 0, sizeof(q->state));
+	q->has_state = true;
 	if (t->packed) {
 		q->state.packed.last_avail_idx = at;
 		q->state.packed.last_avail_counter = wrap;
