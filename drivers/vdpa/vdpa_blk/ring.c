@@ -265,9 +265,9 @@ static bool vdpa_blk_parse_table(struct vdpa_blk_queue *q, u64 addr, u32 len)
 	unsigned int num = vdpa_blk_read_table(q, addr, len), i;
 	const struct vring_packed_desc *desc = q->table.packed;
 
+	/* VIRTIO 1.4, 2.8.7: the device ignores the flags except WRITE. */
 	for (i = 0; i < num; i++)
-		if (le16_to_cpu(desc[i].flags) & VRING_DESC_F_INDIRECT ||
-		    !vdpa_blk_add_seg(&q->chain, le64_to_cpu(desc[i].addr),
+		if (!vdpa_blk_add_seg(&q->chain, le64_to_cpu(desc[i].addr),
 				      le32_to_cpu(desc[i].len),
 				      le16_to_cpu(desc[i].flags) &
 				      VRING_DESC_F_WRITE))

@@ -182,6 +182,15 @@ static void make_odd_event(struct queue *q, unsigned int s, struct chain *c)
 	c->status = VIRTIO_BLK_S_OK;
 }
 
+/* VIRTIO 1.4, 2.8.7: in a table of a packed ring only WRITE has a meaning. */
+static void make_table_flags(struct queue *q, unsigned int s, struct chain *c)
+{
+	make_read(q, s, c);
+	c->list[rnd(&q->random) % 3].flags |= VRING_DESC_F_INDIRECT;
+	make_table(q, s, c);
+	c->status = VIRTIO_BLK_S_OK;
+}
+
 /* Chains that the device may accept */
 
 static struct vring_desc garbage(struct queue *q)
@@ -261,7 +270,7 @@ const struct kind kinds[] = {
 	{ "loop", BREAKS, EMPTY_RING, make_loop },
 	{ "next-range", BREAKS, SPLIT_ONLY, make_far_next },
 	{ "table-length", BREAKS, INDIRECT, make_table_length },
-	{ "table-nested", BREAKS, INDIRECT, make_table_nested },
+	{ "table-nested", BREAKS, INDIRECT | SPLIT_ONLY, make_table_nested },
 	{ "table-long", BREAKS, INDIRECT, make_table_long },
 	{ "table-next", BREAKS, INDIRECT, make_table_next },
 	{ "table-unshared", BREAKS, INDIRECT, make_table_unshared },
@@ -290,6 +299,7 @@ const struct kind kinds[] = {
 	{ "ranges-range", ANSWERS, MAY_INDIRECT, make_ranges_far },
 	{ "ranges-flags", ANSWERS, MAY_INDIRECT, make_ranges_flags },
 	{ "id-unshared", ANSWERS, MAY_INDIRECT, make_id_unshared },
+	{ "table-flags", ANSWERS, INDIRECT | PACKED_ONLY | WELL_FORMED, make_table_flags },
 	{ "event-index", ANSWERS, MAY_INDIRECT | WELL_FORMED, make_odd_event },
 	{ "garbage", EITHER, 0, make_garbage },
 	{ "twice", EITHER, 0, make_twice },

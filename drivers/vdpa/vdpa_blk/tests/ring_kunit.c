@@ -82,9 +82,11 @@ static const struct ring_test_row ring_test_rows[] = {
 	  .split = BAD, .packed = GOOD(1, 1) },
 	{ "table to read after to write", RING(IN_TABLE), TABLE(IN_NEXT, OUT), BOTH(BAD) },
 	{ "table with length 0", RING(IN_TABLE), TABLE(OUT_NEXT, { 0, WRITE_ONLY }), BOTH(BAD) },
-	{ "table in a table", RING(IN_TABLE), TABLE(OUT_NEXT, IN_TABLE), BOTH(BAD) },
-	{ "table in a table, first", RING(IN_TABLE), TABLE({ 0, INDIRECT | NEXT }, IN),
-	  BOTH(BAD) },
+	/* In a table of a packed ring INDIRECT has no meaning, either. */
+	{ "table in a table", RING(IN_TABLE), TABLE(OUT_NEXT, { 16, INDIRECT }),
+	  .split = BAD, .packed = GOOD(2, 0) },
+	{ "table in a table, first", RING(IN_TABLE), TABLE({ 16, INDIRECT | NEXT }, IN),
+	  .split = BAD, .packed = GOOD(1, 1) },
 	{ "table and more", RING({ 0, INDIRECT | NEXT }, IN), TABLE(OUT), BOTH(BAD) },
 	{ "table of 0 bytes", RING({ 0, INDIRECT }), BOTH(BAD) },
 	{ "table of 15 bytes", RING(IN_TABLE), TABLE(IN), .table_bytes = 15, BOTH(BAD) },
@@ -124,7 +126,7 @@ static void ring_test_expect_segs(struct kunit *test, const struct ring_test_row
 	}
 }
 
-/* A table in the table is a good one, if it were allowed. */
+/* A table in the table of a split ring is a good one, if it were allowed. */
 static void ring_test_put_in_table(struct vdpa_blk_test *t, unsigned int i,
 				   const struct vdpa_blk_test_desc *desc)
 {
@@ -132,9 +134,8 @@ static void ring_test_put_in_table(struct vdpa_blk_test *t, unsigned int i,
 	u64 addr = vdpa_blk_test_addr(true, i);
 	u32 len = desc->len;
 
-	if (desc->flags & INDIRECT) {
-		vdpa_blk_test_put(inner, 0, addr, 512, t->packed ? 0 : WRITE_ONLY,
-				  t->packed ? WRITE_ONLY : 0);
+	if (desc->flags & INDIRECT && !t->packed) {
+		vdpa_blk_test_put(inner, 0, addr, 512, WRITE_ONLY, 0);
 		addr = virt_to_phys(inner);
 		len = DESC_BYTES;
 	}
