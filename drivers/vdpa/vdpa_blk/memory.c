@@ -49,27 +49,48 @@ struct vdpa_blk_refs {
 	u64 pages;
 };
 
-/* Returns false if a page has as many references as it can. */
+/* Returns false if a folio has as many references as it can. */
+static bool vdpa_blk_ref_folio(struct folio *folio, unsigned int nr)
+{
+	int refs = folio_ref_count(folio);
+
+	/* Others get references one at a time, and refuse those of a negative count. */
+	if (WARN_ON_ONCE(refs <= 0) || nr > INT_MAX / 2 - refs / 2)
+		return false;
+	folio_ref_add(folio, nr);
+	return true;
+}
+
+/*
+ * A folio has one count for all of its pages.  Returns false if a folio has as many
+ * references as it can.
+ */
 static bool vdpa_blk_ref_pages(unsigned long pfn, u64 nr, bool writable,
 			       struct vdpa_blk_refs *refs)
 {
+	struct folio *folio;
 	struct page *page;
-	u64 i;
+	u64 run;
 
-	for (i = 0; i < nr; i++) {
-		page = pfn_to_page(pfn + i);
+	for (; nr; pfn += run, nr -= run) {
+		page = pfn_to_page(pfn);
+		folio = page_folio(page);
+		run = min_t(u64, nr, folio_nr_pages(folio) - folio_page_idx(folio, page));
 		if (refs->get) {
-			if (!try_get_page(page))
+			if (!vdpa_blk_ref_folio(folio, run))
 				return false;
-			refs->pages++;
+			refs->pages += run;
 		} else {
-			if (!refs->pages--)
+			run = min(run, refs->pages);
+			if (!run)
 				return false;
+			refs->pages -= run;
 			if (writable && refs->dirty)
 				set_page_dirty_lock(page);
-			put_page(page);
+			folio_put_refs(folio, run);
 		}
-		if (!(i % VDPA_BLK_RESCHED_PAGES))
+		/* A larger folio takes no longer. */
+		if (!(pfn % VDPA_BLK_RESCHED_PAGES))
 			cond_resched();
 	}
 	return true;
