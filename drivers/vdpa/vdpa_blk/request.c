@@ -15,6 +15,7 @@
 #include <linux/unaligned.h>
 
 #include "memory.h"
+#include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 
@@ -658,21 +659,25 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 }
 
 /**
- * vdpa_blk_handle_chain() - serve the chain that vdpa_blk_next_chain() has found
- * @q: the queue
+ * vdpa_blk_handle_chain() - take the next chain off the ring, and serve it
+ * @q: the queue, with a chain by vdpa_blk_find_chains()
  *
  * Context: the queue's worker, in a batch.
  *
- * Return: 0; -EAGAIN if it has to wait for memory, or for a write that is copied; -EINVAL
- * if the chain has no status byte, or there are more in flight than the ring has entries,
- * and the queue must not be used any more.
+ * Return: 1; 0 if the chain is not there any more; -EAGAIN if it has to wait for memory, or
+ * for a write that is copied, and the caller must put it back; -EINVAL if the ring or the
+ * chain is broken or has no status byte, or there are more in flight than the ring has
+ * entries, and the queue must not be used any more.
  */
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_request *rq;
+	int status, err;
 	u8 *byte;
-	int status;
 
+	err = vdpa_blk_take_chain(q);
+	if (unlikely(err <= 0))
+		return err;
 	byte = vdpa_blk_find_status(q);
 	if (unlikely(!byte))
 		return -EINVAL;
@@ -695,5 +700,5 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 	}
 	if (status >= 0)
 		vdpa_blk_complete(rq, status);
-	return 0;
+	return 1;
 }

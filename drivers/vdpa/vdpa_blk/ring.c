@@ -72,6 +72,7 @@ static void vdpa_blk_init_ring(struct vdpa_blk_queue *q)
 		ring->next_used = q->state.split.avail_index;
 	}
 	ring->unsignalled = 0;
+	ring->left = 0;
 }
 
 /**
@@ -177,19 +178,14 @@ static bool vdpa_blk_add_seg(struct vdpa_blk_chain *chain, u64 addr, u32 len,
 	return true;
 }
 
-/* A copy of an indirect table is in q->table; returns its number of entries, or 0. */
-static unsigned int vdpa_blk_read_table(struct vdpa_blk_queue *q, u64 addr,
-					u32 len)
-{
-	if (!q->ring.indirect || !len || len % sizeof(struct vring_desc) ||
-	    len > sizeof(q->table) ||
-	    vdpa_blk_read(q->vb->memory, &q->hint, &q->table, addr, len))
-		return 0;
-	return len / sizeof(struct vring_desc);
-}
-
-/* Copy the chain that begins with a descriptor into q->chain. */
-static bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i)
+/**
+ * vdpa_blk_parse_split() - copy any chain of a split ring into q->chain
+ * @q: the queue
+ * @i: the chain's first descriptor
+ *
+ * Return: false if VIRTIO does not allow the chain.
+ */
+bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i)
 {
 	struct vdpa_blk_seg *seg = q->chain.segs, *in = NULL;
 	const struct vring_desc *table = q->ring.desc.addr;
@@ -210,7 +206,7 @@ static bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i)
 			/* A table ends the chain, and has no table in it. */
 			if (in_table || flags & VRING_DESC_F_NEXT)
 				return false;
-			num = vdpa_blk_read_table(q, addr, len);
+			num = vdpa_blk_read_table(q, &q->table, addr, len);
 			table = q->table.split;
 			in_table = true;
 			flags = VRING_DESC_F_NEXT;
@@ -237,32 +233,9 @@ static bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i)
 	return true;
 }
 
-static int vdpa_blk_next_split(struct vdpa_blk_queue *q)
-{
-	struct vdpa_blk_ring *ring = &q->ring;
-	struct vring_avail *avail = vdpa_blk_avail(ring);
-	u16 left, head;
-
-	/* The driver fills in an entry before the index. */
-	left = (u16)(virtio16_to_cpu_le(smp_load_acquire(&avail->idx)) -
-		     ring->next_avail);
-	if (!left)
-		return 0;
-	if (left > ring->num)
-		return -EINVAL;
-	head = virtio16_to_cpu_le(READ_ONCE(avail->ring[ring->next_avail &
-							(ring->num - 1)]));
-	q->chain.id = head;
-	q->chain.descs = 1;
-	if (!vdpa_blk_parse_split(q, head))
-		return -EINVAL;
-	ring->next_avail++;
-	return 1;
-}
-
 static bool vdpa_blk_parse_table(struct vdpa_blk_queue *q, u64 addr, u32 len)
 {
-	unsigned int num = vdpa_blk_read_table(q, addr, len), i;
+	unsigned int num = vdpa_blk_read_table(q, &q->table, addr, len), i;
 	const struct vring_packed_desc *desc = q->table.packed;
 
 	/* VIRTIO 1.4, 2.8.7: the device ignores the flags except WRITE. */
@@ -275,7 +248,13 @@ static bool vdpa_blk_parse_table(struct vdpa_blk_queue *q, u64 addr, u32 len)
 	return num;
 }
 
-static int vdpa_blk_next_packed(struct vdpa_blk_queue *q)
+/**
+ * vdpa_blk_take_packed() - vdpa_blk_take_chain() for a packed ring
+ * @q: the queue
+ *
+ * Return: see there.
+ */
+int vdpa_blk_take_packed(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_ring *ring = &q->ring;
 	struct vring_packed_desc *all = ring->desc.addr, *desc;
@@ -316,20 +295,6 @@ static int vdpa_blk_next_packed(struct vdpa_blk_queue *q)
 	ring->next_avail = i;
 	ring->avail_wrap = wrap;
 	return 1;
-}
-
-/**
- * vdpa_blk_next_chain() - take the next chain off a ring
- * @q: the queue; its chain is filled in
- *
- * Context: the queue's worker.
- *
- * Return: 1; 0 if there is none; -EINVAL if the ring or the chain is broken, and the
- * queue must not be used any more.
- */
-int vdpa_blk_next_chain(struct vdpa_blk_queue *q)
-{
-	return q->ring.packed ? vdpa_blk_next_packed(q) : vdpa_blk_next_split(q);
 }
 
 /* Used */

@@ -121,13 +121,17 @@ struct vdpa_blk_area {
 };
 
 /**
- * struct vdpa_blk_seg - a descriptor's buffer
+ * struct vdpa_blk_seg - a descriptor's buffer, laid out as in a split ring
  * @addr: its address, as the driver has it
  * @len: its length in bytes
+ * @flags: of the descriptor, not used once the chain is parsed
+ * @next: likewise
  */
 struct vdpa_blk_seg {
 	u64 addr;
 	u32 len;
+	u16 flags;
+	u16 next;
 };
 
 /**
@@ -158,6 +162,7 @@ struct vdpa_blk_chain {
  * @driver: driver area, which the driver writes
  * @device: device area, which the device writes
  * @next_avail: index of the next available entry
+ * @left: entries of a split ring from there on that are known to be available
  * @avail_wrap: the driver's wrap counter, of a packed ring
  * @next_used: index of the next used entry
  * @used_wrap: the device's wrap counter, of a packed ring
@@ -175,6 +180,7 @@ struct vdpa_blk_ring {
 	struct vdpa_blk_area driver;
 	struct vdpa_blk_area device;
 	u16 next_avail;
+	u16 left;
 	bool avail_wrap;
 
 	u16 next_used;
@@ -563,7 +569,6 @@ int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
 void vdpa_blk_default_state(struct vdpa_blk_queue *q);
 void vdpa_blk_save_state(struct vdpa_blk_queue *q);
 void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
-int vdpa_blk_next_chain(struct vdpa_blk_queue *q);
 
 /* zoned.c */
 int vdpa_blk_init_zones(struct vdpa_blk *vb);

@@ -60,7 +60,7 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 	struct blk_plug *plug = &q->worker->plug;
 	unsigned int budget = VDPA_BLK_BUDGET;
 	bool stalled = false;
-	int err = 0;
+	int err;
 
 	/* An earlier batch may have left it set. */
 	if (unlikely(test_bit(q->index, q->vb->stalled)))
@@ -68,11 +68,11 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 	WRITE_ONCE(q->batching, current);
 	blk_start_plug(plug);
 	/* A pause ends the batch; unparking the worker serves the queue again. */
-	while (budget && !READ_ONCE(q->vb->paused) && vdpa_blk_has_more(&q->ring)) {
-		u16 next = q->ring.next_avail;
-		bool wrap = q->ring.avail_wrap;
-
-		err = vdpa_blk_next_chain(q);
+	for (;;) {
+		err = 0;
+		if (unlikely(!budget || READ_ONCE(q->vb->paused)))
+			break;
+		err = vdpa_blk_find_chains(&q->ring);
 		if (unlikely(err <= 0))
 			break;
 		err = vdpa_blk_handle_chain(q);
@@ -81,8 +81,7 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 			 * Take it again when a request has freed memory, and once
 			 * more now, in case one did so before the bit was set.
 			 */
-			q->ring.next_avail = next;
-			q->ring.avail_wrap = wrap;
+			vdpa_blk_put_back(&q->ring, q->chain.descs);
 			if (stalled)
 				break;
 			stalled = true;
@@ -91,7 +90,7 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 			smp_mb__after_atomic();
 			continue;
 		}
-		if (unlikely(err))
+		if (unlikely(err <= 0))
 			break;
 		if (unlikely(stalled)) {
 			stalled = false;

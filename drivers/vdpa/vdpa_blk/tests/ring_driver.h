@@ -85,6 +85,14 @@ static inline u16 packed_flags(u16 flags, bool wrap)
 	       !wrap << VRING_PACKED_DESC_F_USED;
 }
 
+/* Take the next chain off the ring, as the worker does; 0 if there is none. */
+static inline int vdpa_blk_next_chain(struct vdpa_blk_queue *q)
+{
+	int found = vdpa_blk_find_chains(&q->ring);
+
+	return found > 0 ? vdpa_blk_take_chain(q) : found;
+}
+
 int vdpa_blk_test_init(struct kunit *test);
 void vdpa_blk_test_exit(struct kunit *test);
 const void *vdpa_blk_test_kinds(struct kunit *test, const void *last, char *name);
