@@ -42,6 +42,21 @@ static const char *vdpa_blk_explain(int err)
 }
 
 /*
+ * Note what a bio for the backing device must be like: each request looks at it.
+ *
+ * A piece is of whole blocks, because the block layer splits requests only at blocks, and
+ * the backing device has a limit of pieces.  It also begins at a multiple of a block,
+ * because zram takes a piece for whole pages whatever its alignment of DMA is.
+ */
+static void vdpa_blk_update_limits(struct vdpa_blk *vb)
+{
+	u32 block = bdev_logical_block_size(vb->bdev) - 1;
+
+	WRITE_ONCE(vb->align_mask, bdev_dma_alignment(vb->bdev) | block);
+	WRITE_ONCE(vb->sector_mask, block >> SECTOR_SHIFT);
+}
+
+/*
  * The device does not use the page cache of the block device.  Pages that an earlier user
  * has left dirty must not be written over the driver's data later, and clean ones must not
  * hide it from those that read the block device.
@@ -88,7 +103,12 @@ int vdpa_blk_open_backing(struct vdpa_blk *vb)
 	err = vdpa_blk_drop_cache(vb);
 	if (err)
 		return err;
-	return bdev_is_zoned(vb->bdev) ? vdpa_blk_init_zones(vb) : 0;
+	vdpa_blk_update_limits(vb);
+	vb->end_io = vdpa_blk_end_bio;
+	if (!bdev_is_zoned(vb->bdev))
+		return 0;
+	vb->end_io = vdpa_blk_end_zoned_bio;
+	return vdpa_blk_init_zones(vb);
 }
 
 /**
@@ -211,10 +231,10 @@ void vdpa_blk_init_config(struct vdpa_blk *vb)
 }
 
 /**
- * vdpa_blk_update_capacity() - follow the capacity of the backing device
+ * vdpa_blk_update_capacity() - follow the capacity and limits of the backing device
  * @vb: the device
  *
- * Return: true if it has changed.
+ * Return: true if its capacity has changed.
  */
 bool vdpa_blk_update_capacity(struct vdpa_blk *vb)
 {
@@ -227,6 +247,7 @@ bool vdpa_blk_update_capacity(struct vdpa_blk *vb)
 	 */
 	if (!capacity)
 		return false;
+	vdpa_blk_update_limits(vb);
 	spin_lock_irq(&vb->config_lock);
 	changed = vb->config.capacity != capacity;
 	if (changed) {

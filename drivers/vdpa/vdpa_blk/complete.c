@@ -8,6 +8,7 @@
 
 #include <linux/mempool.h>
 
+#include "complete.h"
 #include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"
@@ -22,6 +23,14 @@ struct vdpa_blk_interrupt {
 	void *private;
 };
 
+static noinline void vdpa_blk_count_error(struct vdpa_blk_queue *q, u8 status)
+{
+	if (status == VIRTIO_BLK_S_UNSUPP)
+		q->stats.unsupported++;
+	else
+		q->stats.errors++;
+}
+
 /*
  * Return a list of requests to the driver; needs the queue's lock.  They become @free.
  * Returns the interrupt to send after the lock.
@@ -31,17 +40,26 @@ vdpa_blk_return_requests(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 			 struct vdpa_blk_request **free)
 {
 	struct vdpa_blk_interrupt interrupt = { };
-	struct vdpa_blk_request *next;
+	struct vdpa_blk_request *first = rq, *last;
+	struct vdpa_blk_ring *ring = &q->ring;
+	u16 next = ring->next_used;
 
-	for (; rq; rq = next) {
-		next = rq->next;
-		if (unlikely(rq->result == VIRTIO_BLK_S_UNSUPP))
-			q->stats.unsupported++;
-		else if (unlikely(rq->result != VIRTIO_BLK_S_OK))
-			q->stats.errors++;
-		vdpa_blk_add_used(&q->ring, rq->id, rq->descs, rq->len);
-		rq->next = *free;
-		*free = rq;
+	/* The compiler does not know that an entry is no part of @ring. */
+	do {
+		last = rq;
+		if (unlikely(rq->result != VIRTIO_BLK_S_OK))
+			vdpa_blk_count_error(q, rq->result);
+		if (unlikely(ring->packed))
+			vdpa_blk_add_used(ring, rq->id, rq->descs, rq->len);
+		else
+			vdpa_blk_set_used(ring, next++, rq->id, rq->len);
+		rq = rq->next;
+	} while (rq);
+	last->next = *free;
+	*free = first;
+	if (likely(!ring->packed)) {
+		ring->unsignalled += (u16)(next - ring->next_used);
+		ring->next_used = next;
 	}
 	if (!vdpa_blk_publish_used(&q->ring)) {
 		q->stats.suppressed++;
@@ -111,12 +129,16 @@ static void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q)
 	rcu_read_unlock();
 }
 
-/*
- * Complete a request that the worker does not collect.  Not in vdpa_blk_complete(), which
- * then needs few registers for those that it does.
+/**
+ * vdpa_blk_complete_now() - complete a request that the worker does not collect
+ * @q: the queue
+ * @rq: the request
+ *
+ * Not in vdpa_blk_collect(), which then needs few registers for those that it does.
+ *
+ * Context: any.
  */
-static noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q,
-					   struct vdpa_blk_request *rq)
+noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq)
 {
 	struct vdpa_blk_interrupt interrupt;
 	unsigned long flags;
@@ -138,26 +160,7 @@ static noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q,
  */
 void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
 {
-	struct vdpa_blk_queue *q = rq->q;
-
-	/* The length counts from the first byte, and only the status is sure. */
-	if (unlikely(status != VIRTIO_BLK_S_OK))
-		rq->len = rq->status_only;
-	trace_vdpa_blk_end(q, rq->id, status, rq->len);
-	if (unlikely(rq->vecs != rq->inline_vecs))
-		vdpa_blk_free_table(rq);
-	WRITE_ONCE(*rq->status, status);
-	rq->result = status;
-	rq->next = NULL;
-
-	if (!in_task() || READ_ONCE(q->batching) != current) {
-		vdpa_blk_complete_now(q, rq);
-		return;
-	}
-	/* Completed while the worker submits: it publishes all at once. */
-	*q->done_end = rq;
-	q->done_end = &rq->next;
-	q->nr_done++;
+	vdpa_blk_collect(rq, status);
 }
 
 /**

@@ -10,7 +10,7 @@
  *	ring.c		split and packed rings
  *	zoned.c		zones of the backing device
  *	pool.c		reserved memory, and workqueues
- *	complete.c	the end of a request
+ *	complete.[ch]	the end of a request
  *	slow.c		operations that sleep
  *	request.c	from a chain to a bio, and back
  *	worker.c	threads that serve rings

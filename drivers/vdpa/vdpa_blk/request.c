@@ -14,6 +14,7 @@
 #include <linux/sched/mm.h>
 #include <linux/unaligned.h>
 
+#include "complete.h"
 #include "memory.h"
 #include "ring.h"
 #include "trace.h"
@@ -39,28 +40,43 @@ static bool vdpa_blk_must_defer(const struct vdpa_blk_request *rq)
 	       rq->q->vb->memory->identity;
 }
 
-static void vdpa_blk_end_bio(struct bio *bio)
+/**
+ * vdpa_blk_end_bio() - end a bio, and complete its request
+ * @bio: the bio
+ *
+ * Context: any.
+ */
+void vdpa_blk_end_bio(struct bio *bio)
 {
 	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
 						   bio);
+	u8 status = likely(!bio->bi_status) ? VIRTIO_BLK_S_OK :
+					      vdpa_blk_to_status(bio->bi_status);
 	bool defer = vdpa_blk_must_defer(rq);
 
-	rq->result = vdpa_blk_to_status(bio->bi_status);
 	bio_uninit(bio);
 	if (unlikely(defer)) {
+		rq->result = status;
 		INIT_WORK(&rq->end_work, vdpa_blk_end_work);
 		queue_work(rq->q->vb->wq, &rq->end_work);
 		return;
 	}
-	vdpa_blk_complete(rq, rq->result);
+	vdpa_blk_collect(rq, status);
 }
 
 /* Reads, writes and appends */
 
 static void vdpa_blk_zone_error_work(struct work_struct *work);
 
-/* To find out why a zone refuses a request, the device must sleep. */
-static void vdpa_blk_end_zoned_bio(struct bio *bio)
+/**
+ * vdpa_blk_end_zoned_bio() - end a bio of a device with zones
+ * @bio: the bio
+ *
+ * To find out why a zone refuses a request, the device must sleep.
+ *
+ * Context: any.
+ */
+void vdpa_blk_end_zoned_bio(struct bio *bio)
 {
 	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
 						   bio);
@@ -99,8 +115,7 @@ vdpa_blk_init_bio(struct vdpa_blk_request *rq, u32 type, u64 sector,
 	rq->bio.bi_vcnt = vecs;
 	rq->bio.bi_iter.bi_sector = sector;
 	rq->bio.bi_iter.bi_size = bytes;
-	rq->bio.bi_end_io = vdpa_blk_is_zoned(vb) ? vdpa_blk_end_zoned_bio :
-						    vdpa_blk_end_bio;
+	rq->bio.bi_end_io = vb->end_io;
 }
 
 static u32 vdpa_blk_type_of(const struct bio *bio)
@@ -220,18 +235,6 @@ static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
 /* Data */
 
 /*
- * The bits that are 0 in addresses and lengths of all pieces that the backing device can
- * use where they are.  A piece is of whole blocks, because the block layer splits requests
- * only at blocks, and the backing device has a limit of pieces.  It also begins at a
- * multiple of a block, because zram takes a piece for whole pages whatever its alignment
- * of DMA is.
- */
-static u64 vdpa_blk_align_mask(const struct vdpa_blk *vb)
-{
-	return bdev_dma_alignment(vb->bdev) | (bdev_logical_block_size(vb->bdev) - 1);
-}
-
-/*
  * Add up the bytes of a request's data.  @fits is set to whether the backing device can
  * use all segments where they are.
  */
@@ -245,7 +248,7 @@ static u64 vdpa_blk_measure(const struct vdpa_blk *vb, const struct vdpa_blk_seg
 		addrs |= segs->addr;
 		lens |= segs->len;
 	}
-	*fits = !((addrs | lens) & vdpa_blk_align_mask(vb));
+	*fits = !((addrs | lens) & READ_ONCE(vb->align_mask));
 	return bytes;
 }
 
@@ -272,7 +275,7 @@ static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
 					const struct vdpa_blk_seg *segs,
 					unsigned int nr, bool write)
 {
-	u64 mask = vdpa_blk_align_mask(q->vb), addr, phys;
+	u64 mask = READ_ONCE(q->vb->align_mask), addr, phys;
 	unsigned int vecs = 0;
 	u32 len, run;
 	int err;
@@ -330,10 +333,9 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 static bool vdpa_blk_in_capacity(struct vdpa_blk *vb, u64 sector, u64 sectors)
 {
 	u64 capacity = bdev_nr_sectors(vb->bdev);
-	u32 block = bdev_logical_block_size(vb->bdev) >> SECTOR_SHIFT;
 
 	return sector <= capacity && sectors <= capacity - sector &&
-	       !((sector | sectors) & (block - 1));
+	       !((sector | sectors) & READ_ONCE(vb->sector_mask));
 }
 
 static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
@@ -379,6 +381,8 @@ static noinline int vdpa_blk_check_zoned(struct vdpa_blk_queue *q,
 					 struct vdpa_blk_request *rq, u32 type,
 					 u64 sector, u64 bytes)
 {
+	if (READ_ONCE(q->vb->gone))
+		return VIRTIO_BLK_S_IOERR;
 	rq->sector = sector;
 	rq->sectors = bytes >> SECTOR_SHIFT;
 	rq->resubmitted = false;
@@ -397,8 +401,12 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 	u64 bytes;
 
 	bytes = vdpa_blk_measure(vb, segs, nr, &fits);
-	if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1))
-		return VIRTIO_BLK_S_IOERR;
+	/* What fits is of whole blocks.  Without data the length is 0. */
+	if (unlikely(!fits || bytes - 1 >= VDPA_BLK_MAX_DIRECT)) {
+		if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1))
+			return VIRTIO_BLK_S_IOERR;
+		fits = false;
+	}
 	if (!read && vb->settings.readonly)
 		return VIRTIO_BLK_S_IOERR;
 	if (vdpa_blk_is_zoned(vb)) {
@@ -411,10 +419,12 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 
 	if (read)
 		rq->len = bytes + 1;
-	if (unlikely(bytes > VDPA_BLK_MAX_DIRECT || q->must_copy))
-		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+	else if (type == VIRTIO_BLK_T_OUT)
+		rq->len = rq->status_only;
 	/* Before there is a table, whose release makes the worker try again. */
-	vecs = likely(fits) ? vdpa_blk_map_data(q, rq, segs, nr, read) : -EINVAL;
+	if (unlikely(!fits || q->must_copy))
+		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+	vecs = vdpa_blk_map_data(q, rq, segs, nr, read);
 	if (unlikely(vecs < 0)) {
 		if (vecs == -EFAULT)
 			return VIRTIO_BLK_S_IOERR;
@@ -604,6 +614,10 @@ static noinline int vdpa_blk_execute_other(struct vdpa_blk_queue *q,
 	struct vdpa_blk_chain *chain = &q->chain;
 	struct vdpa_blk_seg *in = chain->segs + chain->nr_out;
 
+	/* The block layer fails reads and writes by itself. */
+	if (READ_ONCE(q->vb->gone))
+		return VIRTIO_BLK_S_IOERR;
+	rq->len = rq->status_only;
 	switch (type) {
 	case VIRTIO_BLK_T_FLUSH:
 		return vdpa_blk_flush(q, rq);
@@ -640,8 +654,6 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 	type = le32_to_cpu((__force __le32)q->header.type);
 	sector = le64_to_cpu((__force __le64)q->header.sector);
 	trace_vdpa_blk_begin(q, rq->id, type, sector);
-	if (unlikely(READ_ONCE(q->vb->gone)))
-		return VIRTIO_BLK_S_IOERR;
 
 	first = chain->taken;
 	nr = chain->nr_out - first;
@@ -688,7 +700,6 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 	rq->descs = q->chain.descs;
 	rq->status = byte;
 	rq->status_only = !q->chain.nr_in;
-	rq->len = rq->status_only;
 	atomic_inc(&q->in_flight);
 	status = vdpa_blk_execute(q, rq);
 	if (unlikely(status == -EAGAIN)) {

@@ -268,6 +268,16 @@ static inline void vdpa_blk_put_back(struct vdpa_blk_ring *ring, u16 descs)
 void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len);
 bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old);
 
+/* Fill in entry @at of the used ring of a split ring. */
+static inline void vdpa_blk_set_used(const struct vdpa_blk_ring *ring, u16 at, u16 id,
+				     u32 len)
+{
+	struct vring_used_elem *used = &vdpa_blk_used(ring)->ring[at & (ring->num - 1)];
+
+	used->id = (__force __virtio32)cpu_to_le32(id);
+	used->len = (__force __virtio32)cpu_to_le32(len);
+}
+
 /**
  * vdpa_blk_add_used() - return a chain to the driver
  * @ring: the ring, its queue's lock held
@@ -280,17 +290,12 @@ bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old);
 static inline void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs,
 				     u32 len)
 {
-	struct vring_used_elem *used;
-
 	ring->unsignalled += descs;
 	if (unlikely(ring->packed)) {
 		vdpa_blk_add_used_packed(ring, id, descs, len);
 		return;
 	}
-	used = &vdpa_blk_used(ring)->ring[ring->next_used & (ring->num - 1)];
-	used->id = (__force __virtio32)cpu_to_le32(id);
-	used->len = (__force __virtio32)cpu_to_le32(len);
-	ring->next_used++;
+	vdpa_blk_set_used(ring, ring->next_used++, id, len);
 }
 
 /**

@@ -406,6 +406,9 @@ struct vdpa_blk_settings {
  * @settings: a copy from the time when the device was added
  * @bdev_file: the backing device, claimed
  * @bdev: the same
+ * @align_mask: bits that are 0 in addresses and lengths of pieces that it can use
+ * @sector_mask: bits that are 0 in the sectors of its blocks
+ * @end_io: ends a read or write
  * @zones: what is known of its zones, NULL if it has none
  * @gone: the backing device has been removed
  * @config: the configuration space; @config_lock protects it
@@ -447,6 +450,9 @@ struct vdpa_blk {
 	struct vdpa_blk_settings settings;
 	struct file *bdev_file;
 	struct block_device *bdev;
+	u32 align_mask;
+	u32 sector_mask;
+	bio_end_io_t *end_io;
 	struct vdpa_blk_zones *zones;
 	bool gone;
 	struct virtio_blk_config config;
@@ -603,6 +609,8 @@ void vdpa_blk_free_slow(struct vdpa_blk_slow *slow);
 void vdpa_blk_queue_slow(struct vdpa_blk_slow *slow);
 
 /* request.c */
+void vdpa_blk_end_bio(struct bio *bio);
+void vdpa_blk_end_zoned_bio(struct bio *bio);
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
 
 /* worker.c */
