@@ -59,14 +59,13 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 {
 	struct blk_plug *plug = &q->worker->plug;
 	unsigned int budget = VDPA_BLK_BUDGET;
-	bool stalled = false;
+	bool stalled = false, plugged = false;
 	int err;
 
 	/* An earlier batch may have left it set. */
 	if (unlikely(test_bit(q->index, q->vb->stalled)))
 		clear_bit(q->index, q->vb->stalled);
 	WRITE_ONCE(q->batching, current);
-	blk_start_plug(plug);
 	/* A pause ends the batch; unparking the worker serves the queue again. */
 	for (;;) {
 		err = 0;
@@ -75,6 +74,11 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 		err = vdpa_blk_find_chains(&q->ring);
 		if (unlikely(err <= 0))
 			break;
+		/* A plug costs more than it saves for a request that is alone. */
+		if (!plugged && (err > 1 || q->ring.packed || budget < VDPA_BLK_BUDGET)) {
+			blk_start_plug(plug);
+			plugged = true;
+		}
 		err = vdpa_blk_handle_chain(q);
 		if (unlikely(err == -EAGAIN)) {
 			/*
@@ -100,7 +104,8 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 			vdpa_blk_flush_completions(q);
 		budget--;
 	}
-	blk_finish_plug(plug);
+	if (plugged)
+		blk_finish_plug(plug);
 	WRITE_ONCE(q->batching, NULL);
 	vdpa_blk_flush_completions(q);
 
