@@ -26,9 +26,9 @@ struct vdpa_blk_interrupt {
 static noinline void vdpa_blk_count_error(struct vdpa_blk_queue *q, u8 status)
 {
 	if (status == VIRTIO_BLK_S_UNSUPP)
-		q->stats.unsupported++;
+		q->used_stats.unsupported++;
 	else
-		q->stats.errors++;
+		q->used_stats.errors++;
 }
 
 /*
@@ -62,10 +62,10 @@ vdpa_blk_return_requests(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 		ring->next_used = next;
 	}
 	if (!vdpa_blk_publish_used(&q->ring)) {
-		q->stats.suppressed++;
+		q->used_stats.suppressed++;
 		return interrupt;
 	}
-	q->stats.signals++;
+	q->used_stats.signals++;
 	interrupt.callback = q->cb.callback;
 	interrupt.private = q->cb.private;
 	return interrupt;

@@ -48,11 +48,13 @@ DEFINE_SHOW_ATTRIBUTE(vdpa_blk_device);
 static int vdpa_blk_queue_show(struct seq_file *file, void *unused)
 {
 	struct vdpa_blk_queue *q = file->private;
+	struct vdpa_blk_used_stats used;
 	struct vdpa_blk_stats stats;
 
-	spin_lock_irq(&q->lock);
-	/* The worker adds to some of them without the lock. */
+	/* The worker adds to its own without a lock. */
 	stats = data_race(q->stats);
+	spin_lock_irq(&q->lock);
+	used = q->used_stats;
 	spin_unlock_irq(&q->lock);
 
 	seq_printf(file, "worker %u\n", q->worker->index);
@@ -65,14 +67,14 @@ static int vdpa_blk_queue_show(struct seq_file *file, void *unused)
 	seq_printf(file, "write_bytes %llu\n", stats.bytes[VDPA_BLK_WRITE]);
 	seq_printf(file, "flushes %llu\n", stats.requests[VDPA_BLK_FLUSH]);
 	seq_printf(file, "others %llu\n", stats.requests[VDPA_BLK_OTHER]);
-	seq_printf(file, "errors %llu\n", stats.errors);
-	seq_printf(file, "unsupported %llu\n", stats.unsupported);
+	seq_printf(file, "errors %llu\n", used.errors);
+	seq_printf(file, "unsupported %llu\n", used.unsupported);
 	seq_printf(file, "broken %llu\n", stats.broken);
 	seq_printf(file, "bounced %llu\n", stats.bounced);
 	seq_printf(file, "wakeups %llu\n", stats.wakeups);
 	seq_printf(file, "empty_wakeups %llu\n", stats.empty);
-	seq_printf(file, "interrupts %llu\n", stats.signals);
-	seq_printf(file, "interrupts_suppressed %llu\n", stats.suppressed);
+	seq_printf(file, "interrupts %llu\n", used.signals);
+	seq_printf(file, "interrupts_suppressed %llu\n", used.suppressed);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(vdpa_blk_queue);

@@ -7,7 +7,7 @@
  *
  *	trace.h		trace points
  *	memory.[ch]	what the driver shares
- *	ring.c		split and packed rings
+ *	ring.[ch]	split and packed rings
  *	zoned.c		zones of the backing device
  *	pool.c		reserved memory, and workqueues
  *	complete.[ch]	the end of a request

@@ -53,7 +53,7 @@
 /* The longest zone append, which has to be copied in one piece. */
 #define VDPA_BLK_MAX_APPEND	((unsigned int)SZ_256K)
 
-/* Requests that a worker takes off one ring before it serves the next. */
+/* Chains that a worker takes off one ring before it serves its others that were kicked. */
 #define VDPA_BLK_BUDGET		256
 
 /* Completions that a worker collects before it publishes them. */
@@ -168,8 +168,9 @@ struct vdpa_blk_chain {
  * @used_wrap: the device's wrap counter, of a packed ring
  * @unsignalled: used entries since the device last decided whether to signal
  *
- * The worker alone uses the fields up to @avail_wrap; the queue's lock protects those
- * from @next_used on.
+ * The worker alone changes @next_avail, @left and @avail_wrap; the queue's lock protects
+ * @next_used and those after it.  The others change while the workers are parked and
+ * nothing is in flight, and completions read them as well.
  */
 struct vdpa_blk_ring {
 	u16 num;
@@ -252,30 +253,36 @@ struct vdpa_blk_slow {
 };
 
 /**
- * struct vdpa_blk_stats - what a queue has done since the device was added
+ * struct vdpa_blk_stats - what a queue's worker has done since the device was added
  * @requests: requests by direction: reads, writes, flushes, others
  * @bytes: bytes read and written
- * @errors: requests that failed
- * @unsupported: requests with a type or flags that the device does not offer, and those
- *	that the block layer does not support
  * @broken: chains that no driver may make
  * @wakeups: how often the worker served the queue
  * @empty: how often it found nothing
- * @signals: interrupts of the driver
- * @suppressed: interrupts that the driver had suppressed
  * @bounced: requests that were copied
  */
 struct vdpa_blk_stats {
 	u64 requests[4];
 	u64 bytes[2];
-	u64 errors;
-	u64 unsupported;
 	u64 broken;
 	u64 wakeups;
 	u64 empty;
+	u64 bounced;
+};
+
+/**
+ * struct vdpa_blk_used_stats - what completions have counted
+ * @errors: requests that failed
+ * @unsupported: requests with a type or flags that the device does not offer, and those
+ *	that the block layer does not support
+ * @signals: interrupts of the driver
+ * @suppressed: interrupts that the driver had suppressed
+ */
+struct vdpa_blk_used_stats {
+	u64 errors;
+	u64 unsupported;
 	u64 signals;
 	u64 suppressed;
-	u64 bounced;
 };
 
 enum vdpa_blk_kind {
@@ -310,13 +317,15 @@ enum vdpa_blk_kind {
  * @chain: its chain
  * @table: a copy of an indirect table
  * @requests: as many as the ring has entries
- * @lock: protects the used side of @ring, @cb, @returned and @stats; taken with
- *	interrupts off
+ * @batching: the worker, while it submits a batch: it collects what completes meanwhile
+ *	on it, see vdpa_blk_flush_completions()
+ * @stats: the worker's counters
+ * @lock: protects the used side of @ring, @cb, @returned and @used_stats; taken with
+ *	interrupts off.  Completions write what follows from here on, and read what is
+ *	before it.
  * @cb: the driver's callback
  * @returned: free requests that completions have left for the worker
- * @batching: the worker, while it submits a batch: what completes meanwhile on it is
- *	published at the end of the batch
- * @stats: counters
+ * @used_stats: the counters of completions
  * @in_flight: requests that have not completed
  * @copied_writes: of them, writes that are copied to a device with zones; the worker
  *	keeps the order of writes, and waits for these
@@ -348,12 +357,13 @@ struct vdpa_blk_queue {
 		struct vring_packed_desc packed[VDPA_BLK_MAX_SEGS];
 	} table;
 	struct vdpa_blk_request *requests;
+	struct task_struct *batching;
+	struct vdpa_blk_stats stats;
 
 	spinlock_t lock ____cacheline_aligned_in_smp;
 	struct vdpa_callback cb;
 	struct vdpa_blk_request *returned;
-	struct task_struct *batching;
-	struct vdpa_blk_stats stats;
+	struct vdpa_blk_used_stats used_stats;
 	atomic_t in_flight;
 	atomic_t copied_writes;
 };

@@ -52,8 +52,9 @@ static bool vdpa_blk_must_publish(const struct vdpa_blk_queue *q)
 }
 
 /*
- * Returns 1 if the queue has more than the budget; 0 if it has nothing; -EAGAIN if it has
- * to wait for memory; -EINVAL if the driver has broken it.
+ * Returns 1 if the queue may have more than the budget; 0 if it has nothing more, or the
+ * workers are paused; -EAGAIN if it has to wait for memory or for a copied write; -EINVAL
+ * if the driver has broken it.
  */
 static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 {
