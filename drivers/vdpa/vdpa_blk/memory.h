@@ -6,6 +6,7 @@
 #define VDPA_BLK_MEMORY_H
 
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 
@@ -34,18 +35,21 @@ static inline u32 vdpa_blk_translate(const struct vdpa_blk_memory *memory,
 				     u32 len, bool write, u64 *phys)
 {
 	const struct vdpa_blk_extent *extent = *hint;
-	u64 after;
+	u64 at = addr - extent->first, size = extent->last - extent->first + 1;
 
-	if (unlikely(addr < extent->first || addr > extent->last)) {
+	if (unlikely(at >= size)) {
 		extent = vdpa_blk_find_extent(memory, hint, addr);
 		if (!extent)
 			return 0;
+		at = addr - extent->first;
+		size = extent->last - extent->first + 1;
 	}
 	if (unlikely(write && !extent->writable))
 		return 0;
-	*phys = addr + extent->offset;
-	after = extent->last - addr;
-	return after < len - 1 ? after + 1 : len;
+	/* Also a CPU that speculates stays in the extent. */
+	at = array_index_nospec(at, size);
+	*phys = extent->first + at + extent->offset;
+	return min_t(u64, size - at, len);
 }
 
 /**

@@ -199,6 +199,7 @@ bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i)
 		/* A loop is longer than a chain may be. */
 		if (i >= num || seg == q->chain.segs + VDPA_BLK_MAX_SEGS)
 			return false;
+		i = array_index_nospec(i, num);
 		flags = virtio16_to_cpu_le(READ_ONCE(table[i].flags));
 		addr = virtio64_to_cpu_le(READ_ONCE(table[i].addr));
 		len = virtio32_to_cpu_le(READ_ONCE(table[i].len));

@@ -5,6 +5,8 @@
 #ifndef VDPA_BLK_RING_H
 #define VDPA_BLK_RING_H
 
+#include <linux/nospec.h>
+
 #include "memory.h"
 #include "vdpa_blk.h"
 
@@ -188,7 +190,8 @@ static __always_inline int vdpa_blk_take_split(struct vdpa_blk_queue *q)
 		return -EINVAL;
 	q->chain.id = head;
 	q->chain.descs = 1;
-	desc += head;
+	/* Also a CPU that speculates stays in the ring. */
+	desc += array_index_nospec(head, ring->num);
 	flags = virtio16_to_cpu_le(READ_ONCE(desc->flags));
 	/* What is not such a table, or changes meanwhile, is parsed from the beginning. */
 	if (((flags & (VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT)) !=
