@@ -60,7 +60,7 @@ def test_device_budget(kernel):
         assert cost.allocations == pytest.approx(found["null_blk"][job].allocations,
                                                  abs=0.02)
         names = {name for name, module in cost.functions if module == "vdpa_blk"}
-        assert {"vdpa_blk_next_chain", "vdpa_blk_complete"} <= names
+        assert {"vdpa_blk_handle_chain", "vdpa_blk_end_bio"} <= names
 
 
 @pytest.mark.full

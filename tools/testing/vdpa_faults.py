@@ -53,17 +53,17 @@ FAULTS = {
         "device.c", "} else if (vdpa_blk_accepts(vb, features)) {",
         "} else if (vdpa_blk_accepts(vb, features) && !(FAULT && vb->generation++ > 1)) {"),
     "VERSION_1": (
-        "device.c", "return vdpa_to_blk(vdpa)->features;",
-        "return vdpa_to_blk(vdpa)->features &\n"
+        "device.c", "return vb->features;",
+        "return vb->features &\n"
         "\t       ~(FAULT ? BIT_ULL(VIRTIO_F_VERSION_1) : 0);"),
     "CONFIG_EARLY": (
         "device.c", "\tif (offset > sizeof(vb->config) ||",
         "\tif (FAULT && vb->status && !vb->driver_features) {\n\t\tmemset(buf, 0, len);\n"
         "\t\treturn;\n\t}\n\tif (offset > sizeof(vb->config) ||"),
     "FRAMING": (
-        "request.c", "\tif (vdpa_blk_take(q, &out, &nr_out, &hdr, sizeof(hdr)))\n",
-        "\tif (FAULT && out->len < sizeof(hdr))\n\t\treturn VIRTIO_BLK_S_IOERR;\n"
-        "\tif (vdpa_blk_take(q, &out, &nr_out, &hdr, sizeof(hdr)))\n"),
+        "request.c", "\tif (unlikely(!chain->nr_out || seg->len != sizeof(q->header)))\n",
+        "\tif (FAULT && seg->len < sizeof(q->header))\n\t\treturn -EINVAL;\n"
+        "\tif (unlikely(!chain->nr_out || seg->len != sizeof(q->header)))\n"),
     "WRITES": (
         "request.c", "part = min_t(u32, segs->len, VIRTIO_BLK_ID_BYTES - at);",
         "part = FAULT ? VIRTIO_BLK_ID_BYTES :\n"
@@ -78,35 +78,36 @@ FAULTS = {
         "request.c", "\trq->bio.bi_vcnt = vecs;\n",
         "\trq->bio.bi_vcnt = vecs;\n\tif (FAULT)\n\t\tWRITE_ONCE(*rq->status, 0);\n"),
     "TABLE_WRITE_FLAG": (
-        "ring.c", "\tif (!q->ring.indirect ||",
+        "ring.h", "\tif (unlikely(len - 1 >= sizeof(q->table) ||",
         "\tif (FAULT && (q->ring.packed ?\n"
         "\t\tle16_to_cpu(((struct vring_packed_desc *)q->ring.desc.addr)"
         "[q->ring.next_avail].flags) :\n"
         "\t\tvirtio16_to_cpu_le(((struct vring_desc *)q->ring.desc.addr)[0].flags)) &\n"
-        "\t    VRING_DESC_F_WRITE)\n\t\treturn 0;\n\tif (!q->ring.indirect ||"),
+        "\t    VRING_DESC_F_WRITE)\n\t\treturn 0;\n"
+        "\tif (unlikely(len - 1 >= sizeof(q->table) ||"),
     "TABLE_AFTER_CHAIN": (
-        "ring.c", "num = in_table || flags & VRING_DESC_F_NEXT ? 0 :",
-        "num = in_table || flags & VRING_DESC_F_NEXT ||\n"
-        "\t\t\t      (FAULT && q->chain.nr_out) ? 0 :"),
+        "ring.c", "if (in_table || flags & VRING_DESC_F_NEXT)",
+        "if (in_table || flags & VRING_DESC_F_NEXT ||\n"
+        "\t\t\t    (FAULT && seg != q->chain.segs))"),
     "SIGNAL_WITHOUT_INDEX": (
-        "ring.c", "\tif (!ring->event_idx)\n\t\treturn !(virtio16",
+        "ring.h", "\tif (!ring->event_idx)\n\t\treturn !(virtio16",
         "\tif (!ring->event_idx && !FAULT)\n\t\treturn !(virtio16"),
     "SIGNAL_INDEX": (
-        "ring.c", "return vring_need_event(event, ring->next_used, old);",
+        "ring.h", "return vring_need_event(event, ring->next_used, old);",
         "return vring_need_event(event + FAULT, ring->next_used, old);"),
     "SIGNAL_FLAG_IGNORED": (
-        "ring.c", "\tevent = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));\n",
+        "ring.h", "\tevent = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));\n",
         "\tif (FAULT && vdpa_blk_avail(ring)->flags)\n\t\treturn false;\n"
         "\tevent = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));\n"),
     "KICK_FLAGS": (
-        "ring.c", "\telse if (!ring->event_idx)\n\t\tWRITE_ONCE(vdpa_blk_used(ring)->flags,",
+        "ring.h", "\telse if (!ring->event_idx)\n\t\tWRITE_ONCE(vdpa_blk_used(ring)->flags,",
         "\telse if (!ring->event_idx || FAULT)\n"
         "\t\tWRITE_ONCE(vdpa_blk_used(ring)->flags,"),
     "KICK_SPURIOUS": (
         "worker.c", "\t\tq->stats.empty++;\n",
-        "\t\tfound = FAULT && !q->stats.requests[0] ? -EINVAL : (q->stats.empty++, 0);\n"),
+        "\t\terr = FAULT && !q->stats.requests[0] ? -EINVAL : (q->stats.empty++, 0);\n"),
     "PACKED_AVAILABLE": (
-        "ring.c", "\treturn !!(flags & PACKED_AVAIL) == wrap &&\n",
+        "ring.h", "\treturn !!(flags & PACKED_AVAIL) == wrap &&\n",
         "\treturn (FAULT || !!(flags & PACKED_AVAIL) == wrap) &&\n"),
     "PACKED_USED_STAYS": (
         "ring.c", "\tdesc = (struct vring_packed_desc *)ring->desc.addr + ring->next_used;\n",
