@@ -132,7 +132,7 @@ def _load(guest, steps, round):
     guest.run("for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do "
               "echo 1 > $cpu; done")
     runs = [faults.load(guest, id, timeout=_LIMIT, time_based=1,
-                        runtime=_LOAD_SECONDS, **fio.FREEZABLE)
+                        runtime=_LOAD_SECONDS)
             for id in _DATA]
     for id, run in zip(_DATA, runs):
         run.wait_for_io(guest.dev(id))
