@@ -17,7 +17,6 @@ from vm import process, vdpa, vdpadrv
 from vm.device_mapper import Mapped, linear
 from vm.disk import Disk
 from vm.errors import CommandFailed
-from vm.guest import Guest
 
 PARAMETERS = "/sys/module/vdpa_blk/parameters"
 NEEDS_RESET = 0x40
@@ -43,10 +42,8 @@ def add_refusals(device):
 def guest(kernel, tmp_path_factory):
     """A guest with the changed module, vdpadrv, and a disk to serve."""
     module = vdpa_faults.build(kernel, tmp_path_factory.mktemp("refuse"), add_refusals)
-    with Guest(kernel, disks=[Disk("back", "ram", 64 << 20, queues=4)], parallel=False,
-               qemu_args=vdpa.qemu_args()) as guest:
-        vdpa.prepare(guest, module)
-        vdpadrv.install(guest)
+    with vdpadrv.guest_with(
+            kernel, module, disks=[Disk("back", "ram", 64 << 20, queues=4)]) as guest:
         guest.tolerate(r"virtqueue \d+ stops, because|mappings of memory cannot be used")
         yield guest
 
@@ -126,11 +123,9 @@ def test_process_without_memory(guest, device):
     "errors"))
 def test_io_with_reserved_memory_only(guest, device, words):
     """With no memory but what the device has reserved all requests complete."""
-    command, _, options = words.partition(" ")
     guest.run(f"echo 1 > {PARAMETERS}/reserves")
     try:
-        output = guest.run(f"{vdpadrv.PROGRAM} {command} {device.node()} {options}",
-                           timeout=150).output
+        output = vdpadrv.drive(guest, device.node(), words, timeout=150)
     finally:
         guest.run(f"echo 0 > {PARAMETERS}/reserves")
     assert output.splitlines()[-1].startswith("ok")

@@ -17,7 +17,6 @@ from vm import process, vdpa, vdpadrv
 from vm.device_mapper import Mapped, linear
 from vm.disk import Disk
 from vm.errors import CommandFailed
-from vm.guest import Guest
 
 MIB = 1 << 20
 SECTORS = 64 * MIB // 512
@@ -30,10 +29,8 @@ pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
 @pytest.fixture(scope="module")
 def guest(kernel):
     """A guest with the device's module, vdpadrv, and a disk for the device mapper."""
-    with Guest(kernel, disks=[Disk("back", "ram", SECTORS * 512, queues=4)],
-               parallel=False, qemu_args=vdpa.qemu_args()) as guest:
-        vdpa.prepare(guest)
-        vdpadrv.install(guest)
+    with vdpadrv.guest_with(
+            kernel, disks=[Disk("back", "ram", SECTORS * 512, queues=4)]) as guest:
         if guest.run("modprobe dm_mod", check=False).status:
             pytest.skip("this kernel has no device mapper")
         yield guest
@@ -55,17 +52,10 @@ def whole(guest):
     return linear(back(guest), 0, SECTORS)
 
 
-def drive(guest, device, words, check=True):
-    """Run vdpadrv on a device's node; return its output."""
-    command, _, options = words.partition(" ")
-    return guest.run(f"{vdpadrv.PROGRAM} {command} {device.node()} {options}",
-                     timeout=120, check=check).output
-
-
 def survey(guest, device, first, blocks, *options):
     """Send a request for each block; return the runs of sectors that failed."""
-    output = drive(guest, device, f"survey --sector {first} --count {blocks} "
-                                  f"{' '.join(options)}")
+    output = vdpadrv.drive(guest, device.node(), f"survey --sector {first} --count "
+                           f"{blocks} {' '.join(options)}")
     assert output.splitlines()[-1].startswith("ok survey"), output
     return re.findall(r"^(read|write) failed: (\S+)$", output, re.MULTILINE)
 
@@ -177,13 +167,14 @@ def test_errors_that_come_and_go(guest, mapped, features):
     """Requests fail in every other second, and the data of all others is right."""
     mapped.load(f"0 {SECTORS} flakey {back(guest)} 0 1 1 {features}")
     with vdpa.Device(guest, mapped.path, bus="vhost_vdpa", workers=2) as device:
-        output = drive(guest, device, "io --tolerant --seconds 6 --packed --scatter")
+        output = vdpadrv.drive(guest, device.node(),
+                               "io --tolerant --seconds 6 --packed --scatter")
         requests = int(re.search(r"(\d+) requests", output)[1])
         failed = int(re.search(r"^count failed: (\d+)$", output, re.MULTILINE)[1])
         assert 0 < failed < requests, output
         assert device.counters()["errors"] == failed
         mapped.load(whole(guest))
-        assert "ok io" in drive(guest, device, "io --count 100")
+        assert "ok io" in vdpadrv.drive(guest, device.node(), "io --count 100")
 
 
 # Hangs
@@ -241,7 +232,7 @@ def test_user_of_hanging_backing_ends(guest, mapped, how):
         if how == "deleted":
             device.add()
         assert in_flight(device) == device.counters()["running"] == 0
-        assert "ok io" in drive(guest, device, "io --count 100")
+        assert "ok io" in vdpadrv.drive(guest, device.node(), "io --count 100")
 
 
 # Removal

@@ -8,7 +8,6 @@ import pytest
 
 from vm import process, vdpa, vdpadrv
 from vm.disk import Disk
-from vm.guest import Guest
 
 MIB = 1 << 20
 NODE = "/dev/vhost-vdpa-0"
@@ -21,10 +20,8 @@ pytestmark = pytest.mark.kernels("6.12")
 @pytest.fixture(scope="module")
 def guest(kernel):
     """A guest with a device of 4 queues and 2 workers behind its node, and vdpadrv."""
-    with Guest(kernel, disks=[Disk("back", "ram", 64 * MIB, queues=4)], parallel=False,
-               qemu_args=vdpa.qemu_args()) as guest:
-        vdpa.prepare(guest)
-        vdpadrv.install(guest)
+    with vdpadrv.guest_with(
+            kernel, disks=[Disk("back", "ram", 64 * MIB, queues=4)]) as guest:
         # A broken ring is logged once, and no more often than the limit allows.
         guest.tolerate(r"virtqueue \d+ stops, because")
         with vdpa.Device(guest, "back", bus="vhost_vdpa", queues=4, workers=2,
@@ -43,8 +40,7 @@ def guest(kernel):
     "broken --count 150 --seed 1", "broken --count 150 --seed 2 --scatter"))
 def test_process_drives_vdpa_blk(guest, words):
     """Data is right, bad rings need a reset, nothing hangs, and the next user works."""
-    command, _, options = words.partition(" ")
-    output = guest.run(f"{vdpadrv.PROGRAM} {command} {NODE} {options}", timeout=200).output
+    output = vdpadrv.drive(guest, NODE, words, timeout=200)
     assert output.splitlines()[-1].startswith("ok"), output
 
 

@@ -16,7 +16,6 @@ from soak import power
 from vm import process, vdpa, vdpadrv
 from vm.device_mapper import Mapped
 from vm.disk import Disk
-from vm.guest import Guest
 
 LOG_BYTES = 512 << 20
 SIZES = {kind: power.DATA_START + size for kind, size in power.SIZES.items()}
@@ -30,11 +29,8 @@ pytestmark = pytest.mark.kernels("6.12")
 def guest(kernel):
     """A guest with the device's module, the writers, and disks for data and log."""
     disks = [Disk(kind, "ram", SIZES[kind], queues=2) for kind in ("raw", "ext4")]
-    with Guest(kernel, memory=1024, parallel=False, qemu_args=vdpa.qemu_args(), disks=[
-            *disks, Disk("log", "ram", LOG_BYTES),
-            Disk("replay", "ram", SIZES["ext4"])]) as guest:
-        vdpa.prepare(guest)
-        vdpadrv.install(guest)
+    disks += [Disk("log", "ram", LOG_BYTES), Disk("replay", "ram", SIZES["ext4"])]
+    with vdpadrv.guest_with(kernel, memory=1024, disks=disks) as guest:
         guest.put(power.writer(guest.arch), "/run/writer")
         yield guest
 

@@ -14,7 +14,6 @@ from test_conformance import known_tests, literals, tables
 from virtio_sections import SECTIONS
 from vm import vdpa, vdpadrv
 from vm.disk import Disk
-from vm.guest import Guest
 
 TOP = Path(__file__).resolve().parents[2]
 PAGE = TOP / "Documentation/conformance-device.rst"
@@ -81,13 +80,10 @@ def test_errors_on_page_of_device_are_found(was, now, problem):
 @pytest.fixture(scope="module")
 def guest(kernel):
     """A guest with the device's module, vdpadrv, and disks for it to serve."""
-    with Guest(kernel, disks=[Disk("back", "ram", 64 << 20, queues=4),
-                              Disk("blocks", "ram", 64 << 20, queues=2,
-                                   logical_block_size=4096,
-                                   physical_block_size=4096)],
-               parallel=False, qemu_args=vdpa.qemu_args()) as guest:
-        vdpa.prepare(guest)
-        vdpadrv.install(guest)
+    disks = [Disk("back", "ram", 64 << 20, queues=4),
+             Disk("blocks", "ram", 64 << 20, queues=2, logical_block_size=4096,
+                  physical_block_size=4096)]
+    with vdpadrv.guest_with(kernel, disks=disks) as guest:
         guest.tolerate(r"virtqueue \d+ stops, because")
         yield guest
 

@@ -8,7 +8,6 @@ what vdpadrv asks of it.
 import pytest
 
 from vm import null_blk, vdpa, vdpadrv
-from vm.guest import Guest
 
 # 6.1 has no vDPA.
 pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
@@ -17,9 +16,7 @@ pytestmark = pytest.mark.kernels("6.12", full=("7.3-debug",))
 @pytest.fixture(scope="module")
 def guest(kernel):
     """A guest with the device's module and vdpadrv."""
-    with Guest(kernel, parallel=False, qemu_args=vdpa.qemu_args()) as guest:
-        vdpa.prepare(guest)
-        vdpadrv.install(guest)
+    with vdpadrv.guest_with(kernel) as guest:
         yield guest
 
 
@@ -34,11 +31,9 @@ def test_slow_block_device_stops_soon(guest, mbps, words):
 
     The device serves the next driver.
     """
-    command, _, options = words.partition(" ")
     # null_blk serves no request of more than a fiftieth of the rate.
     with null_blk.device(guest, "slow", size=8192, mbps=mbps, max_sectors=256,
                          hw_queue_depth=8) as path, \
             vdpa.Device(guest, path, bus="vhost_vdpa", queues=1) as device:
-        output = guest.run(f"{vdpadrv.PROGRAM} {command} {device.node()} {options}",
-                           timeout=200, check=False).output
-        assert output.splitlines()[-1].startswith(f"ok {command}"), output
+        output = vdpadrv.drive(guest, device.node(), words, timeout=200, check=False)
+        assert output.splitlines()[-1].startswith(f"ok {words.split()[0]}"), output

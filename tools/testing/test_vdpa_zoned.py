@@ -36,9 +36,7 @@ _TRACE = "/sys/kernel/tracing"
 @pytest.fixture(scope="module")
 def guest(kernel):
     """A guest with vdpa_blk, null_blk, and vdpadrv."""
-    with Guest(kernel, parallel=False, qemu_args=vdpa.qemu_args()) as guest:
-        vdpa.prepare(guest)
-        vdpadrv.install(guest)
+    with vdpadrv.guest_with(kernel) as guest:
         guest.run("modprobe zonefs 2> /dev/null; "
                   f"mountpoint -q {_TRACE} || mount -t tracefs none {_TRACE}")
         yield guest
