@@ -120,12 +120,14 @@ def userspace(files: list[Path]) -> list[str]:
 def _checkpatch(tree: Path, files: list[Path], ignored: Iterable[str]) -> list[str]:
     """Return what checkpatch finds in files that it has not found clean before."""
     options = ["--strict", f"--ignore={','.join(ignored)}"] if ignored else ["--strict"]
-    program = "".join((tree / "scripts" / name).read_text() for name in
-                      ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch"))
+    program = hashlib.sha256(repr(options).encode())
+    for name in ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch"):
+        program.update((tree / "scripts" / name).read_bytes())
 
     def state(path: Path) -> str:
-        text = f"{program}{options}{path}".encode() + (_TOP / path).read_bytes()
-        return hashlib.sha256(text).hexdigest()
+        found = program.copy()
+        found.update((_TOP / path).read_bytes())
+        return found.hexdigest()
 
     record = repository.writable(_BUILD) / "checkpatch.json"
     known = json.loads(record.read_text()) if record.exists() else {}
