@@ -51,17 +51,15 @@ static bool virtblk_drain(struct virtio_blk *vblk)
  */
 static bool virtblk_lock_unheld(struct virtblk_recovery *recovery)
 {
-	unsigned long end = jiffies + VIRTBLK_HELD_TIME;
-
 	mutex_lock(&recovery->lock);
-	while (recovery->held) {
-		mutex_unlock(&recovery->lock);
-		if (time_after_eq(jiffies, end))
-			return false;
-		wait_event_timeout(recovery->wait, !READ_ONCE(recovery->held),
-				   VIRTBLK_HELD_TIME);
-		mutex_lock(&recovery->lock);
-	}
+	if (!recovery->held)
+		return true;
+	mutex_unlock(&recovery->lock);
+	/* It is set once only. */
+	if (!wait_event_timeout(recovery->wait, !READ_ONCE(recovery->held),
+				VIRTBLK_HELD_TIME))
+		return false;
+	mutex_lock(&recovery->lock);
 	return true;
 }
 
