@@ -59,6 +59,14 @@ def _prepare(guest: Guest) -> None:
         allocations.aim(guest)
 
 
+def _ios(guest: Guest, id: str, load: loads.Verified | loads.Records) -> int | None:
+    """Return the number of I/Os of a disk; None while its load has ended.
+
+    A load is not started again before the guest has resumed from a suspend.
+    """
+    return ios(guest, id) if load.running else None
+
+
 class _Meeting:
     """The loops of a pair of events."""
 
@@ -68,8 +76,8 @@ class _Meeting:
         self._pair = pair
         self._loads = running
         self._watchdog = Watchdog(guest)
-        for id in DISKS:
-            self._watchdog.watch(f"I/O of {id}", partial(ios, guest, id))
+        for id, load in zip(DISKS, running, strict=True):
+            self._watchdog.watch(f"I/O of {id}", partial(_ios, guest, id, load))
         self._loops = {}
         for event, partner in (pair, pair[::-1]):
             for id in DISKS[:1] if event.one else DISKS:

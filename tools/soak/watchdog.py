@@ -101,7 +101,7 @@ class Watchdog:
         self.clock = self.guest.clock()
 
     def watch(self, name: str, number: Callable, seconds: float | None = None) -> None:
-        """Watch the result of number() from now on."""
+        """Watch the result of number() from now on; None means that it need not grow."""
         self._numbers[name] = number
         self._limits[name] = seconds or self.seconds
         self._seen[name] = number(), self.clock()
@@ -116,7 +116,7 @@ class Watchdog:
         now = self.clock()
         for name, number in self._numbers.items():
             value = number()
-            if value != self._seen[name][0]:
+            if value is None or value != self._seen[name][0]:
                 self._seen[name] = value, now
         silence = {name: now - since for name, (_, since) in self._seen.items()}
         if any(silence[name] > self._limits[name] for name in silence):

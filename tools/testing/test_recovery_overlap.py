@@ -143,3 +143,15 @@ def test_watchdog_tells_who_waits():
         watchdog.look()
     watchdog.forget("I/O")
     watchdog.look()
+
+
+def test_watchdog_waits_for_no_load_that_has_ended():
+    """A counter that is None is no hang; the time counts from when it is a number."""
+    guest = StuckGuest()
+    watchdog = Watchdog(guest, seconds=60)
+    watchdog.watch("I/O", lambda: None if 10 <= guest.seconds < 100 else 1)
+    for guest.seconds in range(161):
+        watchdog.look()
+    guest.seconds = 161
+    with pytest.raises(Hang, match="no progress: I/O for 61 s"):
+        watchdog.look()
