@@ -115,7 +115,9 @@ def _lock_figures(guest, driver, count, ios):
     seen = guest.run("cat /proc/lock_stat").output
     symbols, _, classes = guest.run(_CLASSES).output.partition("@classes\n")
     guest.unload()
-    total = done["read"]["ios"]
+    if done.read is None:
+        raise GuestError(f"fio completed no read on {name}")
+    total = done.read.ios
     lock, figures = busiest(parse_lock_stat(seen), classes_of(symbols, classes))
     per_io = {f"{name}_per_io": figures[name] / total
               for name in ("contentions", "acquisitions", "wait_us", "hold_us")}
@@ -294,27 +296,25 @@ def _measure_interrupts(guest, driver, count, ios):
     """Read on all CPUs; return the interrupts of the queues."""
     name = _load(guest, driver, count)
     disk = queues.read(guest, name)
-    before = measure.interrupts(guest, disk["virtio"])
+    before = measure.interrupts(guest, disk.virtio)
     started = time.monotonic()
     guest.run(f"seq 0 {guest.cpus - 1} | xargs -P {guest.cpus} -I @ taskset -c @ "
               f"dd if=/dev/{name} of=/dev/null bs=4k count={ios} iflag=direct "
               "status=none", timeout=600)
     seconds = time.monotonic() - started
-    after = measure.interrupts(guest, disk["virtio"])
+    after = measure.interrupts(guest, disk.virtio)
     guest.unload()
     came = {index: {cpu: number - before[index][cpu]
                     for cpu, number in counts.items()}
             for index, counts in after.items()}
     seen = measure.where_interrupts_went(disk, [came])
-    totals = [sum(came.get(queue["index"], {}).values())
-              for queue in disk["queues"]]
-    return {"queues_with_cpus": sum(bool(queue["cpus"])
-                                    for queue in disk["queues"]),
-            "queues_interrupting": seen["queues"],
-            "interrupts_elsewhere": seen["elsewhere"],
+    totals = [sum(came.get(queue.index, {}).values()) for queue in disk.queues]
+    return {"queues_with_cpus": sum(bool(queue.cpus) for queue in disk.queues),
+            "queues_interrupting": seen.queues,
+            "interrupts_elsewhere": seen.elsewhere,
             "interrupts_of_a_queue": [min(totals), max(totals)],
             "seconds": round(seconds, 1),
-            "all": totals == [ios] * count and not seen["elsewhere"]}
+            "all": totals == [ios] * count and not seen.elsewhere}
 
 
 # Output

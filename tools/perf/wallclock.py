@@ -16,9 +16,10 @@ import os
 import statistics
 import textwrap
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from vm import kernels, measure, qemu, queues, report, repository, run, ui
+from vm import kernels, measure, qemu, queues, repository, run, ui
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
@@ -124,7 +125,7 @@ def load(guest, driver, count):
 
 def _summary(said_by_fio, said):
     """Return a summary of fio's report, with latencies in microseconds."""
-    found = measure.outcome(said_by_fio, said)
+    found = measure.outcome(said_by_fio, said).as_dict()
     for way in set(found) & {"read", "write"}:
         took = said_by_fio["jobs"][0][way]["clat_ns"]
         found[way] |= {"mean_us": took["mean"] / 1000,
@@ -145,14 +146,10 @@ def fio_report(guest, path, options, jobs, seconds, ramp):
     each on its own CPU.  seconds: the time measured, after ramp seconds that are not
     measured.  Raises CommandFailed if fio ended with an error.
     """
-    def whole(report, said):
-        measure.outcome(report, said)
-        return report
-
-    return measure.fio(
-        guest, seconds + ramp, whole, filename=path, numjobs=jobs,
+    return measure.fio_report(
+        guest, seconds + ramp, filename=path, numjobs=jobs,
         cpus_allowed=f"0-{jobs - 1}", cpus_allowed_policy="split", time_based=1,
-        runtime=seconds, ramp_time=ramp, **options)
+        runtime=seconds, ramp_time=ramp, **options)[0]
 
 
 def keep_report(path, said):
@@ -232,12 +229,19 @@ def one_round(guest, virtio, number, options, kicks=None):
     return found
 
 
+def _figures(pair):
+    """Return the figures that vm.measure compares; pair: samples by driver."""
+    return {driver: measure.Figures(found["iops"], found["interrupts_per_io"],
+                                    found["kicks_per_io"])
+            for driver, found in pair.items()}
+
+
 def _job_result(job, words, rounds, counted):
     """Return a job's result; rounds, counted: that job's samples."""
-    found = measure.compare(rounds, counted)
+    found = measure.compare([_figures(pair) for pair in rounds], _figures(counted))
     result = {"job": job, "options": words,
-              "iops": spread(found["ratios"], "higher"),
-              "ours": found["ours"], "stock": found["stock"]}
+              "iops": spread(found.ratios, "higher"),
+              "ours": asdict(found.ours), "stock": asdict(found.stock)}
     if words["iodepth"] != 1:
         return result
     for key in ("mean_us", "p50_us"):
@@ -323,7 +327,7 @@ def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
 
 def _measured(guest, rounds, options):
     """Return the samples of the round that counts kicks, and of all other rounds."""
-    virtio = queues.read(guest, guest.dev("null"))["virtio"]
+    virtio = queues.read(guest, guest.dev("null")).virtio
     # Jobs with large blocks use huge pages for their buffers.
     guest.run(f"echo {2 * options['cpus']} > /proc/sys/vm/nr_hugepages")
     guess = _SWAP_SECONDS + len(options["jobs"]) * (
@@ -343,7 +347,7 @@ def words_about(facts):
     """Return sentences on how to interpret the figures."""
     count = sum(key in job for job in facts["jobs"]
                 for key in ("iops", "mean_us", "p50_us"))
-    words = [report.WALL_CLOCK[facts["accelerator"]],
+    words = [measure.WALL_CLOCK[facts["accelerator"]],
              "A ratio is our driver's figure divided by the in-tree driver's in one "
              "round, in which the two run one after the other. The median is over "
              f"{facts['rounds']} rounds. The range is from the lowest to the highest "

@@ -3,11 +3,13 @@
 
 usage: python3 -m vm.run
 
-It writes report.json, report.html and ratios.png to build/run, see vm.report.
-The exit status is 0 for PASS, 1 for FAIL, 2 if a UserError prevents the run.
+It writes report.json, report.html and ratios.png to build/run, see vm.run_record and
+vm.report.  The exit status is 0 for PASS, 1 for FAIL, 2 if a UserError prevents the
+run.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -15,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import (cache, host, kernels, measure, qemu, qemu_dist, queues, report,
                repository, ui, verdict)
 from .disk import GIB, Disk
 from .errors import CommandTimeout, GuestError
 from .guest import Guest
+from .run_record import Content, Disks, Drivers, Ended, Phase, Row, Run, Versions
 from .ui import UserError, say, step
 
 KERNEL = "6.12"
@@ -40,11 +44,11 @@ _MIB = 1 << 20
 # blocks beyond it.
 _FS_MIB = 512
 _MOUNT = "/mnt/files"
-_VERIFY = {"directory": _MOUNT, "bs": "4k", "size": "16m", "numjobs": CPUS,
-           "direct": 1, "ioengine": "libaio", "iodepth": 32,
-           "cpus_allowed": f"0-{CPUS - 1}", "cpus_allowed_policy": "split",
-           "verify": "crc32c", "verify_fatal": 0,
-           "continue_on_error": "verify"}
+_VERIFY: dict[str, Any] = {
+    "directory": _MOUNT, "bs": "4k", "size": "16m", "numjobs": CPUS,
+    "direct": 1, "ioengine": "libaio", "iodepth": 32,
+    "cpus_allowed": f"0-{CPUS - 1}", "cpus_allowed_policy": "split",
+    "verify": "crc32c", "verify_fatal": 0, "continue_on_error": "verify"}
 
 # The test writes a pattern to 4 MiB for each command, which clears the 2 MiB in the
 # middle.
@@ -58,16 +62,15 @@ _PATTERN = b"\xa5"
 
 
 @contextlib.contextmanager
-def phase(facts, text):
+def phase(found: Run, text: str) -> Iterator[None]:
     """Print the name of a part of the run, and record how long it took."""
     started = time.monotonic()
     with step(text):
         yield
-    facts["phases"].append({"name": text,
-                            "seconds": round(time.monotonic() - started, 1)})
+    found.phases.append(Phase(text, round(time.monotonic() - started, 1)))
 
 
-def prepare(facts):
+def prepare(found: Run) -> tuple[kernels.Kernel, Path]:
     """Install and build all that the run needs; return the kernel and our module."""
     for name in ("report.json", "report.html", "ratios.png"):
         (_OUT / name).unlink(missing_ok=True)
@@ -78,15 +81,14 @@ def prepare(facts):
     module = kernels.build_modules(kernel)
     accelerator = qemu.accelerator()
     version = qemu_dist.version(qemu_dist.find())
-    facts["versions"] = {
-        "kernel": kernel.release, "qemu": ".".join(map(str, version)),
-        "accelerator": accelerator, "driver": commit(),
-        "module_sha256": hashlib.sha256(module.read_bytes()).hexdigest()}
-    facts["wall_clock"] = report.WALL_CLOCK[accelerator]
+    found.versions = Versions(
+        kernel=kernel.release, qemu=".".join(map(str, version)),
+        accelerator=accelerator, driver=commit(),
+        module_sha256=hashlib.sha256(module.read_bytes()).hexdigest())
     return kernel, module
 
 
-def commit():
+def commit() -> str | None:
     """Return the commit that the driver is built from; None outside git."""
     said = subprocess.run(["git", "-C", _TOP, "describe", "--always", "--dirty"],
                           text=True, stdout=subprocess.PIPE,
@@ -96,52 +98,55 @@ def commit():
 
 # The queues
 
-def record_queues(guest, facts):
+def record_queues(guest: Guest, found: Run) -> tuple[Disks, queues.DiskQueues]:
     """Record each disk's queues, then the null disk's with num_request_queues=1."""
-    facts["one_thread"] = guest.hung
-    facts["versions"]["fio"] = guest.run("fio --version").output.strip()
-    facts["disks"] = {id: queues.read(guest, guest.dev(id))
-                      for id in ("null", "files")}
+    found.one_thread = guest.hung
+    found.fio = guest.run("fio --version").output.strip()
+    disks = Disks(null=queues.read(guest, guest.dev("null")),
+                  files=queues.read(guest, guest.dev("files")))
+    found.disks = disks
     guest.unload()
     guest.load("num_request_queues=1")
-    facts["one_queue"] = queues.read(guest, guest.dev("null"))
+    one_queue = queues.read(guest, guest.dev("null"))
+    found.one_queue = one_queue
     guest.unload()
     guest.load()
-    facts["queues"] = len(facts["disks"]["null"]["queues"])
-    facts["affinities_equal"] = facts["disks"]["null"]["affinities_equal"]
+    found.queues = len(disks.null.queues)
+    found.affinities_equal = disks.null.affinities_equal
+    return disks, one_queue
 
 
 # The data
 
-def write_and_verify(guest, facts):
+def write_and_verify(guest: Guest, found: Run) -> measure.Outcome:
     """Write files to a file system, verify them, unmount and check it."""
     dev = f"/dev/{guest.dev('files')}"
     guest.run(f"mkfs.ext4 -q {dev} {_FS_MIB}M && mkdir -p {_MOUNT} && "
               f"busybox mount {dev} {_MOUNT}")
-    facts["write"] = verified(guest, "randwrite")
+    written = found.write = verified(guest, "randwrite")
     fsck = guest.run(f"busybox umount {_MOUNT} && e2fsck -fn {dev}", check=False)
-    facts["fsck"] = {"status": fsck.status, "said": fsck.output.strip()}
+    found.fsck = Ended(fsck.status, fsck.output.strip())
+    return written
 
 
-def verified(guest, rw):
+def verified(guest: Guest, rw: str) -> measure.Outcome:
     """Run fio with verification; print its messages about errors, return its result."""
-    found = measure.fio(guest, rw=rw, **_VERIFY)
-    if found["errors"]:
-        say(found["said"])
-    return found
+    done = measure.fio(guest, rw=rw, **_VERIFY)
+    if done.said is not None:
+        say(done.said)
+    return done
 
 
-def verify_again(guest, facts):
+def verify_again(guest: Guest, found: Run, written: measure.Outcome) -> None:
     """Verify the files again, after a reboot of the guest that wrote them."""
     dev = f"/dev/{guest.dev('files')}"
     guest.run(f"mkdir -p {_MOUNT} && busybox mount -o ro {dev} {_MOUNT}")
-    facts["reread"] = verified(guest, "read")
+    reread = found.reread = verified(guest, "read")
     guest.run(f"busybox umount {_MOUNT}")
-    facts["verify_errors"] = (facts["write"]["errors"]
-                              + facts["reread"]["errors"])
+    found.verify_errors = written.errors + reread.errors
 
 
-def clear(guest, facts):
+def clear(guest: Guest, found: Run) -> None:
     """Discard and write zeroes, and record what then reads back."""
     dev = f"/dev/{guest.dev('files')}"
     total = 4 * len(_CLEARING)
@@ -157,9 +162,9 @@ def clear(guest, facts):
         "sha256sum; done")
     seen = [_CONTENTS.get(line.split()[0], "something else")
             for line in listing.output.splitlines()]
-    facts["clearing"] = {
-        name: {"inside": _same(seen[4 * number + 1:4 * number + 3]),
-               "around": _same([seen[4 * number], seen[4 * number + 3]])}
+    found.clearing = {
+        name: Content(inside=_same(seen[4 * number + 1:4 * number + 3]),
+                      around=_same([seen[4 * number], seen[4 * number + 3]]))
         for number, name in enumerate(_CLEARING)}
 
 
@@ -167,28 +172,35 @@ _CONTENTS = {hashlib.sha256(byte * _MIB).hexdigest(): name
              for byte, name in ((b"\0", "zeroes"), (_PATTERN, "the pattern"))}
 
 
-def _same(names):
+def _same(names: Iterable[str]) -> str:
     return " and ".join(sorted(set(names)))
 
 
-def check_image(path, facts):
+def check_image(path: Path, found: Run) -> None:
     """Record where the qcow2 file holds data, and the result of qemu-img check."""
     tool = qemu_dist.find("qemu-img")
     check = subprocess.run([*tool, "check", path], text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    facts["image_check"] = {"status": check.returncode,
-                            "said": check.stdout.strip()}
+    found.image_check = Ended(check.returncode, check.stdout.strip())
     listing = subprocess.run([*tool, "map", "--output=json", path], text=True,
                              stdout=subprocess.PIPE, check=True)
     extents = json.loads(listing.stdout)
-    for number, found in enumerate(facts["clearing"].values()):
-        start = _CLEARING_AT + 4 * number
-        found["image_inside"] = _same(_allocation(extents, start + 1, 2))
-        found["image_around"] = _same(_allocation(extents, start, 1)
-                                      + _allocation(extents, start + 3, 1))
+    found.image = {name: _kept(extents, _CLEARING_AT + 4 * number)
+                   for number, name in enumerate(_CLEARING)}
 
 
-def _allocation(extents, mib, length):
+# The extents of an image, as qemu-img prints them.
+_Extents = Sequence[dict[str, Any]]
+
+
+def _kept(extents: _Extents, mib: int) -> Content:
+    """Return where the image holds data in the 4 MiB of a command."""
+    return Content(inside=_same(_allocation(extents, mib + 1, 2)),
+                   around=_same(_allocation(extents, mib, 1)
+                                + _allocation(extents, mib + 3, 1)))
+
+
+def _allocation(extents: _Extents, mib: int, length: int) -> list[str]:
     """Return "data" or "no data" for each extent that overlaps a range in MiB."""
     start, end = mib * _MIB, (mib + length) * _MIB
     return ["data" if extent["data"] else "no data" for extent in extents
@@ -197,7 +209,17 @@ def _allocation(extents, mib, length):
 
 # The comparison
 
-def load(guest, driver, count):
+# The figures of a round, by job and number of queues, then by driver.
+_Round = dict[tuple[str, int], dict[str, measure.Sample]]
+
+
+def _origin(guest: Guest) -> str:
+    """Return where the loaded driver is from, as its taint says."""
+    return "out of tree" if "O" in guest.sysfs("/sys/module/virtio_blk/taint") \
+        else "in tree"
+
+
+def load(guest: Guest, driver: str, count: int) -> str:
     """Load a driver with a number of queues; return the null disk's name."""
     guest.unload()
     loader = guest.load if driver == "ours" else guest.load_stock
@@ -207,68 +229,68 @@ def load(guest, driver, count):
     return name
 
 
-def one_round(guest, disk, order, kicks=None):
+def one_round(guest: Guest, disk: queues.DiskQueues, order: Sequence[str],
+              kicks: measure.KickCounter | None = None) -> _Round:
     """Run each job on each driver; return figures by (job, queues), then by driver.
 
     For each number of queues the two drivers run one after the other.
     """
-    found = {}
+    found: _Round = {(job, count): {} for count in (1, QUEUES) for job in measure.JOBS}
     for count in (1, QUEUES):
         for driver in order:
             name = load(guest, driver, count)
             for job in measure.JOBS:
-                found.setdefault((job, count), {})[driver] = measure.workload(
-                    guest, disk["virtio"], name, job, SECONDS, CPUS, kicks)
+                found[job, count][driver] = measure.workload(
+                    guest, disk.virtio, name, job, SECONDS, CPUS, kicks)
     return found
 
 
-def compare(guest, facts):
-    """Measure our driver and the in-tree driver in turns."""
-    disk = facts["disks"]["null"]
-    facts["drivers"] = {}
-    for driver in ("stock", "ours"):
-        load(guest, driver, QUEUES)
-        taint = guest.sysfs("/sys/module/virtio_blk/taint")
-        facts["drivers"][driver] = "out of tree" if "O" in taint else "in tree"
-    with phase(facts, "counting kicks of our driver and the in-tree driver"), \
+def compare(guest: Guest, found: Run, disk: queues.DiskQueues) -> list[Row]:
+    """Measure our driver and the in-tree driver in turns; disk: the null disk's."""
+    drivers = found.drivers = Drivers()
+    load(guest, "stock", QUEUES)
+    drivers.stock = _origin(guest)
+    load(guest, "ours", QUEUES)
+    drivers.ours = _origin(guest)
+    with phase(found, "counting kicks of our driver and the in-tree driver"), \
             measure.KickCounter(guest) as kicks:
         counted = one_round(guest, disk, ("ours", "stock"), kicks)
     rounds = []
     for number in range(ROUNDS):
-        with phase(facts, f"measuring, round {number + 1} of {ROUNDS}"):
+        with phase(found, f"measuring, round {number + 1} of {ROUNDS}"):
             order = ("stock", "ours") if number % 2 else ("ours", "stock")
             rounds.append(one_round(guest, disk, order))
-    facts["comparison"] = [
-        {"job": job, "queues": count,
-         **measure.compare([round_[job, count] for round_ in rounds],
-                           counted[job, count])}
-        for job in measure.JOBS for count in (1, QUEUES)]
-    facts["interrupts"] = measure.where_interrupts_went(
-        disk, [round_[job, QUEUES]["ours"]["interrupts"]
+    rows = [Row(job, count, measure.compare([round_[job, count] for round_ in rounds],
+                                            counted[job, count]))
+            for job in measure.JOBS for count in (1, QUEUES)]
+    found.comparison = rows
+    found.interrupts = measure.where_interrupts_went(
+        disk, [round_[job, QUEUES]["ours"].interrupts
                for round_ in [counted, *rounds] for job in measure.JOBS])
+    return rows
 
 
 # The whole run
 
-def in_guest(guest, facts):
+def in_guest(guest: Guest, found: Run) -> None:
     """Run all parts that use the guest; print each table when it is ready."""
-    with phase(facts, "checking queues, vectors and affinities"):
-        record_queues(guest, facts)
-    print(report.queue_tables(facts), flush=True)
-    with phase(facts, "writing files and verifying them (crc32c), fsck"):
-        write_and_verify(guest, facts)
-    with phase(facts, "discarding and writing zeroes"):
-        clear(guest, facts)
-    with phase(facts, "restarting the guest"):
+    with phase(found, "checking queues, vectors and affinities"):
+        disks, one_queue = record_queues(guest, found)
+    print(report.queue_tables(disks, one_queue), flush=True)
+    with phase(found, "writing files and verifying them (crc32c), fsck"):
+        written = write_and_verify(guest, found)
+    with phase(found, "discarding and writing zeroes"):
+        clear(guest, found)
+    with phase(found, "restarting the guest"):
         guest.reboot()
-    with phase(facts, "verifying the files again"):
-        verify_again(guest, facts)
-    compare(guest, facts)
-    print(report.comparison_table(facts), flush=True)
+    with phase(found, "verifying the files again"):
+        verify_again(guest, found, written)
+    rows = compare(guest, found, disks.null)
+    print(report.comparison_table(rows, qemu.accelerator()), flush=True)
 
 
 @contextlib.contextmanager
-def full_disk_reported(guest):
+def full_disk_reported(guest: Guest) -> Iterator[None]:
     """Replace a timeout by another error if QEMU stopped the guest on a full disk."""
     try:
         yield
@@ -280,21 +302,21 @@ def full_disk_reported(guest):
         raise
 
 
-def run_all(facts):
-    """Do the whole run and record the results in facts."""
-    kernel, module = prepare(facts)
+def run_all(found: Run) -> None:
+    """Do the whole run and record the results in found."""
+    kernel, module = prepare(found)
     with tempfile.TemporaryDirectory(prefix="disk-", dir=_OUT) as directory:
         image = Path(directory, "files.qcow2")
         guest = Guest(kernel, cpus=CPUS, driver=module, disks=[
             Disk("null", queues=QUEUES, read_zeroes=True),
             Disk("files", "qcow2", GIB, path=image, queues=QUEUES)])
         with contextlib.ExitStack() as stack:
-            with phase(facts, f"booting a guest with {CPUS} CPUs and two disks"):
+            with phase(found, f"booting a guest with {CPUS} CPUs and two disks"):
                 stack.enter_context(guest)
             with full_disk_reported(guest):
-                in_guest(guest, facts)
-        facts["kernel_log"] = "no complaint"
-        check_image(image, facts)
+                in_guest(guest, found)
+        found.kernel_log = "no complaint"
+        check_image(image, found)
 
 
 def attempt(work: Callable[[], None]) -> tuple[str | None, int]:
@@ -310,7 +332,7 @@ def attempt(work: Callable[[], None]) -> tuple[str | None, int]:
     return None, 0
 
 
-def main():
+def main() -> int:
     """Run, report, and return the exit status."""
     if sys.argv[1:]:
         raise UserError("usage: python3 -m vm.run (it takes no arguments; "
@@ -321,25 +343,25 @@ def main():
                         "other kernels")
     repository.check_own_name()
     repository.writable(_OUT)
-    facts = {"format": 1, "phases": []}
+    found = Run()
     started = time.monotonic()
     say("make run: verified I/O through our driver in a guest")
-    error, status = attempt(lambda: run_all(facts))
-    if error is not None:
-        facts["error"] = error
-    facts["seconds"] = round(time.monotonic() - started, 1)
-    verdict.judge(facts)
-    write_report(facts)
-    print(report.verdict_text(facts), end="")
-    return status or int(facts["verdict"] != "PASS")
+    found.error, status = attempt(lambda: run_all(found))
+    found.seconds = round(time.monotonic() - started, 1)
+    judged = verdict.judge(found)
+    write_report(found, judged)
+    print(report.verdict_text(judged), end="")
+    return status or int(judged.word != "PASS")
 
 
-def write_report(facts):
+def write_report(found: Run, judged: verdict.Verdict) -> None:
     """Write the report's files to build/run; print an error if that fails."""
+    facts = {**found.as_dict(), **judged.as_dict()}
     files = {"report.json": lambda: (json.dumps(facts, indent=1) + "\n").encode(),
-             "report.html": lambda: report.html_page(facts).encode()}
-    if "comparison" in facts:
-        files["ratios.png"] = lambda: report.plot(facts)
+             "report.html": lambda: report.html_page(found, judged).encode()}
+    if found.comparison is not None and found.versions is not None:
+        files["ratios.png"] = functools.partial(report.plot, found.comparison,
+                                                found.versions)
     try:
         for name, make in files.items():
             (_OUT / name).write_bytes(make())

@@ -63,24 +63,25 @@ def write_and_verify(guest: Guest, plan: Plan, disk: str, rw: str) -> Verified:
         ioengine="libaio", iodepth=plan.depth, cpus_allowed=f"0-{plan.cpus - 1}",
         cpus_allowed_policy="split", verify="crc32c", verify_fatal=0,
         continue_on_error="verify")
-    if found["errors"]:
-        say(found["said"])
-    return Verified(found["read"]["bytes"], found["errors"])
+    if found.said is not None:
+        say(found.said)
+    return Verified(found.read.bytes if found.read else 0, found.errors)
 
 
 def read_device(guest: Guest, device: vdpa.Device, disk: str) -> Device:
     """Read what both ends count of each queue; there must be no I/O."""
-    driver = queues.read(guest, disk)["queues"]
+    driver = queues.read(guest, disk).queues
     ends = [_ends(queue, vdpa.parse_counters(guest.sysfs(
-                f"/sys/kernel/debug/virtio_blk/{disk}/queue{queue['index']}")), taken)
+                f"/sys/kernel/debug/virtio_blk/{disk}/queue{queue.index}")), taken)
             for queue, taken in zip(driver, device.queues(), strict=True)]
     return Device(device.name, disk, f"/dev/{_DATA}", ends, device.workers())
 
 
-def _ends(queue: dict, driver: dict[str, int], device: dict[str, int]) -> Ends:
+def _ends(queue: queues.Queue, driver: dict[str, int],
+          device: dict[str, int]) -> Ends:
     """Return a queue from vm.queues, and the counters of its driver and its device."""
     return Ends(
-        index=queue["index"], cpus=queue["cpus"], vector=queue["vector"],
+        index=queue.index, cpus=queue.cpus, vector=queue.vector,
         ring=device["ring"], sent=driver["reads"] + driver["writes"],
         kicks=driver["kicks"], interrupts=driver["interrupts"],
         worker=device["worker"], taken=device["reads"] + device["writes"],
@@ -173,7 +174,7 @@ def compare(guest: Guest, found: Run) -> None:
                         way = measure.timed(guest, comparison.disks[name],
                                             series.job.rw, plan.seconds, plan.cpus,
                                             series.job.depth)
-                        series.iops[name].append(way["iops"])
+                        series.iops[name].append(way.iops)
         found.comparison = comparison
 
 
@@ -252,13 +253,13 @@ def execute(plan: Plan) -> int:
     found.error, status = attempt(lambda: run_all(found))
     found.seconds = round(time.monotonic() - started, 1)
     judged = verdict.conclude(run_host_report.checks(found), found.error)
-    facts = {"format": 1, **asdict(found), **judged.facts()}
+    facts = {"format": 1, **asdict(found), **judged.as_dict()}
     try:
         (_OUT / "report.json").write_text(json.dumps(facts, indent=1) + "\n")
         say(f"  wrote {(_OUT / 'report.json').relative_to(_TOP)}")
     except OSError as error:
         say(f"error: there is no report.json: {error}")
-    print(report.verdict_text(facts), end="")
+    print(report.verdict_text(judged), end="")
     return status or int(judged.word != "PASS")
 
 
