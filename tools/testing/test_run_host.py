@@ -15,7 +15,7 @@ import pytest
 
 from vm import run_host, run_host_report, verdict
 from vm.run_host_report import (BACKING, VDPA_BLK, VDUSE, Comparison, Device, Ends, Job,
-                                Plan, Ratio, Run, Series, Verified)
+                                Modules, Plan, Ratio, Run, Series, Verified)
 from vm.ui import UserError
 from vm.vdpa import Worker
 
@@ -49,8 +49,8 @@ def series(job=Job("randread", 32)):
 def good(**changed):
     """Return a run that passes."""
     return replace(Run(
-        PLAN, "6.12", "tcg", {"virtio_blk": "out of tree", "vdpa_blk": "out of tree"},
-        device(), Verified(64 << 20, 0), Verified(64 << 20, 0),
+        PLAN, "6.12", "tcg", Modules("out of tree", "out of tree"), device(),
+        Verified(64 << 20, 0), Verified(64 << 20, 0),
         Comparison({}, {VDPA_BLK: "virtio_blk", VDUSE: "virtio_blk"}, [series()], []),
         "none", "no complaint"), **changed)
 
@@ -70,8 +70,8 @@ def test_good_run_of_both_halves_passes():
 
 
 @pytest.mark.parametrize("changed,why", (
-    ({"modules": {"virtio_blk": "in tree", "vdpa_blk": "out of tree"}}, "guest's half"),
-    ({"modules": {"virtio_blk": "out of tree", "vdpa_blk": "in tree"}}, "host's half"),
+    ({"modules": Modules("in tree", "out of tree")}, "guest's half: expected"),
+    ({"modules": Modules("out of tree", "in tree")}, "host's half: expected"),
     ({"device": replace(device(), queues=device().queues[:3])}, "queues of the disk"),
     ({"device": device(sent=0, taken=0)}, "carried requests: expected 4, seen 3"),
     ({"device": device(sent=8193)}, "count the same requests: expected 4, seen 3"),

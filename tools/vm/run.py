@@ -213,9 +213,9 @@ def _allocation(extents: _Extents, mib: int, length: int) -> list[str]:
 _Round = dict[tuple[str, int], dict[str, measure.Sample]]
 
 
-def _origin(guest: Guest) -> str:
-    """Return where the loaded driver is from, as its taint says."""
-    return "out of tree" if "O" in guest.sysfs("/sys/module/virtio_blk/taint") \
+def origin(guest: Guest, module: str) -> str:
+    """Return where a loaded module is from, as its taint says."""
+    return "out of tree" if "O" in guest.sysfs(f"/sys/module/{module}/taint") \
         else "in tree"
 
 
@@ -249,9 +249,9 @@ def compare(guest: Guest, found: Run, disk: queues.DiskQueues) -> list[Row]:
     """Measure our driver and the in-tree driver in turns; disk: the null disk's."""
     drivers = found.drivers = Drivers()
     load(guest, "stock", QUEUES)
-    drivers.stock = _origin(guest)
+    drivers.stock = origin(guest, "virtio_blk")
     load(guest, "ours", QUEUES)
-    drivers.ours = _origin(guest)
+    drivers.ours = origin(guest, "virtio_blk")
     with phase(found, "counting kicks of our driver and the in-tree driver"), \
             measure.KickCounter(guest) as kicks:
         counted = one_round(guest, disk, ("ours", "stock"), kicks)

@@ -22,9 +22,9 @@ from pathlib import Path
 from . import (cache, host, kernels, measure, null_blk, qemu, queues, report,
                repository, run_host_report, ui, vdpa, verdict)
 from .guest import Guest
-from .run import attempt
+from .run import attempt, origin
 from .run_host_report import (BACKING, SIMULATOR, VDPA_BLK, VDUSE, Comparison, Device,
-                              Ends, Plan, Run, Series, Verified)
+                              Ends, Modules, Plan, Run, Series, Verified)
 from .ui import UserError, say, step
 
 _TOP = Path(__file__).resolve().parents[2]
@@ -103,20 +103,14 @@ def verified_io(guest: Guest, found: Run) -> None:
     with backing(guest, _DATA, True, 2 * total, plan.queues) as path:
         with vdpa.Device(guest, path, **_settings(plan)) as device:
             disk = device.disk()
-            found.modules = {name: _origin(guest, name)
-                             for name in ("virtio_blk", "vdpa_blk")}
+            found.modules = Modules(virtio_blk=origin(guest, "virtio_blk"),
+                                    vdpa_blk=origin(guest, "vdpa_blk"))
             with step(f"writing {total} MiB through both halves and verifying them "
                       f"(crc32c), {plan.queues} queues and {plan.workers} workers"):
                 found.written = write_and_verify(guest, plan, disk, "randwrite")
             found.device = read_device(guest, device, disk)
         with step("verifying them again on the backing device, without vdpa_blk"):
             found.reread = write_and_verify(guest, plan, _DATA, "read")
-
-
-def _origin(guest: Guest, module: str) -> str:
-    """Return where a loaded module is from, as its taint says."""
-    return "out of tree" if "O" in guest.sysfs(f"/sys/module/{module}/taint") \
-        else "in tree"
 
 
 # The comparison
@@ -221,8 +215,8 @@ def find_kernel(name: str) -> kernels.Kernel:
         raise UserError(f"KERNEL is {name}, which has our driver built in; {choose}")
     if not kernels.can_have_vdpa(kernel):
         oldest = ".".join(map(str, kernels.OLDEST_VDPA))
-        raise UserError(f"KERNEL is {name}, Linux {kernel.release}; vdpa_blk needs Linux "
-                        f"{oldest} or later with CONFIG_VDPA; {choose}")
+        raise UserError(f"KERNEL is {name}, Linux {kernel.release}; vdpa_blk needs "
+                        f"Linux {oldest} or later with CONFIG_VDPA; {choose}")
     return kernel
 
 

@@ -3,17 +3,14 @@
 
 import statistics
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from .measure import WALL_CLOCK
 from .page import text_table
 from .queues import format_cpus
-from .report import WALL_CLOCK
 from .vdpa import Worker
-from .verdict import NOT_REACHED, Check
-
-_Fact = TypeVar("_Fact")
+from .verdict import Check, check
 
 
 # What is run
@@ -53,6 +50,13 @@ class Plan:
 
 
 # What is found
+
+@dataclass(frozen=True)
+class Modules:
+    """Where each driver's module is from: "out of tree" or "in tree"."""
+    virtio_blk: str
+    vdpa_blk: str
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -147,13 +151,13 @@ class Comparison:
 class Run:
     """All that a run has found; None and empty texts are what it has not reached.
 
-    modules: where each driver's module is from, "out of tree" or "in tree".  left: the
-    devices that are there when all have been deleted, and the modules that stay.
+    left: the devices that are there when all have been deleted, and the modules that
+    stay.
     """
     plan: Plan
     release: str = ""
     accelerator: str = ""
-    modules: dict[str, str] | None = None
+    modules: Modules | None = None
     device: Device | None = None
     written: Verified | None = None
     reread: Verified | None = None
@@ -280,8 +284,8 @@ def drawing(plan: Plan, device: Device) -> str:
         middle("v   |"),
         middle(f"{device.backing}: a block device of this kernel"),
         "",
-        _filled(f"fio: {plan.cpus} jobs of depth {plan.depth} wrote {plan.mib} MiB each "
-                "in blocks of 4 KiB, and verified them."),
+        _filled(f"fio: {plan.cpus} jobs of depth {plan.depth} wrote {plan.mib} MiB "
+                "each in blocks of 4 KiB, and verified them."),
         "",
     ])
 
@@ -294,47 +298,42 @@ def checks(run: Run) -> list[Check]:
     total = plan.cpus * plan.mib
     served = [index % plan.workers for index in range(plan.queues)]
     return [
-        _check("module of the guest's half", "out of tree", run.modules,
-               lambda modules: modules["virtio_blk"]),
-        _check("module of the host's half", "out of tree", run.modules,
-               lambda modules: modules["vdpa_blk"]),
-        _check("queues of the disk", plan.queues, run.device,
-               lambda device: len(device.queues)),
-        _check("queues that carried requests", plan.queues, run.device,
-               lambda device: sum(queue.taken > 0 for queue in device.queues)),
-        _check("queues whose two ends count the same requests", plan.queues, run.device,
-               lambda device: sum(queue.sent == queue.taken
-                                  for queue in device.queues)),
-        _check("workers of the queues", _listed(served), run.device,
-               lambda device: _listed(queue.worker for queue in device.queues)),
-        _check("CPUs of the workers", _listed(plan.worker_cpus), run.device,
-               lambda device: _listed(worker.cpu for worker in device.workers)),
-        _check("requests that failed", 0, run.device,
-               lambda device: sum(queue.failed for queue in device.queues)),
-        _check("requests still in flight", 0, run.device,
-               lambda device: sum(queue.in_flight for queue in device.queues)),
-        _check("MiB written and verified through both halves", total, run.written,
-               lambda found: found.bytes >> 20),
-        _check("MiB verified again on the backing device", total, run.reread,
-               lambda found: found.bytes >> 20),
-        _check("verify errors, both halves", 0, run.written,
-               lambda found: found.errors),
-        _check("verify errors, backing device", 0, run.reread,
-               lambda found: found.errors),
+        check("module of the guest's half", "out of tree", run.modules,
+              lambda modules: modules.virtio_blk),
+        check("module of the host's half", "out of tree", run.modules,
+              lambda modules: modules.vdpa_blk),
+        check("queues of the disk", plan.queues, run.device,
+              lambda device: len(device.queues)),
+        check("queues that carried requests", plan.queues, run.device,
+              lambda device: sum(queue.taken > 0 for queue in device.queues)),
+        check("queues whose two ends count the same requests", plan.queues, run.device,
+              lambda device: sum(queue.sent == queue.taken
+                                 for queue in device.queues)),
+        check("workers of the queues", _listed(served), run.device,
+              lambda device: _listed(queue.worker for queue in device.queues)),
+        check("CPUs of the workers", _listed(plan.worker_cpus), run.device,
+              lambda device: _listed(worker.cpu for worker in device.workers)),
+        check("requests that failed", 0, run.device,
+              lambda device: sum(queue.failed for queue in device.queues)),
+        check("requests still in flight", 0, run.device,
+              lambda device: sum(queue.in_flight for queue in device.queues)),
+        check("MiB written and verified through both halves", total, run.written,
+              lambda found: found.bytes >> 20),
+        check("MiB verified again on the backing device", total, run.reread,
+              lambda found: found.bytes >> 20),
+        check("verify errors, both halves", 0, run.written,
+              lambda found: found.errors),
+        check("verify errors, backing device", 0, run.reread,
+              lambda found: found.errors),
         # Without rounds no disks are compared.
-        *([_check("driver of the compared disks", "virtio_blk", run.comparison,
-                  lambda found: _listed(sorted(set(found.drivers.values()))))]
+        *([check("driver of the compared disks", "virtio_blk", run.comparison,
+                 lambda found: _listed(sorted(set(found.drivers.values()))))]
           if plan.rounds else []),
-        _check("devices and modules left at the end", "none", run.left,
-               lambda left: left),
-        _check("the kernel's log", "no complaint", run.kernel_log, lambda log: log),
+        check("devices and modules left at the end", "none", run.left,
+              lambda left: left),
+        check("the kernel's log", "no complaint", run.kernel_log, lambda log: log),
     ]
 
 
-def _check(name: str, expected: int | str, fact: _Fact | None,
-           find: Callable[[_Fact], int | str]) -> Check:
-    return Check(name, expected, NOT_REACHED if fact is None else find(fact))
-
-
-def _listed(values) -> str:
+def _listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
