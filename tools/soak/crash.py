@@ -23,6 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import vblksim
 from vm import process
@@ -103,7 +104,7 @@ class _OfQemu(_Served):
     backend: str
 
     def open(self) -> str:
-        more = {"in_order": True} if self.in_order else {}
+        more: dict[str, Any] = {"in_order": True} if self.in_order else {}
         self._disk = Disk("victim", self.backend, _SIZE, queues=_QUEUES, reconnect=True,
                           path=self.directory / self.backend, **more)
         self.guest.add_disk(self._disk)

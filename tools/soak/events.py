@@ -157,7 +157,7 @@ def _unplug(loop: Loop) -> Iterator[None]:
     this generator does not end.
     """
     clock = loop.guest.clock()
-    asked = -_AGAIN_SECONDS
+    asked: float = -_AGAIN_SECONDS
     while not loop.guest.wait_event("DEVICE_DELETED", 0, device=loop.id):
         if clock() > asked + _AGAIN_SECONDS:
             loop.guest.request_unplug(loop.id)

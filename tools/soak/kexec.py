@@ -62,7 +62,7 @@ def load(guest: Guest, way: str, initramfs: Path, cmdline: str) -> None:
     """Load the guest's own kernel; way: "load", or "panic" for the crash kernel."""
     guest.run(f"mkdir -p {_PLACE}")
     guest.put(program(guest), f"{_PLACE}/kexec")
-    guest.put(guest.kernel.bzimage or guest.kernel.image, f"{_PLACE}/kernel")
+    guest.put(guest.kernel.bzimage or guest.kernel.bootable(), f"{_PLACE}/kernel")
     guest.put(initramfs, f"{_PLACE}/initramfs")
     guest.run(f"{_PLACE}/kexec {way} {_PLACE}/kernel {_PLACE}/initramfs '{cmdline}'; "
               f"status=$?; rm {_PLACE}/kernel {_PLACE}/initramfs; exit $status",
@@ -240,7 +240,7 @@ def _save(guest: Guest) -> list[Core]:
         dd if={second} of={first} bs=1M count=$count seek={_MEMORY_MIB} conv=fsync
         """, timeout=_SAVE_SECONDS)
     size = int(guest.run("stat -c %s /proc/vmcore").output)
-    paths = [guest.disk_path(id) for id in guest.disks]
+    paths = [path for id in guest.disks if (path := guest.disk_path(id))]
     return [Core(paths[0], size), Core(paths[1], size),
             Core(paths[0], size, _MEMORY_MIB * _MIB)]
 

@@ -110,7 +110,7 @@ def boot_image() -> bytes:
             ("ld", ["-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary",
                     "-o", linked, objects]))
         for program, words in steps:
-            subprocess.run([host.which(program), *words], check=True)
+            subprocess.run([host.path_of(program), *words], check=True)
         return linked.read_bytes()
 
 

@@ -451,7 +451,8 @@ def test_kernel_whose_packages_are_split(debian13) -> None:
     debian13(*SPLIT)
     kernel = kernels.find(f"linux-image-{RELEASE}")
     assert kernel.release == RELEASE
-    assert kernel.image == kernel.bzimage and kernel.image.exists()
+    assert kernel.image == kernel.bzimage and kernel.bootable().exists()
+    assert kernel.modules is not None
     assert (kernel.modules / f"lib/modules/{RELEASE}/modules.dep").exists()
     makefile = (kernel.build / "Makefile").read_text()
     assert "KBUILD_OUTPUT := $(abspath $(dir " in makefile
@@ -461,6 +462,7 @@ def test_programs_of_debian_13_run(debian13, tmp_path: Path) -> None:
     """A program of the headers runs with their C library, also in a copied cache."""
     debian13(*SPLIT)
     kernel = kernels.find(f"linux-image-{RELEASE}")
+    assert kernel.modules is not None
     copy = shutil.copytree(kernel.modules, tmp_path / "copy", symlinks=True)
     shutil.rmtree(kernel.modules)
     fixdep = copy / KBUILD / "scripts/basic/fixdep"

@@ -136,8 +136,11 @@ def test_late_and_spurious_callbacks(sims: Guest, ring: str) -> None:
         for queue in (0, 1):
             found = counters.of_disk_queue(sims, disk, queue)
             assert found["timeouts"] == found["lost_interrupts"] == 0
-            assert process.wait_for(lambda queue=queue: counters.of_disk_queue(
-                sims, disk, queue)["free"] == RING, 5)
+
+            def is_empty(queue: int = queue) -> bool:
+                return counters.of_disk_queue(sims, disk, queue)["free"] == RING
+
+            assert process.wait_for(is_empty, 5)
 
 
 # Ids

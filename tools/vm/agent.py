@@ -4,6 +4,7 @@
 import contextlib
 import re
 import select
+import socket
 import time
 from dataclasses import dataclass
 
@@ -30,18 +31,20 @@ class Task:
 
     outcome: None while it runs, then "exit", "timeout", "stuck" if it was killed but
     did not exit, or "silent" if the agent does not answer.
+    result: set with the outcome.
     """
 
-    def __init__(self, number, command, limit):
+    result: Result
+
+    def __init__(self, number: int, command: str, limit: float | None):
         self.number = number
         self.command = command
         self.limit = limit
         self.started = time.monotonic()
-        self.outcome = None
-        self.result = None
+        self.outcome: str | None = None
         self.output = b""
 
-    def end(self, outcome, status):
+    def end(self, outcome: str, status: int | None) -> None:
         """Record the outcome and the result."""
         self.outcome = outcome
         self.result = Result(self.output.decode(errors="replace"), status,
@@ -54,16 +57,16 @@ class Agent:
     release: the guest kernel's; None until the agent is ready.
     """
 
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket):
         sock.settimeout(_SEND_SECONDS)
         self._sock = sock
         self._buffer = b""
-        self._tasks = {}
+        self._tasks: dict[int, Task] = {}
         self._next = 1
         self._restarted = False
-        self.release = None
+        self.release: str | None = None
 
-    def run(self, script, limit):
+    def run(self, script: str, limit: float | None) -> Task:
         """Start a shell script; limit: in seconds, None for no limit."""
         data = script.encode()
         task = self._add(script, limit)
@@ -72,22 +75,22 @@ class Agent:
                    + data)
         return task
 
-    def put(self, path, data, mode):
+    def put(self, path: str, data: bytes, mode: int) -> Task:
         """Start writing a file in the guest."""
         task = self._add(f"write {path}", _SEND_SECONDS)
         self._send(f"put {task.number} {mode:o} {len(data)} {path}\n".encode()
                    + data)
         return task
 
-    def kill(self, task):
+    def kill(self, task: Task) -> None:
         """Kill a command's process group."""
         self._send(f"kill {task.number}\n".encode())
 
-    def reboot(self):
+    def reboot(self) -> None:
         """Reboot the guest."""
         self._send(b"reboot\n")
 
-    def pump(self, timeout):
+    def pump(self, timeout: float) -> None:
         """Handle the agent's messages; wait for one up to timeout seconds.
 
         Raises EOFError if QEMU has exited.
@@ -104,7 +107,7 @@ class Agent:
         while self._take_message():
             pass
 
-    def follow(self, sock):
+    def follow(self, sock: socket.socket) -> None:
         """Use another socket, after the other end of the old one was closed.
 
         Messages that arrived on the old socket are handled first.
@@ -116,7 +119,7 @@ class Agent:
         sock.settimeout(_SEND_SECONDS)
         self._sock = sock
 
-    def await_next(self):
+    def await_next(self) -> None:
         """Forget all commands, and wait for the agent of the guest's next kernel.
 
         The old one stops anywhere, also within a message.
@@ -125,22 +128,22 @@ class Agent:
         self._tasks.clear()
         self._restarted = True
 
-    def _readable(self, timeout):
+    def _readable(self, timeout: float) -> bool:
         return bool(select.select([self._sock], [], [], timeout)[0])
 
-    def _add(self, command, limit):
+    def _add(self, command: str, limit: float | None) -> Task:
         task = Task(self._next, command, limit)
         self._tasks[self._next] = task
         self._next += 1
         return task
 
-    def _send(self, data):
+    def _send(self, data: bytes) -> None:
         try:
             self._sock.sendall(data)
         except ConnectionError as error:
             raise EOFError from error
 
-    def _take_message(self):
+    def _take_message(self) -> bool:
         """Handle one message in the buffer; return False if it is incomplete."""
         if self._restarted and not self._skip_to_ready():
             return False
@@ -159,7 +162,7 @@ class Agent:
         self._buffer = rest
         return True
 
-    def _skip_to_ready(self):
+    def _skip_to_ready(self) -> bool:
         """Drop what the last kernel's agent left; return whether the next one is ready."""
         found = re.search(rb"ready \S+\n", self._buffer)
         self._restarted = found is None
@@ -167,7 +170,7 @@ class Agent:
             self._buffer[-_READY_BYTES:]
         return found is not None
 
-    def _handle(self, kind, words, data=b""):
+    def _handle(self, kind: str, words: list[str], data: bytes = b"") -> None:
         if kind == "ready":
             self.release = words[0]
             return

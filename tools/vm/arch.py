@@ -30,26 +30,26 @@ class Arch:
     triplet: str
     emulator: str
     cpu: str
-    machines: tuple
-    cmdline: tuple
+    machines: tuple[str, ...]
+    cmdline: tuple[str, ...]
 
     @property
-    def foreign(self):
+    def foreign(self) -> bool:
         """Whether it differs from the host's architecture."""
         return self != AMD64
 
     @property
-    def make(self):
+    def make(self) -> list[str]:
         """The arguments for make that select the architecture."""
         return [f"ARCH={self.kbuild}", f"CROSS_COMPILE={self.triplet}-"] \
             if self.foreign else []
 
     @property
-    def compiler(self):
+    def compiler(self) -> str:
         """The C compiler for programs of the architecture."""
         return f"{self.triplet}-gcc" if self.foreign else "gcc"
 
-    def need(self):
+    def need(self) -> None:
         """Install the compiler, the C library and the emulator if missing."""
         host.need(self.name)
 
@@ -79,6 +79,6 @@ ARM64 = Arch(
 ALL = (AMD64, S390X, ARM64)
 
 
-def of(name):
+def of(name: str) -> Arch:
     """Return the architecture at the end of a kernel's or package's name."""
     return next((arch for arch in ALL if name.endswith(f"-{arch.name}")), AMD64)

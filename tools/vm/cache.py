@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import repository
@@ -23,7 +24,7 @@ class DiskFull(UserError):
     """The disk became full while files were written."""
 
 
-def root():
+def root() -> Path:
     """Return the cache directory; create it if it does not exist."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
@@ -45,7 +46,7 @@ def root():
     return path
 
 
-def check_name():
+def check_name() -> None:
     """Raise UserError if kbuild cannot work in the cache because of its path.
 
     Tools that only lock files in the cache work in any directory.
@@ -53,11 +54,11 @@ def check_name():
     repository.check_name(root(), "set XDG_CACHE_HOME to another directory")
 
 
-def _free_mib(path):
+def _free_mib(path: Path) -> int:
     return shutil.disk_usage(path).free // _MIB
 
 
-def require_space(path, mib, way_out=_MORE_ROOM):
+def require_space(path: Path, mib: int, way_out: str = _MORE_ROOM) -> None:
     """Raise UserError unless the file system of path has mib MiB free."""
     free = _free_mib(path)
     if free < mib:
@@ -66,7 +67,7 @@ def require_space(path, mib, way_out=_MORE_ROOM):
 
 
 @contextlib.contextmanager
-def space_errors(path):
+def space_errors(path: Path) -> Iterator[None]:
     """Turn an exception inside into DiskFull if the disk is full.
 
     Each program reports a full disk in another way.  So if the disk is full after
@@ -83,7 +84,7 @@ def space_errors(path):
 
 
 @contextlib.contextmanager
-def lock(path, what):
+def lock(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file at path; print a message if another process holds it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -102,7 +103,7 @@ def lock(path, what):
         os.close(descriptor)
 
 
-def replace(path, data):
+def replace(path: Path, data: bytes) -> None:
     """Replace a file's content atomically: readers see the old or the new one."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.",
                                      delete=False) as new:
@@ -116,7 +117,7 @@ def replace(path, data):
             raise
 
 
-def populate(name, build, mib):
+def populate(name: str, build: Callable[[Path], object], mib: int) -> Path:
     """Return the cache's directory `name`; build it first if it does not exist.
 
     build(path) fills an empty directory, which is renamed to its name when build has

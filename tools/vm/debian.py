@@ -11,8 +11,10 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from . import cache, host
 from .ui import UserError, say, step
@@ -27,6 +29,8 @@ NEXT = "trixie"
 _NEXT_SUITES = (NEXT, f"{NEXT}-updates", f"{NEXT}-security", f"{NEXT}-backports")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
+_Result = TypeVar("_Result")
+
 _DAY = 24 * 3600
 _PROBE_SECONDS = 25
 
@@ -39,23 +43,29 @@ class Package:
     size: int
     arch: str = "amd64"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {self.version}"
 
 
-def mirrors():
+class Mirrors(NamedTuple):
+    """The URIs of Debian's archive and of its security archive."""
+    main: str
+    security: str
+
+
+def mirrors() -> Mirrors:
     """Return the URIs of Debian's archive and of its security archive."""
     chosen = os.environ.get("DEBIAN_MIRROR", "").rstrip("/")
     if chosen:
         if not re.match(r"[a-z+]+:/", chosen):
             raise UserError(f"DEBIAN_MIRROR is {chosen!r}; it must be the address of "
                             "a Debian archive, such as http://HOST/debian")
-        return chosen, f"{chosen}-security"
+        return Mirrors(chosen, f"{chosen}-security")
     host.need("archive")
     result = subprocess.run(["apt-get", "update", "--print-uris"], text=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL)
-    found = {}
+    found: dict[str, str] = {}
     for uri, suite in re.findall(r"^'(\S+?)/*/dists/([^/\s]+)/InRelease'",
                                  result.stdout, re.MULTILINE):
         if re.fullmatch(r"(bookworm|trixie|(old|)stable)(-updates|-backports)?",
@@ -67,10 +77,11 @@ def mirrors():
         raise UserError("this host's apt has no source of Debian 12; set "
                         "DEBIAN_MIRROR to the address of an archive, such as "
                         "http://HOST/debian")
-    return found["main"], found.get("security", f"{found['main']}-security")
+    return Mirrors(found["main"],
+                   found.get("security", f"{found['main']}-security"))
 
 
-def sources(suites=SUITES, arch="amd64"):
+def sources(suites: Iterable[str] = SUITES, arch: str = "amd64") -> str:
     """Return the text of an apt sources list that covers the suites."""
     main, security = mirrors()
     return "".join(
@@ -79,11 +90,11 @@ def sources(suites=SUITES, arch="amd64"):
         for suite in suites)
 
 
-def _suites(arch):
+def _suites(arch: str) -> tuple[str, ...]:
     return {"amd64": SUITES, NEXT: _NEXT_SUITES}.get(arch, _FOREIGN_SUITES)
 
 
-def _dpkg(arch):
+def _dpkg(arch: str) -> str:
     """Return dpkg's name of an architecture."""
     return "amd64" if arch == NEXT else arch
 
@@ -109,7 +120,7 @@ Dir::Etc::preferencesparts "/dev/null";
 """
 
 
-def _here(arch="amd64"):
+def _here(arch: str = "amd64") -> Path:
     """Return the directory of our apt's configuration and lists.
 
     Each architecture has its own directory, because most users need only one.
@@ -117,7 +128,8 @@ def _here(arch="amd64"):
     return cache.root() / ("apt" if arch == "amd64" else f"apt-{arch}")
 
 
-def _apt(program, *words, arch="amd64", **options):
+def _apt(program: str, *words: str, arch: str = "amd64",
+         **options: Any) -> subprocess.CompletedProcess[str]:
     here = _here(arch)
     paths = {"Dir::State": here, "Dir::State::lists": here / "lists",
              "Dir::State::status": here / "status", "Dir::Cache": here,
@@ -130,7 +142,7 @@ def _apt(program, *words, arch="amd64", **options):
         stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}, **options)
 
 
-def _unreachable(detail):
+def _unreachable(detail: str) -> UserError:
     errors = re.findall(r"^E: (.*)", detail, re.MULTILINE)
     return UserError(
         f"cannot reach Debian's archive at {mirrors()[0]}: "
@@ -138,7 +150,7 @@ def _unreachable(detail):
         "DEBIAN_MIRROR to another archive, such as http://HOST/debian")
 
 
-def _probe(arch):
+def _probe(arch: str) -> None:
     """Fail early, rather than once per suite, if there is no network."""
     probe = _here(arch) / "probe"
     try:
@@ -153,7 +165,7 @@ def _probe(arch):
         raise _unreachable(result.stdout)
 
 
-def refresh(force=False, arch="amd64"):
+def refresh(force: bool = False, arch: str = "amd64") -> None:
     """Download the archive's lists if they are missing or older than a day."""
     host.need("archive")
     text = sources(_suites(arch), arch)
@@ -161,7 +173,7 @@ def refresh(force=False, arch="amd64"):
     listed = here / "sources.list"
     stamp = here / "updated"
 
-    def fresh():
+    def fresh() -> bool:
         return (not force and stamp.exists() and listed.exists()
                 and listed.read_text() == text
                 and 0 <= time.time() - stamp.stat().st_mtime < _DAY)
@@ -191,7 +203,7 @@ def refresh(force=False, arch="amd64"):
 
 
 @functools.cache
-def _stanzas(names, arch):
+def _stanzas(names: tuple[str, ...], arch: str) -> list[Package]:
     """Return all versions of the packages in a tuple of names."""
     result = _apt("apt-cache", "show", *names, arch=arch)
     packages = []
@@ -204,7 +216,7 @@ def _stanzas(names, arch):
     return packages
 
 
-def _compare(one, other):
+def _compare(one: Package, other: Package) -> int:
     """Compare two packages by version, with Debian's rules."""
     if one.version == other.version:
         return 0
@@ -213,7 +225,7 @@ def _compare(one, other):
     return 1 if newer.returncode == 0 else -1
 
 
-def versions(pattern, arch="amd64"):
+def versions(pattern: str, arch: str = "amd64") -> list[Package]:
     """Return all versions of the packages whose whole name matches a pattern.
 
     pattern: a regular expression.  The newest version comes first; packages of one
@@ -228,7 +240,9 @@ def versions(pattern, arch="amd64"):
     return sorted(found, key=functools.cmp_to_key(_compare), reverse=True)
 
 
-def newest(pattern, variable, wanted=lambda package: True, arch="amd64"):
+def newest(pattern: str, variable: str,
+           wanted: Callable[[Package], bool] = lambda package: True,
+           arch: str = "amd64") -> Package:
     """Return the newest version of a package that matches.
 
     pattern: a regular expression for the whole name; wanted: a further condition.
@@ -241,7 +255,7 @@ def newest(pattern, variable, wanted=lambda package: True, arch="amd64"):
     raise gone(pattern, variable, arch)
 
 
-def gone(what, variable, arch="amd64"):
+def gone(what: str, variable: str, arch: str = "amd64") -> UserError:
     """Return the UserError for a package that is not in the archive."""
     name = what.replace("\\", "")
     return UserError(
@@ -250,7 +264,7 @@ def gone(what, variable, arch="amd64"):
         "name of a package that it has")
 
 
-def download(packages, directory):
+def download(packages: list[Package], directory: Path) -> list[Path]:
     """Download packages into a directory and return the paths of the .debs.
 
     Raises UserError if the archive cannot be reached, and FileNotFoundError if the
@@ -266,7 +280,7 @@ def download(packages, directory):
     return sorted(Path(directory).glob("*.deb"))
 
 
-def _download(packages, arch, directory):
+def _download(packages: list[Package], arch: str, directory: Path) -> None:
     result = _apt("apt-get", "download",
                   *(f"{package.name}={package.version}" for package in packages),
                   arch=arch, cwd=directory)
@@ -278,14 +292,14 @@ def _download(packages, arch, directory):
         raise _unreachable(result.stdout)
 
 
-def unpack(packages, directory):
+def unpack(packages: list[Package], directory: Path) -> None:
     """Download packages and unpack them into one directory."""
     for deb in download(packages, directory):
         subprocess.run(["dpkg", "-x", str(deb), str(directory)], check=True)
         deb.unlink()
 
 
-def current(function, *arches):
+def current(function: Callable[[], _Result], *arches: str) -> _Result:
     """Call function; on FileNotFoundError, refresh the lists and call it again.
 
     arches: the architectures, besides amd64, whose lists function reads.
@@ -303,7 +317,7 @@ def current(function, *arches):
         return function()
 
 
-def closure(names, suite, arch="amd64"):
+def closure(names: Iterable[str], suite: str, arch: str = "amd64") -> list[Package]:
     """Return packages of a suite and all their dependencies.
 
     Dependencies that the host has installed are included.

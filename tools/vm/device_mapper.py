@@ -40,7 +40,7 @@ class Mapped:
             f"info -c --noheadings -o blkdevname {self._name}")
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         # The device may be suspended still, and then its users would hang.
         self._dmsetup(f"resume {_NO_UDEV} {self._name}", check=not any(error))
         self._dmsetup(f"remove {_NO_UDEV} --retry {self._name}", check=not any(error))

@@ -4,7 +4,10 @@
 import os
 import signal
 import socket
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from . import process, qemu_dist
 from .errors import QemuRefused
@@ -23,6 +26,9 @@ _UNDERSCORED = {"any_layout", "backend_defaults", "discard_granularity",
 _START_SECONDS = 15
 _RECONNECT_MS = 200
 NBD_SECONDS = 8
+
+# A node, an object or a device, as in QMP; the values can be dictionaries, too.
+Options = dict[str, Any]
 
 
 class Disk:
@@ -55,11 +61,13 @@ class Disk:
         discard=True, logical_block_size=4096, share_rw=True, serial=""...
     """
 
-    def __init__(self, id, backend="null", size=GIB, *, path=None,
-                 address=None, node=None,
-                 queues=None, legacy=False, iothreads=0, latency_ns=0,
-                 read_zeroes=False, read_only=False, reconnect=False, iops=None,
-                 filters=(), **properties):
+    def __init__(self, id: str, backend: str = "null", size: int = GIB, *,
+                 path: str | Path | None = None, address: str | Path | None = None,
+                 node: Options | None = None, queues: int | None = None,
+                 legacy: bool = False, iothreads: int = 0, latency_ns: int = 0,
+                 read_zeroes: bool = False, read_only: bool = False,
+                 reconnect: bool = False, iops: int | None = None,
+                 filters: Iterable[Options] = (), **properties: Any):
         if backend not in BACKENDS:
             raise UserError(f"disk {id}: backend is {backend!r}; it must be one of "
                             + ", ".join(BACKENDS))
@@ -80,26 +88,26 @@ class Disk:
         self.iops = iops
         self.filters = list(filters)
         self.properties = properties
-        self._file = None
-        self._memory = None
-        self._server = None
+        self._file: Path | None = None
+        self._memory: int | None = None
+        self._server: subprocess.Popen[bytes] | None = None
 
     @property
-    def file(self):
+    def file(self) -> Path | None:
         """The file that backs the disk in use; None for the null backend."""
         return self._file
 
     @property
-    def serial(self):
+    def serial(self) -> str:
         """The serial number that the guest sees."""
         if self.backend == "vhost-user":
             return "vhost_user_blk"
         return self.properties.get("serial", self.id[:20])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Disk({self.id!r}, {self.backend!r})"
 
-    def prepare(self, directory, cpus):
+    def prepare(self, directory: Path, cpus: int) -> None:
         """Create the file and start the server that the disk needs.
 
         directory: for the disk's files; cpus: the guest's number of CPUs.
@@ -111,20 +119,20 @@ class Disk:
         elif self.backend != "null" and not self._served:
             self._file = self.path or directory / f"{self.id}.img"
             if not self._file.exists():
-                self._make_file()
+                self._make_file(self._file)
         if self.backend == "vhost-user":
             self.queues = self.queues or cpus
         if self.backend in ("nbd", "vhost-user") and not self._served:
             self._start_server(directory)
 
-    def _make_file(self):
+    def _make_file(self, path: Path) -> None:
         if self.backend != "qcow2":
-            with open(self._file, "wb") as file:
+            with open(path, "wb") as file:
                 file.truncate(self.size)
             return
-        make_qcow2(self._file, self._file, self.size)
+        make_qcow2(path, path, self.size)
 
-    def _start_server(self, directory):
+    def _start_server(self, directory: Path) -> None:
         """Start a qemu-storage-daemon on a socket that listens already."""
         log = directory / f"{self.id}.log"
         self._address = directory / f"{self.id}.sock"
@@ -143,7 +151,7 @@ class Disk:
                  *self._export(address)],
                 log, pass_fds=[listener.fileno()])
 
-    def _export(self, address):
+    def _export(self, address: Options) -> list[str]:
         writable = "off" if self.read_only else "on"
         if self.backend == "nbd":
             return ["--nbd-server", _join(address),
@@ -157,29 +165,37 @@ class Disk:
                                    "num-queues": self.queues,
                                    "logical-block-size": block_size})]
 
-    def kill_server(self):
+    def kill_server(self) -> None:
         """Kill the server of a disk with the backend "nbd" or "vhost-user"."""
-        process.end(self._server)
+        process.end(self._own_server())
         self._server = None
 
-    def stop_server(self):
+    def _own_server(self) -> subprocess.Popen[bytes]:
+        if self._server is None:
+            raise UserError(f"disk {self.id}: no server of it runs; start it, or use the "
+                            "backend nbd or vhost-user")
+        return self._server
+
+    def stop_server(self) -> None:
         """Stop the server's process until continue_server().
 
         QEMU itself waits for the server when it resets a "vhost-user" device or
         drains its other requests.
         """
-        self._server.send_signal(signal.SIGSTOP)
+        self._own_server().send_signal(signal.SIGSTOP)
 
-    def continue_server(self):
+    def continue_server(self) -> None:
         """Continue a stopped server."""
         if self._server:
             self._server.send_signal(signal.SIGCONT)
 
-    def restart_server(self):
+    def restart_server(self) -> None:
         """Start the server again at the same address."""
+        if self._address is None:
+            raise UserError(f"disk {self.id}: the backend {self.backend} has no server")
         self._start_server(self._address.parent)
 
-    def release(self):
+    def release(self) -> None:
         """Stop the server, free the memory and drop the reference to the file."""
         self._file = None
         if self._server:
@@ -189,7 +205,7 @@ class Disk:
             os.close(self._memory)
             self._memory = None
 
-    def block_nodes(self):
+    def block_nodes(self) -> list[Options]:
         """Return the nodes for -blockdev or blockdev-add, the lowest first."""
         if self.backend == "vhost-user":
             return []
@@ -205,7 +221,7 @@ class Disk:
                 node[child] = nodes[number - 1]["node-name"]
         return nodes
 
-    def _backend_node(self):
+    def _backend_node(self) -> Options:
         node = {"read-only": self.read_only, "discard": "unmap"}
         if self.node:
             return {**node, **self.node}
@@ -221,11 +237,11 @@ class Disk:
                 "file": {"driver": "file", "filename": str(self._file)}}
 
     @property
-    def limit_id(self):
+    def limit_id(self) -> str:
         """The name of the throttle group that enforces iops."""
         return f"{self.id}-limit"
 
-    def objects(self):
+    def objects(self) -> list[Options]:
         """Return the objects that the disk needs, for -object or object-add."""
         limit = [] if self.iops is None else [
             {"qom-type": "throttle-group", "id": self.limit_id,
@@ -233,11 +249,11 @@ class Disk:
         return limit + [{"qom-type": "iothread", "id": name}
                         for name in self.iothread_ids()]
 
-    def iothread_ids(self):
+    def iothread_ids(self) -> list[str]:
         """Return the names of the disk's own threads in QEMU."""
         return [f"{self.id}-io{number}" for number in range(self.iothreads)]
 
-    def chardev(self):
+    def chardev(self) -> Options | None:
         """Return the character device of a vhost-user disk, None for others."""
         if self.backend != "vhost-user":
             return None
@@ -248,12 +264,12 @@ class Disk:
         return {"id": f"{self.id}-socket",
                 "backend": {"type": "socket", "data": data}}
 
-    def device(self, transport):
+    def device(self, transport: str) -> Options:
         """Return the device for -device or device_add.
 
         transport: "pci", "device" or "ccw", the last part of QEMU's device names.
         """
-        device = {"id": self.id}
+        device: Options = {"id": self.id}
         if self.backend == "vhost-user":
             # On virtio-mmio the device's name has no "-device" at its end.
             name = f"vhost-user-blk-{transport}".removesuffix("-device")
@@ -277,24 +293,24 @@ class Disk:
                    else name.replace("_", "-")] = value
         return device
 
-    def _threads(self):
+    def _threads(self) -> Options:
         if self.iothreads > 1:
             return {"iothread-vq-mapping": [{"iothread": name}
                                             for name in self.iothread_ids()]}
         return {"iothread": name for name in self.iothread_ids()}
 
 
-def make_qcow2(path, *words):
+def make_qcow2(path: Path, *words: str | int | Path) -> None:
     """Create a qcow2 file; words: further arguments of qemu-img create."""
     log = path.with_suffix(".log")
     making = process.spawn([*qemu_dist.find("qemu-img"), "create", "-q", "-f",
-                            "qcow2", *words], log)
+                            "qcow2", *map(str, words)], log)
     process.end(making, _START_SECONDS)
     if making.returncode:
         raise QemuRefused(f"qemu-img: {log.read_text().strip()}")
 
 
-def _join(options):
+def _join(options: Options) -> str:
     """Return options in QEMU's notation key=value,..."""
     return ",".join(f"{key}={str(value).replace(',', ',,')}"
                     for key, value in options.items())

@@ -24,7 +24,7 @@ _ELF = b"\x7fELF"
 def _filter(program: str, data: bytes) -> bytes:
     """Pass data through a program, which its package is named after."""
     host.need({program: program})
-    return subprocess.run([host.which(program), "-qdc"], input=data, check=True,
+    return subprocess.run([host.path_of(program), "-qdc"], input=data, check=True,
                           stdout=subprocess.PIPE).stdout
 
 

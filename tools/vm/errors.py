@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The exceptions of guests."""
 
+from .agent import Result
+
 
 class GuestError(Exception):
     """The base class of a guest's errors."""
@@ -32,7 +34,7 @@ class CommandFailed(GuestError):
     result: the vm.guest.Result
     """
 
-    def __init__(self, text, result):
+    def __init__(self, text: str, result: Result):
         super().__init__(text)
         self.result = result
 
@@ -43,7 +45,7 @@ class CommandTimeout(GuestError):
     result: the vm.guest.Result, whose status is None
     """
 
-    def __init__(self, text, result):
+    def __init__(self, text: str, result: Result):
         super().__init__(text)
         self.result = result
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import cache, host, kernels
@@ -132,6 +132,6 @@ def _lost_record() -> Path:
 
 
 @contextlib.contextmanager
-def _lock():
+def _lock() -> Iterator[None]:
     with cache.lock(cache.root() / ".coverage.lock", "the counters of executed code"):
         yield

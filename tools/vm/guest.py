@@ -15,19 +15,23 @@ import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from . import (gcov, host, image, kernels, process, qemu, qemu_dist, repository,
                sysrq)
-from .agent import Agent, Result
-from .disk import make_qcow2
+from .agent import Agent, Result, Task
+from .disk import Disk, Options, make_qcow2
 from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
                      GuestError, GuestSplat, QemuDied, QemuRefused, QmpError)
 from .klog import KernelLog
-from .qmp import Qmp
+from .qmp import Message, Qmp
 from .ui import UserError, say
+
+_Answer = TypeVar("_Answer")
 
 ROOTS = ("scsi", "virtio-blk", "initramfs")
 
@@ -54,26 +58,26 @@ _BOOT_SILENCE = 120
 class Job:
     """A command that runs in the guest."""
 
-    def __init__(self, guest, task):
+    def __init__(self, guest: "Guest", task: Task):
         self._guest = guest
         self._task = task
 
     @property
-    def running(self):
+    def running(self) -> bool:
         """Whether the command still runs."""
         self._guest._pump(0)
         return self._task.outcome is None
 
     @property
-    def output(self):
+    def output(self) -> str:
         """The command's output so far."""
         return self._task.output.decode(errors="replace")
 
-    def kill(self):
+    def kill(self) -> None:
         """Kill the command's process group; wait() then returns status None."""
         self._guest._agent.kill(self._task)
 
-    def wait(self, check=True):
+    def wait(self, check: bool = True) -> Result:
         """Wait until the command ends and return its Result.
 
         Raises CommandFailed if check is set and the status is not 0,
@@ -86,8 +90,8 @@ class Job:
 @dataclass(frozen=True)
 class _Qemu:
     """A running QEMU; agent is the socket connected to the guest's agent."""
-    argv: list
-    process: subprocess.Popen
+    argv: list[str | Path]
+    process: subprocess.Popen[bytes]
     agent: socket.socket
     qmp: Qmp
 
@@ -128,11 +132,14 @@ class Guest:
 
     PARALLEL = True
 
-    def __init__(self, kernel, *, cpus=4, maxcpus=None, nodes=1, memory=1024,
-                 machine=None, disks=(), driver="ours", params="", cmdline="",
-                 root="scsi", shared=False, firmware="qboot",
-                 iommu=False, parallel=None, movable=False, boot_timeout=None,
-                 qemu_args=()):
+    def __init__(self, kernel: kernels.Kernel | str | Path, *, cpus: int = 4,
+                 maxcpus: int | None = None, nodes: int = 1, memory: int = 1024,
+                 machine: str | None = None, disks: Sequence[Disk] = (),
+                 driver: str | Path | None = "ours", params: str = "",
+                 cmdline: str = "", root: str = "scsi", shared: bool = False,
+                 firmware: str = "qboot", iommu: bool = False,
+                 parallel: bool | None = None, movable: bool = False,
+                 boot_timeout: float | None = None, qemu_args: Iterable[str] = ()):
         if driver == "ours":
             # Before a download, after which no module could be built.
             repository.check_own_name()
@@ -177,16 +184,31 @@ class Guest:
         self._movable = movable
         self._boot_timeout = boot_timeout or 240 + 6 * cpus
         self._qemu_args = list(qemu_args)
-        self._process = None
-        self.directory = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: Path | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where the guest's files are."""
+        if self._directory is None:
+            raise GuestError("the guest is not running")
+        return self._directory
+
+    @property
+    def _running_qemu(self) -> subprocess.Popen[bytes]:
+        """The process of QEMU."""
+        if self._process is None:
+            raise GuestError("the guest is not running")
+        return self._process
 
     # Boot and shutdown
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.boot()
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         if error is None:
             self.close()
             return
@@ -196,10 +218,10 @@ class Guest:
         self._collect_counters()
         self._end()
 
-    def boot(self):
+    def boot(self) -> None:
         """Boot the guest and load the driver."""
-        self.directory = process.work_directory()
-        self._log = KernelLog(self.directory / "console")
+        self._directory = process.work_directory()
+        self._log = KernelLog(self._directory / "console")
         try:
             for disk in self.disks.values():
                 disk.prepare(self.directory, self.cpus)
@@ -208,7 +230,7 @@ class Guest:
             self._end()
             raise
 
-    def _switch_on(self):
+    def _switch_on(self) -> None:
         """Start QEMU, again if a bug in QEMU stops it, and load the driver."""
         for last in (False, False, True):
             try:
@@ -235,7 +257,7 @@ class Guest:
             self.run(image.INSTALL_TOOLS)
         self.load_first_driver()
 
-    def close(self, quit=True):
+    def close(self, quit: bool = True) -> None:
         """Stop the guest; raise GuestSplat if its kernel logged an error or warning.
 
         quit: ask QEMU to quit first; otherwise kill it.
@@ -251,18 +273,18 @@ class Guest:
         finally:
             self._end()
 
-    def _end(self):
+    def _end(self) -> None:
         """Stop QEMU and the disks' servers, and remove the guest's files."""
         if self._process:
             process.end(self._process)
             self._process = None
         for disk in self.disks.values():
             disk.release()
-        if self.directory:
-            process.remove_work_directory(self.directory)
-            self.directory = None
+        if self._directory:
+            process.remove_work_directory(self._directory)
+            self._directory = None
 
-    def reboot(self):
+    def reboot(self) -> None:
         """Reboot the guest in a new QEMU with the same disks.
 
         The driver chosen for the guest is loaded again.  Mounted file systems are
@@ -270,24 +292,25 @@ class Guest:
         """
         self._restart("reboot", self._agent.reboot)
 
-    def power_cycle(self):
+    def power_cycle(self) -> None:
         """Power the guest off, without a sync; the rest is as in reboot()."""
         self._restart("power off", lambda: self._agent.run(
             "busybox poweroff -n -f", None))
 
-    def _restart(self, what, request):
+    def _restart(self, what: str, request: Callable[[], object]) -> None:
         self.check_log()
         self._collect_counters()
         self._ask(request)
         try:
-            self._process.wait(timeout=180)
+            self._running_qemu.wait(timeout=180)
         except subprocess.TimeoutExpired:
             raise GuestError(f"the guest did not {what} within 180 s; the end of its "
                              f"console:\n{self._log.tail()}") from None
         self.check_log()
         self._switch_on()
 
-    def follow_kexec(self, script, panics=False, tools=False):
+    def follow_kexec(self, script: str, panics: bool = False,
+                     tools: bool = False) -> None:
         """Run a script that starts another kernel in the same machine; wait for it.
 
         All running commands are forgotten, and no driver is loaded.
@@ -301,7 +324,8 @@ class Guest:
         if tools:
             self.run(image.INSTALL_TOOLS)
 
-    def suspend(self, seconds=1, meanwhile=None, limit=None):
+    def suspend(self, seconds: float = 1, meanwhile: Callable[[], object] | None = None,
+                limit: float | None = None) -> Result:
         """Suspend the guest to idle; after some seconds resume it.
 
         meanwhile: a function called once, while the guest sleeps; limit: the time
@@ -327,7 +351,7 @@ class Guest:
 
     # Migration
 
-    def migrate(self, timeout=300):
+    def migrate(self, timeout: float = 300) -> None:
         """Migrate the running guest to another QEMU on this host.
 
         Both have the same disks.  Commands in the guest continue.  Raises GuestError
@@ -342,10 +366,10 @@ class Guest:
         except BaseException:
             process.end(moved.process)
             raise
-        process.end(self._process)
+        process.end(self._running_qemu)
         self._follow(moved)
 
-    def save_and_restore(self, timeout=300):
+    def save_and_restore(self, timeout: float = 300) -> None:
         """Save the guest's state to a file, stop QEMU, and restore it in another.
 
         Otherwise the same as migrate().
@@ -354,7 +378,7 @@ class Guest:
         where = f"file:{self.directory}/state"
         self.qmp("stop")
         self._send_state(where, timeout)
-        process.end(self._process)
+        process.end(self._running_qemu)
         moved = self._spawn_qemu("-incoming", "defer")
         moved.qmp.command("migrate-incoming", {"uri": where}, timeout)
         self._follow(moved)
@@ -365,7 +389,7 @@ class Guest:
                              f"{timeout} s; its output:\n{self._stderr()}")
         self.qmp("cont")
 
-    def _prepare_move(self):
+    def _prepare_move(self) -> None:
         if not self._movable:
             raise UserError("the guest cannot be moved; create it with movable=True")
         if list(self.disks) != self._first_disks:
@@ -375,7 +399,7 @@ class Guest:
         self.run("true")
         self.qmp("migrate-set-parameters", **_MIGRATION)
 
-    def _send_state(self, where, timeout):
+    def _send_state(self, where: str, timeout: float) -> None:
         """Send the guest's state and wait until the migration is complete."""
         self.qmp("migrate", uri=where)
         limit = time.monotonic() + timeout
@@ -389,7 +413,7 @@ class Guest:
                                  f"query-migrate: {found}")
             self._pump(_TICK)
 
-    def _follow(self, moved):
+    def _follow(self, moved: _Qemu) -> None:
         """Use the QEMU that the guest was moved to; the old one has exited."""
         self._agent.follow(moved.agent)
         self._process, self._qmp, self.argv = moved.process, moved.qmp, moved.argv
@@ -409,14 +433,15 @@ class Guest:
 
     # Commands
 
-    def start(self, script, timeout=180):
+    def start(self, script: str, timeout: float | None = 180) -> Job:
         """Start a shell script and return a Job.
 
         The agent kills its process group after timeout seconds; None is no limit.
         """
         return Job(self, self._ask(lambda: self._agent.run(script, timeout)))
 
-    def run(self, script, timeout=180, check=True):
+    def run(self, script: str, timeout: float | None = 180,
+            check: bool = True) -> Result:
         """Run a shell script in the guest as root and return its Result.
 
         Raises what Job.wait() does.
@@ -437,17 +462,17 @@ class Guest:
             raise
         self.run(script, timeout)
 
-    def put(self, source, path, mode=0o755):
+    def put(self, source: bytes | str | Path, path: str, mode: int = 0o755) -> None:
         """Copy a file of the host, or bytes, to a path in the guest."""
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         task = self._ask(lambda: self._agent.put(path, data, mode))
         self._wait(task, check=True)
 
-    def sysfs(self, path):
+    def sysfs(self, path: str) -> str:
         """Return the content of a file in the guest, without surrounding space."""
         return self.run(f"cat {shlex.quote(path)}").output.strip()
 
-    def has_file_system(self, kind):
+    def has_file_system(self, kind: str) -> bool:
         """Return whether the guest's kernel supports a file system, such as "xfs"."""
         return not self.run(f"modprobe -q {kind}; "
                             f"grep -qw {kind} /proc/filesystems",
@@ -455,21 +480,21 @@ class Guest:
 
     # The driver
 
-    def load(self, params=""):
+    def load(self, params: str = "") -> None:
         """Load our driver."""
         self.run(f"insmod /run/vblk/virtio_blk.ko {params}", timeout=120)
 
-    def load_stock(self, params=""):
+    def load_stock(self, params: str = "") -> None:
         """Load the in-tree driver."""
         self.run(f"insmod /run/vblk/stock/virtio_blk.ko {params}", timeout=120)
 
-    def unload(self):
+    def unload(self) -> None:
         """Unload our driver or the in-tree driver."""
         self.run("rmmod virtio_blk", timeout=120)
 
     # Disks
 
-    def dev(self, id, timeout=60):
+    def dev(self, id: str, timeout: float = 60) -> str:
         """Return a disk's name in the guest, such as "vda".
 
         Waits up to timeout seconds for the disk to appear.
@@ -483,25 +508,25 @@ class Guest:
                                  f"{timeout} s")
             time.sleep(0.1)
 
-    def find_dev(self, id):
+    def find_dev(self, id: str) -> str | None:
         """Return a disk's name in the guest now, None if the guest has no such disk."""
         address = self._pci_address(self.disks[id])
         return self._at_address(address) if address else \
             self._with_serial(self.disks[id].serial)
 
-    def _at_address(self, address):
+    def _at_address(self, address: str) -> str | None:
         """Return the name of the disk at or behind a PCI address, or None."""
         found = re.search(rf"(vd\w+) -> \S*/{address}/",
                           self.run("ls -l /sys/block").output)
-        return found and found[1]
+        return found[1] if found else None
 
-    def _with_serial(self, serial):
+    def _with_serial(self, serial: str) -> str | None:
         """Return the name of the disk with a serial number, or None."""
         found = re.search(rf"^(vd\w+)/serial:{re.escape(serial)}$", self.run(
             "cd /sys/block; grep -H . vd*/serial; true").output, re.MULTILINE)
-        return found and found[1]
+        return found[1] if found else None
 
-    def _pci_address(self, disk):
+    def _pci_address(self, disk: Disk) -> str | None:
         """Return the PCI address of a disk or its port, None without PCI."""
         if self._slots.transport != "pci":
             return None
@@ -511,11 +536,11 @@ class Guest:
                          property="addr")
         return f"0000:00:{found >> 3:02x}.{found & 7}"
 
-    def disk_path(self, id):
+    def disk_path(self, id: str) -> Path | None:
         """Return the host's file that backs a disk; None for the null backend."""
         return self.disks[id].file
 
-    def add_disk(self, disk):
+    def add_disk(self, disk: Disk) -> None:
         """Plug in a disk."""
         if disk.backend == "vhost-user" and not self._shared:
             raise UserError(f"disk {disk.id}: vhost-user needs shared memory; create "
@@ -524,7 +549,7 @@ class Guest:
             raise UserError(f"the guest has a disk {disk.id} already; use another id")
         disk.prepare(self.directory, self.cpus)
         self.disks[disk.id] = disk
-        undo = []
+        undo: list[tuple[str, Options]] = []
         try:
             self._plug(disk, undo)
         except BaseException:
@@ -533,9 +558,10 @@ class Guest:
             self._forget(disk)
             raise
 
-    def _plug(self, disk, undo):
+    def _plug(self, disk: Disk, undo: list[tuple[str, Options]]) -> None:
         """Add a disk to QEMU; append to undo the command that reverts each step."""
-        def step(command, arguments, back, **back_arguments):
+        def step(command: str, arguments: Options, back: str,
+                 **back_arguments: Any) -> None:
             self.qmp(command, **arguments)
             undo.append((back, back_arguments))
 
@@ -549,7 +575,7 @@ class Guest:
         self.qmp("device_add", **disk.device(self._slots.transport),
                  **self._slots.take(disk))
 
-    def remove_disk(self, id, timeout=60):
+    def remove_disk(self, id: str, timeout: float = 60) -> None:
         """Unplug a disk; the guest must release it within timeout seconds."""
         disk = self.disks[id]
         if not self._unplug(id, timeout):
@@ -564,7 +590,7 @@ class Guest:
         self._forget(disk)
         self.check_log()
 
-    def _unplug(self, id, timeout):
+    def _unplug(self, id: str, timeout: float) -> bool:
         """Request the removal of a device again and again until it is gone.
 
         The guest loses a request that arrives while it still enables the slot.
@@ -576,7 +602,7 @@ class Guest:
                 return True
         return False
 
-    def request_unplug(self, id):
+    def request_unplug(self, id: str) -> None:
         """Ask the guest to release a disk, without waiting for it.
 
         QEMU sends the event DEVICE_DELETED when the guest has released it.
@@ -588,22 +614,22 @@ class Guest:
             if not re.search("unplug|not found", str(error)):
                 raise
 
-    def plug_again(self, id):
+    def plug_again(self, id: str) -> None:
         """Plug in the disk of an earlier request_unplug() again, with its data."""
         disk = self.disks[id]
         self.qmp("device_add", **disk.device(self._slots.transport),
                  **self._slots.place(disk))
 
-    def slot(self, id):
+    def slot(self, id: str) -> str:
         """Return the sysfs directory of a disk's PCI port."""
         return f"/sys/devices/pci0000:00/{self._slots.address(self.disks[id])}"
 
-    def _forget(self, disk):
+    def _forget(self, disk: Disk) -> None:
         self._slots.give_back(disk)
         disk.release()
         del self.disks[disk.id]
 
-    def resize_disk(self, id, size):
+    def resize_disk(self, id: str, size: int) -> None:
         """Change a disk's size, in bytes; the device notifies the guest."""
         if self.disks[id].backend not in ("ram", "raw", "qcow2"):
             raise UserError(f"disk {id}: QEMU cannot resize the backend "
@@ -612,22 +638,23 @@ class Guest:
 
     # Time
 
-    def kept_waiting(self):
+    def kept_waiting(self) -> Callable[[], float]:
         """Return a function that returns how long QEMU has had no CPU since this call.
 
         In seconds: the longest run-queue wait of a QEMU thread, which is one that
         emulates CPUs, plus the largest steal time of a host CPU, if the host is a
         guest itself.
         """
-        def waited():
+        def waited() -> float:
             most = 0
-            for thread in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
+            for thread in Path(f"/proc/{self._running_qemu.pid}/task").glob(
+                    "*/schedstat"):
                 # The threads that do a disk's I/O can exit at any time.
                 with contextlib.suppress(OSError):
                     most = max(most, int(thread.read_text().split()[1]))
             return most / 1e9
 
-        def stolen():
+        def stolen() -> list[float]:
             lines = Path("/proc/stat").read_text().splitlines()
             return [int(line.split()[8]) / os.sysconf("SC_CLK_TCK")
                     for line in lines if re.match(r"cpu\d", line)]
@@ -636,19 +663,19 @@ class Guest:
         return lambda: waited() - waited_before + max(
             now - before for now, before in zip(stolen(), stolen_before))
 
-    def clock(self):
+    def clock(self) -> Callable[[], float]:
         """Return a clock, in seconds, that stops while QEMU has no CPU."""
         waited = self.kept_waiting()
         return lambda: time.monotonic() - waited()
 
-    def pump(self):
+    def pump(self) -> None:
         """Handle the agent's messages; raise GuestSplat as check_log() does."""
         self._pump(0)
         self.check_log()
 
     # QMP
 
-    def qmp(self, command, /, **arguments):
+    def qmp(self, command: str, /, **arguments: Any) -> Any:
         """Run a QMP command and return its result.
 
         Arguments whose names are not Python identifiers go into a dictionary:
@@ -656,7 +683,8 @@ class Guest:
         """
         return self._ask(lambda: self._qmp.command(command, arguments))
 
-    def wait_event(self, name, timeout=30, **data):
+    def wait_event(self, name: str, timeout: float = 30,
+                   **data: object) -> Message | None:
         """Return the next QMP event of a name whose data has these values.
 
         Returns None if it does not arrive within timeout seconds.
@@ -666,11 +694,11 @@ class Guest:
 
     # The kernel's log
 
-    def log(self):
+    def log(self) -> str:
         """Return what the guest's kernel has logged since it booted."""
         return self._log.text()
 
-    def blocked_tasks(self):
+    def blocked_tasks(self) -> str:
         """Return the kernel's log of blocked tasks and of held locks.
 
         The host sends SysRq keys to the serial console, so this works while all of
@@ -691,35 +719,35 @@ class Guest:
             said += found
         return said or "    (the kernel did not answer SysRq)"
 
-    def log_since(self, start):
+    def log_since(self, start: int) -> str:
         """Return the log without its first start bytes."""
         return self._log.since(start)
 
-    def log_size(self):
+    def log_size(self) -> int:
         """Return the size of the log in bytes."""
         return self._log.size()
 
-    def check_log(self):
+    def check_log(self) -> None:
         """Raise GuestSplat if the kernel logged a splat since the last call."""
         splat = self._log.new_splat()
         if splat:
             raise GuestSplat(f"the guest's kernel logged an error or warning:\n{splat}")
 
-    def tolerate(self, pattern):
+    def tolerate(self, pattern: str) -> None:
         """From now on ignore splats whose first line matches a pattern."""
         self._log.tolerate(pattern)
 
     # Implementation
 
-    def _start_qemu(self):
+    def _start_qemu(self) -> None:
         if self._process:
             process.end(self._process)
         started = self._spawn_qemu()
         self._process, self._qmp, self.argv = \
             started.process, started.qmp, started.argv
-        self._agent = Agent(started.agent)
+        self._agent: Agent = Agent(started.agent)
 
-    def _spawn_qemu(self, *more):
+    def _spawn_qemu(self, *more: str) -> _Qemu:
         """Start a QEMU and return a _Qemu.
 
         more: further arguments for a QEMU that another guest's state moves to; it
@@ -744,36 +772,37 @@ class Guest:
             process.end(started, timeout=5)
             raise QemuRefused(f"QEMU did not start:\n{self._stderr()}") from None
 
-    def _make_layers(self):
+    def _make_layers(self) -> None:
         """Create qcow2 files for what a movable guest writes to the system's disks.
 
         Other guests use QEMU's snapshot=on, whose files vanish with the QEMU.
         """
-        self._layers = []
+        self._layers: list[Path] = []
         for number, lower in enumerate(self._images() if self._movable else ()):
             layer = self.directory / f"layer{number}"
             make_qcow2(layer, "-b", lower, "-F", "raw", layer)
             self._layers.append(layer)
 
-    def _images(self):
+    def _images(self) -> list[Path]:
         """Return the images of the system's disks; guests never change them."""
         if self._root != "scsi":
             return []
         modules = image.modules(self.kernel)
         return [image.root(), *([modules] if modules else [])]
 
-    def _argv(self, agent, qmp):
+    def _argv(self, agent: int, qmp: int) -> list[str | Path]:
         transport = self._slots.transport
-        argv = [*self._emulator(), "-name", "vblk", "-nodefaults",
-                "-no-user-config", "-display", "none", "-no-reboot",
-                *qemu.machine_options(self.arch, self.machine, self.cpus,
-                                      self._maxcpus, self._nodes, self._memory,
-                                      self._shared, self._firmware),
-                *qemu.accelerator_options(self.arch, self._qemu_args,
-                                          self._parallel),
-                *(qemu.IOMMU_OPTIONS if self._iommu else ()),
-                *qemu.channel_options(transport, agent, qmp, "console"),
-                *self._system]
+        argv: list[str | Path] = [
+            *self._emulator(), "-name", "vblk", "-nodefaults",
+            "-no-user-config", "-display", "none", "-no-reboot",
+            *qemu.machine_options(self.arch, self.machine, self.cpus,
+                                  self._maxcpus, self._nodes, self._memory,
+                                  self._shared, self._firmware),
+            *qemu.accelerator_options(self.arch, self._qemu_args,
+                                      self._parallel),
+            *(qemu.IOMMU_OPTIONS if self._iommu else ()),
+            *qemu.channel_options(transport, agent, qmp, "console"),
+            *self._system]
         if transport == "device":
             legacy = any(disk.legacy for disk in self.disks.values())
             argv += ["-global", "virtio-mmio.force-legacy="
@@ -783,19 +812,19 @@ class Guest:
             argv += qemu.disk_options(disk, self._slots)
         return [*argv, *self._qemu_args]
 
-    def _emulator(self):
+    def _emulator(self) -> list[str]:
         if not self.arch.foreign:
             return qemu_dist.find()
         self.arch.need()
-        return [host.which(self.arch.emulator)]
+        return [host.path_of(self.arch.emulator)]
 
-    def _boot_options(self):
+    def _boot_options(self) -> list[str | Path]:
         """Return QEMU's options for kernel, initramfs and the system's disks."""
         words = [*self.arch.cmdline, *_CMDLINE, *qemu.clock_words(self.kernel)]
-        kernel = self.kernel.image
+        kernel = self.kernel.bootable()
         if self._firmware == "seabios" and self.kernel.bzimage:
             kernel = self.kernel.bzimage
-        options = ["-kernel", kernel]
+        options: list[str | Path] = ["-kernel", kernel]
         images = self._images()
         if images:
             words += [f"vblk_root={image.ROOT_LABEL}"]
@@ -818,7 +847,7 @@ class Guest:
             words += [f"virtio_blk.{word}" for word in self._params.split()]
         return [*options, "-append", " ".join([*words, self._cmdline])]
 
-    def _our_module(self):
+    def _our_module(self) -> Path | None:
         if self.kernel.builtin:
             return None
         if isinstance(self._driver, Path):
@@ -826,10 +855,10 @@ class Guest:
         return kernels.build_modules(self.kernel) if self._driver == "ours" \
             else None
 
-    def _stock_module(self):
+    def _stock_module(self) -> Path | None:
         return None if self.kernel.builtin else kernels.stock_module(self.kernel)
 
-    def load_first_driver(self):
+    def load_first_driver(self) -> None:
         """Load the driver chosen for the guest."""
         if self.kernel.builtin or self._driver is None:
             self.check_log()
@@ -838,7 +867,7 @@ class Guest:
         else:
             self.load(self._params)
 
-    def _await_agent(self, panics=False):
+    def _await_agent(self, panics: bool = False) -> None:
         """Wait until the agent answers; raise an error on a panic or a timeout.
 
         panics: a panic is the last kernel's, and starts this one.
@@ -849,7 +878,7 @@ class Guest:
             try:
                 self._pump(_TICK)
             except QemuDied as death:
-                if self._process.returncode:
+                if self._running_qemu.returncode:
                     raise
                 raise BootFailed(f"the guest did not boot: {death}") from None
             if "Kernel panic" in self._log.tail() and not panics:
@@ -869,31 +898,30 @@ class Guest:
                     + self._pending_interrupts())
         self.release = self._agent.release
 
-    def _pump(self, timeout):
+    def _pump(self, timeout: float) -> None:
         self._ask(lambda: self._agent.pump(timeout))
 
-    def _ask(self, question):
+    def _ask(self, question: Callable[[], _Answer]) -> _Answer:
         """Call question(); raise QemuDied if QEMU has exited."""
-        if self._process is None:
-            raise GuestError("the guest is not running")
+        running = self._running_qemu
         try:
             return question()
         except EOFError:
-            process.end(self._process, timeout=5)
-        status = self._process.returncode
+            process.end(running, timeout=5)
+        status = running.returncode
         why = "" if status else " (the guest rebooted or powered off)"
         raise QemuDied(
             f"QEMU exited with status {status}{why}; its output:\n"
             f"{self._stderr()}\nthe end of the guest's console:\n{self._log.tail()}")
 
-    def _stderr(self):
+    def _stderr(self) -> str:
         """Return the last lines of output of QEMU and the disks' servers."""
         text = "".join(path.read_text(errors="replace")
                        for path in sorted(self.directory.glob("*.log")))
         lines = text.strip().splitlines()[-20:]
         return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
 
-    def _wait(self, task, check):
+    def _wait(self, task: Task, check: bool) -> Result:
         limit = None if task.limit is None else \
             task.started + task.limit + _GRACE
         while task.outcome is None:
@@ -910,7 +938,7 @@ class Guest:
                 + _tail(task.result.output), task.result)
         return task.result
 
-    def _timeout(self, task):
+    def _timeout(self, task: Task) -> CommandTimeout:
         """Return the exception for a task that timed out."""
         said = _tail(task.result.output)
         text = f"timed out after {task.limit} s: {task.command}\n{said}"
@@ -922,7 +950,7 @@ class Guest:
                      f"console:\n{self._log.tail()}")
         return CommandTimeout(text + self._pending_interrupts(), task.result)
 
-    def _pending_interrupts(self):
+    def _pending_interrupts(self) -> str:
         """Return the interrupts in service or pending on each CPU, as text.
 
         An idle guest has none.  If I/O hangs, they show whether an interrupt was
@@ -942,6 +970,6 @@ class Guest:
             ("\n".join(found) or "    none")
 
 
-def _tail(output, lines=30):
+def _tail(output: str, lines: int = 30) -> str:
     found = output.strip().splitlines()[-lines:]
     return "\n".join(f"    {line}" for line in found) or "    (no output)"

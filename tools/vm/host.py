@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from . import cache, ui
 from .ui import UserError, step
@@ -120,24 +121,33 @@ GROUPS = {
 }
 
 
-def which(program):
+def which(program: str) -> str | None:
     """Return the path of a program in PATH or the sbin directories, or None."""
     path = os.environ.get("PATH", os.defpath)
     return shutil.which(program, path=f"{path}:/usr/sbin:/sbin")
 
 
-def _there(probe):
+def path_of(program: str) -> str:
+    """Return the path of a program that need() has installed."""
+    path = which(program)
+    if path is None:
+        raise UserError(f"there is no {program} on this host, although its package is "
+                        "installed; add its directory to PATH")
+    return path
+
+
+def _there(probe: str) -> bool:
     return os.path.exists(probe) if "/" in probe else which(probe) is not None
 
 
-def need(*groups):
+def need(*groups: str | Mapping[str, str]) -> None:
     """Install the packages of the groups that are missing.
 
     A group is a key of GROUPS, or a dictionary like its values.  Nothing runs if
     nothing is missing.  If the installation is not possible, the UserError names the
     missing packages and the command that installs them.
     """
-    missing = set()
+    missing: set[str] = set()
     for group in groups:
         probes = GROUPS[group] if isinstance(group, str) else group
         missing |= {package for probe, package in probes.items()
@@ -146,7 +156,7 @@ def need(*groups):
         install(sorted(missing))
 
 
-def _as_root():
+def _as_root() -> list[str] | None:
     """Return the words that run a command as root; None if that is impossible."""
     if os.geteuid() == 0:
         return []
@@ -155,7 +165,7 @@ def _as_root():
     return None
 
 
-def install(packages):
+def install(packages: list[str]) -> None:
     """Install Debian packages on the host, or raise UserError."""
     names = " ".join(packages)
     by_hand = f"apt-get update && apt-get install --no-install-recommends {names}"
@@ -184,7 +194,7 @@ def install(packages):
                         f"correct that error, or run as root: {by_hand}")
 
 
-def _run(argv):
+def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
 

@@ -10,10 +10,12 @@ import lzma
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import cache, debian, host
 from .arch import AMD64, Arch
+from .kernels import Kernel
 from .ui import UserError, step
 
 ROOT_LABEL = "vblk-root"
@@ -34,28 +36,29 @@ _BOOT_MODULES = ("virtio_pci", "virtio_mmio", "virtio_console", "button")
 _ROOT_MODULES = ("virtio_scsi", "sd_mod", "ext4")
 
 
-def _run(argv):
+def _run(argv: Iterable[str | Path]) -> None:
     """Run a program; raise UserError with the end of its output if it fails."""
-    result = subprocess.run([host.which(argv[0]) or argv[0], *map(str, argv[1:])],
+    program, *words = map(str, argv)
+    result = subprocess.run([host.which(program) or program, *words],
                             text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
         tail = "\n".join(result.stdout.strip().splitlines()[-15:])
-        raise UserError(f"{argv[0]} failed with status {result.returncode}:\n"
+        raise UserError(f"{program} failed with status {result.returncode}:\n"
                         f"{tail}")
 
 
-def _digest(*parts):
+def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def make_ext4(tree, image, label, mib, *options):
+def make_ext4(tree: Path, image: Path, label: str, mib: int, *options: str) -> None:
     """Create an ext4 image of mib MiB from a directory; options: for mke2fs."""
     _run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", *options,
           "-d", tree, image, f"{mib}M"])
 
 
-def agent(arch=AMD64):
+def agent(arch: Arch = AMD64) -> Path:
     """Return the path of the guest's agent, a static executable."""
     return program(Path(__file__).with_name("agent.c"), arch)
 
@@ -70,7 +73,7 @@ def program(source: Path, arch: Arch, *more: Path) -> Path:
     headers = sorted(source.glob("*.h")) if source.is_dir() else []
     headers += [path.with_suffix(".h") for path in more]
 
-    def build(directory):
+    def build(directory: Path) -> None:
         arch.need()
         _run([arch.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror",
               "-o", directory / source.stem, *sources, *more])
@@ -81,7 +84,7 @@ def program(source: Path, arch: Arch, *more: Path) -> Path:
                           mib=4) / source.stem
 
 
-def _build_root(directory):
+def _build_root(directory: Path) -> None:
     host.need("vm", "archive")
     tree = directory / "tree"
     tarball = directory / "root.tar"
@@ -107,18 +110,18 @@ def _build_root(directory):
     sources.unlink()
 
 
-def root():
+def root() -> Path:
     """Return the path of the Debian root file system, an ext4 image."""
     name = f"root-{_digest(*PACKAGES, *_NOT_NEEDED)}"
     return cache.populate(name, _build_root, mib=2000) / "root.ext4"
 
 
-def root_with_agent():
+def root_with_agent() -> Path:
     """Return a root file system that contains the agent as /usr/sbin/agent.
 
     Guests without an initramfs boot from it.
     """
-    def build(directory):
+    def build(directory: Path) -> None:
         image = directory / "root.ext4"
         _run(["cp", "--sparse=always", root(), image])
         _run(["debugfs", "-w", "-R", f"write {agent()} /usr/sbin/agent", image])
@@ -127,12 +130,12 @@ def root_with_agent():
     return cache.populate(name, build, mib=600) / "root.ext4"
 
 
-def busybox(arch=AMD64):
+def busybox(arch: Arch = AMD64) -> Path:
     """Return the path of a static busybox."""
     if arch.foreign:
         return _foreign_busybox(arch.name)
 
-    def build(directory):
+    def build(directory: Path) -> None:
         _run(["debugfs", "-R",
               f"dump -p /usr/bin/busybox {directory}/busybox", root()])
 
@@ -140,9 +143,9 @@ def busybox(arch=AMD64):
                           mib=4) / "busybox"
 
 
-def _foreign_busybox(arch):
-    def build(directory):
-        def unpack():
+def _foreign_busybox(arch: str) -> Path:
+    def build(directory: Path) -> None:
+        def unpack() -> None:
             debian.unpack(debian.closure(["busybox-static"], _SUITES[0], arch),
                           directory)
 
@@ -152,14 +155,14 @@ def _foreign_busybox(arch):
     return cache.populate(f"busybox-{arch}", build, mib=10) / "bin/busybox"
 
 
-def modules(kernel):
+def modules(kernel: Kernel) -> Path | None:
     """Return the path of an image of a kernel's modules; None without modules."""
     if kernel.modules is None:
         return None
     tree = kernel.modules / "lib/modules"
     table = tree / kernel.release / "modules.dep"
 
-    def build(directory):
+    def build(directory: Path) -> None:
         size = sum(path.lstat().st_size // 4096 + 1 for path in tree.rglob("*"))
         with step(f"packing the modules of {kernel.release}"):
             make_ext4(tree, directory / "modules.ext4", MODULES_LABEL,
@@ -169,7 +172,7 @@ def modules(kernel):
     return cache.populate(name, build, mib=800) / "modules.ext4"
 
 
-def _plain(path):
+def _plain(path: Path) -> bytes:
     """Return a module's contents, decompressed."""
     data = Path(path).read_bytes()
     if path.suffix == ".xz":
@@ -180,8 +183,10 @@ def _plain(path):
                     "uncompressed or xz modules")
 
 
-def _module_files(kernel, names):
+def _module_files(kernel: Kernel, names: Iterable[str]) -> list[Path]:
     """Return the files of modules, each one after the modules it depends on."""
+    if kernel.modules is None:
+        return []
     base = kernel.modules / "lib/modules" / kernel.release
     needs = {}
     paths = {}
@@ -189,9 +194,9 @@ def _module_files(kernel, names):
         path, _, needed = line.partition(":")
         needs[path] = needed.split()
         paths[path.rsplit("/", 1)[-1].partition(".")[0]] = path
-    order = []
+    order: list[str] = []
 
-    def add(path):
+    def add(path: str) -> None:
         if path not in order:
             for needed in needs[path]:
                 add(needed)
@@ -206,11 +211,12 @@ def _module_files(kernel, names):
 class _Cpio:
     """An archive in the "newc" format, which the kernel unpacks."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self._file = open(path, "wb")
         self._count = 0
 
-    def add(self, name, mode, data=b"", device=(0, 0)):
+    def add(self, name: str, mode: int, data: bytes = b"",
+            device: tuple[int, int] = (0, 0)) -> None:
         self._count += 1
         fields = (self._count, mode, 0, 0, 1, 0, len(data), 0, 0, *device,
                   len(name) + 1, 0)
@@ -218,24 +224,25 @@ class _Cpio:
         self._pad(header.encode() + name.encode() + b"\0")
         self._pad(data)
 
-    def _pad(self, data):
+    def _pad(self, data: bytes) -> None:
         self._file.write(data + bytes(-len(data) % 4))
 
-    def directory(self, name):
+    def directory(self, name: str) -> None:
         self.add(name, stat.S_IFDIR | 0o755)
 
-    def file(self, name, data, mode=0o755):
+    def file(self, name: str, data: bytes, mode: int = 0o755) -> None:
         self.add(name, stat.S_IFREG | mode, data)
 
-    def link(self, name, target):
+    def link(self, name: str, target: str) -> None:
         self.add(name, stat.S_IFLNK | 0o777, target.encode())
 
-    def close(self):
+    def close(self) -> None:
         self.add("TRAILER!!!", 0)
         self._file.close()
 
 
-def initramfs(path, kernel, ours=None, stock=None, tools=False):
+def initramfs(path: Path, kernel: Kernel, ours: Path | None = None,
+              stock: Path | None = None, tools: bool = False) -> None:
     """Write the initramfs for one boot to path.
 
     ours, stock: modules that the guest gets as /run/vblk/virtio_blk.ko and
@@ -250,7 +257,7 @@ def initramfs(path, kernel, ours=None, stock=None, tools=False):
     archive.file("init", agent(kernel.arch).read_bytes())
     load = []
     names = _BOOT_MODULES if tools else _BOOT_MODULES + _ROOT_MODULES
-    for module in _module_files(kernel, names) if kernel.modules else ():
+    for module in _module_files(kernel, names):
         name = module.name.partition(".")[0]
         archive.file(f"vblk/{name}.ko", _plain(module), 0o644)
         load.append(f"/vblk/{name}.ko\n")

@@ -15,8 +15,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from . import arch as arches
 from . import (cache, compiler, debian, debian13, elf_image, host, moved, process,
@@ -90,6 +93,13 @@ class Kernel:
     arch: Arch = arches.AMD64
     bzimage: Path | None = None
 
+    def bootable(self) -> Path:
+        """Return the image; raise UserError if the kernel has none."""
+        if self.image is None:
+            raise UserError(f"{self.name} has no bzImage, so no guest can boot it; run "
+                            "`make bzImage` there, or choose KERNEL=6.12")
+        return self.image
+
     def has(self, option: str) -> bool:
         """Return whether a configuration option is enabled, such as "CONFIG_SWAP"."""
         config = self.build / ".config"
@@ -97,7 +107,7 @@ class Kernel:
             re.search(rf"^{option}=[ym]$", config.read_text(), re.MULTILINE))
 
 
-def find(name):
+def find(name: str | Path) -> Kernel:
     """Return the Kernel of that name; download or build it first if needed.
 
     A name is one of NAMES, FOREIGN or MEASURING, the path of a kernel build tree
@@ -121,21 +131,21 @@ def find(name):
     raise unknown(name, NAMES + FOREIGN + MEASURING)
 
 
-def check_name(name, known):
+def check_name(name: str, known: Sequence[str]) -> None:
     """Raise UserError unless the name is in known, or may be a package or a path."""
     if name not in known and "/" not in name \
             and not name.startswith("linux-image-"):
         raise unknown(name, known)
 
 
-def unknown(name, known):
+def unknown(name: str, known: Sequence[str]) -> UserError:
     """Return the UserError for an unknown kernel name."""
     return UserError(f"KERNEL is {name!r}, which is unknown; choose one of "
                      f"{', '.join(known)}, a package linux-image-... of Debian 12 "
                      "or 13, or the path of a kernel build tree (with a slash in it)")
 
 
-def start_building(names):
+def start_building(names: Iterable[str]) -> subprocess.Popen[bytes]:
     """Start building kernels in the background at the lowest CPU priority.
 
     find() waits for a kernel that is not complete yet, and reports the error of one
@@ -148,20 +158,20 @@ def start_building(names):
          "for name in sys.argv[1:]: kernels.find(name)", *names], os.devnull)
 
 
-def stop_building(builder):
+def stop_building(builder: subprocess.Popen[bytes]) -> None:
     """Stop start_building()'s process group; complete kernels stay in the cache."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(builder.pid, signal.SIGTERM)
     process.end(builder)
 
 
-def _version(release):
+def _version(release: str) -> tuple[int, int]:
     """Return the version of a release as numbers, (0, 0) if it has none."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _supported(release, origin):
+def _supported(release: str, origin: str) -> None:
     """Raise UserError if the driver does not support the release."""
     version = _version(release)
     if not OLDEST <= version <= NEWEST or version in UNSUPPORTED:
@@ -173,13 +183,13 @@ def _supported(release, origin):
 
 # Debian's kernels
 
-def _debian(name, pattern):
+def _debian(name: str, pattern: str) -> Kernel:
     """Return a kernel from Debian's packages, unpacked into the cache."""
     arch = arches.of(name)
     next_release = debian13.is_name(name)
 
-    def build(directory):
-        def unpack():
+    def build(directory: Path) -> None:
+        def unpack() -> None:
             debian.unpack(debian13.packages(name) if next_release
                           else _packages(pattern, arch), directory)
 
@@ -189,7 +199,7 @@ def _debian(name, pattern):
                 debian13.adapt(directory, name)
             release = _single_entry(directory / "lib/modules").name
             _make_paths_relative(directory, release)
-            subprocess.run([host.which("depmod"), "-b", directory, release],
+            subprocess.run([host.path_of("depmod"), "-b", directory, release],
                            check=True)
 
     host.need("archive", {"depmod": "kmod"})
@@ -204,7 +214,7 @@ def _debian(name, pattern):
                   builtin=False, arch=arch, bzimage=image)
 
 
-def _packages(pattern, arch=arches.AMD64):
+def _packages(pattern: str, arch: Arch = arches.AMD64) -> list[debian.Package]:
     """Return the newest image that matches, and its headers of the same version.
 
     For some time after a release the archive has only a part of its packages.  Such
@@ -231,7 +241,7 @@ def _packages(pattern, arch=arches.AMD64):
                       arch.name)
 
 
-def _make_paths_relative(directory, release):
+def _make_paths_relative(directory: Path, release: str) -> None:
     """Make the headers' absolute paths relative, because they are not in /usr.
 
     Only the links in lib/modules and lines of a Makefile need it.
@@ -251,7 +261,7 @@ def _make_paths_relative(directory, release):
             link.symlink_to(f"../../..{target}")
 
 
-def _single_entry(directory):
+def _single_entry(directory: Path) -> Path:
     """Return the one entry of a directory."""
     (entry,) = directory.iterdir()
     return entry
@@ -259,7 +269,7 @@ def _single_entry(directory):
 
 # The user's build tree
 
-def _tree(path):
+def _tree(path: Path) -> Kernel:
     """Return the kernel of a build tree; image is None if it has no bzImage."""
     path = path.resolve()
     release = _prepared(path)
@@ -279,7 +289,7 @@ def _tree(path):
                   build=path, builtin=builtin)
 
 
-def _prepared(path):
+def _prepared(path: Path) -> str:
     """Check that modules can be built with a build tree; return its release."""
     try:
         return _release_if_prepared(path)
@@ -289,7 +299,7 @@ def _prepared(path):
             f"{path} readable for user id {os.geteuid()}, or name another one") from None
 
 
-def _release_if_prepared(path):
+def _release_if_prepared(path: Path) -> str:
     """Return a build tree's release; raise UserError if it has not what is needed."""
     if not path.is_dir():
         raise UserError(f"KDIR is {path}, which is no directory; set it to a kernel "
@@ -315,7 +325,7 @@ def _release_if_prepared(path):
 
 # 7.3, from source
 
-def _source():
+def _source() -> Path:
     """Return the directory of Debian's kernel source, unpacked into the cache."""
     name = os.environ.get("LINUX_SOURCE") or "linux-source-7.3"
     if not re.fullmatch(r"linux-source-\d+\.\d+", name):
@@ -323,8 +333,8 @@ def _source():
                         "source package, such as linux-source-7.3")
     _supported(name.removeprefix("linux-source-"), name)
 
-    def build(directory):
-        def unpack():
+    def build(directory: Path) -> None:
+        def unpack() -> None:
             debian.unpack([debian.newest(re.escape(name), "LINUX_SOURCE")],
                           directory)
 
@@ -340,19 +350,19 @@ def _source():
     return cache.populate(name, build, mib=3000)
 
 
-def source():
+def source() -> Path:
     """Return the path of the 7.3 source tree that contains our driver."""
     tree = _source()
     _graft(tree)
     return tree
 
 
-def own_source():
+def own_source() -> Path:
     """Return the path of the unmodified 7.3 source tree, with the in-tree driver.
 
     Its files are hard links to those of source(), which grafting does not write to.
     """
-    def build(directory):
+    def build(directory: Path) -> None:
         with _graft_lock():
             _run("cp", "-al", f"{tree}/.", directory)
             _run(_GRAFT, "--undo", directory)
@@ -361,16 +371,16 @@ def own_source():
     return cache.populate(f"{tree.name}-own", build, mib=100)
 
 
-def _graft(tree):
+def _graft(tree: Path) -> None:
     with _graft_lock():
         _run(_GRAFT, tree)
 
 
-def _graft_lock():
+def _graft_lock() -> AbstractContextManager[None]:
     return cache.lock(cache.root() / ".graft.lock", "the kernel source")
 
 
-def _run(*argv):
+def _run(*argv: str | Path) -> None:
     """Run a program; raise UserError with its output if it fails."""
     result = subprocess.run(argv, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)
@@ -378,8 +388,14 @@ def _run(*argv):
         raise UserError(result.stdout.strip())
 
 
-def configure(name="7.3"):
-    """Configure and prepare a kernel; return (source tree, build tree).
+class Trees(NamedTuple):
+    """The directories of a kernel's source and of its build."""
+    source: Path
+    build: Path
+
+
+def configure(name: str = "7.3") -> Trees:
+    """Configure and prepare a kernel; return its trees.
 
     Modules can be compiled in the build tree, but not linked before the kernel is
     built.
@@ -395,7 +411,7 @@ def configure(name="7.3"):
     key = _digest([*fragments, _TOP / "Kconfig", _TOP / _DEVICE / "Kconfig"])
     done = build / ".configured"
     if _holds(done, key) and not moved.old_cache(build, tree):
-        return tree, build
+        return Trees(tree, build)
     with _locked_build(build, mib=2000):
         moved.follow(build, tree)
         if not _holds(done, key):
@@ -409,32 +425,37 @@ def configure(name="7.3"):
                 _make(tree, f"O={build}", "modules_prepare",
                       what=f"preparing to build the {variant} kernel")
             done.write_text(key)
-    return tree, build
+    return Trees(tree, build)
 
 
 _OPTION = re.compile(r"^(?:CONFIG_\w+=.*|# CONFIG_\w+ is not set)$",
                      re.MULTILINE)
 
 
-def _holds(file, text):
+def _holds(file: Path, text: str) -> bool:
     """Return whether a file exists and its content is the text."""
     return file.exists() and file.read_text() == text
 
 
-def _merge(texts):
+def _symbol(option: str) -> str:
+    """Return the name in a line that matches _OPTION."""
+    return option.removeprefix("# ").replace("=", " ").split()[0]
+
+
+def _merge(texts: Iterable[str]) -> str:
     """Return the options in texts; a later setting overrides an earlier one."""
     found = {}
     for option in _OPTION.findall("\n".join(texts)):
-        found[re.search(r"CONFIG_\w+", option)[0]] = option
+        found[_symbol(option)] = option
     return "".join(f"{option}\n" for option in found.values())
 
 
-def _check(wanted, config):
+def _check(wanted: str, config: Path) -> None:
     """Raise UserError unless a .config has all the wanted options."""
     got = set(_OPTION.findall(config.read_text()))
     missing = []
     for option in _OPTION.findall(wanted):
-        symbol = re.search(r"CONFIG_\w+", option)[0]
+        symbol = _symbol(option)
         off = option.startswith("#")
         if option not in got and not (
                 off and not any(has.startswith(f"{symbol}=") for has in got)):
@@ -445,7 +466,7 @@ def _check(wanted, config):
                         "files, or set LINUX_SOURCE to another release")
 
 
-def _built(name):
+def _built(name: str) -> Kernel:
     """Return 7.3 with our driver built in; rebuild it if the sources changed."""
     tree, build = configure(name)
     sources = _sources() + (_sources(_DEVICE) if "host" in _OPTIONS[name] else [])
@@ -465,7 +486,7 @@ def _built(name):
                   modules=None, build=build, builtin=True)
 
 
-def _instrumented(tree):
+def _instrumented(tree: Path) -> list[str]:
     """Return make arguments that restrict the sanitizers to code near the driver.
 
     They instrument the driver, the block layer and the transports only.  With the
@@ -480,14 +501,14 @@ def _instrumented(tree):
          for object in _objects(tree, _BARRIERS)]
 
 
-def _objects(tree, directories):
+def _objects(tree: Path, directories: Iterable[str]) -> list[str]:
     """Return suffixes of make variables: one enables an object of the directories."""
     stems = {path.stem for directory in directories
              for path in (tree / directory).glob("*.c")}
     return [f"_{stem}.o=y" for stem in sorted(stems)]
 
 
-def _built_unmodified(name):
+def _built_unmodified(name: str) -> Kernel:
     """Return our build of 7.3 with the in-tree driver, and its modules."""
     host.need({"depmod": "kmod"})
     tree, build = configure(name)
@@ -512,7 +533,7 @@ def _built_unmodified(name):
 
 
 @contextlib.contextmanager
-def _locked_build(build, mib):
+def _locked_build(build: Path, mib: int) -> Iterator[None]:
     """Lock a build tree while it is built; remove it if the disk becomes full.
 
     After any other failure the tree is kept, because make leaves no incomplete file
@@ -532,7 +553,7 @@ def _locked_build(build, mib):
 
 # The driver
 
-def _sources(part=_DRIVER):
+def _sources(part: str = _DRIVER) -> list[Path]:
     """Return the files that the driver, or the device, is built from."""
     found = [path for directory in (part, "include")
              for path in (_TOP / directory).rglob("*")
@@ -544,7 +565,7 @@ def _sources(part=_DRIVER):
     return sorted(found)
 
 
-def _digest(paths):
+def _digest(paths: Iterable[Path]) -> str:
     """Return a digest of files' names and contents and of the compiler's version."""
     digest = hashlib.sha256()
     digest.update(subprocess.run(["gcc", "--version"], check=True,
@@ -556,12 +577,12 @@ def _digest(paths):
     return digest.hexdigest()
 
 
-def output(release):
+def output(release: str) -> Path:
     """Return the directory for what is built for a kernel release; create it."""
     return repository.writable(_TOP / "build" / release)
 
 
-def _copy_sources(directory, part):
+def _copy_sources(directory: Path, part: str) -> None:
     """Copy a part's sources that changed; delete copies of removed sources."""
     wanted = set()
     for path in _sources(part):
@@ -578,13 +599,14 @@ def _copy_sources(directory, part):
                 copy.unlink()
 
 
-def _version_header():
+def _version_header() -> bytes:
     """Return include/version.h with the version of this tree, as packages have it."""
     return subprocess.run([_TOP / "tools/packaging/version", "--header"], check=True,
                           stdout=subprocess.PIPE).stdout
 
 
-def build_modules(kernel, out=None, name=MODULES[0]):
+def build_modules(kernel: Kernel, out: str | Path | None = None,
+                  name: str = MODULES[0]) -> Path:
     """Build the driver as a module and return its path.
 
     The module is in build/<release>/ or in the directory `out`; under its second
@@ -599,7 +621,8 @@ def build_modules(kernel, out=None, name=MODULES[0]):
     return _build_module(kernel, directory, name=name)
 
 
-def _build_module(kernel, directory, *flags, name, **part):
+def _build_module(kernel: Kernel, directory: Path, *flags: str, name: str,
+                  **part: str) -> Path:
     """Build a module in a directory, print warnings about it, and return its path.
 
     With headers of the user's only what their build runs must be there.
@@ -619,12 +642,12 @@ def _build_module(kernel, directory, *flags, name, **part):
     return directory / f"{name}.ko"
 
 
-def can_have_vdpa(kernel):
+def can_have_vdpa(kernel: Kernel) -> bool:
     """Return whether vdpa_blk can be built for a kernel: 6.12 or later, with vDPA."""
     return _version(kernel.release) >= OLDEST_VDPA and kernel.has("CONFIG_VDPA")
 
 
-def build_vdpa(kernel, kunit=False):
+def build_vdpa(kernel: Kernel, kunit: bool = False) -> Path:
     """Build vdpa_blk, the device for hosts, as a module and return its path.
 
     kunit: with its KUnit tests, which need a kernel with CONFIG_KUNIT.  Raises UserError
@@ -643,7 +666,8 @@ def build_vdpa(kernel, kunit=False):
     return _build_module(kernel, output(kernel.release) / "vdpa", **VDPA)
 
 
-def compile_module(build, directory, *flags, name=MODULES[0], part=_DRIVER):
+def compile_module(build: Path, directory: Path, *flags: str, name: str = MODULES[0],
+                   part: str = _DRIVER) -> str:
     """Build the driver in a directory and return the compiler's output.
 
     build: the KDIR; flags: more arguments for make; part: the directory of the sources.
@@ -668,7 +692,7 @@ def compile_module(build, directory, *flags, name=MODULES[0], part=_DRIVER):
     return _as_in_repository(said, directory, part)
 
 
-def _as_in_repository(said, directory, part=_DRIVER):
+def _as_in_repository(said: str, directory: Path, part: str = _DRIVER) -> str:
     """Return compiler messages about a copy with the names of the original files.
 
     Newer kernels compile a module in its own directory, so names are relative to it.
@@ -680,7 +704,7 @@ def _as_in_repository(said, directory, part=_DRIVER):
                   rf"\1{part}/\2", said, flags=re.MULTILINE)
 
 
-def stock_module(kernel):
+def stock_module(kernel: Kernel) -> Path:
     """Return the path of the in-tree driver's virtio_blk.ko, decompressed."""
     where = "lib/modules/{}/kernel/drivers/block".format(kernel.release)
     found = sorted((kernel.modules / where).glob("virtio_blk.ko*")) \
@@ -697,7 +721,7 @@ def stock_module(kernel):
     return module
 
 
-def _make(directory, *words, what):
+def _make(directory: Path, *words: str, what: str) -> str:
     """Run make in a directory and return its output.
 
     Raises UserError with the last 40 lines of the output if it fails.
@@ -713,7 +737,7 @@ def _make(directory, *words, what):
     return said
 
 
-def _environment():
+def _environment() -> dict[str, str]:
     """Return the environment without the variables of our own Makefile's make."""
     private = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KERNEL",
                "KDIR", "DEBUG", "T", "O", "M", "V", "C", "W", "CF")
@@ -722,7 +746,7 @@ def _environment():
             "LC_ALL": "C"}
 
 
-def main():
+def main() -> int:
     """Do the work of the Makefile's targets that build for a kernel.
 
     `tree` prints the build tree that `driver` and `modules` use.
@@ -751,7 +775,7 @@ def main():
     return 0
 
 
-def _tree_to_build_for(kdir):
+def _tree_to_build_for(kdir: str) -> Kernel:
     path = Path(kdir).resolve()
     return Kernel(name=kdir, release=_prepared(path), image=None, modules=None,
                   build=path, builtin=False)

@@ -3,6 +3,7 @@
 
 import re
 import time
+from pathlib import Path
 
 # The kernel's messages of bugs and hangs, whatever their cause.
 SPLATS = (
@@ -61,33 +62,33 @@ _TAIL = 25
 class KernelLog:
     """The file to which QEMU writes the guest's serial console."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self._path = path
         self._seen = 0
         self._tolerated = [re.compile(pattern) for pattern in _HARMLESS]
 
-    def size(self):
+    def size(self) -> int:
         """Return the size of the console's output in bytes."""
         return self._path.stat().st_size if self._path.exists() else 0
 
-    def text(self):
+    def text(self) -> str:
         """Return the console's whole output."""
         return self._read(0).decode(errors="replace").replace("\r", "")
 
-    def since(self, start):
+    def since(self, start: int) -> str:
         """Return the console's output after its first start bytes."""
         return self._read(start).decode(errors="replace").replace("\r", "")
 
-    def tail(self, lines=_TAIL):
+    def tail(self, lines: int = _TAIL) -> str:
         """Return the last lines, indented."""
         found = self.text().strip().splitlines()[-lines:]
         return "\n".join(f"    {line}" for line in found) or "    (nothing)"
 
-    def tolerate(self, pattern):
+    def tolerate(self, pattern: str) -> None:
         """From now on ignore lines that match a regular expression."""
         self._tolerated.append(re.compile(pattern))
 
-    def new_splat(self):
+    def new_splat(self) -> str | None:
         """Return the next splat since the last call, or None.
 
         It is the first line that matches SPLATS, and the lines that follow.
@@ -102,7 +103,7 @@ class KernelLog:
         self._seen = start
         return None
 
-    def _splat_at(self, start):
+    def _splat_at(self, start: int) -> str:
         """Return the splat that starts at an offset in the file."""
         time.sleep(_SETTLE)
         data = self._read(start)
@@ -110,7 +111,7 @@ class KernelLog:
         lines = data.decode(errors="replace").splitlines()
         return "\n".join(lines[:_FOLLOWING])
 
-    def _read(self, start):
+    def _read(self, start: int) -> bytes:
         try:
             with open(self._path, "rb") as file:
                 file.seek(start)
@@ -118,6 +119,6 @@ class KernelLog:
         except FileNotFoundError:
             return b""
 
-    def _is_splat(self, line):
+    def _is_splat(self, line: str) -> bool:
         return (_SPLAT.search(line) is not None
                 and not any(known.search(line) for known in self._tolerated))

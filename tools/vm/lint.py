@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from . import cache, host, kernels, repository, ui
 from .ui import UserError, say
@@ -255,7 +256,8 @@ def main() -> int:
     files = _ours()
     problems: list[str] = []
 
-    def check(what: str, found: Callable[..., list[str]], *args, **named) -> None:
+    def check(what: str, found: Callable[..., list[str]], *args: Any,
+              **named: Any) -> None:
         lines = found(*args, **named)
         say(f"  {what}: {f'{len(lines)} to mend' if lines else 'clean'}")
         for line in lines:

@@ -18,14 +18,19 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .ui import UserError
 
-_running = set()
+_Value = TypeVar("_Value")
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
-def spawn(argv, log, **options):
+def spawn(argv: Iterable[str | os.PathLike[str]], log: str | os.PathLike[str],
+          **options: Any) -> subprocess.Popen[bytes]:
     """Start a program; its standard output and error go to the file log."""
     _exit_on_sigterm()
     with open(log, "wb") as output:
@@ -37,7 +42,7 @@ def spawn(argv, log, **options):
     return process
 
 
-def end(process, timeout=0):
+def end(process: subprocess.Popen[bytes], timeout: float = 0) -> None:
     """Wait up to timeout seconds for a program to exit, then kill it."""
     try:
         process.wait(timeout)
@@ -48,12 +53,12 @@ def end(process, timeout=0):
 
 
 @atexit.register
-def _end_all():
+def _end_all() -> None:
     for process in list(_running):
         end(process)
 
 
-def _exit_on_sigterm():
+def _exit_on_sigterm() -> None:
     """Turn SIGTERM into SystemExit, so that context managers and atexit run."""
     if (threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL):
@@ -123,7 +128,7 @@ def remove_work_directory(path: Path) -> None:
         os.close(_directories.pop(path))
 
 
-def wait_for(condition, timeout):
+def wait_for(condition: Callable[[], _Value], timeout: float) -> _Value:
     """Poll condition() until it is true or timeout seconds pass; return its value."""
     limit = time.monotonic() + timeout
     while not (value := condition()) and time.monotonic() < limit:

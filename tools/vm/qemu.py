@@ -6,9 +6,13 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 
 from . import qemu_dist, sysrq
+from .arch import Arch
+from .disk import Disk, Options
+from .kernels import Kernel
 from .ui import UserError, say
 
 MACHINES = {
@@ -51,7 +55,7 @@ FLAW = "iotlb_to_section: Assertion"
 
 
 @functools.cache
-def accelerator():
+def accelerator() -> str:
     """Return "kvm" or "tcg"; print which one and why."""
     name, reason = _choose_accelerator()
     number = ".".join(map(str, qemu_dist.version(qemu_dist.find())))
@@ -59,7 +63,7 @@ def accelerator():
     return name
 
 
-def _choose_accelerator():
+def _choose_accelerator() -> tuple[str, str]:
     flags = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].split()
     if not {"vmx", "svm"} & set(flags):
         return "tcg", "the CPU has neither vmx nor svm"
@@ -70,7 +74,7 @@ def _choose_accelerator():
     return "kvm", "a test guest started"
 
 
-def _kvm_starts_a_guest():
+def _kvm_starts_a_guest() -> bool:
     """Return whether the firmware of a test guest prints anything."""
     argv = ["setpriv", "--pdeathsig", "KILL", "--", *qemu_dist.find(),
             "-nodefaults", "-no-user-config", "-display", "none",
@@ -87,12 +91,12 @@ def _kvm_starts_a_guest():
     return bool(words)
 
 
-def json_option(value):
+def json_option(value: Options) -> str:
     """Return an argument of -blockdev, -device or -object."""
     return json.dumps(value)
 
 
-def accelerator_options(arch, extra, parallel):
+def accelerator_options(arch: Arch, extra: Sequence[str], parallel: bool) -> list[str]:
     """Return -accel and -cpu; -icount in extra needs TCG with one thread.
 
     parallel: emulate each CPU in its own thread.
@@ -112,7 +116,7 @@ def accelerator_options(arch, extra, parallel):
             "-global", "virtio-pci.x-pcie-pm-init=off"]
 
 
-def clock_words(kernel):
+def clock_words(kernel: Kernel) -> list[str]:
     """Return words for the kernel's command line that set the clock's rate.
 
     Under TCG the guest's time stamp counter is the host's.  A kernel measures its
@@ -131,8 +135,8 @@ def clock_words(kernel):
             *([f"lpj={khz * 1000 // int(ticks[1])}"] if ticks else [])]
 
 
-def machine_options(arch, machine, cpus, maxcpus, nodes, memory, shared,
-                    firmware):
+def machine_options(arch: Arch, machine: str, cpus: int, maxcpus: int | None,
+                    nodes: int, memory: int, shared: bool, firmware: str) -> list[str]:
     """Return the options for the machine, its CPUs, memory and NUMA nodes.
 
     memory: in MiB; shared: use shared memory, which vhost-user devices need;
@@ -197,7 +201,7 @@ class Slots:
     I/O ports.
     """
 
-    def __init__(self, machine, disks):
+    def __init__(self, machine: str, disks: Sized):
         self.transport = _TRANSPORTS.get(machine, "pci")
         self._many = machine == "q35" and len(disks) > PORTS
         ports = 0 if machine != "q35" else SPARE_PORTS if self._many \
@@ -205,11 +209,11 @@ class Slots:
         self._ports = [f"{_FIRST_PORT_SLOT + number // 8:02x}.{number % 8}"
                        for number in range(ports)]
         self._free = list(range(ports))
-        self._taken = {}
+        self._taken: dict[str, int] = {}
         self._direct = [f"{_FIRST_DIRECT_SLOT + number // 8:02x}.{number % 8}"
                         for number in range(len(disks) if self._many else 0)]
 
-    def options(self):
+    def options(self) -> list[str]:
         """Return QEMU's options for the root ports."""
         options = []
         for number, address in enumerate(self._ports):
@@ -219,7 +223,7 @@ class Slots:
                  "multifunction": True})]
         return options
 
-    def take(self, disk):
+    def take(self, disk: Disk) -> Options:
         """Reserve a slot for a disk; return the device's properties for it."""
         if self._direct:
             place = {"bus": "pcie.0", "addr": self._direct.pop(0),
@@ -233,22 +237,22 @@ class Slots:
         self._taken[disk.id] = self._free.pop(0)
         return self.place(disk)
 
-    def place(self, disk):
+    def place(self, disk: Disk) -> Options:
         """Return the device's properties for the slot that a disk has."""
         return {"bus": f"port{self._taken[disk.id]}"}
 
-    def give_back(self, disk):
+    def give_back(self, disk: Disk) -> None:
         """Free a disk's slot."""
         if disk.id in self._taken:
             self._free.append(self._taken.pop(disk.id))
 
-    def address(self, disk):
+    def address(self, disk: Disk) -> str | None:
         """Return the PCI address of a disk's port, None if it has none."""
         number = self._taken.get(disk.id)
         return None if number is None else f"0000:00:{self._ports[number]}"
 
 
-def disk_options(disk, slots):
+def disk_options(disk: Disk, slots: Slots) -> list[str]:
     """Return QEMU's options for a disk."""
     options = []
     chardev = disk.chardev()
@@ -265,7 +269,8 @@ def disk_options(disk, slots):
     return [*options, "-device", json_option(device)]
 
 
-def scsi_options(transport, images, layers=None):
+def scsi_options(transport: str, images: Iterable[Path],
+                 layers: Iterable[Path] | None = None) -> list[str]:
     """Return a virtio-scsi controller with disks whose changes are discarded.
 
     layers: qcow2 files over the images; if given, they take the writes.
@@ -281,7 +286,7 @@ def scsi_options(transport, images, layers=None):
     return options
 
 
-def root_disk_options(transport, image, cpus):
+def root_disk_options(transport: str, image: Path, cpus: int) -> list[str]:
     """Return the root disk of a guest without an initramfs.
 
     It comes before all other disks.  Its changes are discarded.
@@ -293,7 +298,7 @@ def root_disk_options(transport, image, cpus):
                        f"num-queues={cpus}{place}"]
 
 
-def channel_options(transport, agent, qmp, console):
+def channel_options(transport: str, agent: int, qmp: int, console: str) -> list[str]:
     """Return the guest's serial console, the agent's port, and the monitor.
 
     agent, qmp: file descriptors of connected sockets; console: the path of the log.

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import cache, debian, host
@@ -25,7 +26,7 @@ _TRIPLET = "x86_64-linux-gnu"
 
 
 @functools.cache
-def find(tool="qemu-system-x86_64"):
+def find(tool: str = "qemu-system-x86_64") -> list[str]:
     """Return the words that start a QEMU tool; the caller appends its arguments.
 
     Tools are qemu-system-x86_64, qemu-img, qemu-io, qemu-nbd and
@@ -48,12 +49,12 @@ def find(tool="qemu-system-x86_64"):
             raise UserError(f"there is no {tool} next to {emulator} or in PATH; "
                             "install qemu-utils, or unset QEMU")
         return [found]
-    if _host_version() >= OLDEST and host.which(tool):
-        return [host.which(tool)]
+    if _host_version() >= OLDEST and (found := host.which(tool)):
+        return [found]
     return _unpacked(tool)
 
 
-def version(argv):
+def version(argv: Iterable[str]) -> tuple[int, int]:
     """Return the version of the QEMU that argv starts, as (major, minor)."""
     result = subprocess.run([*argv, "--version"], text=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -65,14 +66,14 @@ def version(argv):
     return int(match[1]), int(match[2])
 
 
-def _host_version():
+def _host_version() -> tuple[int, int]:
     emulator = host.which("qemu-system-x86_64")
     return version([emulator]) if emulator else (0, 0)
 
 
-def _unpacked(tool):
-    def build(directory):
-        def unpack():
+def _unpacked(tool: str) -> list[str]:
+    def build(directory: Path) -> None:
+        def unpack() -> None:
             packages = [package
                         for package in debian.closure(_PACKAGES, _SUITE)
                         if re.match(r"lib(?!c6$|c-bin)|zlib1g|qemu-|seabios|ipxe",
@@ -90,7 +91,7 @@ def _unpacked(tool):
     return _words(cache.populate("qemu-block-extra", build, mib=600), tool)
 
 
-def _words(directory, tool):
+def _words(directory: Path, tool: str) -> list[str]:
     """Return the words that run a tool that was unpacked into a directory.
 
     Without them Debian's QEMU finds libraries, modules and firmware only in /usr.

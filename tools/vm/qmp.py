@@ -2,9 +2,16 @@
 """A client of the QEMU Machine Protocol."""
 
 import json
+import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 from .errors import QmpError
+
+
+# A command, an answer or an event.
+Message = dict[str, Any]
 
 
 class Qmp:
@@ -13,14 +20,15 @@ class Qmp:
     Methods raise EOFError if QEMU has exited.
     """
 
-    def __init__(self, sock, timeout=30):
+    def __init__(self, sock: socket.socket, timeout: float = 30):
         self._sock = sock
         self._buffer = b""
-        self._events = []
+        self._events: list[Message] = []
         self._receive(time.monotonic() + timeout)
         self.command("qmp_capabilities")
 
-    def command(self, name, arguments=None, timeout=30):
+    def command(self, name: str, arguments: dict[str, Any] | None = None,
+                timeout: float = 30) -> Any:
         """Run a command and return its result; raise QmpError on an error."""
         message = {"execute": name, "arguments": arguments or {}}
         try:
@@ -38,7 +46,8 @@ class Qmp:
                 raise QmpError(f"{name}: {answer['error']['desc']}")
             self._events.append(answer)
 
-    def event(self, name, matches, timeout):
+    def event(self, name: str, matches: Callable[[dict[str, Any]], bool],
+              timeout: float) -> Message | None:
         """Return the first event of a name whose data matches(data) accepts.
 
         Events that arrived earlier count, until this method has returned them.
@@ -55,7 +64,7 @@ class Qmp:
                 return None
             self._events.append(message)
 
-    def _receive(self, limit):
+    def _receive(self, limit: float) -> Message | None:
         """Return the next message; None if it does not arrive before limit."""
         while b"\n" not in self._buffer:
             self._sock.settimeout(max(limit - time.monotonic(), 0.001))

@@ -18,6 +18,8 @@ import socket
 import sys
 import termios
 import tty
+from collections.abc import Iterator
+from typing import Any
 
 from . import kernels, simulator, ui, vblkstat
 from .disk import Disk
@@ -41,7 +43,7 @@ _SIZE = "stty -F /dev/hvc0 rows {lines} cols {columns}"
 _LOGIN = "cd; TERM={term} exec setsid -w -c bash -l <>/dev/hvc0 >&0 2>&0"
 
 
-def _arguments():
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="vm.shell", description="Start a shell in a guest.")
     parser.add_argument("kernel", nargs="?",
@@ -60,14 +62,14 @@ def _arguments():
     return parser.parse_args()
 
 
-def _value(text):
-    switch = {"on": True, "off": False}
+def _value(text: str) -> int | str:
+    switch: dict[str, int | str] = {"on": True, "off": False}
     return int(text) if text.isdigit() else switch.get(text, text)
 
 
-def _disk(number, description):
+def _disk(number: int, description: str) -> Disk:
     backend, *options = description.split(",")
-    keywords = {}
+    keywords: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
@@ -77,7 +79,7 @@ def _disk(number, description):
     return Disk(keywords.pop("id", f"disk{number}"), backend, **keywords)
 
 
-def _guest(arguments, **options):
+def _guest(arguments: argparse.Namespace, **options: Any) -> Guest:
     disks = arguments.disk or ["null,queues=4,id=null", "qcow2,queues=4,id=data"]
     return Guest(arguments.kernel, cpus=arguments.cpus, params=arguments.params,
                  machine=arguments.machine,
@@ -87,7 +89,7 @@ def _guest(arguments, **options):
 
 
 @contextlib.contextmanager
-def _raw_terminal():
+def _raw_terminal() -> Iterator[None]:
     saved = termios.tcgetattr(sys.stdin)
     tty.setraw(sys.stdin)
     try:
@@ -99,16 +101,16 @@ def _raw_terminal():
 class _Terminal:
     """The terminal on the host, connected to one in the guest."""
 
-    def __init__(self, guest, sock):
+    def __init__(self, guest: Guest, sock: socket.socket):
         self._guest = guest
         self._sock = sock
         self._fit()
 
-    def _fit(self, *_):
+    def _fit(self, *_: object) -> None:
         size = shutil.get_terminal_size()
         self._guest.start(_SIZE.format(lines=size.lines, columns=size.columns))
 
-    def run(self):
+    def run(self) -> None:
         """Relay input and output until the guest's shell exits."""
         term = os.environ.get("TERM", "linux")
         job = self._guest.start(_LOGIN.format(term=term), timeout=None)
@@ -120,7 +122,7 @@ class _Terminal:
         while self._show(timeout=0.1):
             pass
 
-    def _relay(self):
+    def _relay(self) -> bool:
         """Relay for 0.2 s at most; return False on ^] or the end of the input."""
         ready, _, _ = select.select([sys.stdin, self._sock], [], [], 0.2)
         if self._sock in ready:
@@ -133,21 +135,21 @@ class _Terminal:
         self._sock.sendall(typed)
         return True
 
-    def _show(self, timeout):
+    def _show(self, timeout: float) -> bool:
         if not select.select([self._sock], [], [], timeout)[0]:
             return False
         data = self._sock.recv(65536)
         os.write(sys.stdout.fileno(), data)
         return bool(data)
 
-    def _show_splats(self):
+    def _show_splats(self) -> None:
         try:
             self._guest.check_log()
         except GuestSplat as splat:
             print(f"\n{splat}\n".replace("\n", "\r\n"), file=sys.stderr)
 
 
-def _install_programs(guest):
+def _install_programs(guest: Guest) -> None:
     guest.put(vblkstat.build(), "/usr/sbin/vblkstat")
     if simulator.install(guest, "/usr/bin/vblksim"):
         say(_SIMULATOR)
@@ -156,7 +158,7 @@ def _install_programs(guest):
             "use KERNEL=6.12 for it")
 
 
-def _interactive(arguments):
+def _interactive(arguments: argparse.Namespace) -> int:
     with _guest(arguments, qemu_args=_TTY_ARGS) as guest:
         say(f"  Linux {guest.release}, booted in {guest.boot_seconds:.0f} s\n{_HINT}")
         _install_programs(guest)
@@ -166,7 +168,7 @@ def _interactive(arguments):
     return 0
 
 
-def _script(arguments):
+def _script(arguments: argparse.Namespace) -> int | None:
     script = sys.stdin.read()
     with _guest(arguments) as guest:
         _install_programs(guest)
@@ -182,7 +184,7 @@ def _script(arguments):
             select.select([], [], [], 0.1)
 
 
-def main():
+def main() -> int | None:
     arguments = _arguments()
     kernels.check_name(arguments.kernel, kernels.NAMES)
     if arguments.cpus < 1:

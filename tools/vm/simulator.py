@@ -6,13 +6,14 @@ import subprocess
 from pathlib import Path
 
 from . import cache, host, repository
+from .guest import Guest
 from .ui import UserError
 
 _TOP = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
-def build(program="vblksim"):
+def build(program: str = "vblksim") -> Path:
     """Build "vblksim" or its "selftest" and return the program's path."""
     host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev",
                "/usr/include/linux/vduse.h": "linux-libc-dev"})
@@ -30,7 +31,7 @@ def build(program="vblksim"):
     return place
 
 
-def install(guest, path):
+def install(guest: Guest, path: str) -> bool:
     """Load the modules that vblksim needs into a guest, and copy vblksim there.
 
     Return False if the guest's kernel has no VDUSE.

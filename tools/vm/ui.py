@@ -9,7 +9,9 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn, overload
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _MAY_NOT = (errno.EACCES, errno.EPERM)
@@ -24,13 +26,13 @@ class UserError(Exception):
     """
 
 
-def say(text):
+def say(text: str) -> None:
     """Print one line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def step(text):
+def step(text: str) -> Iterator[None]:
     """Print what begins and, if it takes 2 s or more, how long it took."""
     say(f"  {text} ...")
     start = time.monotonic()
@@ -40,7 +42,18 @@ def step(text):
         say(f"  {text}: done in {seconds:.0f} s")
 
 
-def number(name, default=None, least=1, most=10 ** 12, what="a whole number"):
+@overload
+def number(name: str, default: int, least: int = 1, most: int = 10 ** 12,
+           what: str = "a whole number") -> int: ...
+
+
+@overload
+def number(name: str, default: None = None, least: int = 1, most: int = 10 ** 12,
+           what: str = "a whole number") -> int | None: ...
+
+
+def number(name: str, default: int | None = None, least: int = 1, most: int = 10 ** 12,
+           what: str = "a whole number") -> int | None:
     """Return the number in an environment variable, or the default.
 
     Raises UserError unless the value is a number from least to most.
@@ -85,7 +98,7 @@ def _cannot_access(error: OSError) -> str:
     return f"cannot access {path}: {error.strerror}{advice}"
 
 
-def main(function):
+def main(function: Callable[[], int | None]) -> NoReturn:
     """Run a tool's main function and exit with the status that it returns.
 
     A UserError becomes one message and exit status 2, and so does a file that the

@@ -10,7 +10,7 @@ from .ui import UserError
 _TOP = Path(__file__).resolve().parents[2]
 
 
-def build():
+def build() -> Path:
     """Build a static vblkstat and return the program's path."""
     host.need({"gcc": "gcc", "make": "make", "/usr/include/stdio.h": "libc6-dev"})
     place = repository.writable(_TOP / "build/vblkstat/shell")

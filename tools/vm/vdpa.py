@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from . import cache, host, kernels, process, programs, qemu_dist
 from .errors import GuestError
@@ -37,10 +37,10 @@ def tools() -> Path:
     """
     daemon = qemu_dist.find("qemu-storage-daemon")
 
-    def build(directory):
+    def build(directory: Path) -> None:
         host.need(_PACKAGES)
         programs.pack(directory / "vdpa.ext4", _LABEL, 48,
-                      [daemon, *([host.which(name)] for name in _PACKAGES)])
+                      [daemon, *([host.path_of(name)] for name in _PACKAGES)])
 
     number = ".".join(map(str, qemu_dist.version(daemon)))
     name = "-".join((_LABEL, *_PACKAGES, number))
@@ -127,11 +127,11 @@ class Device(_Added):
     manager = "vdpa_blk"
 
     def __init__(self, guest: Guest, backing: str, bus: str = "virtio_vdpa",
-                 name: str = "disk0", **settings):
+                 name: str = "disk0", **settings: Any):
         super().__init__(guest, name)
         self._bus = bus
         path = backing if backing.startswith("/") else f"/dev/{guest.dev(backing)}"
-        self._settings = {"path": path, **settings}
+        self._settings: dict[str, Any] = {"path": path, **settings}
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class Device(_Added):
             self._cleanup = stack.pop_all()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._cleanup.__exit__(*error)
 
     def add(self) -> None:
@@ -254,10 +254,10 @@ class Vduse(_Added):
             self._cleanup = stack.pop_all()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._cleanup.__exit__(*error)
 
-    def _delete(self, *error) -> None:
+    def _delete(self, *error: object) -> None:
         self.delete(check=not any(error))
 
     def _stop(self, server: Job) -> None:
@@ -288,5 +288,5 @@ class Simulated(_Added):
         self.add()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.delete(check=not any(error))

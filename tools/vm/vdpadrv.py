@@ -4,6 +4,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import image, vdpa
 from .guest import Guest
@@ -21,7 +22,8 @@ def install(guest: Guest) -> None:
 
 
 @contextlib.contextmanager
-def guest_with(kernel: Kernel, module: Path | None = None, **options) -> Iterator[Guest]:
+def guest_with(kernel: Kernel, module: Path | None = None,
+               **options: Any) -> Iterator[Guest]:
     """Boot a guest with vdpa_blk and vdpadrv.
 
     module: see vdpa.prepare(); options: of Guest.
