@@ -16,8 +16,12 @@ import re
 import socket
 import subprocess
 import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
 
 from vm import cache, debian, host, process, qemu_dist
+from vm.disk import Options
 from vm.ui import step
 
 GIB = 1 << 30
@@ -94,10 +98,10 @@ class CephError(Exception):
     """A command of the cluster failed, or a state was not reached in time."""
 
 
-def programs():
+def programs() -> Path:
     """Return the directory of Ceph's programs, downloaded if need be (95 MB)."""
-    def build(directory):
-        def unpack():
+    def build(directory: Path) -> None:
+        def unpack() -> None:
             debian.unpack([package
                            for package in debian.closure(_PACKAGES, "bookworm")
                            if re.match(_NEEDED, package.name)], directory)
@@ -108,7 +112,7 @@ def programs():
     return cache.populate("ceph", build, mib=700)
 
 
-def need_driver():
+def need_driver() -> None:
     """Install QEMU's driver for rbd, which is a module, if it is missing."""
     # QEMU's lists of drivers name missing modules, too.
     result = subprocess.run(
@@ -119,7 +123,7 @@ def need_driver():
         host.need("ceph")
 
 
-def free_port():
+def free_port() -> int:
     """Return a TCP port of the loopback interface on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -130,17 +134,19 @@ class Cluster:
     """One monitor, one manager and some OSDs, for as long as a with block runs.
 
     osds: how many; size: the size of each OSD's sparse file, in bytes.
+    directory: of its files, within the block.
     """
 
-    def __init__(self, osds=REPLICAS, size=2 * GIB):
+    directory: Path
+
+    def __init__(self, osds: int = REPLICAS, size: int = 2 * GIB):
         self.osds = range(osds)
         self._size = size
         need_driver()
         self._programs = programs()
-        self._daemons = {}
-        self.directory = None
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.directory = process.work_directory()
         try:
             cache.require_space(self.directory, _MIB_NEEDED,
@@ -152,10 +158,10 @@ class Cluster:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._end()
 
-    def _end(self):
+    def _end(self) -> None:
         for daemon in self._daemons.values():
             process.end(daemon)
         process.remove_work_directory(self.directory)
@@ -163,11 +169,11 @@ class Cluster:
     # Setting it up
 
     @property
-    def conf(self):
+    def conf(self) -> Path:
         """The configuration file that a client needs to find the cluster."""
         return self.directory / "ceph.conf"
 
-    def _set_up(self):
+    def _set_up(self) -> None:
         libraries = self._programs / "usr/lib" / _TRIPLET
         fsid, port = uuid.uuid4(), free_port()
         self.conf.write_text(_CONF.format(
@@ -191,24 +197,26 @@ class Cluster:
         self.ceph("osd", "pool", "create", POOL)
         self.wait_for(self.clean, "clean")
 
-    def _start(self, kind, name):
+    def _start(self, kind: str, name: str | int) -> None:
         self._daemons[f"{kind}.{name}"] = process.spawn(
-            [*self._words(f"ceph-{kind}"), "-f", "-i", name],
+            [*self._words(f"ceph-{kind}"), "-f", "-i", str(name)],
             self.directory / f"{kind}.{name}.output")
 
-    def _words(self, program):
+    def _words(self, program: str) -> list[str | Path]:
         """Return the command line of a program of the cluster."""
         usr = self._programs / "usr"
-        words = ["/usr/bin/env", f"LD_LIBRARY_PATH={usr}/lib/{_TRIPLET}:"
-                 f"{usr}/lib/{_TRIPLET}/ceph:{self._programs}/lib/{_TRIPLET}",
-                 f"PYTHONHOME={usr}",
-                 f"PYTHONPATH={usr}/lib/python3/dist-packages",
-                 f"CEPH_CONF={self.conf}"]
+        words: list[str | Path] = [
+            "/usr/bin/env", f"LD_LIBRARY_PATH={usr}/lib/{_TRIPLET}:"
+            f"{usr}/lib/{_TRIPLET}/ceph:{self._programs}/lib/{_TRIPLET}",
+            f"PYTHONHOME={usr}",
+            f"PYTHONPATH={usr}/lib/python3/dist-packages",
+            f"CEPH_CONF={self.conf}"]
         if program == "ceph":
             words.append(usr / "bin/python3.11")
         return [*words, usr / "bin" / program]
 
-    def _run(self, program, *words, seconds=_COMMAND_SECONDS):
+    def _run(self, program: str, *words: object,
+             seconds: float = _COMMAND_SECONDS) -> str:
         """Run a program of the cluster and return its output."""
         found = subprocess.run(
             list(map(str, [*self._words(program), *words])), text=True,
@@ -221,31 +229,31 @@ class Cluster:
 
     # Its state
 
-    def ceph(self, *words):
+    def ceph(self, *words: object) -> Any:
         """Run a command of the program ceph and return its decoded output."""
         output = self._run("ceph", "--format", "json", *words)
         return json.loads(output) if output.strip() else None
 
-    def wait_for(self, condition, what):
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until condition() is true; what: its name, for the error."""
         if not process.wait_for(condition, _SETTLE_SECONDS):
             raise CephError(f"the cluster is not {what} after {_SETTLE_SECONDS} s; "
                             f"its status is {self.ceph('status')}")
 
-    def clean(self):
+    def clean(self) -> bool:
         """Return whether the cluster has all replicas of all its data."""
         counts = self.ceph("status")["pgmap"]
         states = {row["state_name"] for row in counts["pgs_by_state"]}
         return states == {"active+clean"}
 
-    def used(self):
+    def used(self) -> int:
         """Return how many bytes the images take on all OSDs, with their replicas."""
         (pool,) = self.ceph("df")["pools"]
         return pool["stats"]["bytes_used"]
 
     # Faults
 
-    def kill(self, *osds):
+    def kill(self, *osds: int) -> None:
         """Kill OSDs by SIGKILL, and wait until the cluster has marked them down.
 
         At least one must be left, because an OSD reports another one as down.
@@ -255,14 +263,14 @@ class Cluster:
         self.wait_for(lambda: not any(self._up_since(osd) for osd in osds),
                       f"without OSDs {osds}")
 
-    def kill_all(self):
+    def kill_all(self) -> None:
         """Kill all OSDs at once."""
         for osd in self.osds:
             self._daemons[f"osd.{osd}"].kill()
         for osd in self.osds:
             process.end(self._daemons[f"osd.{osd}"])
 
-    def restart(self, *osds):
+    def restart(self, *osds: int) -> None:
         """Start OSDs that were killed, and wait until all replicas are complete."""
         before = {osd: self._up_since(osd) for osd in osds}
         for osd in osds:
@@ -270,32 +278,32 @@ class Cluster:
         self.wait_for(lambda: all(self._up_since(osd) > before[osd] for osd in osds)
                       and self.clean(), "clean")
 
-    def _up_since(self, osd):
+    def _up_since(self, osd: int) -> int:
         """Return the epoch of the map since which an OSD is up, 0 if it is down."""
         found = self.ceph("osd", "dump")["osds"][osd]
         return found["up"] and found["up_from"]
 
     # Images
 
-    def create(self, image, size):
+    def create(self, image: str, size: int) -> None:
         """Create an image of size bytes, in objects of OBJECT bytes."""
         self._run("rbd", "create", "--size", f"{size}B", "--object-size",
                   f"{OBJECT}B", f"{POOL}/{image}")
 
-    def allocated(self, image):
+    def allocated(self, image: str) -> int:
         """Return how many bytes an image has objects for."""
         usage = json.loads(self._run("rbd", "du", "--format", "json",
                                      f"{POOL}/{image}"))
         return usage["images"][0]["used_size"]
 
-    def export(self, image):
+    def export(self, image: str) -> Path:
         """Copy an image's data, as another client sees it, into a new file."""
         path = self.directory / f"{image}.export"
         path.unlink(missing_ok=True)
         self._run("rbd", "export", "--no-progress", f"{POOL}/{image}", path)
         return path
 
-    def node(self, image):
+    def node(self, image: str) -> Options:
         """Return QEMU's block node for an image."""
         return {"driver": "rbd", "pool": POOL, "image": image,
                 "conf": str(self.conf)}

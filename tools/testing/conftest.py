@@ -38,13 +38,18 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import package
 import vblksim
+from _pytest.terminal import TerminalReporter
 from vm import kernels, qemu
 from vm.guest import Guest
+from vm.kernels import Kernel
 from vm.ui import UserError
 
 DEFAULT = ("6.12",)
@@ -62,7 +67,7 @@ _KERNEL = re.compile(r"[\[-](%s)[\]-]" % "|".join(
            reverse=True)))
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     # On a busy host xdist may run a worker's tests in a second thread, which
     # is not one to set signals from.
     if threading.current_thread() is threading.main_thread():
@@ -97,40 +102,41 @@ def pytest_configure(config):
         "markers", "quick(only=False): part of QUICK=1; only=True: of nothing else")
 
 
-def _names(metafunc):
+def _names(metafunc: pytest.Metafunc) -> list[str]:
     wanted = os.environ.get("KERNEL")
     mark = metafunc.definition.get_closest_marker("kernels")
     if os.environ.get("QUICK"):
         wanted = wanted or DEFAULT[0]
-    names = (wanted,) if wanted else mark.args if mark else DEFAULT
+    names: tuple[str, ...] = (wanted,) if wanted else mark.args if mark else DEFAULT
     if mark and not wanted and os.environ.get("FULL"):
         names += mark.kwargs.get("full", ())
     if metafunc.definition.get_closest_marker("module"):
-        names = [name for name in names if not name.startswith("7.3")]
+        names = tuple(name for name in names if not name.startswith("7.3"))
     # pytest shares a fixture between tests whose parameter is the same object.
     return [sys.intern(name) for name in names]
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup():
+def pytest_runtest_setup() -> None:
     """Leave out what there is no time for."""
     if time.time() > float(os.environ.get(_END) or "inf"):
         pytest.skip(_LATE.format(os.environ["MINUTES"]))
 
 
-def pytest_sessionfinish(session):
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand over what a worker's guests have counted."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["vblksim"] = dict(vblksim.seen)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
+def pytest_testnodedown(node: Any) -> None:
     """Add up what the workers have counted; one that crashed tells nothing."""
     vblksim.seen.update(getattr(node, "workeroutput", {}).get("vblksim", {}))
 
 
-def pytest_terminal_summary(terminalreporter, exitstatus):
+def pytest_terminal_summary(terminalreporter: TerminalReporter,
+                            exitstatus: int) -> None:
     """Tell what there was no time for, and what the driver was seen to do."""
     late = sum(_LATE.format(os.environ.get("MINUTES")) in str(report.longrepr)
                for report in terminalreporter.stats.get("skipped", ()))
@@ -147,7 +153,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus):
         terminalreporter.write_line(line)
 
 
-def _vhost_names():
+def _vhost_names() -> tuple[str, ...]:
     """Return the kernels for tests with vblksim's front vhost-user."""
     if os.environ.get("KERNEL"):
         return (os.environ["KERNEL"],)
@@ -155,7 +161,7 @@ def _vhost_names():
     return (*VHOST_KERNELS["usual"], *more)
 
 
-def _pairs(metafunc):
+def _pairs(metafunc: pytest.Metafunc) -> Iterator[Any]:
     """Return the pairs of kernel and front that a test runs on."""
     mark = metafunc.definition.get_closest_marker("fronts")
     usual = mark.args if mark else (vblksim.VDUSE,)
@@ -168,7 +174,7 @@ def _pairs(metafunc):
                 id=name if front == vblksim.VDUSE else f"{name}-{front}")
 
 
-def pytest_generate_tests(metafunc):
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "front" in metafunc.fixturenames:
         metafunc.parametrize("kernel,front", _pairs(metafunc), indirect=True,
                              scope="session")
@@ -178,7 +184,8 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(config: pytest.Config,
+                                  items: list[pytest.Item]) -> None:
     """Leave out what QUICK leaves out, skip what is long, and sort by kernel and file.
 
     Tests of a file on one kernel are together, and our kernels come last.  pytest
@@ -201,17 +208,17 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason=f"{why}: make check-full"))
     files = list(dict.fromkeys(item.path for item in items))
 
-    def place(item):
+    def place(item: pytest.Item) -> tuple[bool, int, int, str]:
         name = _kernel_of(item)
         names = kernels.NAMES + kernels.FOREIGN
-        front = item.callspec.params.get("front", "") if name else ""
+        front = _parameters(item).get("front", "") if name else ""
         return (name in kernels.OWN, files.index(item.path),
                 names.index(name) if name in names else len(names), front)
 
     items.sort(key=place)
 
 
-def _is_left_out(item):
+def _is_left_out(item: pytest.Item) -> bool:
     """Tell whether QUICK leaves out a test, or a test is for QUICK only."""
     mark = item.get_closest_marker("quick")
     if os.environ.get("QUICK"):
@@ -219,26 +226,30 @@ def _is_left_out(item):
     return mark is not None and bool(mark.kwargs.get("only"))
 
 
-def _kernel_of(item):
+def _kernel_of(item: pytest.Item) -> str | None:
     """Return the name of the kernel that a test runs on, None if of none."""
-    return item.callspec.params.get("kernel") if hasattr(item, "callspec") \
-        else None
+    return _parameters(item).get("kernel")
 
 
-def pytest_collection_finish(session):
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    """Return the parameters of a test by name."""
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Build our kernels while tests run on Debian's, and leave a CPU idle."""
     if not hasattr(session.config, "workerinput"):
         _start_building(session.config, [item.nodeid for item in session.items])
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node, ids):
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Build our kernels beside the workers, which all collect the same."""
     if node.gateway.id == "gw0":
         _start_building(node.config, ids)
 
 
-def _start_building(config, ids):
+def _start_building(config: pytest.Config, ids: Iterable[str]) -> None:
     wanted = {_group(id)[1] for id in ids}
     names = [name for name in kernels.OWN if name in wanted]
     if names and not config.option.collectonly:
@@ -248,15 +259,15 @@ def _start_building(config, ids):
             config.add_cleanup(lambda: kernels.stop_building(builder))
 
 
-def _group(id):
+def _group(id: str) -> tuple[str, str | None]:
     """Return file and kernel, or None, of a test with a node id of pytest's."""
     file, _, test = id.partition("::")
     found = _KERNEL.search(test)
-    return file, found and found[1]
+    return file, found[1] if found else None
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
+def pytest_xdist_auto_num_workers() -> int:
     """Return for how many guests at a time the host has CPUs and memory.
 
     0 is for none but the process itself.  A guest that is emulated keeps little
@@ -275,26 +286,26 @@ def pytest_xdist_auto_num_workers():
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each worker a group of tests at a time, see _group()."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
+        def _split_scope(self, nodeid: str) -> tuple[str, str | None]:
             return _group(nodeid)
 
-        def _assign_work_unit(self, node):
+        def _assign_work_unit(self, node: Any) -> None:
             """Large groups go first, so that the workers end together.
 
             Those on our kernels come last: these may yet have to be built.
             """
-            def place(group):
+            def place(group: tuple[str, str | None]) -> tuple[bool, int]:
                 return group[1] in kernels.OWN, -len(self.workqueue[group])
 
             self.workqueue.move_to_end(min(self.workqueue, key=place), last=False)
             super()._assign_work_unit(node)
 
-        def _reschedule(self, node):
+        def _reschedule(self, node: Any) -> None:
             """Wait with a worker's next group until its last test but one is done.
 
             A worker begins a test when it knows which comes after it.
@@ -307,7 +318,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="module")
-def sims(kernel):
+def sims(kernel: Kernel) -> Iterator[Guest]:
     """A guest for vblksim alone: lockdep takes PCI's interrupts for VDUSE's.
 
     A file whose devices fail requests has a fixture of this name around it, which
@@ -319,32 +330,32 @@ def sims(kernel):
 
 
 @pytest.fixture(scope="session")
-def kernel(request):
+def kernel(request: pytest.FixtureRequest) -> Kernel:
     """The vm.kernels.Kernel to boot, downloaded or built first if need be."""
     return kernels.find(request.param)
 
 
 @pytest.fixture(scope="session")
-def packages():
+def packages() -> dict[str, Path]:
     """The packages, built from the tree as it is: {name: path}."""
     return package.build()
 
 
 @pytest.fixture(scope="session")
-def front(request):
+def front(request: pytest.FixtureRequest) -> str:
     """The front of vblksim's devices, one of vblksim.FRONTS."""
     return request.param
 
 
 @pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the tools an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache/virtio-blk-mq"
 
 
 @pytest.fixture
-def closed_port():
+def closed_port() -> int:
     """Return a port of this machine on which no program listens."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -11,8 +11,10 @@ giving None.
 import json
 import re
 import shlex
+from typing import Any
 
 from vm import process
+from vm.guest import Guest, Job
 
 # All other processes of a guest have priority: under emulation a shell starves
 # beside fio.
@@ -21,7 +23,10 @@ DEFAULTS = {"ioengine": "libaio", "direct": 1, "thread": 1, "iodepth": 16,
 # For a run during which the guest suspends.  With libaio fio 3.33 may never end: when the
 # freezer interrupts its wait for several requests, of which some have completed, fio waits
 # for all of them again, which is more than there are.
-FREEZABLE = {"ioengine": "io_uring"}
+FREEZABLE: dict[str, Any] = {"ioengine": "io_uring"}
+
+# fio's report, as its JSON has it.
+Report = dict[str, Any]
 
 
 class FioError(Exception):
@@ -30,7 +35,7 @@ class FioError(Exception):
     output: all of fio's output; report: its JSON report, None if there is none.
     """
 
-    def __init__(self, text, output, report=None):
+    def __init__(self, text: str, output: str, report: Report | None = None):
         super().__init__(text)
         self.output = output
         self.report = report
@@ -39,16 +44,16 @@ class FioError(Exception):
 class Run:
     """fio, running in a guest."""
 
-    def __init__(self, guest, job):
+    def __init__(self, guest: Guest, job: Job):
         self._guest = guest
         self._job = job
 
     @property
-    def running(self):
+    def running(self) -> bool:
         """Whether fio has not ended yet."""
         return self._job.running
 
-    def wait_for_io(self, disk, requests=300):
+    def wait_for_io(self, disk: str, requests: int = 300) -> None:
         """Wait until a disk has completed so many more requests, or fio has ended.
 
         disk: its name in the guest.  On a slow host fio may end before the shell
@@ -65,11 +70,11 @@ class Run:
         else:
             job.kill()
 
-    def kill(self):
+    def kill(self) -> None:
         """Kill fio; wait() then raises an error."""
         self._job.kill()
 
-    def wait(self):
+    def wait(self) -> Report:
         """Wait until fio has ended and return its report, a dictionary.
 
         Raises FioError for any error, including a failed verification, and for a
@@ -91,7 +96,8 @@ class Run:
         return report
 
 
-def start(guest, filename, timeout=240, **options):
+def start(guest: Guest, filename: str | list[str], timeout: float = 240,
+          **options: object) -> Run:
     """Start fio on a file or disk of the guest and return a Run.
 
     filename: a name, or a list of names, each of which gets a job.
@@ -113,18 +119,19 @@ def start(guest, filename, timeout=240, **options):
         "echo; cat $report; rm $report; exit $status", timeout))
 
 
-def run(guest, filename, timeout=240, **options):
+def run(guest: Guest, filename: str | list[str], timeout: float = 240,
+        **options: object) -> Report:
     """Run fio to its end and return its report; see Run.wait()."""
     return start(guest, filename, timeout, **options).wait()
 
 
-def ios(report, *ways):
+def ios(report: Report, *ways: str) -> int:
     """Return how many I/Os a report counts; ways: "read", "write", "trim"."""
     return sum(job[way]["total_ios"] for job in report["jobs"]
                for way in ways or ("read", "write", "trim"))
 
 
-def _report(output):
+def _report(output: str) -> Report | None:
     found = re.search(r"^\{$", output, re.MULTILINE)
     if not found:
         return None

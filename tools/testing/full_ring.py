@@ -6,6 +6,9 @@ own memory is too contiguous for that, so these tests give it scattered memory.
 """
 
 import contextlib
+from collections.abc import Iterator
+
+from vm.guest import Guest
 
 PAGE = 4096
 
@@ -23,7 +26,7 @@ for my $first (0 .. 7) {
 _EVENT = "/sys/kernel/tracing/events/block/block_rq_requeue/enable"
 
 
-def memory(guest, bytes):
+def memory(guest: Guest, bytes: int) -> str:
     """Return a value for fio's iomem: scattered memory for one job.
 
     bytes: the size of its requests together, iodepth times bs.
@@ -36,7 +39,7 @@ def memory(guest, bytes):
 
 
 @contextlib.contextmanager
-def expected(guest, id):
+def expected(guest: Guest, id: str) -> Iterator[None]:
     """Check that a disk's ring fills up in the block: the driver requeues requests.
 
     A trace event counts the requeues, because a ring is full for moments only.

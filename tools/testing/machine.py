@@ -15,6 +15,9 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
 
 from vm import cache, debian, host, kernels, process, qemu, qemu_dist
 from vm.agent import Result
@@ -59,22 +62,23 @@ WantedBy=multi-user.target
 _QUICK = "COMPRESS=zstd\nCOMPRESSLEVEL=1\n"
 
 
-def _run(*argv):
+def _run(*argv: str | Path) -> str:
     """Run a program of the host; return its output, which must be a success."""
-    result = subprocess.run([host.which(argv[0]) or argv[0], *map(str, argv[1:])],
+    program, *words = map(str, argv)
+    result = subprocess.run([host.which(program) or program, *words],
                             text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert result.returncode == 0, f"{argv}:\n{result.stdout}"
     return result.stdout
 
 
-def make_disk(image, tree, mib, label):
+def make_disk(image: Path, tree: Path, mib: int, label: str) -> None:
     """Make an ext4 image of a directory; root owns all files in it."""
     _run("mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", "-E",
          "root_owner=0:0", "-d", tree, image, f"{mib}M")
 
 
-def add_runner(tree):
+def add_runner(tree: Path) -> None:
     """Add the service that runs a Machine's steps to a directory tree."""
     runner = tree / "usr/local/sbin/vblk-step"
     units = tree / "etc/systemd/system"
@@ -87,9 +91,9 @@ def add_runner(tree):
     (wanted / "vblk-step.service").symlink_to("../vblk-step.service")
 
 
-def system():
+def system() -> Path:
     """Return the path of the system's disk image; the first call makes it."""
-    def build(directory):
+    def build(directory: Path) -> None:
         tree = directory / "tree"
         tarball = directory / "root.tar"
         sources = directory / "sources.list"
@@ -117,10 +121,10 @@ def system():
     return cache.populate(name, build, mib=4000) / "root.ext4"
 
 
-def kernel_packages(series):
+def kernel_packages(series: str) -> list[Path]:
     """Return the .debs of a Debian 12 kernel, e.g. "6.12", and of its headers."""
-    def build(directory):
-        def download():
+    def build(directory: Path) -> None:
+        def download() -> None:
             debian.download(kernels._packages(
                 rf"linux-image-{re.escape(series)}\.\d[^-]*-cloud-amd64"), directory)
 
@@ -136,20 +140,21 @@ class Machine:
     image: the disk image, which is copied; cpus: the number of CPUs.
     """
 
-    def __init__(self, image=None, cpus=2):
+    def __init__(self, image: Path | None = None, cpus: int = 2):
         self._image = image
         self._cpus = cpus
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._directory = process.work_directory()
         self._disk = self._directory / "root.ext4"
         _run("cp", "--sparse=always", self._image or system(), self._disk)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         process.remove_work_directory(self._directory)
 
-    def step(self, script, files=(), cmdline="", timeout=1800):
+    def step(self, script: str, files: Iterable[Path] = (), cmdline: str = "",
+             timeout: float = 1800) -> str:
         """Boot, run a shell script as root, switch off; return the script's output.
 
         The script finds the files in its working directory.  Raises CommandFailed
@@ -158,8 +163,8 @@ class Machine:
         """
         self._make_step_disk(script, files)
         console, output = (self._directory / name for name in ("console", "output"))
-        for log in (console, output):
-            log.unlink(missing_ok=True)
+        for file in (console, output):
+            file.unlink(missing_ok=True)
         log = KernelLog(console)
         started = time.monotonic()
         machine = process.spawn(self._argv(console, output, cmdline),
@@ -176,7 +181,7 @@ class Machine:
         self.log = log.text()
         return self._judge(self._read(output), log)
 
-    def _judge(self, output, log):
+    def _judge(self, output: str, log: KernelLog) -> str:
         found = re.search(r"^status (\d+)\n", output, re.MULTILINE)
         if splat := log.new_splat():
             raise GuestSplat(f"the machine's kernel logged a splat:\n{splat}")
@@ -189,11 +194,11 @@ class Machine:
                                 f"{result.output}", result)
         return result.output
 
-    def _read(self, output):
+    def _read(self, output: Path) -> str:
         return output.read_text(errors="replace").replace("\r", "") \
             if output.exists() else ""
 
-    def _make_step_disk(self, script, files):
+    def _make_step_disk(self, script: str, files: Iterable[Path]) -> None:
         tree = self._directory / "step"
         shutil.rmtree(tree, ignore_errors=True)
         tree.mkdir()
@@ -205,26 +210,28 @@ class Machine:
         image.unlink(missing_ok=True)
         make_disk(image, tree, size + 32, "vblk-step")
 
-    def _extract(self, name):
+    def _extract(self, name: str) -> Path:
         """Copy the file that a link in the system's root names; return the copy."""
         status = _run("debugfs", "-R", f"stat /{name}", self._disk)
-        target = re.search(r'link dest: "(.+)"', status)[1]
+        target = re.search(r'link dest: "(.+)"', status)
+        assert target, f"/{name} is no link:\n{status}"
         copy = self._directory / name
-        _run("debugfs", "-R", f"dump /{target} {copy}", self._disk)
+        _run("debugfs", "-R", f"dump /{target[1]} {copy}", self._disk)
         return copy
 
-    def _argv(self, console, output, cmdline):
+    def _argv(self, console: Path, output: Path, cmdline: str) -> list[str | Path]:
         kernel = kernels.find("6.12")
         words = [*_CMDLINE, *qemu.clock_words(kernel), cmdline]
-        argv = [*qemu_dist.find(), "-name", "machine", "-nodefaults",
-                "-no-user-config", "-display", "none", "-no-reboot",
-                *qemu.machine_options(kernel.arch, "q35", self._cpus, None, 1, 2048,
-                                      False, "qboot"),
-                *qemu.accelerator_options(kernel.arch, [], parallel=False),
-                "-serial", f"file:{console}", "-serial", f"file:{output}",
-                "-kernel", self._extract("vmlinuz"),
-                "-initrd", self._extract("initrd.img"),
-                "-append", " ".join(words)]
+        argv: list[str | Path] = [
+            *qemu_dist.find(), "-name", "machine", "-nodefaults",
+            "-no-user-config", "-display", "none", "-no-reboot",
+            *qemu.machine_options(kernel.arch, "q35", self._cpus, None, 1, 2048,
+                                  False, "qboot"),
+            *qemu.accelerator_options(kernel.arch, [], parallel=False),
+            "-serial", f"file:{console}", "-serial", f"file:{output}",
+            "-kernel", self._extract("vmlinuz"),
+            "-initrd", self._extract("initrd.img"),
+            "-append", " ".join(words)]
         for name, path in (("root", self._disk),
                            ("step", self._directory / "step.ext4")):
             argv += ["-drive", f"if=none,id={name},format=raw,cache=unsafe,"

@@ -73,7 +73,7 @@ def tools() -> Path:
               if word == "-L"] or [Path("/usr")]
     program = emulator[:emulator.index("-L")] if "-L" in emulator else emulator
 
-    def build(directory):
+    def build(directory: Path) -> None:
         programs.pack(directory / "nested.ext4", _LABEL, 96, [program],
                       [_firmware(places, name) for name in _FIRMWARE])
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0,
                                 reason="a copy of the host takes root")
 
 
-def run(*argv, cwd=TOP, timeout=120, **environment):
+def run(*argv: object, cwd: Path = TOP, timeout: float = 120,
+        **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program, with a name and address for git; return its CompletedProcess."""
     person = {"GIT_AUTHOR_NAME": "A Person", "GIT_AUTHOR_EMAIL": "a@example.org",
               "GIT_COMMITTER_NAME": "A Person",
@@ -51,19 +53,19 @@ def run(*argv, cwd=TOP, timeout=120, **environment):
                           env={**os.environ, **person, **environment})
 
 
-def output(*argv, **options):
+def output(*argv: object, **options: Any) -> str:
     """Run a program that succeeds and return what it wrote."""
     result = run(*argv, **options)
     assert result.returncode == 0, f"{argv}:\n{result.stdout}"
     return result.stdout
 
 
-def version():
+def version() -> str:
     """Return the version of the packages and the module."""
     return output(PACKAGING / "version").strip()
 
 
-def build():
+def build() -> dict[str, Path]:
     """Build the packages from the tree as it is; return {name: path}."""
     host.need("packaging")
     built = re.findall(r"\S+\.deb", output(PACKAGING / "deb", timeout=300))
@@ -80,13 +82,13 @@ dmesg | grep 'virtio_blk.*\\[vda\\].*ring'
 """
 
 
-def initrds(said):
+def initrds(said: str) -> dict[str, str]:
     """Return the file of virtio_blk in each initramfs: {release: path}."""
     return dict(re.findall(r"^usr/lib/modules/([^/]+)/(\S+/virtio_blk\.ko\S*)$", said,
                            re.MULTILINE))
 
 
-def make_image(tmp_path, **variables):
+def make_image(tmp_path: Path, **variables: str) -> Path:
     """Make an image with make-image that runs the steps of a Machine."""
     host.need("vm", "archive")
     added, image = tmp_path / "added", tmp_path / "image"

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """TOPIC: what holds, and for which devices and kernels."""
 
+from collections.abc import Iterator
+
 import pytest
 
 import fio
 from vm.disk import Disk
 from vm.guest import Guest
+from vm.kernels import Kernel
 
 MIB = 1 << 20
 
@@ -14,7 +17,7 @@ pytestmark = pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
 
 
 @pytest.fixture(scope="module")
-def guest(kernel):
+def guest(kernel: Kernel) -> Iterator[Guest]:
     """A guest with a disk of two queues; all tests of this file share it.
 
     A warning in its log fails the test that saw it: guest.tolerate("pattern") if it
@@ -24,7 +27,7 @@ def guest(kernel):
         yield guest
 
 
-def test_TOPIC(guest):
+def test_TOPIC(guest: Guest) -> None:
     """What is written is read again.  Say what must hold; then break it, and see."""
     report = fio.run(guest, f"/dev/{guest.dev('data')}", rw="randwrite", bs="4k",
                      size="4m", iodepth=16, verify="crc32c")

@@ -109,7 +109,7 @@ def test_new_test_is_clean_and_new(tmp_path):
     """The template becomes a file that lint likes, under a name that is free."""
     path = new_test.create("write_zeroes", tmp_path)
     assert path == tmp_path / "test_write_zeroes.py"
-    assert "def test_write_zeroes_data(guest):" in path.read_text()
+    assert "def test_write_zeroes_data(guest: Guest) -> None:" in path.read_text()
     assert "TOPIC" not in path.read_text()
     compile(path.read_text(), path, "exec")
     with pytest.raises(UserError, match="is there already"):

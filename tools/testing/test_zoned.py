@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,11 @@ MIB = 1 << 20
 ZONE = 4 * MIB
 # 2 conventional zones, 14 sequential ones with a capacity of 3 of their 4 MiB, and
 # a last one of half the size.
-GEOMETRY = {"features": "default,+zoned", "model": "hm", "capacity": "66M",
-            "zone_sectors": "4M", "zone_conventional": 2, "zone_capacity": "3M",
-            "max_open_zones": 4, "max_active_zones": 6,
-            "write_granularity": 4096}
+GEOMETRY: dict[str, Any] = {
+    "features": "default,+zoned", "model": "hm", "capacity": "66M",
+    "zone_sectors": "4M", "zone_conventional": 2, "zone_capacity": "3M",
+    "max_open_zones": 4, "max_active_zones": 6,
+    "write_granularity": 4096}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ The write must succeed anyway, and its data must be in the zone once.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -121,7 +122,8 @@ SCRIPT = [f"on type=out nth={number}: {what}" for number, what in enumerate(
                                   "default,+zoned,-indirect_desc"))
 def test_interrupted_writes_of_fio(guest: Guest, ring: str) -> None:
     """Data that fio writes to several zones at once is intact under repeated resets."""
-    with Sim(guest, **GEOMETRY | {"features": ring}, tolerate="KICK_UNWANTED",
+    settings: dict[str, Any] = {**GEOMETRY, "features": ring}
+    with Sim(guest, **settings, tolerate="KICK_UNWANTED",
              script=SCRIPT) as sim:
         disk = sim.disk()
         running = fio.start(guest, f"/dev/{disk}", zonemode="zbd", max_open_zones=4,

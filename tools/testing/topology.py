@@ -9,9 +9,11 @@ counts.
 
 import itertools
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vm.errors import CommandTimeout
+from vm.guest import Guest
 
 _CPUS = "/sys/devices/system/cpu"
 _TABLES = f"""
@@ -25,6 +27,11 @@ echo interrupts:
 cat /proc/interrupts
 """
 
+# For each type of queue, the CPUs of each hctx by its index.
+Queues = dict[str, dict[int, frozenset[int]]]
+# The interrupts of each vector by CPU.
+Counts = dict[str, dict[int, int]]
+
 
 @dataclass(frozen=True)
 class Interrupt:
@@ -35,11 +42,11 @@ class Interrupt:
     """
     number: int
     vector: str
-    affinity: frozenset
-    counts: dict
+    affinity: frozenset[int]
+    counts: dict[int, int]
 
     @property
-    def total(self):
+    def total(self) -> int:
         """How often it was raised on all CPUs together."""
         return sum(self.counts.values())
 
@@ -49,16 +56,16 @@ class Disk:
     """The queues of a disk: for each type, the CPUs of each hctx by its index."""
     name: str
     virtio: str
-    queues: dict
-    interrupts: dict
+    queues: Queues
+    interrupts: dict[str, Interrupt]
 
-    def queue_of(self, cpu, type="default"):
+    def queue_of(self, cpu: int, type: str = "default") -> int:
         """Return the index of the one queue that a CPU uses."""
         (index,) = [index for index, cpus in self.queues[type].items()
                     if cpu in cpus]
         return index
 
-    def wanted_affinity(self):
+    def wanted_affinity(self) -> dict[str, frozenset[int]]:
         """Return the affinity that each queue's vector must have: its CPUs."""
         return {f"req.{index}": cpus for type in ("default", "read")
                 for index, cpus in self.queues.get(type, {}).items()}
@@ -70,15 +77,15 @@ class Layout:
 
     A disk without a serial number has its name as the key.
     """
-    possible: frozenset
-    present: frozenset
-    online: frozenset
-    disks: dict
+    possible: frozenset[int]
+    present: frozenset[int]
+    online: frozenset[int]
+    disks: dict[str, Disk]
 
 
-def parse_cpus(text):
+def parse_cpus(text: str) -> frozenset[int]:
     """Return the CPUs in a list such as "0-2,5" or "0, 1, 2, 5"."""
-    cpus = set()
+    cpus: set[int] = set()
     for part in text.replace(" ", "").split(","):
         first, _, last = part.partition("-")
         if first:
@@ -86,7 +93,7 @@ def parse_cpus(text):
     return frozenset(cpus)
 
 
-def read(guest):
+def read(guest: Guest) -> Layout:
     """Return the Layout of a guest."""
     tables, _, interrupts = guest.run(_TABLES).output.partition("interrupts:\n")
     facts = dict(line.rsplit(":", 1) for line in tables.splitlines())
@@ -100,29 +107,31 @@ def read(guest):
             disks[facts.get(f"{name}/serial", name)] = Disk(
                 name, virtio, _queues(name, facts),
                 parse_interrupts(interrupts, virtio, affinity))
-    return Layout(*(parse_cpus(facts[f"{_CPUS}/{which}"])
-                    for which in ("possible", "present", "online")), disks)
+    possible, present, online = (parse_cpus(facts[f"{_CPUS}/{which}"])
+                                 for which in ("possible", "present", "online"))
+    return Layout(possible, present, online, disks)
 
 
-def _queues(name, facts):
+def _queues(name: str, facts: Mapping[str, str]) -> Queues:
     """Return the queues of a disk.
 
     debugfs lists every hctx, sysfs only those that at least one CPU uses.
     """
-    users = {}
+    users: dict[str, set[int]] = {}
     for path in facts:
         if found := re.fullmatch(rf"{name}/mq/(\d+)/cpu(\d+)", path):
             users.setdefault(found[1], set()).add(int(found[2]))
-    queues = {}
+    queues: Queues = {}
     pattern = re.compile(rf"/sys/kernel/debug/block/{name}/hctx(\d+)/type")
     for path, type in facts.items():
         if found := pattern.fullmatch(path):
-            cpus = frozenset(users.get(found[1], ()))
-            queues.setdefault(type, {})[int(found[1])] = cpus
+            queues.setdefault(type, {})[int(found[1])] = frozenset(
+                users.get(found[1], ()))
     return {type: dict(sorted(found.items())) for type, found in queues.items()}
 
 
-def parse_interrupts(table, virtio, affinity):
+def parse_interrupts(table: str, virtio: str,
+                     affinity: Mapping[int, frozenset[int]]) -> dict[str, Interrupt]:
     """Return a device's interrupts by vector, from /proc/interrupts."""
     header, *lines = table.splitlines()
     cpus = [int(word.removeprefix("CPU")) for word in header.split()]
@@ -140,7 +149,7 @@ def parse_interrupts(table, virtio, affinity):
     return found
 
 
-def probe_again(guest, **params):
+def probe_again(guest: Guest, **params: object) -> None:
     """Set the driver's parameters and have it probe all its disks again.
 
     This works with a built-in driver, too.
@@ -158,10 +167,11 @@ def probe_again(guest, **params):
 class Arrival:
     """Interrupts raised while one CPU did I/O: vector -> {CPU: count}."""
     cpu: int
-    counts: dict
+    counts: Counts
 
 
-def read_from_each_cpu(guest, disk, cpus, ios=16):
+def read_from_each_cpu(guest: Guest, disk: Disk, cpus: Iterable[int],
+                       ios: int = 16) -> list[Arrival]:
     """Read from a disk on one CPU after the other; return their Arrivals.
 
     Each CPU reads ios blocks of 4 KiB, one at a time.
@@ -183,7 +193,7 @@ def read_from_each_cpu(guest, disk, cpus, ios=16):
             in zip(sorted(cpus), itertools.pairwise(counts), strict=True)]
 
 
-def rings_in_use(guest):
+def rings_in_use(guest: Guest) -> str:
     """Return the state of the disks' split rings in flight, as QEMU sees it.
 
     Where I/O hangs it shows whether the device has seen the request (the driver's
@@ -214,14 +224,14 @@ def rings_in_use(guest):
     return "\n".join(lines) or "nothing"
 
 
-def _word(guest, address):
+def _word(guest: Guest, address: int) -> int:
     """Return two bytes of the guest's memory."""
     output = guest.qmp("human-monitor-command",
                        **{"command-line": f"xp /1hx {address:#x}"})
     return int(output.split(":")[1], 16)
 
 
-def _difference(before, after):
+def _difference(before: Counts, after: Counts) -> Counts:
     """Return by how much counts have grown, without those that have not."""
     grown = {}
     for vector, counts in after.items():

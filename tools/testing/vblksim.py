@@ -21,7 +21,8 @@ import subprocess
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from vm import process, simulator
 from vm.agent import Result
@@ -43,6 +44,9 @@ seen: collections.Counter[str] = collections.Counter()
 
 _fronts: weakref.WeakKeyDictionary[Guest, str] = weakref.WeakKeyDictionary()
 
+# A device's report, as its JSON has it.
+Report = dict[str, Any]
+
 
 class RulesBroken(Exception):
     """The driver has broken rules of the specification.
@@ -50,7 +54,7 @@ class RulesBroken(Exception):
     report: the device's, as a dictionary.
     """
 
-    def __init__(self, report):
+    def __init__(self, report: Report):
         super().__init__("".join(
             f"\n  VIRTIO 1.4, {rule['section']}: {rule['text']} "
             f"({rule['strength']} {rule['rule']}), {rule['times']} times; first: "
@@ -89,7 +93,8 @@ def front_of(guest: Guest) -> str:
     return _fronts.get(guest, VDUSE)
 
 
-def program(guest, words, check=True, timeout=30):
+def program(guest: Guest, words: str, check: bool = True,
+            timeout: float = 30) -> Result:
     """Run vblksim with these arguments in a guest to its end and return the Result."""
     return guest.run(f"{_PROGRAM} {words}", timeout, check=check)
 
@@ -148,7 +153,7 @@ class _InGuest:
 class _OnHost:
     """vblksim on the host: a vhost-user disk that QEMU plugs in."""
 
-    _process: subprocess.Popen
+    _process: subprocess.Popen[bytes]
     _started: float
 
     def __init__(self, guest: Guest, name: str):
@@ -234,7 +239,7 @@ class _OnHost:
             return file.read()
 
 
-_PLACES = {VDUSE: _InGuest, VHOST_USER: _OnHost}
+_PLACES: dict[str, type[_InGuest | _OnHost]] = {VDUSE: _InGuest, VHOST_USER: _OnHost}
 
 
 def _words(settings: dict) -> Iterable[str]:
@@ -252,24 +257,26 @@ class Sim:
     settings: of vblksim; script is a list of lines.
     """
 
-    def __init__(self, guest, name="sim", *, ours=True, **settings):
+    def __init__(self, guest: Guest, name: str = "sim", *, ours: bool = True,
+                 **settings: Any):
         self._guest = guest
         self.name = name
         self._ours = ours
         self._tolerated = settings.get("tolerate", "").split(",")
         self._place = _PLACES[front_of(guest)](guest, name)
-        self.report = None
+        self.report: Report | None = None
         self._report = f"{self._place.directory}/{name}.json"
         self._control = f"{self._place.directory}/vblksim-{name}.sock"
         self._words = [f"--name={name}", f"--report={self._report}",
                        f"--control={self._control}", *self._place.options,
                        *_words({"id": name, **settings})]
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._place.start(self._words)
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
         if error is None:
             self.stop()
         else:
@@ -280,48 +287,48 @@ class Sim:
             self._place.kill()
 
     @property
-    def output(self):
+    def output(self) -> str:
         """Its output so far."""
         return self._place.output
 
     @property
-    def running(self):
+    def running(self) -> bool:
         """Whether it still runs."""
         return self._place.running
 
-    def find_disk(self):
+    def find_disk(self) -> str | None:
         """Return the disk's name, None if the driver has no disk of this device."""
         return self._place.find_disk()
 
-    def disk(self, timeout=_START_SECONDS):
+    def disk(self, timeout: float = _START_SECONDS) -> str:
         """Wait for the disk and return its name, such as "vda"."""
         found = process.wait_for(
             lambda: self.find_disk() or not self.running, timeout)
-        if not found or found is True:
+        if not isinstance(found, str):
             raise GuestError(f"vblksim's disk {self.name} did not appear; vblksim's "
                              f"output:\n{self.output[-3000:]}")
         self._guest.run(f"for n in $(seq 100); do [ -b /dev/{found} ] && "
                         "exit; sleep 0.1; done; exit 1")
         return found
 
-    def ctl(self, command, check=True):
+    def ctl(self, command: str, check: bool = True) -> str:
         """Send it a command while it runs; return its answer."""
         return self._place.control(f"--control={self._control} {command}",
                                    check).output.strip()
 
-    def stats(self):
+    def stats(self) -> Report:
         """Return the report so far, as a dictionary."""
         output = self.ctl("stats")
         return json.loads(output[:output.rindex("}") + 1])
 
-    def signal(self, name, check=True):
+    def signal(self, name: str, check: bool = True) -> None:
         """Send its process a signal: "TERM" or "KILL".
 
         Raises GuestError if there is no such process, unless check is not set.
         """
         self._place.signal(name, check)
 
-    def stop(self, check=True):
+    def stop(self, check: bool = True) -> Report:
         """Remove the device and return its report.
 
         Raises RulesBroken if the driver has broken any rule, unless check is
@@ -341,19 +348,19 @@ class Sim:
             self.report["broken"] = [
                 rule for rule in self.report["broken"]
                 if rule["rule"] not in self._tolerated]
-            self._count()
+            self._count(self.report)
             if check and self.report["broken"]:
                 raise RulesBroken(self.report)
         return self.report
 
-    def _count(self):
+    def _count(self, report: Report) -> None:
         if self._ours:
-            seen["requests"] += self.report["requests"]
-            seen["checks"] += self.report["checks"]
-            seen["broken"] += sum(rule["times"] for rule in self.report["broken"])
+            seen["requests"] += report["requests"]
+            seen["checks"] += report["checks"]
+            seen["broken"] += sum(rule["times"] for rule in report["broken"])
 
 
-def summary():
+def summary() -> str | None:
     """Return a line with the counts of all tests, None if no test used vblksim."""
     if not seen:
         return None

@@ -13,6 +13,7 @@ import random
 import select
 import struct
 import subprocess
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Events:
     def __enter__(self) -> "Events":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._queue.close()
 
     def wait(self, seconds: float = 100) -> None:
@@ -193,20 +194,21 @@ BLOCK = "sys/block/vda"
 FEATURES = {1, 2, 6, 9, 12, 28, 29, 32}
 
 
-def bits(features, count=64):
+def bits(features: Container[int], count: int = 64) -> str:
     return "".join("01"[bit in features] for bit in range(count))
 
 
 class DiskTree(FileTree):
     """A directory with sys and proc, to which tests add disks."""
 
-    def __init__(self, path, cpus=4):
+    def __init__(self, path: Path, cpus: int = 4):
         super().__init__(path, cpus)
-        self.irqs = {}
+        # For each interrupt its name, and its number on each CPU.
+        self.irqs: dict[int, tuple[str, list[int]]] = {}
         (path / "sys/block").mkdir(parents=True)
         self.write_interrupts()
 
-    def write_interrupts(self):
+    def write_interrupts(self) -> None:
         lines = ["".join(f"{f'CPU{cpu}':>11}" for cpu in range(self.cpus))]
         for irq, (name, counts) in self.irqs.items():
             lines.append(f"{irq:>4}:" + "".join(f"{count:>11}" for count in counts)
@@ -214,7 +216,7 @@ class DiskTree(FileTree):
         self.write("proc/interrupts", "\n".join([*lines, " NMI:  0  0", "ERR: 0"])
                    + "\n")
 
-    def add_disk(self, name, number, queues=4):
+    def add_disk(self, name: str, number: int, queues: int = 4) -> None:
         """Add a disk whose queues share the CPUs evenly."""
         virtio, block = f"virtio{number}", f"sys/block/{name}"
         device = f"sys/devices/pci0000:00/0000:00:{number:02x}.0"
@@ -247,30 +249,30 @@ class DiskTree(FileTree):
             self.write_queue(name, index, irq=irq)
         self.write_interrupts()
 
-    def write_queue(self, name, index, **changed):
+    def write_queue(self, name: str, index: int, **changed: Any) -> None:
         """Write the file of a queue in debugfs."""
         values = {"cpus": index, "type": "default", **COUNTERS, **changed}
         self.write(f"sys/kernel/debug/virtio_blk/{name}/queue{index}",
                    as_lines(values))
 
-    def drop_lines(self, name, index, prefix):
+    def drop_lines(self, name: str, index: int, prefix: str) -> None:
         """Remove lines of a queue's file, as if the driver were older."""
         path = f"sys/kernel/debug/virtio_blk/{name}/queue{index}"
         lines = (self.path / path).read_text().splitlines(keepends=True)
         self.write(path, "".join(line for line in lines
                                  if not line.startswith(prefix)))
 
-    def findings(self):
+    def findings(self) -> dict[str, set[str]]:
         """Return the ids of doctor's findings, by disk."""
-        found = {}
+        found: dict[str, set[str]] = {}
         for finding in self.json("doctor")["findings"]:
             found.setdefault(finding["disk"], set()).add(finding["id"])
         return found
 
 
-def total_of(lines, name, *path):
+def total_of(lines: Iterable[str], name: str, *path: str | int) -> float:
     """Return the total count behind a rate, over lines of watch's JSON."""
-    total = 0
+    total: float = 0
     for line in lines:
         (disk,) = json.loads(line)["disks"]
         node = disk
