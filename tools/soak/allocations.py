@@ -11,14 +11,16 @@ allocations.
 """
 
 import re
+from typing import NamedTuple
 
+from vm.agent import Result
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 from vm.ui import say
 
 from . import leaks
-from .scenario import Scenario
+from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 _MANY = 1_000_000
@@ -79,28 +81,36 @@ _LOOK = """state=unbound; same=unknown
 """
 
 
+class _Refusal(NamedTuple):
+    """What one refused allocation did.
+
+    refused: whether there was one; status: the operation's exit status; state: of the
+    disk; same: "same" if the disk has its data.
+    """
+    refused: bool
+    status: int
+    state: str
+    same: str
+
+
 class _Target:
     """A disk whose driver gets failed allocations."""
 
-    def __init__(self, guest, id):
+    def __init__(self, guest: Guest, id: str):
         self.guest = guest
         self.id = id
         path = guest.run(f"readlink -f /sys/block/{guest.dev(id)}/device") \
             .output.strip()
         self.function, _, self.device = path.rpartition("/")
 
-    def run(self, script):
+    def run(self, script: str) -> Result:
         """Run a script with $disk, its $device, and its PCI $function set."""
         return self.guest.run(
             f"device={self.device} function={self.function}\n"
             f"cd /sys/kernel/debug\n{_FIND}\nexport disk device function\n{script}")
 
-    def refuse(self, number, script):
-        """Make a task's number-th allocation fail.
-
-        Return whether there was one, the script's exit status, the state of the
-        disk, and "same" if it has its data.
-        """
+    def refuse(self, number: int, script: str) -> _Refusal:
+        """Make a task's number-th allocation fail."""
         *_, status, refused, state, same = self.run(f"""{_EXEMPT}
             for attr in {_ATTRS}; do echo {_MANY} > $attr/times; done
             sh -c 'echo {number} > /proc/self/fail-nth; {script}' > /dev/null 2>&1
@@ -112,9 +122,9 @@ class _Target:
             {_FIND}
             {_LOOK}
             echo $status $refused $state $same""").output.split()
-        return refused != "0", int(status), state, same
+        return _Refusal(refused != "0", int(status), state, same)
 
-    def refuse_anyone(self, number, script):
+    def refuse_anyone(self, number: int, script: str) -> _Refusal:
         """Make one of number allocations of any task fail; return the same.
 
         The operation has ended when the disk is live or dead.
@@ -133,12 +143,12 @@ class _Target:
             read slab < failslab/times
             {_LOOK}
             echo $status $slab $state $same""").output.split()
-        return slab == "0", int(status), state, same
+        return _Refusal(slab == "0", int(status), state, same)
 
-    def unbind(self):
+    def unbind(self) -> None:
         self.run(f"echo $device > {_DRIVER}/unbind")
 
-    def bind(self):
+    def bind(self) -> None:
         """Bind the driver to the disk; raise GuestError if the disk does not work."""
         state, same = self.run(f"""set -e
             echo $device > {_DRIVER}/bind
@@ -150,7 +160,7 @@ class _Target:
                              f"{same}")
 
 
-def _extent(guest):
+def _extent(guest: Guest) -> tuple[int, int]:
     """Return the first and the last address of the driver's code."""
     symbols = [(int(address, 16), name) for address, name in re.findall(
         r"^(\w+) [tT] (\w+)$", guest.run(
@@ -162,7 +172,7 @@ def _extent(guest):
     return own[0], min(address for address, _ in symbols if address > own[-1])
 
 
-def aim(guest):
+def aim(guest: Guest) -> None:
     """Restrict the kernel's fault injection to allocations below the driver."""
     start, end = _extent(guest)
     guest.tolerate(_EXPECTED)
@@ -182,7 +192,7 @@ def aim(guest):
         echo 0 > fail_page_alloc/min-order""")
 
 
-def _prepare(guest, targets):
+def _prepare(guest: Guest, targets: list[_Target]) -> None:
     """Write the targets' data, and limit suspend to the devices."""
     aim(guest)
     guest.run("""set -e
@@ -194,7 +204,7 @@ def _prepare(guest, targets):
         target.run("dd if=/run/pattern of=/dev/$disk bs=1M oflag=direct")
 
 
-def _one(round, target, name, number):
+def _one(round: Round, target: _Target, name: str, number: int) -> bool:
     """Fail the number-th allocation of an operation; return whether it has one."""
     if name == "probe":
         target.unbind()
@@ -219,7 +229,7 @@ def _one(round, target, name, number):
     return refused
 
 
-def refuse(round, step=1):
+def refuse(round: Round, step: int = 1) -> None:
     """Fail the allocations of each operation, one after the other.
 
     step: try one of so many, at random, beginning with the first.
@@ -235,7 +245,7 @@ def refuse(round, step=1):
         leaks.look(round, guest)
 
 
-def _sweep(round, target, name, step):
+def _sweep(round: Round, target: _Target, name: str, step: int) -> None:
     """Fail the allocations of one operation, and in any case the first."""
     number = 1
     most = _IN_WORKQUEUES.get(name, _MOST)

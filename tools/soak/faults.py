@@ -5,13 +5,15 @@ The driver injects the faults through debugfs (see fault_inject.c), so these sce
 do not run on the in-tree driver.
 """
 
+from typing import Any
+
 import fio
 from vm import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 
-from .scenario import Scenario
+from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 _TIMEOUT_MS = 1000
@@ -24,22 +26,22 @@ _MANY = 1 << 20
 LOSSES = {"interrupts": "drop_interrupt", "kicks": "drop_kick"}
 
 
-def faults(guest, id):
+def faults(guest: Guest, id: str) -> str:
     """Return the debugfs directory of a disk's faults."""
     return f"/sys/kernel/debug/virtio_blk/{guest.dev(id)}"
 
 
-def counter(guest, id, name):
+def counter(guest: Guest, id: str, name: str) -> int:
     """Return one of a disk's recovery counters."""
     return int(guest.sysfs(f"/sys/block/{guest.dev(id)}/recovery/{name}"))
 
 
-def state(guest, id):
+def state(guest: Guest, id: str) -> str:
     """Return a disk's state."""
     return guest.sysfs(f"/sys/block/{guest.dev(id)}/state")
 
 
-def set_fault(guest, id, what, percent, times=-1):
+def set_fault(guest: Guest, id: str, what: str, percent: int, times: int = -1) -> None:
     """Inject a fault with a probability, times at most; -1: without limit."""
     guest.run(f"""set -e
         cd {faults(guest, id)}/{what}
@@ -49,7 +51,7 @@ def set_fault(guest, id, what, percent, times=-1):
         echo {percent} > probability""")
 
 
-def load(guest, id, **options):
+def load(guest: Guest, id: str, **options: Any) -> fio.Run:
     """Start verified I/O from all CPUs, also while the guest suspends."""
     return fio.start(guest, f"/dev/{guest.dev(id)}", rw="randrw", bs="4k",
                      numjobs=4, offset_increment="16m", size="1m",
@@ -57,12 +59,12 @@ def load(guest, id, **options):
                      cpus_allowed_policy="split", **fio.FREEZABLE, **options)
 
 
-def hasten(guest, id):
+def hasten(guest: Guest, id: str) -> None:
     """Set a disk's io_timeout to 1 s."""
     guest.run(f"echo {_TIMEOUT_MS} > /sys/block/{guest.dev(id)}/queue/io_timeout")
 
 
-def confuse(guest, id, queue):
+def confuse(guest: Guest, id: str, queue: int) -> None:
     """Make a disk's device request a reset; wait until it is done."""
     resets = counter(guest, id, "resets")
     guest.run(f"echo {queue} > {faults(guest, id)}/confuse_device")
@@ -75,7 +77,7 @@ def confuse(guest, id, queue):
 
 # The scenarios
 
-def _lose(round):
+def _lose(round: Round) -> None:
     """Lose interrupts, then kicks, on disks with different rings."""
     disks = [Disk("split", "ram", 64 * _MIB, queues=4),
              Disk("direct", "ram", 64 * _MIB, queues=4, queue_size=1024),
@@ -88,7 +90,8 @@ def _lose(round):
                 lose_some(guest, round.random.choice(disks).id, what, round)
 
 
-def lose_some(guest, id, what, round, seconds=10):
+def lose_some(guest: Guest, id: str, what: str, round: Round,
+              seconds: int = 10) -> None:
     """Lose interrupts or kicks for some seconds of verified I/O; no I/O may be lost."""
     fault = LOSSES[what]
     found = counter(guest, id, "lost_interrupts")
@@ -110,7 +113,7 @@ def lose_some(guest, id, what, round, seconds=10):
         raise GuestError(f"{id} is {state(guest, id)} after {what} were lost")
 
 
-def _reset(round):
+def _reset(round: Round) -> None:
     """Make devices request a reset, or reset them, under verified I/O."""
     disks = [Disk("split", "ram", 64 * _MIB, queues=4),
              Disk("direct", "ram", 64 * _MIB, queues=4, queue_size=1024)]
@@ -128,7 +131,7 @@ def _reset(round):
             running.wait()
 
 
-def tell_to_reset(guest, id):
+def tell_to_reset(guest: Guest, id: str) -> None:
     """Reset a disk's device as an administrator does."""
     guest.run(f"echo 1 > /sys/block/{guest.dev(id)}/recovery/reset", timeout=30)
 

@@ -21,6 +21,7 @@ from vblksim import Sim
 from vm import host, kernels, process, ui
 from vm.errors import GuestError
 from vm.guest import Guest
+from vm.kernels import Kernel
 from vm.ui import UserError, say
 
 from . import leaks
@@ -60,7 +61,7 @@ class Hostile(Exception):
     """A configuration did not end, or vblksim itself failed."""
 
 
-def prepare(guest, front=vblksim.VDUSE):
+def prepare(guest: Guest, front: str = vblksim.VDUSE) -> None:
     """Prepare a guest for hostile devices with a front of vblksim's."""
     vblksim.prepare(guest, front)
     guest.run("echo on > /proc/sys/kernel/printk_devkmsg")
@@ -70,9 +71,10 @@ def prepare(guest, front=vblksim.VDUSE):
         guest.run(f"echo {value} > /sys/module/virtio_blk/parameters/{name}")
 
 
-def lines_per_device(log):
+def lines_per_device(log: str) -> list[tuple[int, int]]:
     """Return (lines, seed) for each device that a log has from probe to removal."""
-    lines, found = {}, []
+    lines: dict[str, int] = {}
+    found = []
     for line in log.splitlines():
         if match := _LINE.search(line):
             lines[match[1]] = lines.get(match[1], 0) + 1
@@ -81,7 +83,7 @@ def lines_per_device(log):
     return found
 
 
-def _check_flood(log):
+def _check_flood(log: str) -> None:
     for lines, seed in lines_per_device(log):
         if lines > MOST_LINES:
             raise Flood(f"the driver logged {lines} lines on the device of seed "
@@ -107,7 +109,8 @@ def run_fuzzer(guest: Guest, command: str, seconds: int, error: type[Exception],
     return result.output, guest.log()[start:]
 
 
-def campaign(guest, seed, configurations, load=300):
+def campaign(guest: Guest, seed: int, configurations: int,
+             load: int = 300) -> dict[str, int]:
     """Probe, use and remove hostile devices; return vblksim's counts.
 
     seed: of the first device; each further one has the next seed.  load: the time of
@@ -120,7 +123,7 @@ def campaign(guest, seed, configurations, load=300):
     return json.loads(output[output.rindex('{"configurations"'):])
 
 
-def _attached_disk(guest, sim):
+def _attached_disk(guest: Guest, sim: Sim) -> str | None:
     """Return the name of a device's disk, or None if the driver refused the device."""
     if vblksim.front_of(guest) == vblksim.VHOST_USER:
         return process.wait_for(sim.find_disk, _PROBE_SECONDS)
@@ -131,7 +134,8 @@ def _attached_disk(guest, sim):
     return sim.find_disk()
 
 
-def under_fio(guest, seed, seconds=_FIO_SECONDS):
+def under_fio(guest: Guest, seed: int,
+              seconds: int = _FIO_SECONDS) -> list[vblksim.Report]:
     """Run fio on devices with the most mutations; return their reports.
 
     seconds: how long fio runs.
@@ -154,10 +158,11 @@ def under_fio(guest, seed, seconds=_FIO_SECONDS):
                         fsync=500, continue_on_error="all", error_dump=0,
                         ignore_error=f"{_ERRORS},{_ERRORS}", time_based=1,
                         runtime=seconds)
-        return [sim.stop(check=False) for sim in sims]
+        reports = [sim.stop(check=False) for sim in sims]
+    return reports
 
 
-def run(round):
+def run(round: Round) -> None:
     """Run a round: boot a guest, and probe hostile devices until the goals."""
     seed = round.seed * _SEEDS
     with Guest(round.kernel, driver=round.driver, parallel=False,
@@ -189,12 +194,12 @@ SCENARIO = Scenario(
 class TimedRound(Round):
     """A round that ends at a given time, but not before the first of its goals counts."""
 
-    def __init__(self, scenario, kernel, seed, until):
+    def __init__(self, scenario: Scenario, kernel: Kernel, seed: int, until: float):
         """until: the end, in seconds of the monotonic clock."""
         super().__init__(scenario, kernel, seed=seed)
         self._until = until
 
-    def wants(self, name):
+    def wants(self, name: str) -> bool:
         first = next(iter(self.scenario.goals))
         if self.counts[first] and time.monotonic() >= self._until:
             return False
@@ -241,7 +246,7 @@ def rates(sums: Counter, names: tuple[str, str], seconds: float) -> str:
             f"{first / seconds:.2f} and {second / seconds:.1f} a second,")
 
 
-def main():
+def main() -> int:
     """Run rounds of hostile devices; return 0 if all have passed."""
     started = time.monotonic()
     sums = play_rounds(SCENARIO, "fuzz", (Flood, Hostile))

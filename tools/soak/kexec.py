@@ -12,6 +12,7 @@
   with pages that were in its memory.
 """
 
+import functools
 import hashlib
 import struct
 from pathlib import Path
@@ -96,7 +97,7 @@ def restart_under_load(round: Round, kinds: tuple = tuple(SIZES)) -> None:
                 if name == "kexecs":
                     load(guest, "load", guest.directory / "initramfs",
                          guest.sysfs("/proc/cmdline"))
-                interrupt(round, guest, targets, lambda way=way: way(guest))
+                interrupt(round, guest, targets, functools.partial(way, guest))
                 round.add(name)
 
 

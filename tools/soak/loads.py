@@ -6,6 +6,7 @@ A disk has a partition for the writers' marks, one for their records and one for
 """
 
 import re
+from typing import Any
 
 import fio
 from vm import process
@@ -29,7 +30,7 @@ _END_SECONDS = 300
 _SECTORS = MIB // 512
 
 
-def disk(id: str, queues: int, **properties) -> Disk:
+def disk(id: str, queues: int, **properties: Any) -> Disk:
     """Return a disk whose ring fills up when requests have many segments.
 
     The disk is slow, so that requests are in flight at all times.

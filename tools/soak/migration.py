@@ -11,7 +11,7 @@ from vm.errors import GuestError
 from vm.guest import Guest
 
 from . import faults
-from .scenario import Scenario
+from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 _LOAD_SECONDS = 40
@@ -19,13 +19,13 @@ _LOAD_SECONDS = 40
 _LIMIT = 300
 
 
-def _disks():
+def _disks() -> list[Disk]:
     return [Disk("split", "raw", 64 * _MIB, queues=4),
             Disk("packed", "ram", 64 * _MIB, queues=2, packed=True),
             Disk("direct", "qcow2", 64 * _MIB, queues=2, queue_size=1024)]
 
 
-def _move(guest, round):
+def _move(guest: Guest, round: Round) -> str:
     """Move a guest in a way whose goal is not reached yet; return the way."""
     ways = {"migrations": guest.migrate, "restores": guest.save_and_restore}
     way = round.random.choice([name for name in ways if round.wants(name)])
@@ -33,7 +33,7 @@ def _move(guest, round):
     return way
 
 
-def _move_under_load(guest, round):
+def _move_under_load(guest: Guest, round: Round) -> None:
     """Move a guest while all its disks are under verified I/O."""
     runs = [faults.load(guest, id, timeout=_LIMIT, time_based=1,
                         runtime=_LOAD_SECONDS)
@@ -56,7 +56,7 @@ def _move_under_load(guest, round):
                          f"{_LOAD_SECONDS} s of its disks' I/O")
 
 
-def _run(round):
+def _run(round: Round) -> None:
     with Guest(round.kernel, driver=round.driver, disks=_disks(), memory=512,
                movable=True, parallel=False) as guest:
         while any(map(round.wants, MIGRATION.goals)):

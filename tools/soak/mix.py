@@ -6,6 +6,8 @@ kernels before 6.14 do not report a reset of the transport to the driver.
 """
 
 import dataclasses
+from collections.abc import Callable
+from random import Random
 
 import fio
 from vm import process
@@ -14,7 +16,7 @@ from vm.errors import GuestError
 from vm.guest import Guest
 
 from . import faults
-from .scenario import Scenario
+from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 _LOAD_SECONDS = 60
@@ -25,10 +27,11 @@ _SAMPLE_MIB = 60
 _SIZES_MIB = range(64, 129, 8)
 _RESIZE_SECONDS = 30
 _DRIVER = "/sys/bus/virtio/drivers/virtio_blk"
+_Operation = Callable[[Guest, Random], None]
 _DATA = ("split", "packed", "direct")
 
 
-def _disks():
+def _disks() -> list[Disk]:
     return [Disk("split", "ram", 64 * _MIB, queues=4),
             Disk("packed", "ram", 64 * _MIB, queues=2, packed=True),
             Disk("direct", "ram", 64 * _MIB, queues=2, queue_size=1024),
@@ -37,22 +40,22 @@ def _disks():
 
 # Operations under load
 
-def _suspend(guest, random):
+def _suspend(guest: Guest, random: Random) -> None:
     guest.suspend()
 
 
-def _hibernate(guest, random):
+def _hibernate(guest: Guest, random: Random) -> None:
     """Hibernate: write an image of the guest and resume from it."""
     guest.run("echo disk > /sys/power/state", timeout=300)
 
 
-def _switch_cpu(guest, random):
+def _switch_cpu(guest: Guest, random: Random) -> None:
     """Take a CPU offline or online."""
     cpu = f"/sys/devices/system/cpu/cpu{random.randrange(1, guest.cpus)}/online"
     guest.run(f"echo $((1 - $(cat {cpu}))) > {cpu}")
 
 
-def _resize(guest, random):
+def _resize(guest: Guest, random: Random) -> None:
     id, mib = random.choice(_DATA), random.choice(_SIZES_MIB)
     size = f"/sys/block/{guest.dev(id)}/size"
     guest.resize_disk(id, mib * _MIB)
@@ -62,19 +65,19 @@ def _resize(guest, random):
                          f"{guest.sysfs(size)} sectors after {_RESIZE_SECONDS} s")
 
 
-def _reset_transport(guest, random):
+def _reset_transport(guest: Guest, random: Random) -> None:
     device = f"/sys/block/{guest.dev(random.choice(_DATA))}/device"
     guest.run(f"echo 1 > $(readlink -f {device}/..)/reset")
 
 
-def _reset(guest, random):
+def _reset(guest: Guest, random: Random) -> None:
     faults.tell_to_reset(guest, random.choice(_DATA))
 
 
-def _possible(guest):
+def _possible(guest: Guest) -> dict[str, _Operation]:
     """Return the operations that a guest supports, by name."""
-    steps = {"suspends": _suspend, "CPU switches": _switch_cpu,
-             "resizes": _resize}
+    steps: dict[str, _Operation] = {"suspends": _suspend, "CPU switches": _switch_cpu,
+                                    "resizes": _resize}
     if "disk" in guest.sysfs("/sys/power/state").split():
         steps["hibernations"] = _hibernate
     if tuple(map(int, guest.release.split(".")[:2])) >= (6, 14):
@@ -87,7 +90,7 @@ def _possible(guest):
 
 # Operations between loads
 
-def _change_queues(guest, random):
+def _change_queues(guest: Guest, random: Random) -> None:
     """Make the driver probe all its disks again, with another number of queues."""
     count = random.randrange(guest.cpus + 1)
     guest.run("echo {} > /sys/module/virtio_blk/parameters/num_request_queues"
@@ -103,14 +106,14 @@ def _change_queues(guest, random):
                              f"num_request_queues={count}")
 
 
-def _put_sample(guest):
+def _put_sample(guest: Guest) -> None:
     guest.run("dd if=/dev/urandom of=/tmp/sample bs=1M count=1 status=none")
     for id in _DATA:
         guest.run(f"dd if=/tmp/sample of=/dev/{guest.dev(id)} bs=1M "
                   f"seek={_SAMPLE_MIB} oflag=direct conv=fsync status=none")
 
 
-def _check_sample(guest, round):
+def _check_sample(guest: Guest, round: Round) -> None:
     for id in _DATA:
         disk = f"/dev/{guest.dev(id)}"
         same = guest.run(
@@ -119,14 +122,14 @@ def _check_sample(guest, round):
         round.add("samples wrong", int(same.status != 0))
 
 
-def _count_lost(guest, round):
+def _count_lost(guest: Guest, round: Round) -> None:
     """Count lost interrupts, because they cause no I/O error."""
     if round.driver == "ours":
         round.add("lost interrupts", sum(
             faults.counter(guest, id, "lost_interrupts") for id in _DATA))
 
 
-def _load(guest, steps, round):
+def _load(guest: Guest, steps: dict[str, _Operation], round: Round) -> None:
     """Run random operations for a minute, under verified I/O on all data disks."""
     # fio binds its jobs to all CPUs, once.
     guest.run("for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do "
@@ -150,7 +153,7 @@ def _load(guest, steps, round):
                          f"{_LOAD_SECONDS} s of the disks' I/O")
 
 
-def _run(round):
+def _run(round: Round) -> None:
     with Guest(round.kernel, driver=round.driver, disks=_disks(), memory=512,
                parallel=False) as guest:
         swap = f"/dev/{guest.dev('swap')}"

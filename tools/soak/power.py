@@ -27,17 +27,23 @@ import dataclasses
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
 
-from backend import Backend, WriteLog
+from backend import Backend, Logged, WriteLog
 from vm import image, process
+from vm.arch import Arch
 from vm.disk import Disk
 from vm.errors import GuestError
-from vm.guest import Guest
+from vm.guest import Guest, Job
+from vm.kernels import Kernel
 from vm.ui import UserError, say
 
-from .prefixes import AREA_SECTORS, BATCH, MARK_DISTANCE, Image, Witness, mark_of
-from .scenario import Scenario
+from .prefixes import (AREA_SECTORS, BATCH, MARK_DISTANCE, Extent, Image, Witness,
+                       mark_of)
+from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 SECTOR = 512
@@ -57,20 +63,36 @@ _REPLAYS = 4
 LOST = "acknowledged bytes lost"
 DIRTY = "dirty file systems"
 
+# The last record that each writer acknowledged, by its number.
+Acknowledged = dict[int, int]
 
-def writer(arch):
+
+class Checked(NamedTuple):
+    """The number of bytes that were checked, and of those that were lost."""
+    checked: int
+    lost: int
+
+
+class Mark(NamedTuple):
+    """A mark in a log: the index of its entry, the writer, and its last record."""
+    entry: int
+    number: int
+    record: int
+
+
+def writer(arch: Arch) -> Path:
     """Return the path of the program that writes and checks records."""
     return image.program(Path(__file__).with_name("writer.c"), arch)
 
 
-def disk(kind, directory, **options):
+def disk(kind: str, directory: Path, **options: Any) -> Disk:
     """Return a disk for the writers, in a file that outlives a killed guest."""
     return Disk(kind, "raw", DATA_START + SIZES[kind], path=directory / kind,
                 queues=4, **options)
 
 
 @contextlib.contextmanager
-def work_directory():
+def work_directory() -> Iterator[Path]:
     """A directory that outlives the guest, and exists while the block runs."""
     directory = process.work_directory()
     try:
@@ -83,24 +105,25 @@ class Target:
     """One of a guest's disks, and its writers.
 
     kind: "raw" or a file system; also the disk's id.  name: the disk's name in the
-    guest, if another one than that of this id.
+    guest, if another one than that of this id.  seed: of start().
     """
 
-    def __init__(self, guest, kind, name=None):
+    seed: int
+    _job: Job
+
+    def __init__(self, guest: Guest, kind: str, name: str | None = None):
         self._guest = guest
         self.kind = kind
         self.name = name
-        self._job = None
-        self.seed = None
 
-    def _device(self, partition):
+    def _device(self, partition: int | str) -> str:
         return f"/dev/{self.name or self._guest.dev(self.kind)}{partition}"
 
     @property
-    def _directory(self):
+    def _directory(self) -> str:
         return f"/mnt/{self.kind}"
 
-    def make(self):
+    def make(self) -> None:
         """Make partitions, and the file system."""
         whole, data = self._device(""), self._device(2)
         self._guest.run(
@@ -114,19 +137,19 @@ class Target:
                                 f"no {self.kind}; set KERNEL={SCENARIO.kernel}")
             self._guest.run(f"{_MAKE[self.kind]} {data}; sync")
 
-    def mount(self):
+    def mount(self) -> None:
         """Mount the file system, if it is one."""
         if self.kind in FILE_SYSTEMS:
             self._guest.run(f"mkdir -p {self._directory}; mount -t {self.kind} "
                             f"{self._device(2)} {self._directory}")
 
-    def place(self, number):
+    def place(self, number: int) -> str:
         """Return a writer's TARGET and OFFSET."""
         if self.kind == "raw":
             return f"{self._device(2)} {number * AREA_SECTORS * SECTOR}"
         return f"{self._directory}/{self.seed}.{number} 0"
 
-    def start(self, seed, seconds):
+    def start(self, seed: int, seconds: int) -> None:
         """Start the writers; they end by themselves after some seconds."""
         self.seed = seed
         marks = self._device(1)
@@ -138,47 +161,48 @@ class Target:
             "wait $one; status=$?; [ $status = 124 ] || exit $status; done",
             seconds + 60)
 
-    def wait(self):
+    def wait(self) -> None:
         """Wait for the writers to end; raise CommandFailed if one had an error."""
         self._job.wait()
 
     @property
-    def running(self):
+    def running(self) -> bool:
         """Whether one of the writers still runs."""
         return self._job.running
 
-    def stop(self):
+    def stop(self) -> Acknowledged:
         """End the writers; return the last record that each acknowledged."""
         self._guest.run("pkill -x writer; true")
         self._job.wait(check=False)
         return self.told()
 
-    def told(self):
+    def told(self) -> Acknowledged:
         """Return the last record that each writer acknowledged on its output."""
         # An incomplete line may lack digits.
         found = re.findall(r"^(\d+) (\d+)\n", self._job.output, re.MULTILINE)
         return dict.fromkeys(WRITERS, 0) | {
             int(number): int(record) for number, record in found}
 
-    def complaints(self):
+    def complaints(self) -> str:
         """Return the error messages of the writers."""
         return re.sub(r"^\d+ \d+\n", "", self._job.output, flags=re.MULTILINE)
 
-    def noted(self):
+    def noted(self) -> Acknowledged:
         """Return the last record that each writer's mark on the disk names."""
         backend = Backend(self._guest, self.kind)
         return {number: mark_of(backend.read(MARKS_START + number * MARK_DISTANCE,
                                              SECTOR), self.seed, number)
                 for number in WRITERS}
 
-    def clear(self):
+    def clear(self) -> None:
         """Remove the writers' files, so that the file system does not fill up."""
         if self.kind in FILE_SYSTEMS:
             self._guest.run(f"rm -f {self._directory}/{self.seed}.*")
 
 
-def check_records(guest, seed, acked, place):
-    """Check records in a guest; return the number of bytes checked, and lost.
+def check_records(guest: Guest, seed: int, acked: Acknowledged,
+                  place: Callable[[int], str]) -> Checked:
+    """Check records in a guest.
 
     acked: the last acknowledged record of each writer; place(number): its TARGET and
     OFFSET.
@@ -194,10 +218,10 @@ def check_records(guest, seed, acked, place):
             lost += int(bad) * SECTOR
     if lost:
         say(output)
-    return checked, lost
+    return Checked(checked, lost)
 
 
-def check_file_system(guest, kind, device):
+def check_file_system(guest: Guest, kind: str, device: str) -> int:
     """Return 0 if an unmounted file system is clean and 1 if not."""
     result = guest.run(f"{_CHECK[kind]} {device}", check=False)
     if result.status:
@@ -207,7 +231,7 @@ def check_file_system(guest, kind, device):
 
 # Kill QEMU
 
-def await_first_acks(targets, guest):
+def await_first_acks(targets: Iterable[Target], guest: Guest) -> None:
     """Wait until each writer has acknowledged a record."""
     if not process.wait_for(lambda: guest.run("true") and all(
             all(target.told().values()) for target in targets),
@@ -218,7 +242,8 @@ def await_first_acks(targets, guest):
                         for target in targets))
 
 
-def interrupt(round, guest, targets, way):
+def interrupt(round: Round, guest: Guest, targets: Sequence[Target],
+              way: Callable[[], object]) -> None:
     """Run the writers, call way(), which boots the guest again, and check the records.
 
     Damage goes to the counters LOST and DIRTY.
@@ -238,7 +263,8 @@ def interrupt(round, guest, targets, way):
         round.add(DIRTY, _look_after_cut(round, guest, target, acked))
 
 
-def _look_after_cut(round, guest, target, acked):
+def _look_after_cut(round: Round, guest: Guest, target: Target,
+                    acked: Acknowledged) -> int:
     """Check records, and return whether the file system is dirty."""
     target.mount()
     checked, lost = check_records(guest, target.seed, acked, target.place)
@@ -251,12 +277,12 @@ def _look_after_cut(round, guest, target, acked):
     return check_file_system(guest, target.kind, target._device(2))
 
 
-def _kill(guest):
+def _kill(guest: Guest) -> None:
     guest.close(quit=False)
     guest.boot()
 
 
-def cut_power(round):
+def cut_power(round: Round) -> None:
     """Kill QEMU until the round has its number of cuts."""
     with work_directory() as directory, \
             Guest(round.kernel, driver=round.driver,
@@ -279,21 +305,22 @@ class Recording:
     told: the last record that each writer acknowledged on its output.
     """
 
-    def __init__(self, entries, start, seed, told):
+    def __init__(self, entries: list[Logged], start: int, seed: int,
+                 told: Acknowledged):
         self.entries = entries
         self.start = start
         self.seed = seed
         self.told = told
 
-    def marks(self):
-        """Return (index of the entry, writer, record) of all marks."""
+    def marks(self) -> list[Mark]:
+        """Return all marks."""
         found = []
         for index, entry in enumerate(self.entries):
             number, rest = divmod(entry.offset - MARKS_START, MARK_DISTANCE)
             if not rest and number in WRITERS and entry.data:
                 record = mark_of(entry.data, self.seed, number)
                 if record:
-                    found.append((index, number, record))
+                    found.append(Mark(index, number, record))
         # A writer may end after it printed a record and before it wrote the mark.
         last = {number: record for _, number, record in found}
         for number, record in self.told.items():
@@ -302,7 +329,7 @@ class Recording:
                                  f"its last mark is of record {last.get(number)}")
         return found
 
-    def data(self, index):
+    def data(self, index: int) -> Logged | None:
         """Return an entry relative to the second partition, None if not in it."""
         entry = self.entries[index]
         if "flush" in entry.flags:
@@ -312,7 +339,9 @@ class Recording:
         return dataclasses.replace(entry, offset=entry.offset - DATA_START)
 
 
-def record(guest, logs, seeds, prepare="true", names=None):
+def record(guest: Guest, logs: Mapping[str, WriteLog], seeds: Mapping[str, int],
+           prepare: str = "true",
+           names: Mapping[str, str] | None = None) -> dict[str, Recording]:
     """Run writers on all logged disks; return a Recording for each.
 
     prepare: a shell script to run when the file systems are mounted; names: of disks
@@ -335,15 +364,15 @@ def record(guest, logs, seeds, prepare="true", names=None):
                             targets[kind].told()) for kind, log in logs.items()}
 
 
-def plan(arch, seed, number, count):
-    """Return the first sector and the count of sectors of a writer's records."""
+def plan(arch: Arch, seed: int, number: int, count: int) -> list[Extent]:
+    """Return the sectors of a writer's records."""
     lines = subprocess.run([writer(arch), "plan", str(seed), str(number),
                             str(count)], check=True, stdout=subprocess.PIPE,
                            text=True).stdout.splitlines()
-    return [tuple(map(int, line.split())) for line in lines]
+    return [Extent(*map(int, line.split())) for line in lines]
 
 
-def check_raw(recording, arch):
+def check_raw(recording: Recording, arch: Arch) -> Counter[str]:
     """Check all prefixes of a raw disk's log; return a Counter."""
     marks = {index: (number, record)
              for index, number, record in recording.marks()}
@@ -360,7 +389,7 @@ def check_raw(recording, arch):
                     LOST: lost * SECTOR})
 
 
-def _show(witnesses, entry):
+def _show(witnesses: list[Witness], entry: Logged | None) -> None:
     """Pass an entry of the log to the witnesses whose area it covers."""
     if entry is None:
         return
@@ -375,22 +404,23 @@ def _show(witnesses, entry):
             witness.flush()
 
 
-def _points(recording, count, random):
+def _points(recording: Recording, count: int, random: Random) -> list[int]:
     """Choose entries of a log after which the power fails."""
     last = len(recording.entries) - 1
     marks = [index for index, _, _ in recording.marks()]
     before_flush = [index - 1 for index in range(recording.start, last + 1)
                     if "flush" in recording.entries[index].flags]
-    kinds = [marks, range(recording.start, last + 1)]
+    kinds: list[Sequence[int]] = [marks, range(recording.start, last + 1)]
     if before_flush:
         kinds.append(before_flush)
-    chosen = set()
+    chosen: set[int] = set()
     while len(chosen) < min(count, last - recording.start):
         chosen.add(random.choice(random.choice(kinds)))
     return sorted(chosen)
 
 
-def check_replays(guest, kind, recording, count, random):
+def check_replays(guest: Guest, kind: str, recording: Recording, count: int,
+                  random: Random) -> Counter[str]:
     """Check some prefixes of a file system's log; return a Counter.
 
     The guest must have a disk "replay" in memory that is at least as large.
@@ -398,7 +428,7 @@ def check_replays(guest, kind, recording, count, random):
     picture = Image(SIZES[kind])
     marks = {index: (number, last) for index, number, last in recording.marks()}
     acked = dict.fromkeys(WRITERS, 0)
-    counts = Counter()
+    counts: Counter[str] = Counter()
     points = _points(recording, count, random)
     for index in range(points[-1] + 1):
         entry = recording.data(index)
@@ -416,7 +446,7 @@ def check_replays(guest, kind, recording, count, random):
     return counts
 
 
-def _replay(guest, kind, seed, acked):
+def _replay(guest: Guest, kind: str, seed: int, acked: Acknowledged) -> Counter[str]:
     """Check records and file system on the disk "replay"."""
     device = f"/dev/{guest.dev('replay')}"
     mounted = guest.run(f"mkdir -p /mnt/replay; blockdev --flushbufs {device}; "
@@ -432,7 +462,8 @@ def _replay(guest, kind, seed, acked):
 
 
 @contextlib.contextmanager
-def logging_guest(kernel, driver, kinds):
+def logging_guest(kernel: Kernel, driver: str,
+                  kinds: Iterable[str]) -> Iterator[tuple[Guest, dict[str, WriteLog]]]:
     """A guest with logged disks and one for replays; yields it and the logs."""
     with work_directory() as directory:
         logs = {kind: WriteLog(directory / f"{kind}.log") for kind in kinds}
@@ -444,7 +475,7 @@ def logging_guest(kernel, driver, kinds):
             yield guest, logs
 
 
-def replay_logs(round):
+def replay_logs(round: Round) -> None:
     """Record logs of disks, and check prefixes of them."""
     with logging_guest(round.kernel, round.driver, SIZES) as (guest, logs):
         seeds = {kind: round.random.getrandbits(31) for kind in logs}
@@ -456,7 +487,7 @@ def replay_logs(round):
                                               _REPLAYS, round.random)
 
 
-def _run(round):
+def _run(round: Round) -> None:
     while round.wants("replays") or round.wants("prefixes"):
         replay_logs(round)
     cut_power(round)

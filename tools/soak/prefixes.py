@@ -14,6 +14,11 @@ before the flush.
 import mmap
 import struct
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from backend import Logged
 
 _SECTOR = 512
 # As in writer.c.
@@ -27,8 +32,16 @@ _HEADER = struct.Struct("<QIIQQ")
 # The content of a sector that holds no record.
 _TORN = -1
 
+Buffer = bytes | memoryview
 
-def mark_of(data, seed, number):
+
+class Extent(NamedTuple):
+    """The sectors of a record in its writer's area."""
+    first: int
+    sectors: int
+
+
+def mark_of(data: Buffer, seed: int, number: int) -> int:
     """Return the last acknowledged record that a writer's mark names.
 
     data: a sector, at least.  Return 0 if it is no mark of this writer.
@@ -40,7 +53,7 @@ def mark_of(data, seed, number):
         (_MARK_MAGIC, seed, number) else 0
 
 
-def _whole(sector):
+def _whole(sector: Buffer) -> bool:
     """Return whether a sector has the right checksum."""
     return len(sector) == _SECTOR and \
         zlib.crc32(sector[:-4]) == int.from_bytes(sector[-4:], "little")
@@ -53,7 +66,7 @@ class Witness:
     acked: the last acknowledged record.
     """
 
-    def __init__(self, seed, number, plan):
+    def __init__(self, seed: int, number: int, plan: Sequence[Extent]):
         """plan: first sector and count of each record, from the first one on."""
         self._seed = seed
         self._number = number
@@ -61,33 +74,33 @@ class Witness:
         # For each sector the record that is durable, those that may be there, and
         # the oldest one that must be.
         self._safe = [0] * AREA_SECTORS
-        self._maybe = {}
+        self._maybe: dict[int, list[int]] = {}
         self._wanted = [0] * AREA_SECTORS
         self.acked = 0
-        self.lost = set()
+        self.lost: set[int] = set()
 
-    def _content(self, data, place):
+    def _content(self, data: Buffer, place: int) -> int:
         magic, seed, number, record, its_place = _HEADER.unpack_from(data)
         return record if _whole(data) and (magic, seed, number, its_place) == \
             (_RECORD_MAGIC, self._seed, self._number, place) else _TORN
 
-    def _sectors_of(self, record):
+    def _sectors_of(self, record: int) -> range:
         first, count = self._plan[record - 1]
         return range(first, first + count)
 
-    def _is_coming(self, place):
+    def _is_coming(self, place: int) -> bool:
         """Return whether a write in flight may cover a sector."""
         return any(place in self._sectors_of(record) for record
                    in range(self.acked + 1, self.acked + 1 + BATCH))
 
-    def _look_at(self, place, content):
+    def _look_at(self, place: int, content: int) -> None:
         """Note a sector as lost if it may not have this content."""
         wanted = self._wanted[place]
         if wanted and content < wanted and not (content == _TORN
                                                 and self._is_coming(place)):
             self.lost.add(place)
 
-    def write(self, place, data):
+    def write(self, place: int, data: Buffer) -> None:
         """Take a write to sectors of the area from place on."""
         for start in range(0, len(data), _SECTOR):
             content = self._content(data[start:start + _SECTOR], place)
@@ -95,13 +108,13 @@ class Witness:
             self._look_at(place, content)
             place += 1
 
-    def flush(self):
+    def flush(self) -> None:
         """Take a flush: all written data is durable."""
         for place, contents in self._maybe.items():
             self._safe[place] = contents[-1]
         self._maybe.clear()
 
-    def acknowledge(self, last):
+    def acknowledge(self, last: int) -> None:
         """Take an acknowledgement of all records up to last."""
         while self.acked < last:
             self.acked += 1
@@ -121,13 +134,13 @@ class Image:
     # A disk may tear a write into pieces of this size.
     _PIECE = 4 << 10
 
-    def __init__(self, size):
+    def __init__(self, size: int):
         self._size = size
         self._safe = mmap.mmap(-1, size)
-        self._used = set()
-        self._maybe = []
+        self._used: set[int] = set()
+        self._maybe: list[Logged] = []
 
-    def add(self, entry):
+    def add(self, entry: Logged) -> None:
         """Take the next entry of the log."""
         if "flush" not in entry.flags:
             self._maybe.append(entry)
@@ -136,14 +149,14 @@ class Image:
                 self._keep(written)
             self._maybe.clear()
 
-    def _keep(self, entry):
+    def _keep(self, entry: Logged) -> None:
         data = bytes(entry.size) if "discard" in entry.flags else entry.data
         end = entry.offset + len(data)
         self._safe[entry.offset:end] = bytes(data)
         self._used.update(range(entry.offset // self._CHUNK,
                                 -(-end // self._CHUNK)))
 
-    def store(self, path, survives):
+    def store(self, path: Path, survives: Callable[[], bool]) -> None:
         """Write the disk's contents after a power cut to a file.
 
         survives: called for each piece that is not durable; returns whether to keep it.
@@ -162,7 +175,7 @@ class Image:
                         file.seek(offset)
                         file.write(data)
 
-    def _pieces(self, entry):
+    def _pieces(self, entry: Logged) -> Iterator[tuple[int, Buffer]]:
         """Yield offset and data of each piece that a write may be torn into."""
         if "discard" in entry.flags:
             return

@@ -9,9 +9,10 @@ from vm import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
+from vm.kernels import Kernel
 
 from . import faults
-from .scenario import Scenario
+from .scenario import Round, Scenario
 
 _MIB = 1 << 20
 _GENERATION = ("-device", "vmgenid,guid=auto")
@@ -23,19 +24,20 @@ _LOST = 4
 _SLOWEST_SECONDS = 1.0
 
 
-def guest_for(kernel, disks):
+def guest_for(kernel: Kernel, disks: list[Disk]) -> Guest:
     """Return a guest that can be restored and learns of it."""
     return Guest(kernel, disks=disks, memory=512, movable=True, parallel=False,
                  # Only SeaBIOS tells the host where the generation ID is in memory.
                  firmware="seabios", qemu_args=_GENERATION)
 
 
-def restored(guest, id):
+def restored(guest: Guest, id: str) -> int:
     """Return how often the driver has logged that a disk's guest was restored."""
     return guest.log().count(f"[{guest.dev(id)}] the guest was restored")
 
 
-def restore(guest, id, what, round, slowest_seconds=_SLOWEST_SECONDS):
+def restore(guest: Guest, id: str, what: str, round: Round,
+            slowest_seconds: float = _SLOWEST_SECONDS) -> None:
     """Save and restore a guest whose last interrupts or kicks were lost.
 
     No I/O may be lost, and none may take longer than slowest_seconds.
@@ -61,7 +63,7 @@ def restore(guest, id, what, round, slowest_seconds=_SLOWEST_SECONDS):
     round.add(what, _LOST - left)
 
 
-def _run(round):
+def _run(round: Round) -> None:
     disks = [Disk("split", "ram", 64 * _MIB, queues=4),
              Disk("packed", "ram", 64 * _MIB, queues=2, packed=True)]
     with guest_for(round.kernel, disks) as guest:

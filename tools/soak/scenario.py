@@ -18,11 +18,13 @@ runs one short round: Round(SCENARIO, kernel, wanted={"cuts": 3}).play().
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from vm.kernels import Kernel
 
-def listed(counts):
+
+def listed(counts: Mapping[str, int]) -> str:
     """Return counters as a text: "3 cuts, 0 bytes lost"."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
@@ -46,17 +48,17 @@ class Scenario:
     """
     name: str
     what: str
-    run: Callable
-    goals: dict
-    each: dict
-    zero: tuple = ()
+    run: Callable[["Round"], object]
+    goals: dict[str, int]
+    each: dict[str, int]
+    zero: tuple[str, ...] = ()
     parts: int = 1
     kernel: str = "7.3-debug"
-    more_kernels: tuple = ()
-    drivers: tuple = ("ours",)
+    more_kernels: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ("ours",)
     stock_kernel: str = "6.12"
 
-    def kernels(self, driver):
+    def kernels(self, driver: str) -> tuple[str, ...]:
         """Return the names of the kernels to run a driver on."""
         return (self.kernel, *self.more_kernels) if driver == "ours" \
             else (self.stock_kernel,)
@@ -69,30 +71,31 @@ class Round:
     random.Random of seed.  counts are the counters so far: counts["cuts"] and so on.
     """
 
-    def __init__(self, scenario, kernel, driver="ours", seed=1, wanted=None):
+    def __init__(self, scenario: Scenario, kernel: Kernel, driver: str = "ours",
+                 seed: int = 1, wanted: Mapping[str, int] | None = None):
         """wanted: the count of each goal; by default scenario.each."""
         self.scenario = scenario
         self.kernel = kernel
         self.driver = driver
         self.seed = seed
         self.random = random.Random(seed)
-        self.counts = Counter()
+        self.counts: Counter[str] = Counter()
         self._wanted = wanted or scenario.each
 
     @property
-    def part(self):
+    def part(self) -> int:
         """The part of the scenario to play; it follows from the seed."""
         return self.seed % self.scenario.parts
 
-    def wants(self, name):
+    def wants(self, name: str) -> bool:
         """Return whether a counter is below its goal."""
         return self.counts[name] < self._wanted.get(name, 0)
 
-    def add(self, name, number=1):
+    def add(self, name: str, number: int = 1) -> None:
         """Add to a counter; adding 0 records that the round has checked it."""
         self.counts[name] += number
 
-    def play(self):
+    def play(self) -> Counter[str]:
         """Run the scenario and return its counters.
 
         Raises NotZero if a counter that must be 0 is not, and the exceptions of the

@@ -13,6 +13,8 @@ device then gets the name of the old one and works.
 
 import contextlib
 import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import fio
 import vblksim
@@ -20,9 +22,11 @@ from vblksim import Sim
 from vm import process
 from vm.disk import Disk
 from vm.errors import GuestError
-from vm.guest import Guest
+from vm.guest import Guest, Job
 
 from .scenario import Round, Scenario
+
+_Item = TypeVar("_Item")
 
 _MIB = 1 << 20
 _SIZE = 64 * _MIB
@@ -47,7 +51,7 @@ _VDUSE_SECONDS = 1
 class MortalSim(Sim):
     """A vblksim that can be killed."""
 
-    def kill(self):
+    def kill(self) -> None:
         """Kill its process; the device stays."""
         self._guest.run(f"echo {_VDUSE_SECONDS} > "
                         f"/sys/class/vduse/{self.name}/msg_timeout")
@@ -57,19 +61,20 @@ class MortalSim(Sim):
 
 # Uses
 
-def _repeat(guest, command):
+def _repeat(guest: Guest, command: str) -> list[Job]:
     """Start two processes that repeat a command until it fails."""
     return [guest.start(f"while {command}; do :; done > /dev/null 2>&1", _LIMIT)
             for _ in range(2)]
 
 
-def _fio(guest, path, **options):
-    return fio.start(guest, path, timeout=_LIMIT, **{
+def _fio(guest: Guest, path: str, **options: object) -> fio.Run:
+    words: dict[str, Any] = {
         "rw": "randrw", "bs": "4k", "size": "8m", "offset_increment": "8m",
-        "numjobs": 4, "time_based": 1, "runtime": _LIMIT, **options})
+        "numjobs": 4, "time_based": 1, "runtime": _LIMIT, **options}
+    return fio.start(guest, path, timeout=_LIMIT, **words)
 
 
-def _begin(guest, disk, use):
+def _begin(guest: Guest, disk: str, use: str) -> tuple[fio.Run, list[Job]]:
     """Begin to use a disk; return fio's run, and a list of other jobs."""
     path = f"/dev/{disk}"
     if use == "mounted":
@@ -86,7 +91,7 @@ def _begin(guest, disk, use):
     return _fio(guest, path), others
 
 
-def _end(guest, run, others, use, round):
+def _end(guest: Guest, run: fio.Run, others: list[Job], use: str, round: Round) -> None:
     """Check that all users of a disk that has vanished end with an error."""
     process.wait_for(lambda: not run.running
                      and not any(job.running for job in others), _END_SECONDS)
@@ -108,7 +113,7 @@ def _end(guest, run, others, use, round):
     raise GuestError("fio reported no error although the disk is gone")
 
 
-def _blocked(guest):
+def _blocked(guest: Guest) -> list[str]:
     """Return the tasks in uninterruptible sleep."""
     return guest.run("ps -eo stat=,comm= | grep ^D; true").output.splitlines()
 
@@ -116,7 +121,7 @@ def _blocked(guest):
 # Removal
 
 @contextlib.contextmanager
-def _removal(guest, disk, round):
+def _removal(guest: Guest, disk: str, round: Round) -> Iterator[None]:
     """Check that the removal of a disk's device that the block requests ends in time.
 
     The time is by the guest's clock, from before the block until the device has
@@ -145,7 +150,8 @@ def _removal(guest, disk, round):
                          f"the driver logged:\n{log}")
 
 
-def _vanish(guest, disk, use, round, way):
+def _vanish(guest: Guest, disk: str, use: str, round: Round,
+            way: Callable[[], None]) -> None:
     """Use a disk, make its device vanish by calling way(), and check that uses end."""
     run, others = _begin(guest, disk, use)
     run.wait_for_io(disk, requests=50)
@@ -154,7 +160,7 @@ def _vanish(guest, disk, use, round, way):
     _end(guest, run, others, use, round)
 
 
-def _works(guest, disk, name):
+def _works(guest: Guest, disk: str, name: str) -> None:
     """Check that a new device has the name of the old one, and works."""
     if disk != name:
         raise GuestError(f"the new device is {disk}; the one that vanished was "
@@ -163,27 +169,27 @@ def _works(guest, disk, name):
             offset_increment="8m", verify="crc32c", timeout=_LIMIT)
 
 
-def _succeed(guest, disk, name):
+def _succeed(guest: Guest, disk: Disk, name: str) -> None:
     """Check that a disk that is plugged in next has the name, and works."""
     guest.add_disk(disk)
     _works(guest, guest.dev(disk.id), name)
     guest.remove_disk(disk.id)
 
 
-def _in_turn(round, items):
+def _in_turn(round: Round, items: Sequence[_Item]) -> Iterator[_Item]:
     """Return an endless iterator over items in a random order."""
     return itertools.cycle(round.random.sample(items, len(items)))
 
 
 # PCI
 
-def unplug(guest, round, uses):
+def unplug(guest: Guest, round: Round, uses: Iterator[str]) -> None:
     """Make disks vanish: the host unplugs them."""
     while round.wants("unplugged"):
         guest.add_disk(Disk("victim", "ram", _SIZE, queues=4))
         name = guest.dev("victim")
 
-        def way(name=name):
+        def way(name: str = name) -> None:
             with _removal(guest, name, round):
                 guest.remove_disk("victim")
 
@@ -192,7 +198,7 @@ def unplug(guest, round, uses):
         round.add("unplugged")
 
 
-def slot_power(guest, port, on):
+def slot_power(guest: Guest, port: str, on: bool) -> None:
     """Switch the power of a slot, given its root port's PCI address.
 
     This sets power controller and power indicator in the slot control register.
@@ -200,7 +206,7 @@ def slot_power(guest, port, on):
     guest.run(f"setpci -s {port} CAP_EXP+18.w={'0' if on else '0700'}:0700")
 
 
-def pull(guest, round, uses):
+def pull(guest: Guest, round: Round, uses: Iterator[str]) -> None:
     """Make a disk vanish: its slot loses power."""
     guest.add_disk(Disk("victim", "ram", _SIZE, queues=4))
     name = guest.dev("victim")
@@ -208,7 +214,7 @@ def pull(guest, round, uses):
         .output.strip()
     port = function.split("/")[-2]
 
-    def way():
+    def way() -> None:
         # The driver may use the missing device for a while.
         slot_power(guest, port, False)
         guest.run(f"sleep {round.random.choice((0, 0.5))}")
@@ -224,7 +230,7 @@ def pull(guest, round, uses):
     guest.remove_disk("victim")
 
 
-def _on_pci(round):
+def _on_pci(round: Round) -> None:
     uses = _in_turn(round, _USES)
     with Guest(round.kernel, driver=round.driver, parallel=False) as guest:
         unplug(guest, round, uses)
@@ -233,7 +239,7 @@ def _on_pci(round):
 
 # Processes
 
-def kill_backends(guest, round, uses):
+def kill_backends(guest: Guest, round: Round, uses: Iterator[str]) -> None:
     """Make disks vanish: their vhost-user server is killed."""
     come_back = _in_turn(round, (False, True))
     while round.wants("backends killed"):
@@ -242,7 +248,7 @@ def kill_backends(guest, round, uses):
         name = guest.dev("victim")
         returns = next(come_back)
 
-        def way(disk=disk, name=name, returns=returns):
+        def way(disk: Disk = disk, name: str = name, returns: bool = returns) -> None:
             disk.kill_server()
             guest.run("sleep 0.5")
             if returns:
@@ -256,7 +262,7 @@ def kill_backends(guest, round, uses):
         round.add("backends killed")
 
 
-def kill_sims(guest, round, uses):
+def kill_sims(guest: Guest, round: Round, uses: Iterator[str]) -> None:
     """Make disks vanish: their vblksim is killed."""
     come_back = _in_turn(round, (False, True))
     while round.wants("sims killed"):
@@ -271,8 +277,9 @@ def kill_sims(guest, round, uses):
                             capacity="64M")
             name = sim.disk()
 
-            def way(sim=sim, name=name, returns=returns, stack=stack,
-                    successor=successor):
+            def way(sim: MortalSim = sim, name: str = name, returns: bool = returns,
+                    stack: contextlib.ExitStack = stack,
+                    successor: Sim = successor) -> None:
                 sim.kill()
                 with _removal(guest, name, round):
                     # The next vblksim removes the device that the old one left.
@@ -297,13 +304,13 @@ def _params(round: Round) -> str:
     return _SILENCE if round.driver == "ours" else ""
 
 
-def _on_vhost_user(round):
+def _on_vhost_user(round: Round) -> None:
     with Guest(round.kernel, driver=round.driver, shared=True,
                params=_params(round), parallel=False) as guest:
         kill_backends(guest, round, _in_turn(round, _USES))
 
 
-def _on_vdpa(round):
+def _on_vdpa(round: Round) -> None:
     # No disk on PCI, because lockdep confuses its interrupts with VDUSE's.
     with Guest(round.kernel, driver=round.driver, params=_params(round),
                parallel=False) as guest:
@@ -311,7 +318,7 @@ def _on_vdpa(round):
         kill_sims(guest, round, _in_turn(round, _SIM_USES))
 
 
-def _run(round):
+def _run(round: Round) -> None:
     """Make devices vanish in each way whose goal is not reached yet."""
     if round.wants("unplugged") or round.wants("pulled"):
         _on_pci(round)
