@@ -13,15 +13,20 @@ each part, so an error loses no figures.
 import json
 import os
 import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vm import cache, host, kernels, qemu, qemu_dist, repository, run, ui
 from vm.errors import GuestError
+from vm.kernels import Kernel
 from vm.ui import UserError, say, step
 
 from . import charts, goals, jobs, layers, scale, sweep, wallclock, workers
 from . import host as perf_host
-from .counting import CountingGuest
+from .counting import Cost, CountingGuest
+from .goals import Facts, Row
 
 _TOP = Path(__file__).resolve().parents[2]
 _OUT = _TOP / "build/bench"
@@ -47,12 +52,12 @@ _RESTARTING = ("blk_mq_start_stopped_hw_queues", "blk_mq_start_stopped_hw_queue"
 class Progress:
     """Counts the measurements done, and estimates the time left."""
 
-    def __init__(self, count):
+    def __init__(self, count: int):
         self._count = count
         self._done = 0
         self._started = time.monotonic()
 
-    def step(self, text):
+    def step(self, text: str) -> AbstractContextManager[None]:
         """Return a context manager that prints the next measurement."""
         left = ""
         if self._done:
@@ -62,7 +67,7 @@ class Progress:
         return step(f"[{self._done}/{self._count}{left}] {text}")
 
 
-def _row(cost, **about):
+def _row(cost: Cost, **about: Any) -> Row:
     """Return a Cost as a row of the facts."""
     found = layers.sums(cost.functions)
     return {**about, **cost.as_dict(),
@@ -71,14 +76,16 @@ def _row(cost, **about):
             "restarting": abs(round(_restarting(cost), 1))}
 
 
-def _restarting(cost):
+def _restarting(cost: Cost) -> float:
     """Return the instructions that find and start stopped queues, per interrupt."""
     count = sum(cost.functions.get((name, "vmlinux"), (0, 0))[0]
                 for name in _RESTARTING)
     return count / cost.interrupts if cost.interrupts > 0.01 else 0
 
 
-def count_jobs(rows, kernel, names, devices, ios, progress, ring=LARGE_RING):
+def count_jobs(rows: list[Row], kernel: Kernel, names: Iterable[str],
+               devices: Iterable[str], ios: int, progress: Progress,
+               ring: int = LARGE_RING) -> None:
     """Count all jobs on all devices in one guest; append a row for each."""
     with CountingGuest(kernel, properties={"queue_size": ring}) as counting:
         for device in devices:
@@ -91,7 +98,8 @@ def count_jobs(rows, kernel, names, devices, ios, progress, ring=LARGE_RING):
                                  job=name, ring=ring))
 
 
-def count_queues(rows, kernel, counts, ios, progress):
+def count_queues(rows: list[Row], kernel: Kernel, counts: Iterable[int], ios: int,
+                 progress: Progress) -> None:
     """Count an I/O for each number of queues; append a row for each driver."""
     for count in counts:
         with CountingGuest(kernel, queues=count,
@@ -109,18 +117,27 @@ def count_queues(rows, kernel, counts, ios, progress):
                 rows.append(row)
 
 
-def _plan(quick):
-    """Return what to measure, and the number of instruction counts."""
-    names = QUICK_JOBS if quick else tuple(jobs.JOBS)
-    devices = ("ours", "stock", "nvme", "null_blk") if quick else \
-        ("ours", "stock", "nvme", "virtio-scsi", "null_blk")
-    counts = QUICK_QUEUES if quick else QUEUES
+class _Plan(NamedTuple):
+    """What to measure, and the number of instruction counts."""
+    jobs: tuple[str, ...]
+    devices: tuple[str, ...]
+    queues: tuple[int, ...]
+    kernels: tuple[str, ...]
+    total: int
+
+
+def _plan(quick: bool) -> _Plan:
+    """Return what to measure."""
+    names: tuple[str, ...] = QUICK_JOBS if quick else tuple(jobs.JOBS)
+    devices: tuple[str, ...] = ("ours", "stock", "nvme", "null_blk") \
+        if quick else ("ours", "stock", "nvme", "virtio-scsi", "null_blk")
+    counts: tuple[int, ...] = QUICK_QUEUES if quick else QUEUES
     others = () if quick else OTHER_KERNELS
     total = len(names) * (len(devices) + 1 + 2 * len(others)) + 2 * len(counts)
-    return names, devices, counts, others, total
+    return _Plan(names, devices, counts, others, total)
 
 
-def measure(facts, quick):
+def measure(facts: Facts, quick: bool) -> None:
     """Measure everything; add the results to facts and write them after each part."""
     kernel = kernels.find("6.12")
     kernels.build_modules(kernel)
@@ -164,13 +181,14 @@ def measure(facts, quick):
         _write_json(facts)
 
 
-def _write_json(facts):
+def _write_json(facts: Facts) -> None:
     (_OUT / "bench.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def write_report(facts):
+def write_report(facts: Facts) -> None:
     """Write the plots and the page; print an error if that fails."""
-    files = {f"{name}.png": draw for name, draw in charts.pictures(facts).items()}
+    files: dict[str, Callable[[], bytes]] = {
+        f"{name}.png": draw for name, draw in charts.pictures(facts).items()}
     files["bench.html"] = lambda: charts.html_page(facts).encode()
     say("  wrote build/bench/bench.json")
     for name, make in files.items():
@@ -181,7 +199,7 @@ def write_report(facts):
             say(f"error: cannot write build/bench/{name}: {error}")
 
 
-def main():
+def main() -> int:
     """Run the measurements, print the results and write them to build/bench."""
     quick = os.environ.get("QUICK", "0")
     if quick not in ("", "0", "1"):
@@ -197,7 +215,8 @@ def main():
         file.unlink()
     cache.require_space(_OUT, _NEEDED_MIB, "move the repository to a larger disk")
     started = time.monotonic()
-    facts, status = {"format": 1}, 0
+    facts: Facts = {"format": 1}
+    status = 0
     try:
         measure(facts, quick == "1")
     except (GuestError, KeyboardInterrupt) as error:

@@ -5,9 +5,12 @@
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from vm import host, kernels, repository, ui
+from vm.kernels import Kernel
 from vm.ui import UserError, say, step
 
 from . import host as perf_host
@@ -26,8 +29,11 @@ ALLOWED = 0.01
 # The number of functions that a message lists.
 _NAMED = 12
 
+# The contents of FILE, or a part of them.
+Budget = dict[str, Any]
 
-def count(kernel, ring, kept=None):
+
+def count(kernel: Kernel, ring: int, kept: Budget | None = None) -> dict[str, Cost]:
     """Return the Cost of an I/O on a ring of that size, by job.
 
     kept: the budget from load() to compare with, or None.  A job over the budget is
@@ -37,7 +43,7 @@ def count(kernel, ring, kept=None):
     """
     found = {}
     with CountingGuest(kernel, properties={"queue_size": ring}) as counting:
-        def measure(device, name):
+        def measure(device: str, name: str) -> Cost:
             with step(f"counting {IOS} I/Os, {device}, ring of {ring}: {name}"):
                 return counting.measure(device, jobs.find(name), IOS)
 
@@ -51,27 +57,33 @@ def count(kernel, ring, kept=None):
     return found
 
 
-def _key(name, module):
+def _key(name: str, module: str) -> str:
     return f"{name} [{module}]"
 
 
-def _functions(cost):
+def _parsed(key: str) -> tuple[str, str]:
+    """Return the name and the module of which _key() made a key."""
+    name, module = key[:-1].split(" [")
+    return name, module
+
+
+def _functions(cost: Cost) -> dict[str, float]:
     """Return the functions of a Cost for the file, the most expensive first."""
     return {_key(*function): round(count, 1) for function, (count, _)
             in sorted(cost.functions.items(), key=lambda item: -item[1][0])
             if count >= 1}
 
 
-def _grown(functions, cost):
+def _grown(functions: Mapping[str, float], cost: Cost) -> list[str]:
     """Return a line for each of the functions that grew most since the budget."""
-    was = Cost(0, {tuple(key[:-1].split(" [")): (count, 0)
+    was = Cost(0, {_parsed(key): (count, 0)
                    for key, count in functions.items()}, {}, 0, 0, 0)
     return [f"{change:+9.1f}  {name} [{module}], {before:.1f} -> {now:.1f}"
             for change, before, now, name, module
             in profile.growth(was, cost)[:_NAMED]]
 
 
-def as_kept(release, costs):
+def as_kept(release: str, costs: Mapping[int, Mapping[str, Cost]]) -> Budget:
     """Return the budget for {ring: {job: Cost}}, counted on a kernel release."""
     return {"kernel": release, "ios": IOS, "rings": {str(ring): {
         job: {"kernel": round(cost.kernel, 1),
@@ -80,18 +92,18 @@ def as_kept(release, costs):
         for job, cost in found.items()} for ring, found in costs.items()}}
 
 
-def _module(cost):
+def _module(cost: Cost) -> float:
     """Return the instructions of vdpa_blk in a Cost."""
     return cost.modules().get("vdpa_blk", 0)
 
 
-def _of_module(cost):
+def _of_module(cost: Cost) -> Cost:
     """Return a Cost of vdpa_blk's functions alone."""
     return Cost(cost.ios, {key: value for key, value in cost.functions.items()
                            if key[1] == "vdpa_blk"}, {}, 0, 0, 0)
 
 
-def device_as_kept(costs):
+def device_as_kept(costs: Mapping[str, Cost]) -> Budget:
     """Return the budget of vdpa_blk for {job: Cost}.
 
     It is for the module's own instructions, because most of the others are the
@@ -102,7 +114,7 @@ def device_as_kept(costs):
             for job, cost in costs.items()}
 
 
-def device_over(kept, costs):
+def device_over(kept: Budget, costs: Mapping[str, Cost]) -> list[str]:
     """Return a message for each job in which vdpa_blk is over its budget.
 
     kept: the budget; costs: {job: Cost}, from perf.host.count().
@@ -120,12 +132,13 @@ def device_over(kept, costs):
     return found
 
 
-def load():
+def load() -> Budget:
     """Return the budget from the file."""
     return json.loads(FILE.read_text())
 
 
-def over(kept, release, ring, costs, names=None):
+def over(kept: Budget, release: str, ring: int, costs: Mapping[str, Cost],
+         names: Iterable[str] | None = None) -> list[str]:
     """Return a message for each job over its budget.
 
     kept: the budget; costs: from count(), on a kernel of that release.  On another
@@ -143,7 +156,7 @@ def over(kept, release, ring, costs, names=None):
         if text]
 
 
-def _over_job(title, kept, cost, block_layer):
+def _over_job(title: str, kept: Budget, cost: Cost, block_layer: float) -> str | None:
     """Return a message if a job is over its budget, None otherwise."""
     may = kept["kernel"] * (1 + ALLOWED) + block_layer
     if cost.kernel <= may:
@@ -155,7 +168,7 @@ def _over_job(title, kept, cost, block_layer):
     return "\n".join(lines)
 
 
-def main():
+def main() -> int:
     """Count all jobs and write the file."""
     repository.check_own_name()
     repository.writable(FILE.parent)

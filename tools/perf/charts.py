@@ -25,13 +25,16 @@ Figures that were not measured are missing.
 """
 
 import html
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from vm.page import (LIGHT, figure, foot_line, html_table, page, plot, quoted,
                      text_table)
 
 from . import curves, goals, host, jobs, layers, scale, sweep, wallclock, workers
 from .devices import TITLES
+from .goals import Facts, Row
 
 _HERE = Path(__file__).parent
 _HEADLINE_JOB = "randread-4k-qd32"
@@ -40,36 +43,38 @@ _FUNCTIONS = 25
 # The height of a device's boxes, with a gap.
 _ROW = 6
 
+# The header and the rows of cells of a table.
+Table = tuple[list[str], list[list[str]]]
+
 
 # Tables
 
-def _job_names(facts):
+def _job_names(facts: Facts) -> list[str]:
     return list(dict.fromkeys(row["job"] for row in facts["jobs"]))
 
 
-def _devices(facts):
+def _devices(facts: Facts) -> list[str]:
     seen = {row["device"] for row in facts["jobs"]}
     return [device for device in TITLES if device in seen]
 
 
-def _usual(facts, job):
+def _usual(facts: Facts, job: str) -> Row | None:
     return next((row for row in facts.get("usual_ring", ())
                  if row["job"] == job), None)
 
 
-def _headline_rows(facts):
+def _headline_rows(facts: Facts) -> tuple[Row, Row, Row] | None:
     """Return the rows of null_blk, our driver and the in-tree driver, None if unknown.
 
     Our driver's is with a ring of QEMU's default size, if that was measured.
     """
-    rows = (goals.find(facts, _HEADLINE_JOB, "null_blk"),
-            _usual(facts, _HEADLINE_JOB)
-            or goals.find(facts, _HEADLINE_JOB, "ours"),
-            goals.find(facts, _HEADLINE_JOB, "stock"))
-    return rows if all(rows) else None
+    floor = goals.find(facts, _HEADLINE_JOB, "null_blk")
+    ours = _usual(facts, _HEADLINE_JOB) or goals.find(facts, _HEADLINE_JOB, "ours")
+    stock = goals.find(facts, _HEADLINE_JOB, "stock")
+    return (floor, ours, stock) if floor and ours and stock else None
 
 
-def headline(facts):
+def headline(facts: Facts) -> str:
     """Return what a read costs in the whole kernel and in the driver, "" if unknown."""
     rows = _headline_rows(facts)
     if not rows:
@@ -80,7 +85,7 @@ def headline(facts):
             f"null_blk: {ours - floor:.0f} against {stock - floor:.0f}.")
 
 
-def _whole_table(facts):
+def _whole_table(facts: Facts) -> Table:
     """Return instructions per I/O of the whole kernel."""
     devices = _devices(facts)
     return ["job", *(TITLES[device] for device in devices), "our driver, ring 256"], [
@@ -90,7 +95,7 @@ def _whole_table(facts):
              _usual(facts, job)))] for job in _job_names(facts)]
 
 
-def _job_table(facts):
+def _job_table(facts: Facts) -> Table:
     """Return instructions per I/O of null_blk, and the difference of the others."""
     devices = _devices(facts)
     header = ["job", *(TITLES[device] for device in devices), "goal",
@@ -108,23 +113,21 @@ def _job_table(facts):
     return header, rows
 
 
-def _limit(facts, job):
+def _limit(facts: Facts, job: str) -> str:
     """Return our driver's limit above null_blk, as a cell."""
-    limit = goals.ABOVE_NULL_BLK.get(job)
-    if job == goals.BURST and goals.above(facts, job, "stock"):
-        limit = goals.BURST_SHARE * goals.above(facts, job, "stock")
+    limit: float | None = goals.ABOVE_NULL_BLK.get(job)
+    if job == goals.BURST and (stock := goals.above(facts, job, "stock")):
+        limit = goals.BURST_SHARE * stock
     return f"+{limit:.0f}" if limit else "-"
 
 
-def _cell(row, floor, device):
-    if not row or not (floor or device == "null_blk"):
-        return "-"
-    if device == "null_blk":
+def _cell(row: Row | None, floor: Row | None, device: str) -> str:
+    if row and device == "null_blk":
         return f"{row['kernel']:.0f}"
-    return f"{row['kernel'] - floor['kernel']:+.0f}"
+    return f"{row['kernel'] - floor['kernel']:+.0f}" if row and floor else "-"
 
 
-def _detail_table(facts):
+def _detail_table(facts: Facts) -> Table:
     """Return locks, interrupts, kicks and allocations per I/O."""
     header = ["job", "", "locked", "taken", "interrupts", "kicks", "allocations",
               "driver, ring, interrupt"]
@@ -137,7 +140,7 @@ def _detail_table(facts):
         for row in [goals.find(facts, job, device)] if row]
 
 
-def _queue_table(facts):
+def _queue_table(facts: Facts) -> Table:
     header = ["", "queues", "kernel, per I/O", "finding stopped queues",
               "interrupts per I/O"]
     return header, [
@@ -146,7 +149,7 @@ def _queue_table(facts):
         for row in sorted(facts.get("queues", ()), key=lambda row: row["device"])]
 
 
-def _kernel_table(facts):
+def _kernel_table(facts: Facts) -> Table:
     header = ["kernel", "job", "our driver", "in-tree driver", "ratio"]
     found = {(row["kernel_name"], row["job"], row["device"]): goals.compared(row)
              for row in facts.get("other_kernels", ())}
@@ -157,13 +160,13 @@ def _kernel_table(facts):
         if device == "ours" and (kernel, job, "stock") in found]
 
 
-def _goal_table(facts):
+def _goal_table(facts: Facts) -> Table:
     return ["", "goal", "measured"], [
         ["met" if goal["met"] else "MISSED", goal["goal"], goal["seen"]]
         for goal in facts["goals"]]
 
 
-def _layer_table(facts):
+def _layer_table(facts: Facts) -> Table:
     rows = [[TITLES[device], *(f"{row['layers'][name]:.0f}"
                                for name in layers.LAYERS)]
             for device in _devices(facts)
@@ -171,7 +174,7 @@ def _layer_table(facts):
     return ["", *layers.LAYERS], rows
 
 
-def _tables(facts):
+def _tables(facts: Facts) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
     """Yield title, explanation, header and rows of each table that has rows."""
     every = (
         (f"Kernel instructions per I/O, Linux {facts['kernel']}",
@@ -212,12 +215,12 @@ def _tables(facts):
                *workers.table(found))
 
 
-def _record(facts):
+def _record(facts: Facts) -> sweep.Record | None:
     """Return the figures over depths and jobs, None if they were not measured."""
     return sweep.Record.read(facts["curves"]) if facts.get("curves") else None
 
 
-def _texts(facts):
+def _texts(facts: Facts) -> Iterator[tuple[str, str]]:
     """Yield title and text of the parts that format their own tables."""
     if facts.get("wall_clock"):
         yield "Wall-clock ratios", wallclock.text(facts["wall_clock"])
@@ -225,7 +228,7 @@ def _texts(facts):
         yield f"Large guests: {part}", scale.TABLES[part](found)
 
 
-def text(facts):
+def text(facts: Facts) -> str:
     """Return the whole report as text for a terminal."""
     parts = [headline(facts)] if headline(facts) else []
     parts += [f"{title}\n{text_table(header, rows)}"
@@ -236,10 +239,12 @@ def text(facts):
 
 # Plots
 
-def _bars(facts, colours=LIGHT):
+def _bars(facts: Facts, colours: dict[str, str] = LIGHT) -> bytes:
     """Plot kernel instructions per I/O above null_blk's, by job and device."""
     devices = [device for device in _devices(facts) if device != "null_blk"]
-    bars, names, place = [], [], 0
+    bars: list[tuple[float, float, int]] = []
+    names: list[str] = []
+    place: float = 0
     for job in _job_names(facts):
         found = [(number, count) for number, device in enumerate(devices, 1)
                  for count in [_above(facts, job, device)] if count is not None]
@@ -267,7 +272,7 @@ def _bars(facts, colours=LIGHT):
             if facts.get("usual_ring") else None))
 
 
-def _above(facts, job, device):
+def _above(facts: Facts, job: str, device: str) -> float | None:
     """Return instructions above null_blk's, our driver's on the usual ring if known."""
     floor, usual = goals.find(facts, job, "null_blk"), _usual(facts, job)
     if device == "ours" and usual and floor:
@@ -275,19 +280,19 @@ def _above(facts, job, device):
     return goals.above(facts, job, device)
 
 
-def _two_lines(job):
+def _two_lines(job: str) -> str:
     """Return the title of a job, with its last words on a line of their own if long."""
     title = jobs.find(job).title
     start, _, end = title.rpartition(", ")
     return f"{start},\n{end}" if len(title) > 40 else title
 
 
-def _bars_size(facts):
+def _bars_size(facts: Facts) -> tuple[int, int]:
     """Return width and height of the plot, which has a line for each bar."""
     return 1600, 270 + 24 * len(_job_names(facts)) * len(_devices(facts))
 
 
-def _foot(facts, more=None):
+def _foot(facts: Facts, more: str | None = None) -> str:
     """Return the foot line of a plot of instruction counts; more: what it adds."""
     return foot_line(
         kernel=facts["kernel"], qemu=facts["qemu"], accelerator="tcg",
@@ -296,7 +301,7 @@ def _foot(facts, more=None):
             f"one count of {facts['ios']} I/Os each, on one emulated CPU", more))))
 
 
-def _queue_lines(facts, colours=LIGHT):
+def _queue_lines(facts: Facts, colours: dict[str, str] = LIGHT) -> bytes:
     """Plot the cost of an I/O and its interrupt by number of queues."""
     lines = []
     for device in ("ours", "stock"):
@@ -308,29 +313,40 @@ def _queue_lines(facts, colours=LIGHT):
                 foot=_foot(facts))
 
 
-def _boxes(row, level):
-    """Return boxes: x from, x to, y from, y to, layer, name.
+class _Box(NamedTuple):
+    """A box of the breakdown; layer: its number, -1 for all."""
+    left: float
+    right: float
+    low: float
+    high: float
+    layer: int
+    name: str
+
+
+def _boxes(row: Row, level: int) -> list[_Box]:
+    """Return the boxes of a device.
 
     They form three rows: the total, the layers, and their functions.  The width of a
     box is its number of instructions.
     """
-    boxes, left = [(0, row["kernel"], level + 4.6, level + 5.4, -1,
-                    f"{TITLES[row['device']]}: {row['kernel']:.0f}")], 0
+    left: float = 0
+    boxes = [_Box(left, row["kernel"], level + 4.6, level + 5.4, -1,
+                  f"{TITLES[row['device']]}: {row['kernel']:.0f}")]
     for number, layer in enumerate(layers.LAYERS):
         width = row["layers"][layer]
-        boxes.append((left, left + width, level + 3, level + 4.6, number,
-                      f"{layer} {width:.0f}"))
+        boxes.append(_Box(left, left + width, level + 3, level + 4.6, number,
+                          f"{layer} {width:.0f}"))
         place = left
         for name, module, count, _ in row["functions"]:
             if count > 0 and layers.of(name, module) == layer:
-                boxes.append((place, place + count, level, level + 3, number,
-                              name))
+                boxes.append(_Box(place, place + count, level, level + 3, number,
+                                  name))
                 place += count
         left += width
     return boxes
 
 
-def _breakdown(facts, colours=LIGHT):
+def _breakdown(facts: Facts, colours: dict[str, str] = LIGHT) -> bytes:
     """Plot the instructions of four devices by layer and function."""
     rows = [row for device in ("null_blk", "stock", "nvme", "ours")
             for row in [goals.find(facts, _BREAKDOWN_JOB, device)] if row]
@@ -355,7 +371,7 @@ _PICTURES = {
 }
 
 
-def pictures(facts):
+def pictures(facts: Facts) -> dict[str, Callable[..., bytes]]:
     """Return functions that draw the PNGs of the measured facts, by name."""
     found = {name: lambda colours=LIGHT, draw=draw: draw(facts, colours)
              for name, (draw, key, _) in _PICTURES.items() if facts.get(key)}
@@ -366,7 +382,7 @@ def pictures(facts):
     return {**found, **(curves.pictures(record) if record else {})}
 
 
-def _figures(facts):
+def _figures(facts: Facts) -> dict[str, str]:
     """Return the HTML of all pictures, by name."""
     texts = {name: text for name, (*_, text) in (*_PICTURES.items(),
                                                  *curves.PICTURES.items())}
@@ -375,11 +391,11 @@ def _figures(facts):
 
 # The page
 
-def _function_section(facts):
+def _function_section(facts: Facts) -> str:
     """Return the functions in which the two virtio-blk drivers differ most."""
-    rows = [goals.find(facts, _BREAKDOWN_JOB, device)
-            for device in ("ours", "stock")]
-    if not all(rows):
+    rows = [row for device in ("ours", "stock")
+            if (row := goals.find(facts, _BREAKDOWN_JOB, device))]
+    if len(rows) < 2:
         return ""
     ours, stock = ({(name, module): count
                     for name, module, count, _ in row["functions"]}
@@ -399,7 +415,7 @@ _ABOVE = {"The part of driver": "cost", "Instructions by layer": "breakdown",
           "With more queues": "queues", "Over depths": "depths", "Over jobs": "jobs"}
 
 
-def html_page(facts):
+def html_page(facts: Facts) -> str:
     """Return a self-contained HTML page of the whole report."""
     drawn = _figures(facts)
     body = []

@@ -14,17 +14,21 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from vm import cache, host, image, qemu_dist
 from vm.arch import AMD64
 from vm.disk import GIB, Disk
 from vm.errors import GuestError
 from vm.guest import Guest
+from vm.kernels import Kernel
 from vm.ui import UserError
 
 from .devices import by_serial
+from .jobs import Job
 from .symbols import Symbols
 
 _HERE = Path(__file__).resolve().parent
@@ -64,46 +68,46 @@ class Cost:
     irqsoff: the kernel's instructions with interrupts off; None if not counted.
     """
     ios: int
-    functions: dict
-    stores: dict
+    functions: dict[tuple[str, str], tuple[float, float]]
+    stores: dict[str, float]
     user: float
     locked: float
     acquisitions: float
     irqsoff: float | None = None
 
     @property
-    def kernel(self):
+    def kernel(self) -> float:
         """Instructions in the kernel."""
         return sum(count for count, _ in self.functions.values())
 
-    def modules(self):
+    def modules(self) -> dict[str, float]:
         """Return the instructions of each module, and of vmlinux."""
-        found = {}
+        found: dict[str, float] = {}
         for (_, module), (count, _) in self.functions.items():
             found[module] = found.get(module, 0) + count
         return found
 
-    def _calls(self, wanted):
+    def _calls(self, wanted: Callable[[str], object]) -> float:
         return sum(calls for (name, _), (_, calls) in self.functions.items()
                    if wanted(name))
 
     @property
-    def interrupts(self):
+    def interrupts(self) -> float:
         """Interrupts of devices."""
         return self._calls(lambda name: name == _INTERRUPT)
 
     @property
-    def kicks(self):
+    def kicks(self) -> float:
         """Stores that notify a device, of requests or of replies taken."""
         return sum(count for name, count in self.stores.items()
                    if _NOTIFIED.match(name))
 
     @property
-    def allocations(self):
+    def allocations(self) -> float:
         """Calls that allocate memory."""
         return self._calls(_ALLOCATES.match)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return the Cost for JSON, with the most expensive functions first."""
         functions = sorted(self.functions.items(), key=lambda item: -item[1][0])
         return {
@@ -126,9 +130,14 @@ class Cost:
 class _Counts:
     """The counts that the plugin wrote at one mark."""
 
-    def __init__(self, path):
-        self.blocks = {}
-        self.io = {}
+    user: int
+    irqsoff: int
+    locked: int
+    acquisitions: int
+
+    def __init__(self, path: Path):
+        self.blocks: dict[tuple[int, int], int] = {}
+        self.io: dict[str, int] = {}
         for line in path.read_text().splitlines():
             kind, *words = line.split()
             if kind == "block":
@@ -141,16 +150,16 @@ class _Counts:
                 setattr(self, kind, int(words[0]))
 
 
-def _cost(marks, ios, symbols, fine):
+def _cost(marks: list[_Counts], ios: int, symbols: Symbols, fine: bool) -> Cost:
     """Return the cost of an I/O from the three marks around two runs of fio.
 
     ios: the number of I/Os that the second run has more than the first.
     """
-    def extra(read):
+    def extra(read: Callable[[_Counts], float]) -> float:
         first, second, third = map(read, marks)
         return ((third - second) - (second - first)) / ios
 
-    functions = {}
+    functions: dict[tuple[str, str], tuple[float, float]] = {}
     for key in marks[2].blocks:
         times = extra(lambda counts: counts.blocks.get(key, 0))
         if times:
@@ -167,7 +176,7 @@ def _cost(marks, ios, symbols, fine):
                 extra(lambda counts: counts.irqsoff) if fine else None)
 
 
-def _compile(directory, source, *flags):
+def _compile(directory: Path, source: Path, *flags: str) -> None:
     made = subprocess.run(
         ["gcc", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
          "-fPIC", "-shared", "-fvisibility=hidden", *flags,
@@ -177,7 +186,7 @@ def _compile(directory, source, *flags):
         raise UserError(f"compiling {source.name} failed:\n{made.stdout}")
 
 
-def plugin():
+def plugin() -> Path:
     """Return the path of the plugin; compile it first if needed."""
     host.need("amd64")
     found = qemu_dist.version(qemu_dist.find())
@@ -204,8 +213,9 @@ class CountingGuest:
     options: further options of Guest.
     """
 
-    def __init__(self, kernel, driver="ours", queues=1, properties=None,
-                 **options):
+    def __init__(self, kernel: Kernel | str | Path, driver: str | Path = "ours",
+                 queues: int = 1, properties: dict[str, Any] | None = None,
+                 **options: Any):
         # Without ioeventfd the device runs in the CPU's thread, so the load of the
         # host does not change when it runs.
         properties = {"ioeventfd": False, **(properties or {})}
@@ -217,9 +227,9 @@ class CountingGuest:
             **options)
         self.driver = driver
         self._mark = 0
-        self._symbols = None
+        self._symbols: Symbols | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._temporary = tempfile.TemporaryDirectory(prefix="vblk-counts-")
         self._directory = Path(self._temporary.name)
         self._watch = self._directory / "watch"
@@ -237,17 +247,17 @@ class CountingGuest:
                        timeout=300)
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         try:
             # Kill QEMU: an idle guest with such a clock leaves its main thread little
             # time to handle QMP.
             if error[0] is None:
                 self.guest.close(quit=False)
-            return self.guest.__exit__(*error)
+            self.guest.__exit__(*error)
         finally:
             self._temporary.cleanup()
 
-    def use(self, driver):
+    def use(self, driver: str) -> None:
         """Load a virtio-blk driver in place of the current one, or reload it."""
         self.guest.unload()
         if driver == "stock":
@@ -257,7 +267,7 @@ class CountingGuest:
         self.driver = driver
         self._symbols = None
 
-    def path(self, device, burst=False):
+    def path(self, device: str, burst: bool = False) -> str:
         """Return the path in the guest of a device, one of DEVICES."""
         guest = self.guest
         if device in DRIVERS:
@@ -269,7 +279,8 @@ class CountingGuest:
             return "/dev/nullb0"
         return by_serial(guest, f"{device}-{'burst' if burst else 'null'}")
 
-    def measure(self, device, job, ios=65536, fine=False):
+    def measure(self, device: str, job: Job, ios: int = 65536,
+                fine: bool = False) -> Cost:
         """Return the Cost of an I/O of a job on a device.
 
         ios: the number of I/Os that the second run has more than the first.
@@ -280,12 +291,12 @@ class CountingGuest:
         if self._symbols is None or device == "null_blk":
             self._symbols = Symbols(
                 self.guest.run("cat /proc/kallsyms", timeout=300).output)
-        self._write_watch(fine)
+        self._write_watch(self._symbols, fine)
         self._run(path, job, _WARM_UP, fine)
         marks = self._run(path, job, ios, fine)
         return _cost(marks, ios, self._symbols, fine)
 
-    def _no_scheduler(self, name):
+    def _no_scheduler(self, name: str) -> None:
         """Set the scheduler none: others cost thousands of instructions.
 
         NVMe multipath disks have no scheduler file.
@@ -294,18 +305,18 @@ class CountingGuest:
         self.guest.run(f"[ ! -e {file} ] || "
                        f"{{ echo none > {file} && grep -qF '[none]' {file}; }}")
 
-    def _write_watch(self, fine):
+    def _write_watch(self, symbols: Symbols, fine: bool) -> None:
         lines = ["fine"] if fine else []
-        extent = self._symbols.extent("virtio_blk")
+        extent = symbols.extent("virtio_blk")
         if extent:
             lines += [f"module {extent[0]:x} {extent[1]:x}"]
             lines += [f"take {address:x}"
-                      for address in self._symbols.addresses(_TAKE)]
+                      for address in symbols.addresses(_TAKE)]
             lines += [f"release {address:x}"
-                      for address in self._symbols.addresses(_RELEASE)]
+                      for address in symbols.addresses(_RELEASE)]
         self._watch.write_text("".join(f"{line}\n" for line in lines))
 
-    def _run(self, path, job, ios, fine):
+    def _run(self, path: str, job: Job, ios: int, fine: bool) -> list[_Counts]:
         """Run fio with few I/Os, then with ios more; return the counts at the marks."""
         amounts = (_WARM_UP, _WARM_UP + ios)
         words = [f"--{key}={value}" for key, value in job.options().items()]
@@ -331,7 +342,7 @@ class CountingGuest:
         return marks
 
 
-def _other_devices():
+def _other_devices() -> list[str]:
     """Return QEMU's options for the NVMe and virtio-scsi devices."""
     options = ["-device", "virtio-scsi-pci,id=peer,num_queues=1,"
                "ioeventfd=off"]

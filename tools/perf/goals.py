@@ -4,6 +4,9 @@
 A goal without a measurement is left out.
 """
 
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict
+
 from . import host
 
 # Kernel instructions per I/O above those of null_blk in the same job.
@@ -19,14 +22,25 @@ DEEP_RATIO, ANY_RATIO = 1.05, 0.99
 # Differences up to this share are noise.
 _NOISE = 0.01
 
+# The facts of make bench, and a row of them, see perf.charts.
+Facts = dict[str, Any]
+Row = dict[str, Any]
 
-def above(facts, job, device):
+
+class Goal(TypedDict):
+    """A goal, the value seen, and whether it is met."""
+    goal: str
+    seen: str
+    met: bool
+
+
+def above(facts: Facts, job: str, device: str) -> float | None:
     """Return a device's instructions minus those of null_blk, None if unknown."""
     own, floor = find(facts, job, device), find(facts, job, "null_blk")
     return own["kernel"] - floor["kernel"] if own and floor else None
 
 
-def find(facts, job, device):
+def find(facts: Facts, job: str, device: str) -> Row | None:
     """Return the row of a job and a device, None if there is none."""
     for row in facts["jobs"]:
         if (row["job"], row["device"]) == (job, device):
@@ -34,7 +48,7 @@ def find(facts, job, device):
     return None
 
 
-def compared(row):
+def compared(row: Row) -> float:
     """Return the instructions of a row that are compared with other rows.
 
     At depth 1 they exclude the scheduler and the idle loop, whose instructions vary.
@@ -42,18 +56,18 @@ def compared(row):
     return row["device_layers" if row["job"] == LATENCY else "kernel"]
 
 
-def judge(facts):
+def judge(facts: Facts) -> list[Goal]:
     """Return a list of goals, each with the measured value and whether it is met."""
     return [goal for part in (_above, _latency, _burst, _per_io, _locked,
                               _queues, _other_kernels, _clock, _scale, _host)
             for goal in part(facts)]
 
 
-def _goal(goal, seen, met):
+def _goal(goal: str, seen: str, met: object) -> Goal:
     return {"goal": goal, "seen": seen, "met": bool(met)}
 
 
-def _above(facts):
+def _above(facts: Facts) -> Iterator[Goal]:
     for job, limit in ABOVE_NULL_BLK.items():
         seen = above(facts, job, "ours")
         if seen is not None:
@@ -61,19 +75,20 @@ def _above(facts):
                         f"{seen:.0f}", seen <= limit)
 
 
-def _latency(facts):
-    rows = [find(facts, LATENCY, device) for device in ("ours", "stock", "nvme")]
-    if all(rows):
+def _latency(facts: Facts) -> Iterator[Goal]:
+    rows = [row for device in ("ours", "stock", "nvme")
+            if (row := find(facts, LATENCY, device))]
+    if len(rows) == 3:
         ours, stock, nvme = (row["device_layers"] for row in rows)
         for name, other in (("the in-tree driver", stock), ("NVMe", nvme)):
             yield _goal(f"{LATENCY}: driver, ring and interrupt below {name}",
                         f"{ours:.0f} against {other:.0f}", ours < other)
 
 
-def _burst(facts):
+def _burst(facts: Facts) -> Iterator[Goal]:
     ours, stock, nvme = (above(facts, BURST, device)
                          for device in ("ours", "stock", "nvme"))
-    if None in (ours, stock, nvme):
+    if ours is None or stock is None or nvme is None:
         return
     yield _goal(f"{BURST}: at most {BURST_SHARE} of the in-tree driver's",
                 f"{ours / stock:.2f} ({ours:.0f} of {stock:.0f})",
@@ -82,32 +97,30 @@ def _burst(facts):
                 ours < nvme)
 
 
-def _per_io(facts):
+def _per_io(facts: Facts) -> Iterator[Goal]:
     """Interrupts and kicks: at most the in-tree driver's; allocations: null_blk's."""
     names = sorted({row["job"] for row in facts["jobs"]})
     for key, words in (("interrupts", "interrupts per I/O"),
                        ("kicks", "kicks per I/O")):
-        pairs = [(name, find(facts, name, "ours")[key],
-                  find(facts, name, "stock")[key])
-                 for name in names
-                 if find(facts, name, "ours") and find(facts, name, "stock")]
-        worse = [f"{name}: {ours:.3f} against {stock:.3f}"
-                 for name, ours, stock in pairs if ours > stock + _NOISE]
+        pairs = [(name, ours[key], stock[key]) for name in names
+                 if (ours := find(facts, name, "ours"))
+                 and (stock := find(facts, name, "stock"))]
+        worse = [f"{name}: {count:.3f} against {other:.3f}"
+                 for name, count, other in pairs if count > other + _NOISE]
         if pairs:
             yield _goal(f"{words} at most the in-tree driver's, in every job",
                         "; ".join(worse) or f"in {len(pairs)} jobs", not worse)
-    more = [(name, find(facts, name, "ours")["allocations"]
-             - find(facts, name, "null_blk")["allocations"]) for name in names
-            if find(facts, name, "ours") and find(facts, name, "null_blk")]
+    # null_blk's allocations are those of the block layer.
+    more = [(name, ours["allocations"] - block["allocations"], block["allocations"])
+            for name in names if (ours := find(facts, name, "ours"))
+            and (block := find(facts, name, "null_blk"))]
     if more:
-        name, most = max(more, key=lambda pair: pair[1])
-        # null_blk's allocations are those of the block layer.
-        floor = find(facts, name, "null_blk")["allocations"]
+        name, most, floor = max(more, key=lambda each: each[1])
         yield _goal("memory allocations per I/O at most null_blk's",
                     f"{most:+.2f} above its {floor:.2f}, {name}", most <= 0.05)
 
 
-def _locked(facts):
+def _locked(facts: Facts) -> Iterator[Goal]:
     ours, stock = (find(facts, "randread-4k-qd32", device)
                    for device in ("ours", "stock"))
     if ours and stock:
@@ -118,7 +131,7 @@ def _locked(facts):
                     share <= LOCKED_SHARE)
 
 
-def _queues(facts):
+def _queues(facts: Facts) -> Iterator[Goal]:
     rows = [row for row in facts.get("queues", ()) if row["device"] == "ours"]
     if rows:
         seen = [row["restarting"] for row in rows]
@@ -132,11 +145,11 @@ def _queues(facts):
                     f"at most {100 * grown:.1f} % more", grown <= _NOISE)
 
 
-def _listed(values):
+def _listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def _other_kernels(facts):
+def _other_kernels(facts: Facts) -> Iterator[Goal]:
     rows = facts.get("other_kernels", ())
     for kernel in dict.fromkeys(row["kernel_name"] for row in rows):
         counts = {(row["device"], row["job"]): compared(row) for row in rows
@@ -145,13 +158,13 @@ def _other_kernels(facts):
                   for device, job in counts if device == "ours"
                   and ("stock", job) in counts}
         if shares:
-            worst = max(shares, key=shares.get)
+            worst = max(shares, key=lambda job: shares[job])
             yield _goal(f"on {kernel} below the in-tree driver in every job",
                         f"at most {shares[worst]:.3f} of it ({worst})",
                         shares[worst] < 1)
 
 
-def _clock(facts):
+def _clock(facts: Facts) -> Iterator[Goal]:
     for row in (facts.get("wall_clock") or {}).get("jobs", ()):
         limit = DEEP_RATIO if row["options"]["iodepth"] == 32 else ANY_RATIO
         ratio = row["iops"]["median"]
@@ -161,7 +174,7 @@ def _clock(facts):
                     ratio >= limit)
 
 
-def _scale(facts):
+def _scale(facts: Facts) -> Iterator[Goal]:
     parts = facts.get("scale", {})
     for row in parts.get("works", {}).get("rows", ()):
         if row["driver"] == "ours":
@@ -182,6 +195,6 @@ def _scale(facts):
                         not any(row["contentions"]))
 
 
-def _host(facts):
+def _host(facts: Facts) -> Iterator[Goal]:
     for goal in host.goals(facts.get("host", ())):
         yield _goal(*goal)

@@ -2,6 +2,7 @@
 """The fio jobs of the measurements."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from vm.ui import UserError
 
@@ -24,9 +25,9 @@ class Job:
     engine: str = "libaio"
     depth: int = 32
     burst: bool = False
-    extra: dict = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
-    def options(self):
+    def options(self) -> dict[str, Any]:
         """Return fio's options except the file and the number of I/Os."""
         return {"rw": self.rw, "bs": self.bs, "ioengine": self.engine,
                 "iodepth": self.depth, "direct": 1, "norandommap": 1,
@@ -56,7 +57,7 @@ JOBS = {job.name: job for job in (
 )}
 
 
-def find(name):
+def find(name: str) -> Job:
     """Return the job of that name."""
     if name not in JOBS:
         raise UserError(f"JOB is {name!r}; it must be one of {', '.join(JOBS)}")

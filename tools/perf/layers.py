@@ -6,6 +6,7 @@ kernel.
 """
 
 import re
+from collections.abc import Mapping
 
 DRIVER, RING, INTERRUPT, BLOCK, KERNEL = LAYERS = (
     "driver", "ring and mapping", "interrupt", "block layer", "rest of the kernel")
@@ -30,8 +31,11 @@ _NAMES = (
 )
 _PATTERNS = [(layer, re.compile(pattern)) for layer, pattern in _NAMES]
 
+# {(function, module): (instructions, calls)} of a Cost.
+Functions = Mapping[tuple[str, str], tuple[float, float]]
 
-def of(function, module):
+
+def of(function: str, module: str) -> str:
     """Return the layer, one of LAYERS, of a function in a module."""
     if module in _DRIVERS:
         return DRIVER
@@ -43,15 +47,15 @@ def of(function, module):
     return KERNEL
 
 
-def sums(functions):
+def sums(functions: Functions) -> dict[str, float]:
     """Return the instructions of a Cost's functions by layer."""
-    found = dict.fromkeys(LAYERS, 0)
+    found: dict[str, float] = dict.fromkeys(LAYERS, 0)
     for (name, module), (count, _) in functions.items():
         found[of(name, module)] += count
     return found
 
 
-def device(functions):
+def device(functions: Functions) -> float:
     """Return the instructions of driver, ring and interrupt together."""
     found = sums(functions)
     return sum(found[layer] for layer in DEVICE)

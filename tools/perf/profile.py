@@ -6,19 +6,21 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from vm import kernels, ui
+from vm.kernels import Kernel
 from vm.ui import UserError, say, step
 
 from . import bench, jobs
-from .counting import DEVICES, DRIVERS, CountingGuest
+from .counting import DEVICES, DRIVERS, Cost, CountingGuest
 
 _TOP = Path(__file__).resolve().parents[2]
 _ROWS = 40
 _RINGS = tuple(1 << power for power in range(4, 11))
 
 
-def functions_table(cost, rows=_ROWS):
+def functions_table(cost: Cost, rows: int = _ROWS) -> str:
     """Return the functions of a Cost as text, the most expensive first."""
     lines = ["  instructions    calls  function"]
     ordered = sorted(cost.functions.items(), key=lambda item: -item[1][0])
@@ -30,7 +32,7 @@ def functions_table(cost, rows=_ROWS):
     return "\n".join(lines)
 
 
-def summary(cost):
+def summary(cost: Cost) -> str:
     """Return a Cost's totals as text."""
     modules = sorted(cost.modules().items(), key=lambda item: -item[1])
     lines = [f"{cost.kernel:14.1f}  instructions in the kernel, per I/O",
@@ -47,21 +49,27 @@ def summary(cost):
     return "\n".join(lines)
 
 
-def growth(before, after):
-    """Return [(difference, before, after, function, module)] of two Costs.
+class Growth(NamedTuple):
+    """A function's instructions per I/O before and after, and the difference."""
+    change: float
+    before: float
+    after: float
+    function: str
+    module: str
 
-    Figures are instructions per I/O.  The largest changes come first.
-    """
+
+def growth(before: Cost, after: Cost) -> list[Growth]:
+    """Return what has changed between two Costs, the largest changes first."""
     rows = []
     for key in before.functions.keys() | after.functions.keys():
         was = before.functions.get(key, (0, 0))[0]
         now = after.functions.get(key, (0, 0))[0]
         if abs(now - was) >= 0.5:
-            rows.append((now - was, was, now, *key))
+            rows.append(Growth(now - was, was, now, *key))
     return sorted(rows, key=lambda row: -abs(row[0]))
 
 
-def growth_table(before, after, rows=_ROWS):
+def growth_table(before: Cost, after: Cost, rows: int = _ROWS) -> str:
     """Return the changes between two Costs as text."""
     total = after.kernel - before.kernel
     lines = [f"{before.kernel:10.1f} -> {after.kernel:.1f} instructions per I/O: "
@@ -73,7 +81,7 @@ def growth_table(before, after, rows=_ROWS):
     return "\n".join(lines)
 
 
-def build_revision(kernel, revision):
+def build_revision(kernel: Kernel, revision: str) -> Path:
     """Build the driver's module of a git revision and return its path."""
     found = subprocess.run(["git", "-C", _TOP, "rev-parse", "--verify", "-q",
                             f"{revision}^{{commit}}"], text=True,
@@ -87,7 +95,8 @@ def build_revision(kernel, revision):
         archive = subprocess.Popen(["git", "-C", _TOP, "archive", commit],
                                    stdout=subprocess.PIPE)
         subprocess.run(["tar", "-x", "-C", tree], stdin=archive.stdout, check=True)
-        archive.stdout.close()
+        if archive.stdout:
+            archive.stdout.close()
         if archive.wait():
             raise UserError(f"git archive of BASE={revision} failed; check the "
                             "repository with git fsck")
@@ -104,11 +113,11 @@ def build_revision(kernel, revision):
     return out / "virtio_blk.ko"
 
 
-def _ios():
+def _ios() -> int:
     return ui.number("IOS", 65536, least=1024, what="a number of I/Os")
 
 
-def _ring():
+def _ring() -> int:
     text = os.environ.get("RING") or str(bench.LARGE_RING)
     if text not in map(str, _RINGS):
         raise UserError(f"RING is {text!r}; it must be one of "
@@ -116,7 +125,7 @@ def _ring():
     return int(text)
 
 
-def _fine():
+def _fine() -> bool:
     text = os.environ.get("FINE") or "0"
     if text not in ("0", "1"):
         raise UserError(f"FINE is {text!r}; it must be 0, or 1 to also count "
@@ -124,7 +133,8 @@ def _fine():
     return text == "1"
 
 
-def _count(kernel, driver, device, job, ios, ring, fine, what):
+def _count(kernel: Kernel, driver: str | Path, device: str, job: jobs.Job, ios: int,
+           ring: int, fine: bool, what: str) -> Cost:
     with CountingGuest(kernel, driver=driver,
                        properties={"queue_size": ring}) as counting:
         if isinstance(driver, Path):
@@ -133,7 +143,7 @@ def _count(kernel, driver, device, job, ios, ring, fine, what):
             return counting.measure(device, job, ios, fine)
 
 
-def main():
+def main() -> int:
     """Print a profile; KERNEL, DRIVER, JOB, RING, IOS, FINE and BASE select it."""
     job = jobs.find(os.environ.get("JOB") or "randread-4k-qd32")
     device = os.environ.get("DRIVER") or "ours"
@@ -150,12 +160,12 @@ def main():
         raise UserError(f"KERNEL is {name!r}, which has our driver built in; "
                         "choose 6.1, 6.12 or 7.3-perf")
     kernel = kernels.find(name)
-    before = None
+    before, was = None, None
     if base:
         with step(f"building the driver as of {base}"):
             before = build_revision(kernel, base)
     driver = device if device in DRIVERS else "ours"
-    if before:
+    if base and before:
         was = _count(kernel, before, device, job, ios, ring, fine, base)
     cost = _count(kernel, driver, device, job, ios, ring, fine, device)
     say("")
@@ -163,7 +173,7 @@ def main():
     print(f"{device}, {job.title}{where}, Linux {kernel.release}\n")
     print(summary(cost), end="\n\n")
     print(functions_table(cost))
-    if before:
+    if was:
         print(f"\ncompared with {base}:")
         print(growth_table(was, cost))
     return 0

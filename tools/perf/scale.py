@@ -15,7 +15,9 @@ import re
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vm import measure, page, queues, repository, ui
 from vm.disk import Disk
@@ -28,18 +30,21 @@ DRIVERS = ("ours", "stock")
 _TOP = Path(__file__).resolve().parents[2]
 _OUT = _TOP / "build/bench/scale.json"
 
+# Figures as the file has them.
+Figures = dict[str, Any]
+
 
 @contextlib.contextmanager
-def _booted(*words, **options):
+def _booted(kernel: str, **options: Any) -> Iterator[Guest]:
     """Boot a Guest that has both drivers, and unload the driver."""
     with contextlib.ExitStack() as stack:
-        with step(f"booting {words[0]} with {options['cpus']} CPUs"):
-            guest = stack.enter_context(Guest(*words, driver="ours", **options))
+        with step(f"booting {kernel} with {options['cpus']} CPUs"):
+            guest = stack.enter_context(Guest(kernel, driver="ours", **options))
             guest.unload()
         yield guest
 
 
-def _load(guest, driver, count):
+def _load(guest: Guest, driver: str, count: int) -> str:
     """Load a driver with a number of queues; return the null disk's name."""
     loader = guest.load if driver == "ours" else guest.load_stock
     loader(f"num_request_queues={count}")
@@ -65,7 +70,8 @@ cat /proc/lockdep
 """
 
 
-def contention(kernel="7.3-lockstat", rounds=5, ios=8192):
+def contention(kernel: str = "7.3-lockstat", rounds: int = 5,
+               ios: int = 8192) -> Figures:
     """Count how the CPUs of a guest contend for the locks of its queues.
 
     ios: the number of 4 KiB random reads of each CPU's job, at depth 32 on a null
@@ -84,9 +90,10 @@ def contention(kernel="7.3-lockstat", rounds=5, ios=8192):
     return {"kernel": kernel, "ios_per_job": ios, "rounds": rounds, "rows": rows}
 
 
-def _measure_contention(guest, count, rounds, ios):
+def _measure_contention(guest: Guest, count: int, rounds: int,
+                        ios: int) -> list[Figures]:
     """Return the rows of both drivers for a number of queues."""
-    found = {driver: [] for driver in DRIVERS}
+    found: dict[str, list[Figures]] = {driver: [] for driver in DRIVERS}
     for number in range(rounds):
         with step(f"counting contention, {count} queues and {guest.cpus} CPUs, "
                   f"round {number + 1} of {rounds}"):
@@ -103,7 +110,7 @@ def _measure_contention(guest, count, rounds, ios):
             for driver, runs in found.items()]
 
 
-def _lock_figures(guest, driver, count, ios):
+def _lock_figures(guest: Guest, driver: str, count: int, ios: int) -> Figures:
     """Run the job once; return the figures of the queues' lock."""
     name = _load(guest, driver, count)
     guest.run("echo 0 > /proc/lock_stat")
@@ -130,7 +137,7 @@ def _lock_figures(guest, driver, count, ios):
             "seen_in": figures["seen_in"], **per_io}
 
 
-def classes_of(symbols, classes):
+def classes_of(symbols: str, classes: str) -> set[str]:
     """Return the names of a module's lock classes.
 
     symbols: the module's lines of /proc/kallsyms; classes: /proc/lockdep, with
@@ -142,13 +149,13 @@ def classes_of(symbols, classes):
             if int(key, 16) in own}
 
 
-def parse_lock_stat(text):
+def parse_lock_stat(text: str) -> dict[str, Figures]:
     """Return the figures of each class in /proc/lock_stat, times in us.
 
     seen_in: the functions that waited for a lock of the class, or held it while
     another CPU waited.
     """
-    found = {}
+    found: dict[str, Figures] = {}
     for line in text.splitlines():
         # Contentions: bounces and number; minimum, maximum, sum and mean of the
         # wait times.  Then the same for acquisitions and hold times.
@@ -166,7 +173,8 @@ def parse_lock_stat(text):
     return found
 
 
-def busiest(figures, classes):
+def busiest(figures: Mapping[str, Figures],
+            classes: Iterable[str]) -> tuple[str, Figures]:
     """Return (name, figures) of the class with the most acquisitions."""
     known = [name for name in figures if name in classes]
     if not known:
@@ -190,7 +198,7 @@ cat /proc/zoneinfo /proc/meminfo
 """
 
 
-def memory(kernel="6.12", rounds=6):
+def memory(kernel: str = "6.12", rounds: int = 6) -> Figures:
     """Measure the memory of a disk, by number of queues and driver.
 
     It is the decrease of free pages when the driver is loaded and probes the only
@@ -201,7 +209,7 @@ def memory(kernel="6.12", rounds=6):
     the difference between 64 and 16 queues, divided by 48.
     """
     most = max(MEMORY_QUEUES)
-    found = {}
+    found: dict[tuple[str, int], list[dict[str, int]]] = {}
     with _booted(kernel, cpus=most, root="initramfs", cmdline="maxcpus=1",
                  disks=[Disk("null", queues=most)]) as guest:
         # The first load allocates memory that stays allocated.
@@ -224,7 +232,7 @@ def memory(kernel="6.12", rounds=6):
                           for driver in DRIVERS}}
 
 
-def _measure_memory(guest, driver, count):
+def _measure_memory(guest: Guest, driver: str, count: int) -> dict[str, int]:
     """Load a driver and unload it; return the memory it takes, in bytes."""
     before = parse_memory(guest.run(_FREE).output)
     name = _load(guest, driver, count)
@@ -238,7 +246,7 @@ def _measure_memory(guest, driver, count):
             "pages": taken - slab - percpu, "depth": depth}
 
 
-def parse_memory(text):
+def parse_memory(text: str) -> dict[str, int]:
     """Return the bytes of free memory, Slab and Percpu.
 
     text: /proc/zoneinfo and /proc/meminfo.  MemFree does not include the free pages
@@ -247,17 +255,20 @@ def parse_memory(text):
     pages = re.findall(r"^\s+(?:nr_free_pages|count:)\s+(\d+)$", text, re.MULTILINE)
     found = {"free": sum(map(int, pages)) << 12}
     for name in ("Slab", "Percpu"):
-        found[name] = int(re.search(rf"^{name}:\s+(\d+) kB$", text,
-                                    re.MULTILINE)[1]) << 10
+        size = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+        if not size:
+            raise GuestError(f"/proc/meminfo has no {name}")
+        found[name] = int(size[1]) << 10
     return found
 
 
-def _medians(runs):
+def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(run[name] for run in runs)
             for name in runs[0]}
 
 
-def _per_queue(fewer, more, queues):
+def _per_queue(fewer: Sequence[Mapping[str, int]], more: Sequence[Mapping[str, int]],
+               queues: int) -> dict[str, float]:
     """Return the memory of a further queue, and each request's share of its pages.
 
     fewer, more: the results of each round; queues: how many more queues `more` has.
@@ -273,7 +284,8 @@ def _per_queue(fewer, more, queues):
 
 # Interrupts of all queues
 
-def works(kernel="6.12", counts=(16, 64), ios=64):
+def works(kernel: str = "6.12", counts: Iterable[int] = (16, 64),
+          ios: int = 64) -> Figures:
     """Check whether each queue of a guest does I/O, with a queue per CPU.
 
     All CPUs read ios blocks at the same time, each CPU one block after the other.  So
@@ -292,7 +304,7 @@ def works(kernel="6.12", counts=(16, 64), ios=64):
     return {"kernel": kernel, "ios_per_cpu": ios, "rows": rows}
 
 
-def _measure_interrupts(guest, driver, count, ios):
+def _measure_interrupts(guest: Guest, driver: str, count: int, ios: int) -> Figures:
     """Read on all CPUs; return the interrupts of the queues."""
     name = _load(guest, driver, count)
     disk = queues.read(guest, name)
@@ -319,14 +331,15 @@ def _measure_interrupts(guest, driver, count, ios):
 
 # Output
 
-PARTS = {"contention": contention, "memory": memory, "works": works}
+PARTS: dict[str, Callable[[], Figures]] = {
+    "contention": contention, "memory": memory, "works": works}
 
 
-def _table(title, header, rows):
+def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"{title}\n{page.text_table(header, rows)}\n"
 
 
-def contention_table(found):
+def contention_table(found: Figures) -> str:
     """Return the figures of contention() as a table."""
     return _table(
         f"Locks of the queues, {found['kernel']}, each per I/O",
@@ -339,7 +352,7 @@ def contention_table(found):
           row["lock"]] for row in found["rows"]])
 
 
-def memory_table(found):
+def memory_table(found: Figures) -> str:
     """Return the figures of memory() as a table."""
     rows = [[row["driver"], str(row["queues"]),
              *(f"{row[name] / 1024:.0f}"
@@ -354,7 +367,7 @@ def memory_table(found):
                    "pages"], rows)
 
 
-def works_table(found):
+def works_table(found: Figures) -> str:
     """Return the figures of works() as a table."""
     return _table(
         f"{found['ios_per_cpu']} reads on each CPU, {found['kernel']}",
@@ -365,7 +378,7 @@ def works_table(found):
           str(row["interrupts_elsewhere"])] for row in found["rows"]])
 
 
-def write_part(name, found):
+def write_part(name: str, found: Figures) -> None:
     """Write the figures of a part to the file; keep those of the other parts."""
     repository.writable(_OUT.parent)
     kept = json.loads(_OUT.read_text()) if _OUT.exists() else {}
@@ -373,11 +386,12 @@ def write_part(name, found):
     say(f"  wrote the figures of {name} to {_OUT.relative_to(_TOP)}")
 
 
-TABLES = {"contention": contention_table, "memory": memory_table,
-          "works": works_table}
+TABLES: dict[str, Callable[[Figures], str]] = {
+    "contention": contention_table, "memory": memory_table,
+    "works": works_table}
 
 
-def main():
+def main() -> int:
     """Measure the requested parts; print the figures and write them to the file."""
     wanted = sys.argv[1:] or list(PARTS)
     if unknown := set(wanted) - set(PARTS):

@@ -16,13 +16,16 @@ import os
 import statistics
 import textwrap
 import time
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vm import kernels, measure, qemu, queues, repository, run, ui
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
+from vm.kernels import Kernel
 from vm.ui import UserError, say, step
 
 from . import jobs as job_list
@@ -51,10 +54,25 @@ _OUT = _TOP / "build/bench/wallclock.json"
 # fio's own reports, of each sample by the clock.
 FIO = _TOP / "build/bench/fio"
 
+# A record that goes to JSON or comes from fio, or fio's options, by name.
+Figures = dict[str, Any]
+# The samples of a round, by job and driver.
+_Samples = dict[str, dict[str, Figures]]
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What each round runs; jobs: fio's options by name."""
+    cpus: int
+    queues: int
+    seconds: int
+    ramp: int
+    jobs: Mapping[str, Figures]
+
 
 # The statistics
 
-def sign_test(wins, losses):
+def sign_test(wins: int, losses: int) -> float:
     """Return the two-sided p-value of a number of wins and losses.
 
     It is the probability of an outcome at least as unequal, if wins and losses are
@@ -65,7 +83,7 @@ def sign_test(wins, losses):
     return min(1.0, 2 * tail / 2 ** total)
 
 
-def interval(ratios):
+def interval(ratios: Sequence[float]) -> list[float] | None:
     """Return the confidence interval of the median, None with too few rounds.
 
     It has the lowest and the highest median that a sign test over the ratios does
@@ -78,7 +96,7 @@ def interval(ratios):
     return [ordered[outside[-1]], ordered[-1 - outside[-1]]] if outside else None
 
 
-def spread(ratios, better):
+def spread(ratios: Sequence[float], better: str) -> Figures:
     """Return the median, the spread and the verdict of the rounds' ratios.
 
     ratios: our driver's to the in-tree driver's; better: "higher" or "lower".  A
@@ -101,7 +119,7 @@ def spread(ratios, better):
 
 # One sample
 
-def load(guest, driver, count):
+def load(guest: Guest, driver: str, count: int) -> str:
     """Load a driver in place of the other one; return the disk's name.
 
     driver: "ours" or "stock"; count: the number of queues.  Raises GuestError if the
@@ -123,7 +141,7 @@ def load(guest, driver, count):
     return name
 
 
-def _summary(said_by_fio, said):
+def _summary(said_by_fio: Figures, said: str) -> Figures:
     """Return a summary of fio's report, with latencies in microseconds."""
     found = measure.outcome(said_by_fio, said).as_dict()
     for way in set(found) & {"read", "write"}:
@@ -133,13 +151,14 @@ def _summary(said_by_fio, said):
     return found
 
 
-def _completed(guest, name):
+def _completed(guest: Guest, name: str) -> int:
     """Return the number of reads and writes that a disk has completed."""
     words = guest.sysfs(f"/sys/block/{name}/stat").split()
     return int(words[0]) + int(words[4])
 
 
-def fio_report(guest, path, options, jobs, seconds, ramp):
+def fio_report(guest: Guest, path: str, options: Figures, jobs: int, seconds: int,
+               ramp: int) -> Figures:
     """Run a timed job of fio in a guest; return fio's JSON report, a dictionary.
 
     path: the disk's in the guest.  options: fio's.  jobs: the number of parallel jobs,
@@ -152,13 +171,15 @@ def fio_report(guest, path, options, jobs, seconds, ramp):
         runtime=seconds, ramp_time=ramp, **options)[0]
 
 
-def keep_report(path, said):
+def keep_report(path: Path, said: Figures) -> None:
     """Write fio's JSON report to a file, and make the file's directory if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(said, indent=1) + "\n")
 
 
-def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None, keep=None):
+def sample(guest: Guest, virtio: str, name: str, options: Figures, jobs: int,
+           seconds: int, ramp: int, kicks: measure.KickCounter | None = None,
+           keep: Path | None = None) -> Figures:
     """Run fio on a disk; return iops, latencies, interrupts and kicks per I/O.
 
     virtio, name: the disk's, such as "virtio2" and "vda".  options: fio's.  jobs: the
@@ -166,7 +187,7 @@ def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None, keep=N
     ramp seconds that are not measured.  kicks: a KickCounter, or None.  keep: the file
     for fio's JSON report, or None.
     """
-    def work():
+    def work() -> tuple[Figures, int]:
         before = _completed(guest, name)
         said = fio_report(guest, f"/dev/{name}", options, jobs, seconds, ramp)
         return said, _completed(guest, name) - before
@@ -187,7 +208,7 @@ def sample(guest, virtio, name, options, jobs, seconds, ramp, kicks=None, keep=N
 
 # Rounds
 
-def rounds_of(count, guess):
+def rounds_of(count: int, guess: float) -> Iterator[int]:
     """Yield 0 to count - 1; print the estimated time left in each round.
 
     guess: an estimate of the seconds per round, used in the first round.
@@ -200,7 +221,7 @@ def rounds_of(count, guess):
             yield number
 
 
-def turns(jobs, number):
+def turns(jobs: Iterable[str], number: int) -> list[tuple[str, str]]:
     """Return (job, driver) pairs in the order of the round with that number.
 
     A job runs on both drivers one after the other.  It begins with the driver of the
@@ -211,32 +232,35 @@ def turns(jobs, number):
             for driver in DRIVERS[::-1 if (number + place) % 2 else 1]]
 
 
-def one_round(guest, virtio, number, options, kicks=None):
+def one_round(guest: Guest, virtio: str, number: int, options: _Options,
+              kicks: measure.KickCounter | None = None) -> _Samples:
     """Run each job on each driver; return samples by job, then by driver.
 
-    number: the round's; options: cpus, queues, seconds, ramp and jobs.
+    number: the round's.
     """
-    found, loaded = {}, None
-    for job, driver in turns(options["jobs"], number):
+    found: _Samples = {}
+    loaded: str | None = None
+    for job, driver in turns(options.jobs, number):
         if driver != loaded:
-            name = load(guest, driver, options["queues"])
+            name = load(guest, driver, options.queues)
             loaded = driver
         found.setdefault(job, {})[driver] = sample(
-            guest, virtio, name, options["jobs"][job], options["cpus"],
-            options["seconds"], options["ramp"], kicks,
+            guest, virtio, name, options.jobs[job], options.cpus,
+            options.seconds, options.ramp, kicks,
             FIO / f"clock-{job}-{driver}-round{number + 1}.json"
             if kicks is None else None)
     return found
 
 
-def _figures(pair):
+def _figures(pair: Mapping[str, Figures]) -> dict[str, measure.Figures]:
     """Return the figures that vm.measure compares; pair: samples by driver."""
     return {driver: measure.Figures(found["iops"], found["interrupts_per_io"],
                                     found["kicks_per_io"])
             for driver, found in pair.items()}
 
 
-def _job_result(job, words, rounds, counted):
+def _job_result(job: str, words: Figures, rounds: Sequence[dict[str, Figures]],
+                counted: dict[str, Figures]) -> Figures:
     """Return a job's result; rounds, counted: that job's samples."""
     found = measure.compare([_figures(pair) for pair in rounds], _figures(counted))
     result = {"job": job, "options": words,
@@ -252,14 +276,15 @@ def _job_result(job, words, rounds, counted):
     return result
 
 
-def need_modules(kernel):
+def need_modules(kernel: Kernel) -> None:
     """Raise UserError if the drivers of a kernel cannot be swapped."""
     if kernel.builtin:
         raise UserError(f"{kernel.name} has the driver built in, and this measurement "
                         "swaps the drivers as modules; choose KERNEL=6.1 or 6.12")
 
 
-def _check(kernel, cpus, queue_count, queue_size, rounds, seconds):
+def _check(kernel: Kernel, cpus: int, queue_count: int, queue_size: int, rounds: int,
+           seconds: int) -> None:
     need_modules(kernel)
     if not 1 <= queue_count <= cpus:
         raise UserError(f"--queues is {queue_count}; it must be from 1 to the number "
@@ -274,7 +299,7 @@ def _check(kernel, cpus, queue_count, queue_size, rounds, seconds):
         raise UserError(f"--seconds is {seconds}; it must be at least 1")
 
 
-def fewest_rounds():
+def fewest_rounds() -> int:
     """Return the smallest number of rounds in which a sign test can be significant."""
     count = 1
     while sign_test(count, 0) >= LEVEL:
@@ -282,9 +307,10 @@ def fewest_rounds():
     return count
 
 
-def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
-            queue_size=QUEUE_SIZE, rounds=ROUNDS, seconds=SECONDS, ramp=RAMP,
-            jobs=None):
+def compare(kernel: Kernel | str | Path = KERNEL, *, cpus: int = 1,
+            queue_count: int = 1, queue_size: int = QUEUE_SIZE, rounds: int = ROUNDS,
+            seconds: int = SECONDS, ramp: int = RAMP,
+            jobs: Mapping[str, Figures] | None = None) -> Figures:
     """Measure both drivers on a null-co disk in one boot; return the facts.
 
     kernel: the same as of vm.guest.Guest.  queue_size: the disk's, a power of 2 from
@@ -305,18 +331,17 @@ def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
                    kicks_per_io (None if not known); at depth 1 mean_us and
                    p50_us by round
     """
-    kernel = kernels.find(kernel) if not isinstance(kernel, kernels.Kernel) \
+    kernel = kernels.find(kernel) if not isinstance(kernel, Kernel) \
         else kernel
     _check(kernel, cpus, queue_count, queue_size, rounds, seconds)
-    options = {"cpus": cpus, "queues": queue_count, "seconds": seconds,
-               "ramp": ramp, "jobs": jobs or JOBS}
+    options = _Options(cpus, queue_count, seconds, ramp, jobs or JOBS)
     disk = Disk("null", queues=queue_count, queue_size=queue_size)
     with Guest(kernel, cpus=cpus, disks=[disk]) as guest:
         counted, samples = _measured(guest, rounds, options)
         fio = guest.run("fio --version").output.strip()
         load_average = round(os.getloadavg()[1], 1)
     results = [_job_result(job, words, [found[job] for found in samples],
-                           counted[job]) for job, words in options["jobs"].items()]
+                           counted[job]) for job, words in options.jobs.items()]
     facts = {"kernel": kernel.release, "accelerator": qemu.accelerator(),
              "fio": fio, "host_cpus": os.cpu_count(), "host_load": load_average,
              "cpus": cpus, "queues": queue_count, "queue_size": queue_size,
@@ -325,13 +350,14 @@ def compare(kernel=KERNEL, *, cpus=1, queue_count=1,
     return {**facts, "words": words_about(facts)}
 
 
-def _measured(guest, rounds, options):
+def _measured(guest: Guest, rounds: int,
+              options: _Options) -> tuple[_Samples, list[_Samples]]:
     """Return the samples of the round that counts kicks, and of all other rounds."""
     virtio = queues.read(guest, guest.dev("null")).virtio
     # Jobs with large blocks use huge pages for their buffers.
-    guest.run(f"echo {2 * options['cpus']} > /proc/sys/vm/nr_hugepages")
-    guess = _SWAP_SECONDS + len(options["jobs"]) * (
-        _SWAP_SECONDS + 2 * (options["seconds"] + options["ramp"] + _FIO_SECONDS))
+    guest.run(f"echo {2 * options.cpus} > /proc/sys/vm/nr_hugepages")
+    guess: float = _SWAP_SECONDS + len(options.jobs) * (
+        _SWAP_SECONDS + 2 * (options.seconds + options.ramp + _FIO_SECONDS))
     started = time.monotonic()
     with step(f"counting kicks, about {guess * (rounds + 1)} s left"), \
             measure.KickCounter(guest) as kicks:
@@ -343,7 +369,7 @@ def _measured(guest, rounds, options):
 
 # Output
 
-def words_about(facts):
+def words_about(facts: Figures) -> str:
     """Return sentences on how to interpret the figures."""
     count = sum(key in job for job in facts["jobs"]
                 for key in ("iops", "mean_us", "p50_us"))
@@ -368,8 +394,8 @@ def words_about(facts):
 _LABELS = {"iops": "IOPS", "mean_us": "mean latency", "p50_us": "median latency"}
 
 
-def _ratio_lines(key, found):
-    def span(ends):
+def _ratio_lines(key: str, found: Figures) -> list[str]:
+    def span(ends: Sequence[float] | None) -> str:
         return "unknown" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
     return [f"  {_LABELS[key]:<15}{found['median']:.3f}  {found['verdict']} "
@@ -378,13 +404,13 @@ def _ratio_lines(key, found):
             f"{span(found['quartiles'])}, interval {span(found['interval'])}"]
 
 
-def _both(job, key):
+def _both(job: Figures, key: str) -> str:
     if job["ours"][key] is None:
         return "not known"
     return f"{job['ours'][key]:.3f} / {job['stock'][key]:.3f}"
 
 
-def text(facts):
+def text(facts: Figures) -> str:
     """Return the facts as text for a terminal."""
     lines = [f"Linux {facts['kernel']}, vCPUs: {facts['cpus']}, queues: "
              f"{facts['queues']} of {facts['queue_size']} entries, {facts['rounds']} "
@@ -398,7 +424,7 @@ def text(facts):
     return "\n".join([*lines, "", textwrap.fill(facts["words"], 78)])
 
 
-def _arguments():
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python3 -m perf.wallclock", allow_abbrev=False,
         description="Compare our driver's speed with that of the in-tree driver.",
@@ -418,7 +444,7 @@ def _arguments():
     return parser.parse_args()
 
 
-def main():
+def main() -> int:
     arguments = _arguments()
     repository.writable(_OUT.parent)
     try:
