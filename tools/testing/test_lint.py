@@ -63,6 +63,15 @@ def test_unused_import_is_found(tmp_path, monkeypatch):
     assert "'os' imported but unused" in lint.python(files)[0]
 
 
+@pytest.mark.parametrize("name,faulty", (("x.py", True), ("test_x.py", False)))
+def test_function_without_types(tmp_path, monkeypatch, name, faulty):
+    """A function without types is a fault, except in a test."""
+    (tmp_path / "tools").mkdir()
+    monkeypatch.setattr(lint, "_BUILD", tmp_path / "build")
+    files = put(tmp_path, monkeypatch, f"tools/{name}", "def f():\n    pass\n")
+    assert bool(lint.python(files)) == faulty
+
+
 def test_unquoted_word_is_found(tmp_path, monkeypatch):
     """shellcheck sees the scripts."""
     files = put(tmp_path, monkeypatch, "x", "#!/bin/sh\nrm $1\n")
