@@ -194,8 +194,8 @@ class Kind:
         return f"{self.backend}{' in order' if self.in_order else ''} {fault}"
 
 
-_BACKENDS: dict[str, Callable] = {"vhost-user": _VhostUser, "nbd": _Nbd,
-                                  "vduse": _Vduse}
+_BACKENDS: dict[str, Callable[..., _Served]] = {
+    "vhost-user": _VhostUser, "nbd": _Nbd, "vduse": _Vduse}
 KINDS = (Kind("vhost-user"), Kind("nbd"), Kind("nbd", True), Kind("vduse"),
          Kind("vduse", True))
 

@@ -36,7 +36,7 @@ class Event:
     """
     name: str
     faults: bool = False
-    since: tuple = ()
+    since: tuple[int, ...] = ()
     one: bool = False
     removes: bool = False
     seconds: float = SECONDS

@@ -207,7 +207,7 @@ class TimedRound(Round):
 
 
 def play_rounds(scenario: Scenario, target: str,
-                errors: tuple[type[Exception], ...]) -> Counter | None:
+                errors: tuple[type[Exception], ...]) -> Counter[str] | None:
     """Run rounds for SECONDS; with SEED only the round of that seed, completely.
 
     target: make's; errors: what a round may raise besides errors of the guest.  Returns
@@ -223,7 +223,7 @@ def play_rounds(scenario: Scenario, target: str,
     host.need("build", "vm")
     until = math.inf if seed else time.monotonic() + seconds
     number = seed or int(time.time())
-    sums: Counter = Counter()
+    sums: Counter[str] = Counter()
     failures: tuple[type[Exception], ...] = (GuestError, NotZero, *errors)
     while True:
         say(f"{target}: round with seed {number}, {kernel.name}")
@@ -239,7 +239,7 @@ def play_rounds(scenario: Scenario, target: str,
             return sums
 
 
-def rates(sums: Counter, names: tuple[str, str], seconds: float) -> str:
+def rates(sums: Counter[str], names: tuple[str, str], seconds: float) -> str:
     """Return how many of two things there were, and how many a second."""
     first, second = (sums[name] for name in names)
     return (f"{first:,} {names[0]} and {second:,} {names[1]} in {seconds:.0f} s, "

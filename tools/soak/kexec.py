@@ -83,7 +83,7 @@ WAYS = {"kexecs": start_next, "reboots": Guest.reboot,
         "power cycles": Guest.power_cycle}
 
 
-def restart_under_load(round: Round, kinds: tuple = tuple(SIZES)) -> None:
+def restart_under_load(round: Round, kinds: tuple[str, ...] = tuple(SIZES)) -> None:
     """Have the guest restart in each way that the round wants."""
     with work_directory() as directory, \
             Guest(round.kernel, driver=round.driver,

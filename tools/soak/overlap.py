@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import full_ring
+from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 from vm.ui import say
@@ -41,7 +42,7 @@ DISKS = ("shared", "spread")
 Pair = tuple[Event, Event]
 
 
-def _disks() -> list:
+def _disks() -> list[Disk]:
     return [loads.disk("shared", 1), loads.disk("spread", 4, iothreads=1)]
 
 
@@ -71,7 +72,7 @@ class _Meeting:
     """The loops of a pair of events."""
 
     def __init__(self, guest: Guest, pair: Pair, round: Round,
-                 running: Sequence):
+                 running: Sequence[loads.Verified | loads.Records]):
         self._guest = guest
         self._pair = pair
         self._loads = running
@@ -144,7 +145,7 @@ def _swap(guest: Guest, pair: Pair, how: str) -> None:
 
 
 def _meet(guest: Guest, pair: Pair, round: Round, times: int,
-          running: Sequence) -> None:
+          running: Sequence[loads.Verified | loads.Records]) -> None:
     """Run a pair until it has overlapped so many times; count how often it did."""
     times -= round.counts[events.title(pair)]
     seconds = _PAIR_SECONDS + _TIME_SECONDS * times

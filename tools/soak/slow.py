@@ -292,8 +292,8 @@ def _do(disk: Slow, pace: Pace, name: str, round: Round) -> None:
                          f"log:\n{guest.log_since(start)[-3000:]}")
 
 
-def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
-         disk: Disk) -> None:
+def play(round: Round, cases: list[tuple[Pace, str]],
+         slow: Callable[[Guest, str], Slow], disk: Disk) -> None:
     """Run operations on a disk at several paces, in a random order.
 
     slow(guest, id): returns the Slow for the disk.
@@ -304,7 +304,8 @@ def play(round: Round, cases: list[tuple[Pace, str]], slow: Callable,
             _do(slow(guest, disk.id), pace, name, round)
 
 
-def throttled(round: Round, names: list[str], rates: tuple = RATES) -> None:
+def throttled(round: Round, names: list[str],
+              rates: tuple[Pace, ...] = RATES) -> None:
     """Run operations on a throttled disk at several rates."""
     play(round, [(pace, name) for pace in rates for name in names], Throttled,
          Disk("slow", "ram", _SIZE_MIB * MIB, queues=_QUEUES))

@@ -93,14 +93,15 @@ class Watchdog:
     """
     guest: Guest
     seconds: float = SECONDS
-    _numbers: dict[str, Callable] = field(default_factory=dict)
+    _numbers: dict[str, Callable[[], int | None]] = field(default_factory=dict)
     _limits: dict[str, float] = field(default_factory=dict)
-    _seen: dict[str, tuple] = field(default_factory=dict)
+    _seen: dict[str, tuple[int | None, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = self.guest.clock()
 
-    def watch(self, name: str, number: Callable, seconds: float | None = None) -> None:
+    def watch(self, name: str, number: Callable[[], int | None],
+              seconds: float | None = None) -> None:
         """Watch the result of number() from now on; None means that it need not grow."""
         self._numbers[name] = number
         self._limits[name] = seconds or self.seconds

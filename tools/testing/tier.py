@@ -2,11 +2,12 @@
 """Variants of a test: some run in make check, the others in make check-full only."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 
-def usual(values: Iterable, usual: Iterable) -> list:
+def usual(values: Iterable[Any], usual: Iterable[Any]) -> list[Any]:
     """Return the parameters of a test; those not in `usual` are marked full."""
     wanted = list(usual)
     values = list(values)

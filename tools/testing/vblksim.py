@@ -242,7 +242,7 @@ class _OnHost:
 _PLACES: dict[str, type[_InGuest | _OnHost]] = {VDUSE: _InGuest, VHOST_USER: _OnHost}
 
 
-def _words(settings: dict) -> Iterable[str]:
+def _words(settings: dict[str, Any]) -> Iterable[str]:
     for key, value in settings.items():
         for item in value if isinstance(value, list) else [value]:
             yield f"--{key}={item}"

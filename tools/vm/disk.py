@@ -172,8 +172,8 @@ class Disk:
 
     def _own_server(self) -> subprocess.Popen[bytes]:
         if self._server is None:
-            raise UserError(f"disk {self.id}: no server of it runs; start it, or use the "
-                            "backend nbd or vhost-user")
+            raise UserError(f"disk {self.id}: no server of it runs; start it, or use "
+                            "the backend nbd or vhost-user")
         return self._server
 
     def stop_server(self) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import gcov, repository
 from .ui import UserError
@@ -72,7 +73,7 @@ class Source:
                         found[line] = self.lines[code[0]] > 0
         return found
 
-    def add(self, found: dict) -> None:
+    def add(self, found: dict[str, Any]) -> None:
         """Add what gcov's JSON says about this file in one object."""
         for line in found["lines"]:
             number = line["line_number"]
@@ -125,7 +126,7 @@ def sources(counters: Path) -> dict[str, Source]:
     return dict(sorted(found.items()))
 
 
-def _gcov(data: Path, notes: Path) -> list[dict]:
+def _gcov(data: Path, notes: Path) -> list[dict[str, Any]]:
     """Return what gcov says about the files that an object was compiled from.
 
     The names of the files are absolute.

@@ -29,7 +29,7 @@ _QUIET_SECONDS = 1.5
 _MOST_SECONDS = 30
 
 
-def press(key: str, directory: Path, qmp: Callable, log: KernelLog,
+def press(key: str, directory: Path, qmp: Callable[..., object], log: KernelLog,
           answer: str) -> str | None:
     """Send a key; return what the kernel logs, None if it does not answer.
 

@@ -69,7 +69,7 @@ def number(name: str, default: int | None = None, least: int = 1, most: int = 10
     return int(text)
 
 
-def cannot_write(path: str | os.PathLike, error: OSError) -> str:
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> str:
     """Return the message about a path in the repository that cannot be written."""
     if error.errno in NO_SPACE:
         advice = "free some space, or move the repository to a larger disk"
