@@ -263,9 +263,9 @@ def _job_result(job: str, words: Figures, rounds: Sequence[dict[str, Figures]],
                 counted: dict[str, Figures]) -> Figures:
     """Return a job's result; rounds, counted: that job's samples."""
     found = measure.compare([_figures(pair) for pair in rounds], _figures(counted))
-    result = {"job": job, "options": words,
-              "iops": spread(found.ratios, "higher"),
-              "ours": asdict(found.ours), "stock": asdict(found.stock)}
+    result: Figures = {
+        "job": job, "options": words, "iops": spread(found.ratios, "higher"),
+        "ours": asdict(found.ours), "stock": asdict(found.stock)}
     if words["iodepth"] != 1:
         return result
     for key in ("mean_us", "p50_us"):

@@ -28,11 +28,6 @@ _PHRASES = re.compile(
     r"overdue)\b")
 # The phrases themselves, and a quotation of them.
 _MAY_HAVE_PHRASES = {"tools/vm/lint.py", "COPYING", "Documentation/soak.json"}
-# These files have functions without types.  Remove each when it is annotated.
-_NOT_ANNOTATED = (
-    "tools/vm/measure.py", "tools/vm/queues.py", "tools/vm/report.py",
-    "tools/vm/run.py", "tools/vm/run_host.py", "tools/vm/run_host_report.py",
-    "tools/vm/verdict.py")
 # What mypy says of a function without types.
 _NO_TYPES = re.compile(
     r'(\S+?):\d+: (?:.*\[no-untyped-def\]|note: Use "-> None" if function .*)$')
@@ -65,8 +60,7 @@ def _with(files: Iterable[Path], *suffixes: str) -> list[Path]:
 def _needs_no_types(line: str) -> bool:
     """Return whether mypy misses the types of a function of a test."""
     found = _NO_TYPES.match(line)
-    return found is not None and (Path(found[1]).name.startswith("test_")
-                                  or found[1] in _NOT_ANNOTATED)
+    return found is not None and Path(found[1]).name.startswith("test_")
 
 
 def python(files: list[Path]) -> list[str]:
