@@ -118,6 +118,23 @@ def fail_allocation_in(guest, function):
         echo 100 > probability""")
 
 
+@pytest.mark.parametrize("command", ("blkdiscard", "blkdiscard -z"))
+def test_ranges_without_memory(guest, command):
+    """A discard and write zeroes complete although no memory for ranges can be had.
+
+    What waits behind them in the queue may be what would free memory.
+    """
+    fail_allocation_in(guest, "virtblk_add_ranges")
+    attempts = "/sys/kernel/debug/failslab/times"
+    guest.run(f"echo 1000000 > {attempts}")
+    try:
+        guest.run(f"timeout 20 {command} -f -o 16M -l 1M /dev/{guest.dev('data')}")
+        assert int(guest.sysfs(attempts)) < 1000000
+    finally:
+        guest.run("echo 0 > /sys/kernel/debug/failslab/probability")
+    assert fio.ios(load(guest, "data").wait()) > 1000
+
+
 # Vectors and CPUs
 
 def switch_cpu(guest, cpu, on):

@@ -69,6 +69,32 @@ static bool virtblk_fill_ranges(struct virtio_blk_discard_write_zeroes *ranges,
 	return n == count;
 }
 
+/*
+ * Borrow memory for @count entries of a table, or for as many ranges, which have the same
+ * size.  Returns NULL if memory is short and another request has the spare memory.
+ */
+static void *virtblk_borrow(struct virtblk_queue *q, unsigned int count)
+{
+	void *memory = kmalloc_array(count, sizeof(struct vring_desc),
+				     GFP_ATOMIC | __GFP_NOWARN);
+
+	BUILD_BUG_ON(sizeof(struct vring_desc) !=
+		     sizeof(struct virtio_blk_discard_write_zeroes));
+	if (memory)
+		return memory;
+	if (!q->spare || test_and_set_bit_lock(0, &q->spare_busy))
+		return NULL;
+	return q->spare;
+}
+
+static void virtblk_give_back(struct virtblk_queue *q, void *memory)
+{
+	if (memory == q->spare)
+		clear_bit_unlock(0, &q->spare_busy);
+	else
+		kfree(memory);
+}
+
 /**
  * virtblk_add_ranges() - make the ranges of a request its special payload
  * @vblk: the disk
@@ -82,6 +108,7 @@ static bool virtblk_fill_ranges(struct virtio_blk_discard_write_zeroes *ranges,
  */
 blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req)
 {
+	struct virtblk_queue *q = req->mq_hctx->driver_data;
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	struct virtio_blk_discard_write_zeroes *ranges;
 	unsigned int count = 1;
@@ -96,13 +123,12 @@ blk_status_t virtblk_add_ranges(struct virtio_blk *vblk, struct request *req)
 		count = blk_rq_nr_discard_segments(req);
 	}
 
-	ranges = kmalloc_array(count, sizeof(*ranges),
-			       GFP_ATOMIC | __GFP_NOWARN);
+	ranges = virtblk_borrow(q, count);
 	if (!ranges)
 		return BLK_STS_RESOURCE;
 
 	if (WARN_ON_ONCE(!virtblk_fill_ranges(ranges, count, req, flags))) {
-		kfree(ranges);
+		virtblk_give_back(q, ranges);
 		return BLK_STS_IOERR;
 	}
 
@@ -237,22 +263,14 @@ static int virtblk_fill_entries(struct vring_desc *table, struct request *req,
 	return n;
 }
 
-/*
- * Borrow a table for a request with more segments than its own has room for.  Returns NULL
- * if memory is short and another request has the spare table.
- */
+/* Borrow a table for a request with more segments than its own has room for, or NULL. */
 static struct vring_desc *virtblk_borrow_table(struct virtblk_queue *q,
 					       struct virtblk_req *vbr,
 					       unsigned int entries)
 {
-	vbr->long_table = kmalloc_array(entries, sizeof(*vbr->long_table),
-					GFP_ATOMIC | __GFP_NOWARN);
-	if (!vbr->long_table) {
-		if (!q->spare || test_and_set_bit_lock(0, &q->spare_busy))
-			return NULL;
-		vbr->long_table = q->spare;
-	}
-	vbr->borrowed |= VIRTBLK_BORROWED_TABLE;
+	vbr->long_table = virtblk_borrow(q, entries);
+	if (vbr->long_table)
+		vbr->borrowed |= VIRTBLK_BORROWED_TABLE;
 	return vbr->long_table;
 }
 
@@ -406,9 +424,14 @@ blk_status_t virtblk_map_data(struct virtblk_queue *q, struct virtblk_req *vbr,
 	return virtblk_fill_usual(vbr, req);
 }
 
+/*
+ * blk-mq's timeout work writes rq_flags at the same time, and one of the two changes may be
+ * lost.  Neither matters: the request ends, or is built again with ranges and a new timer.
+ */
 static void virtblk_free_ranges(struct request *req)
 {
-	kfree(bvec_virt(&req->special_vec));
+	virtblk_give_back(req->mq_hctx->driver_data,
+			  bvec_virt(&req->special_vec));
 	req->rq_flags &= ~RQF_SPECIAL_PAYLOAD;
 }
 
@@ -437,10 +460,7 @@ static noinline void virtblk_return_borrowed(struct virtblk_req *vbr,
 	if (vbr->borrowed & VIRTBLK_BORROWED_SGS)
 		sg_free_table_chained(&vbr->sg_table, 0);
 	if (vbr->borrowed & VIRTBLK_BORROWED_TABLE) {
-		if (vbr->long_table == q->spare)
-			clear_bit_unlock(0, &q->spare_busy);
-		else
-			kfree(vbr->long_table);
+		virtblk_give_back(q, vbr->long_table);
 		vbr->table_addr = virt_to_phys(vbr->table);
 		vbr->table_len = 0;
 	}

@@ -411,24 +411,37 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 	return 0;
 }
 
+/* The most ranges of a request; 0 if the device takes no command that has ranges. */
+static unsigned int virtblk_most_ranges(struct virtio_blk *vblk)
+{
+	struct virtio_device *vdev = vblk->vdev;
+
+	if (virtio_has_feature(vdev, VIRTIO_BLK_F_DISCARD))
+		return max(1U, vblk->config.lim.max_discard_segments);
+	return virtio_has_feature(vdev, VIRTIO_BLK_F_WRITE_ZEROES) ||
+	       virtio_has_feature(vdev, VIRTIO_BLK_F_SECURE_ERASE);
+}
+
 /**
- * virtblk_alloc_spares() - allocate the tables to use when memory is short
+ * virtblk_alloc_spares() - allocate what requests borrow when memory is short
  * @vblk: the disk, its queues allocated and its limits known
  *
- * With them a request of many segments makes progress while memory waits for it.  Without
- * them it is tried again until there is memory.  virtblk_free_queues() frees them.
+ * With it a request of many segments, or with ranges, makes progress while memory waits for
+ * it.  Without it such a request is tried again until there is memory, and blk-mq sends
+ * nothing behind it.  virtblk_free_queues() frees it.
  */
 void virtblk_alloc_spares(struct virtio_blk *vblk)
 {
-	unsigned int entries = vblk->config.lim.max_segments + VIRTBLK_EXTRA_DESCS;
+	unsigned int longest = vblk->config.lim.max_segments + VIRTBLK_EXTRA_DESCS;
+	unsigned int i, entries;
 	struct virtblk_queue *q;
-	unsigned int i;
 
-	if (entries <= VIRTBLK_TABLE_ENTRIES)
-		return;
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		q = vblk->queues[i];
-		if (q->slots)
+		entries = virtblk_most_ranges(vblk);
+		if (q->slots && longest > VIRTBLK_TABLE_ENTRIES)
+			entries = max(entries, longest);
+		if (entries)
 			q->spare = kmalloc_array_node(entries, sizeof(*q->spare),
 						      GFP_KERNEL | __GFP_NOWARN,
 						      virtblk_queue_node(q));

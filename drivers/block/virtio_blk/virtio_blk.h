@@ -171,7 +171,8 @@ struct virtblk_shared {
  * @ring_size: descriptors in the ring
  * @histogram: counts how long requests take; NULL while no process has the file latency
  *	open; changes under @lock
- * @spare: a table for the longest request, if @own_ring, in case memory is short; or NULL
+ * @spare: memory for the longest table, if @own_ring, or the most ranges of a request, in
+ *	case memory is short; or NULL
  * @spare_busy: bit 0 is set while a request has @spare
  * @work: completes requests that a hard interrupt left on the ring
  * @rechecked: when virtblk_timeout() last checked the queue, in jiffies
