@@ -126,7 +126,7 @@ static void virtblk_teardown(struct virtio_blk *vblk)
 	WRITE_ONCE(recovery->removing, true);
 	/* Without del_gendisk() the timer of the last request may still run. */
 	if (vblk->disk)
-		blk_sync_queue(vblk->disk->queue);
+		virtblk_sync_timeouts(vblk->disk->queue);
 	/* The watch queues the work.  The work queues the watch unless it sees ->removing. */
 	cancel_delayed_work_sync(&recovery->watch);
 	cancel_work_sync(&recovery->work);

@@ -108,6 +108,21 @@ void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall)
 }
 
 /**
+ * virtblk_sync_timeouts() - wait for the timeout handlers that run
+ * @queue: the queue, which starts no more requests
+ *
+ * Context: may sleep.
+ */
+void virtblk_sync_timeouts(struct request_queue *queue)
+{
+	/* Again, because a handler that runs arms the timer. */
+	do {
+		blk_sync_queue(queue);
+	} while (timer_pending(&queue->timeout) ||
+		 work_busy(&queue->timeout_work));
+}
+
+/**
  * virtblk_silence() - measure the time since the disk last completed a request
  * @vblk: the disk, its recovery.lock held
  * @stall: what is in flight, from virtblk_scan_inflight()

@@ -185,6 +185,7 @@ u64 virtblk_count_polls(struct virtblk_queue *q);
 u64 virtblk_count_completions(struct virtio_blk *vblk);
 bool virtblk_scan_one(struct request *req, void *data);
 void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall);
+void virtblk_sync_timeouts(struct request_queue *queue);
 unsigned long virtblk_silence(struct virtio_blk *vblk,
 			      const struct virtblk_stall *stall);
 unsigned int virtblk_age_ms(const struct virtblk_stall *stall);

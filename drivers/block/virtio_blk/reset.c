@@ -75,6 +75,24 @@ static bool virtblk_is_broken(struct virtio_blk *vblk)
 	return false;
 }
 
+/*
+ * Does the device stay gone?  A reset of the PCI function disables access for a while
+ * as well, and before 6.14 the virtio core does not report it.  A removal does not wait
+ * for that.
+ */
+static bool virtblk_stays_gone(struct virtio_blk *vblk)
+{
+	unsigned int ms;
+
+	for (ms = 0; virtblk_is_gone(vblk->vdev); ms += VIRTBLK_GONE_POLL_MS) {
+		if (ms >= VIRTBLK_GONE_MS ||
+		    READ_ONCE(vblk->recovery.removing))
+			return true;
+		msleep(VIRTBLK_GONE_POLL_MS);
+	}
+	return false;
+}
+
 /* Requests in flight */
 
 /**
@@ -121,10 +139,17 @@ static bool virtblk_detach_one(struct request *req, void *data)
 	return true;
 }
 
+/* What virtblk_requeue_one() needs. */
+struct virtblk_requeue {
+	struct virtio_blk *vblk;
+	struct list_head failed;
+};
+
 static bool virtblk_requeue_one(struct request *req, void *data)
 {
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-	struct virtio_blk *vblk = data;
+	struct virtblk_requeue *requeue = data;
+	struct virtio_blk *vblk = requeue->vblk;
 
 	/* The task that took it off the ring completes it. */
 	if (virtblk_rq_done(req))
@@ -143,9 +168,19 @@ static bool virtblk_requeue_one(struct request *req, void *data)
 		else
 			blk_mq_requeue_request(req, false);
 	} else {
-		virtblk_end_request(req, BLK_STS_IOERR);
+		list_add_tail(&req->queuelist, &requeue->failed);
 	}
 	return true;
+}
+
+static void virtblk_fail_requests(struct list_head *failed)
+{
+	struct request *req, *next;
+
+	list_for_each_entry_safe(req, next, failed, queuelist) {
+		list_del_init(&req->queuelist);
+		virtblk_end_request(req, BLK_STS_IOERR);
+	}
 }
 
 /**
@@ -161,20 +196,17 @@ static bool virtblk_requeue_one(struct request *req, void *data)
  */
 void virtblk_requeue_inflight(struct virtio_blk *vblk)
 {
-	struct request_queue *queue = vblk->disk->queue;
+	struct virtblk_requeue requeue = { .vblk = vblk };
 	struct virtio_device *vdev = vblk->vdev;
 	unsigned int i;
 
-	/*
-	 * Wait for timeout handlers that read ->state before it changed; they may
-	 * still poll the rings.  Again, because a handler that runs arms the timer.
-	 */
-	do {
-		blk_sync_queue(queue);
-	} while (timer_pending(&queue->timeout) ||
-		 work_busy(&queue->timeout_work));
+	/* A handler that read ->state before it changed may still poll the rings. */
+	virtblk_sync_timeouts(vblk->disk->queue);
 
 	virtblk_delay(vblk);
+	/* A device that only reads as gone, during a reset of its function, needs its reset. */
+	if (vblk->recovery.state != VIRTBLK_DEAD)
+		virtblk_stays_gone(vblk);
 	virtblk_reset_device(vdev);
 	for (i = 0; i < vblk->nr_vqs; i++)
 		virtblk_poll_ring(vblk->queues[i]);
@@ -186,19 +218,10 @@ void virtblk_requeue_inflight(struct virtio_blk *vblk)
 
 	virtblk_delay(vblk);
 	vblk->recovery.requeued = 0;
-	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_requeue_one, vblk);
-}
-
-/* Fail the requeued zone writes; the disk is dead. */
-static void virtblk_fail_zone_writes(struct virtio_blk *vblk)
-{
-	struct request *req, *next;
-
-	list_for_each_entry_safe(req, next, &vblk->recovery.zone_writes,
-				 queuelist) {
-		list_del_init(&req->queuelist);
-		virtblk_end_request(req, BLK_STS_IOERR);
-	}
+	INIT_LIST_HEAD(&requeue.failed);
+	blk_mq_tagset_busy_iter(&vblk->tag_set, virtblk_requeue_one, &requeue);
+	/* Not before: the block layer forgets the error of a flush that is being iterated. */
+	virtblk_fail_requests(&requeue.failed);
 }
 
 /* Return */
@@ -377,7 +400,7 @@ int virtblk_restart_vqs(struct virtio_blk *vblk)
 void virtblk_fail_waiting(struct virtio_blk *vblk)
 {
 	trace_virtblk_recover(vblk, VIRTBLK_STEP_DEAD, 0);
-	virtblk_fail_zone_writes(vblk);
+	virtblk_fail_requests(&vblk->recovery.zone_writes);
 	blk_mq_unquiesce_queue(vblk->disk->queue);
 	blk_mq_kick_requeue_list(vblk->disk->queue);
 }
@@ -411,24 +434,6 @@ static int virtblk_reset_once(struct virtio_blk *vblk)
 	}
 	err = virtblk_negotiate(vdev);
 	return err ?: virtblk_restart_vqs(vblk);
-}
-
-/*
- * Does the device stay gone?  A reset of the PCI function disables access for a while
- * as well, and before 6.14 the virtio core does not report it.  A removal does not wait
- * for that.
- */
-static bool virtblk_stays_gone(struct virtio_blk *vblk)
-{
-	unsigned int ms;
-
-	for (ms = 0; virtblk_is_gone(vblk->vdev); ms += VIRTBLK_GONE_POLL_MS) {
-		if (ms >= VIRTBLK_GONE_MS ||
-		    READ_ONCE(vblk->recovery.removing))
-			return true;
-		msleep(VIRTBLK_GONE_POLL_MS);
-	}
-	return false;
 }
 
 /* The reason to declare the disk dead, or NULL. */
