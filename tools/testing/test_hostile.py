@@ -88,6 +88,30 @@ def test_wrong_id(guest, ring, answer):
         assert not read(guest, disk, sectors=8)
 
 
+def test_wrong_id_while_disk_is_probed(guest):
+    """The probe of a device whose virtqueue breaks fails; the device can be bound again."""
+    guest.tolerate(IO_ERRORS)
+    with few_lines(guest), Sim(
+            guest, capacity="32M",
+            tolerate="STATUS_AFTER_FAILED,STATUS_ORDER,KICK_UNWANTED") as sim:
+        disk = sim.disk()
+        device = guest.run(f"basename $(readlink -f /sys/block/{disk}/device)"
+                           ).output.strip()
+        driver = "/sys/bus/virtio/drivers/virtio_blk"
+        guest.run(f"echo {device} > {driver}/unbind")
+        sim.ctl("script 'on type=in: bad_id 60000'")
+        # Not all kernels return the error of a probe to the writer.
+        guest.run(f"echo {device} > {driver}/bind", check=False, timeout=60)
+        assert "is broken, its I/O fails from now on" in guest.log()
+        assert f"so the probe fails; when it answers again, write {device} to " \
+            in guest.log()
+        assert guest.run(f"ls /sys/block/{disk}", check=False).status
+
+        sim.ctl("script clear")
+        guest.run(f"echo {device} > {driver}/bind", timeout=60)
+        verify(guest, disk)
+
+
 @pytest.mark.parametrize("ring", tier.usual(RINGS, ["packed"]))
 def test_wrong_length(guest, ring):
     """A wrong used length affects neither data nor status."""

@@ -436,19 +436,15 @@ static int virtblk_reset_once(struct virtio_blk *vblk)
 	return err ?: virtblk_restart_vqs(vblk);
 }
 
-/* The reason to declare the disk dead, or NULL. */
+/* The reason to declare the disk dead although its device is there, or NULL. */
 static const char *virtblk_why_dead(struct virtio_blk *vblk)
 {
-	if (virtblk_stays_gone(vblk))
-		return "is gone";
 	if (virtblk_is_broken(vblk))
 		return "is broken";
 	if (virtblk_removal_timed_out(vblk))
 		return "completed no request for removal_timeout while it is being removed";
-	if (virtblk_probe_timed_out(vblk)) {
-		vblk->recovery.unanswered = true;
+	if (virtblk_probe_timed_out(vblk))
 		return "completed no request for five times its timeout while it is being probed";
-	}
 	return NULL;
 }
 
@@ -497,6 +493,7 @@ static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
 {
 	dev_err(&vblk->vdev->dev, "[%s] %s, its I/O fails from now on\n",
 		vblk->disk->disk_name, why);
+	vblk->recovery.unanswered = vblk->recovery.probing;
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	virtblk_set_state(vblk, VIRTBLK_DEAD);
 	virtblk_requeue_inflight(vblk);
@@ -555,15 +552,19 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	struct device *dev = &vblk->vdev->dev;
+	bool gone = virtblk_stays_gone(vblk);
 	const char *why;
 
-	why = virtblk_why_dead(vblk);
+	/* Also before the disk dies, because that resets the device as well. */
+	if (!gone && virtblk_leave_to_core(vblk)) {
+		cmpxchg(&recovery->wanted, VIRTBLK_RESET_NONE, wanted);
+		return false;
+	}
+	why = gone ? "is gone" : virtblk_why_dead(vblk);
 	if (why) {
 		virtblk_declare_dead(vblk, why);
 		return true;
 	}
-	if (!wanted && virtblk_leave_to_core(vblk))
-		return false;
 	why = virtblk_why_reset(vblk, wanted);
 	if (!why)
 		return false;
@@ -660,14 +661,16 @@ void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why)
  *
  * Context: may sleep.
  *
- * Return: 0; -ENODEV if the disk is not live before or after; -EBUSY if the probe is not
- * complete, and the reset follows.
+ * Return: 0; -ENODEV if the disk is not live before or after; -EBUSY if the reset follows,
+ * because the probe is not complete, or the virtio core may be setting the device up.
  */
 int virtblk_reset_now(struct virtio_blk *vblk)
 {
 	virtblk_request_reset(vblk, VIRTBLK_RESET_REQUESTED);
 	flush_work(&vblk->recovery.work);
-	if (READ_ONCE(vblk->recovery.held))
+	if (READ_ONCE(vblk->recovery.state) != VIRTBLK_LIVE)
+		return -ENODEV;
+	if (READ_ONCE(vblk->recovery.held) || READ_ONCE(vblk->recovery.was_reset))
 		return -EBUSY;
-	return READ_ONCE(vblk->recovery.state) == VIRTBLK_LIVE ? 0 : -ENODEV;
+	return 0;
 }
