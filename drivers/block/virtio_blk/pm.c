@@ -118,7 +118,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 		 * This work is frozen during a suspend, and until the image of a
 		 * hibernation is written.
 		 */
-		queue_delayed_work(system_freezable_wq, &recovery->deadline,
+		queue_delayed_work(virtblk_freezable_wq, &recovery->deadline,
 				   READ_ONCE(recovery->removing) ? 0 :
 								   return_within);
 	} else {

@@ -362,6 +362,8 @@ static inline unsigned int virtblk_first_polled(const struct virtio_blk *vblk)
 
 /* work.c: I/O may wait for this work, and memory reclaim for that I/O */
 extern struct workqueue_struct *virtblk_wq;
+/* The same, and no work on it runs during a suspend. */
+extern struct workqueue_struct *virtblk_freezable_wq;
 /* For completions: no work on it sleeps, so that the recovery of a disk delays none. */
 extern struct workqueue_struct *virtblk_complete_wq;
 

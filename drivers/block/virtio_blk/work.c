@@ -9,6 +9,7 @@
 
 struct workqueue_struct *virtblk_wq;
 struct workqueue_struct *virtblk_complete_wq;
+struct workqueue_struct *virtblk_freezable_wq;
 
 /**
  * virtblk_init_workqueues() - allocate the workqueues
@@ -24,11 +25,20 @@ int virtblk_init_workqueues(void)
 	virtblk_complete_wq = alloc_workqueue(KBUILD_MODNAME "-complete",
 					      WQ_PERCPU | WQ_HIGHPRI |
 					      WQ_MEM_RECLAIM, 0);
-	if (!virtblk_complete_wq) {
-		destroy_workqueue(virtblk_wq);
-		return -ENOMEM;
-	}
+	if (!virtblk_complete_wq)
+		goto out_destroy_wq;
+	virtblk_freezable_wq = alloc_workqueue(KBUILD_MODNAME "-freezable",
+					       WQ_UNBOUND | WQ_FREEZABLE |
+					       WQ_MEM_RECLAIM, 0);
+	if (!virtblk_freezable_wq)
+		goto out_destroy_complete_wq;
 	return 0;
+
+out_destroy_complete_wq:
+	destroy_workqueue(virtblk_complete_wq);
+out_destroy_wq:
+	destroy_workqueue(virtblk_wq);
+	return -ENOMEM;
 }
 
 /**
@@ -38,6 +48,7 @@ int virtblk_init_workqueues(void)
  */
 void virtblk_exit_workqueues(void)
 {
+	destroy_workqueue(virtblk_freezable_wq);
 	destroy_workqueue(virtblk_complete_wq);
 	destroy_workqueue(virtblk_wq);
 }
