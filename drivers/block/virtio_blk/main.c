@@ -178,11 +178,12 @@ static void virtblk_begin_probe_io(struct virtio_blk *vblk)
 
 /*
  * The probe waits for no more requests.  A disk that is suspended, by a function reset,
- * returns first.  Then recovery and suspend are blocked until virtblk_probed(), because the
- * virtio core checks DRIVER_OK in between, and sets it if it is missing: nothing else may
- * set that bit at that moment.  Returns false if the device did not answer.
+ * returns first.  Then, without an error @err, recovery and suspend are blocked until
+ * virtblk_probed(), because the virtio core checks DRIVER_OK in between, and sets it if it
+ * is missing: nothing else may set that bit at that moment.  Returns false if the device
+ * did not answer.
  */
-static bool virtblk_end_probe_io(struct virtio_blk *vblk)
+static bool virtblk_end_probe_io(struct virtio_blk *vblk, int err)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	bool unanswered;
@@ -196,7 +197,7 @@ static bool virtblk_end_probe_io(struct virtio_blk *vblk)
 	}
 	WRITE_ONCE(recovery->probing, false);
 	unanswered = recovery->unanswered;
-	WRITE_ONCE(recovery->held, !unanswered);
+	WRITE_ONCE(recovery->held, !err && !unanswered);
 	mutex_unlock(&recovery->lock);
 	return !unanswered;
 }
@@ -282,12 +283,12 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_teardown;
 	err = virtblk_start_disk(vblk);
-	answered = virtblk_end_probe_io(vblk);
+	answered = virtblk_end_probe_io(vblk, err);
 	if (!answered)
 		dev_err(&vdev->dev, "[%s] the device did not answer, so the probe fails; when it answers again, write %s to /sys/bus/virtio/drivers/%s/bind\n",
 			vblk->disk->disk_name, dev_name(&vdev->dev), KBUILD_MODNAME);
 	if (err)
-		goto out_forget_cpus;
+		goto out_stop;
 	if (!answered) {
 		/* The disk exists already, and its last user frees it. */
 		virtblk_remove_disk(vblk);
@@ -297,7 +298,10 @@ static int virtblk_probe(struct virtio_device *vdev)
 	virtblk_register_vmfork(vblk);
 	return 0;
 
-out_forget_cpus:
+out_stop:
+	/* config_work may wait for the device, so recovery goes on until that has ended. */
+	virtblk_start_removal(vblk);
+	cancel_delayed_work_sync(&vblk->config_work);
 	virtblk_remove_cpuhp(vblk);
 out_teardown:
 	virtblk_teardown(vblk);

@@ -88,7 +88,7 @@ struct virtblk_stall {
  * @report: sends an event if the state has changed since the last one
  * @reported: the state of the last event, NULL before the first
  * @deadline: declares a suspended disk dead whose device does not return
- * @held: the probe has returned or failed; until virtblk_release_recovery(), @work ignores
+ * @held: the probe has succeeded; until virtblk_release_recovery(), @work ignores
  *	the device, and the disk is not suspended
  * @wait: woken when @state or @held changes
  * @wanted: why @work must reset a device that does not ask for it
