@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run the KUnit suites of the driver and of vdpa_blk in the debug kernel, with no disk.
 
-The driver's are built in: config_kunit.c, affinity_kunit.c, latency_kunit.c and
-ring_kunit.c.  Those of vdpa_blk are part of its module: ring_kunit.c, used_kunit.c and
+The driver's are built in: config_kunit.c, affinity_kunit.c, latency_kunit.c,
+ring_kunit.c and device_kunit.c.  Those of vdpa_blk are part of its module: ring_kunit.c, used_kunit.c and
 random_kunit.c.
 """
 
@@ -91,6 +91,13 @@ def test_latency_suite_passes(guest):
     report = run(guest, "virtio_blk_latency")
     check(report, "virtio_blk_latency")
     assert len(results(report, 4)) == 3
+
+
+def test_device_suite_passes(guest):
+    """A device that the virtio core would warn about is refused before that."""
+    report = run(guest, "virtio_blk_device")
+    check(report, "virtio_blk_device")
+    assert len(results(report, 8)) == 5, report
 
 
 def test_kunit_suite_passes(guest, report):

@@ -126,6 +126,31 @@ int virtblk_negotiate(struct virtio_device *vdev)
 	return 0;
 }
 
+/**
+ * virtblk_set_ready() - set DRIVER_OK
+ * @vdev: the device, its virtqueues set up
+ *
+ * The virtio core warns about a device that has DRIVER_OK already, as one does that is gone
+ * and reads as all ones, or that is hostile.  It reads the status again, so a device that
+ * changes it at that moment still has it warn.
+ *
+ * Context: may sleep.
+ *
+ * Return: 0, or -EIO for such a device.
+ */
+int virtblk_set_ready(struct virtio_device *vdev)
+{
+	u8 status = vdev->config->get_status(vdev);
+
+	if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
+		dev_err(&vdev->dev, "its status is %#x before the driver sets DRIVER_OK: it is gone or broken\n",
+			status);
+		return -EIO;
+	}
+	virtio_device_ready(vdev);
+	return 0;
+}
+
 /* A device that is gone */
 
 /* A transport's operations, except that get_status() returns 0. */

@@ -208,7 +208,9 @@ static int virtblk_start_disk(struct virtio_blk *vblk)
 	int err;
 
 	virtblk_init_capacity(vblk);
-	virtio_device_ready(vdev);
+	err = virtblk_set_ready(vdev);
+	if (err)
+		return err;
 	virtblk_begin_probe_io(vblk);
 
 	err = virtblk_check_nr_zones(vblk, get_capacity(vblk->disk)) ?:

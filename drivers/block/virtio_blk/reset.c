@@ -320,8 +320,7 @@ static int virtblk_try_restart(struct virtio_blk *vblk, bool last)
 		goto out_del_vqs;
 
 	virtblk_delay(vblk);
-	virtio_device_ready(vdev);
-	err = virtblk_restore_writeback(vblk);
+	err = virtblk_set_ready(vdev) ?: virtblk_restore_writeback(vblk);
 	if (err)
 		goto out_del_vqs;
 	/* No queue has its virtqueue yet: nothing else is on the ring. */

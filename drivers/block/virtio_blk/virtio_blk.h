@@ -387,6 +387,7 @@ bool virtblk_needs_reset(struct virtio_device *vdev);
 bool virtblk_was_reset(struct virtio_device *vdev);
 void virtblk_reset_again(struct virtio_device *vdev);
 int virtblk_negotiate(struct virtio_device *vdev);
+int virtblk_set_ready(struct virtio_device *vdev);
 void virtblk_hide_gone(struct virtio_device *vdev);
 void virtblk_free_gone_ops(void);
 
