@@ -282,6 +282,11 @@ static void virtblk_update_capacity(struct virtio_blk *vblk, u64 capacity)
 	if (__ratelimit(&changes))
 		virtblk_log_capacity(vblk, capacity, "new size: ");
 	set_capacity_and_notify(vblk->disk, capacity);
+	/* A disk that has died meanwhile has none. */
+	if (READ_ONCE(vblk->recovery.state) == VIRTBLK_DEAD) {
+		set_capacity(vblk->disk, 0);
+		return;
+	}
 	if (virtblk_revalidate_zones(vblk))
 		dev_err_ratelimited(&vblk->vdev->dev, "[%s] the zones cannot be read after the capacity changed\n",
 				    vblk->disk->disk_name);
