@@ -123,32 +123,6 @@ bool virtblk_writeback(struct virtio_device *vdev)
 	return writeback;
 }
 
-/*
- * A return of the device sets it to ->writeback.  The limits' lock orders those who
- * change both, so ->writeback changes under it, except when @late.
- */
-static int virtblk_commit_write_cache(struct virtio_blk *vblk, bool writeback,
-				      bool late)
-{
-	struct request_queue *rq_queue = vblk->disk->queue;
-	struct queue_limits lim = queue_limits_start_update(rq_queue);
-	bool was = vblk->writeback;
-	int err;
-
-	if (!late)
-		vblk->writeback = writeback;
-	if (writeback)
-		lim.features |= BLK_FEAT_WRITE_CACHE;
-	else
-		lim.features &= ~BLK_FEAT_WRITE_CACHE;
-	err = queue_limits_commit_update_frozen(rq_queue, &lim);
-	if (err && !late)
-		vblk->writeback = was;
-	if (!err && late)
-		vblk->writeback = writeback;
-	return err;
-}
-
 /**
  * virtblk_set_write_cache() - set whether the block layer flushes
  * @vblk: the disk
@@ -160,30 +134,40 @@ static int virtblk_commit_write_cache(struct virtio_blk *vblk, bool writeback,
  */
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
 {
+	struct request_queue *rq_queue = vblk->disk->queue;
+	struct queue_limits lim = queue_limits_start_update(rq_queue);
+	int err;
+
+	if (writeback)
+		lim.features |= BLK_FEAT_WRITE_CACHE;
+	else
+		lim.features &= ~BLK_FEAT_WRITE_CACHE;
+	err = queue_limits_commit_update_frozen(rq_queue, &lim);
 	/*
-	 * The block layer does not flush after a write that is in flight now.  If the
-	 * device is reset before that write completes, it must still return without a
-	 * cache.
+	 * Not earlier: the block layer does not flush after a write that was in flight.  If
+	 * the device was reset before that completed, it had to return without a cache.
 	 */
-	return virtblk_commit_write_cache(vblk, writeback, writeback);
+	if (!err)
+		WRITE_ONCE(vblk->writeback, writeback);
+	return err;
 }
 
 /**
  * virtblk_restore_writeback() - restore the device's cache mode after a reset
  * @vblk: the disk, suspended or resetting, its device ready again
  *
- * A reset may change the mode (VIRTIO 1.4, 5.2.5).  If the device keeps a cache that
- * the block layer does not know about, the block layer must flush it from the next
- * request on.  This is possible only if no request waits: the block layer issued
- * waiting requests for a device without a cache and would not flush after them.
+ * A reset may change the mode (VIRTIO 1.4, 5.2.5).  If the device keeps a cache that the
+ * block layer does not know about, the disk cannot be used: requests that wait, and bios
+ * that wait for a frozen queue, were issued for a device without a cache, and the block
+ * layer would not flush after them.
  *
  * Context: may sleep.
  *
- * Return: 0, or -EIO if requests wait and the device cannot turn the cache off.
+ * Return: 0, or -EIO if the device does not turn its cache off.
  */
 int virtblk_restore_writeback(struct virtio_blk *vblk)
 {
-	u8 writeback = vblk->writeback;
+	u8 writeback = READ_ONCE(vblk->writeback);
 
 	if (!virtio_has_feature(vblk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
 		return 0;
@@ -191,16 +175,7 @@ int virtblk_restore_writeback(struct virtio_blk *vblk)
 	if (writeback || !virtblk_writeback(vblk->vdev))
 		return 0;
 
-	if (vblk->recovery.drained) {
-		dev_warn(&vblk->vdev->dev, "[%s] came back with a volatile write cache, flushing it from now on\n",
-			 vblk->disk->disk_name);
-		/*
-		 * The queue is already frozen, so neither this nor a holder of the
-		 * limits' lock waits for requests.
-		 */
-		return virtblk_commit_write_cache(vblk, true, false);
-	}
-	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and waiting requests rely on having none\n",
+	dev_err(&vblk->vdev->dev, "[%s] came back with a volatile write cache that cannot be turned off, and writes that waited rely on having none\n",
 		vblk->disk->disk_name);
 	return -EIO;
 }

@@ -83,7 +83,6 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	struct request_queue *rq_queue;
 	unsigned int noio;
-	bool drained;
 
 	/* The probe is not done yet, or has failed before there was a disk. */
 	if (READ_ONCE(recovery->state) == VIRTBLK_NEW || !vblk->disk)
@@ -91,8 +90,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 
 	rq_queue = vblk->disk->queue;
 	blk_freeze_queue_start_non_owner(rq_queue);
-	drained = virtblk_drain(vblk);
-	if (!drained && !requeue) {
+	if (!virtblk_drain(vblk) && !requeue) {
 		dev_err(&vblk->vdev->dev, "[%s] completed no request for %lu s, cannot suspend\n",
 			vblk->disk->disk_name, virtblk_answer_timeout(vblk) / HZ);
 		blk_mq_unfreeze_queue_non_owner(rq_queue);
@@ -110,7 +108,6 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 		/* Also waits for submitters that have yet to notify the device. */
 		blk_mq_quiesce_queue(rq_queue);
 		virtblk_set_state(vblk, VIRTBLK_SUSPENDED);
-		recovery->drained = drained;
 		virtblk_requeue_inflight(vblk);
 		virtblk_del_vqs(vblk);
 		/*
@@ -169,7 +166,6 @@ int virtblk_start_device(struct virtio_blk *vblk)
 	if (recovery->state == VIRTBLK_SUSPENDED) {
 		err = virtblk_clear_failed(vblk->vdev) ?: virtblk_restart_vqs(vblk);
 		died = err;
-		recovery->drained = false;
 		if (died)
 			virtblk_fail_suspended(vblk);
 		else

@@ -81,7 +81,7 @@ struct virtblk_stall {
  * struct virtblk_recovery - the state of a disk, and the works that change it
  * @lock: held while @state changes, while virtqueues are created and deleted, and while
  *	the driver reads the device's status and configuration.  No holder waits for a
- *	request, or for a queue to freeze that is not frozen already.
+ *	request, or for a queue to freeze.
  * @state: the state; only virtblk_set_state() changes it
  * @work: resets the device if it asks for it, declares the disk dead if it is gone
  * @watch: checks once a second for requests that have timed out
@@ -96,7 +96,6 @@ struct virtblk_stall {
  * @was_reset: the device was reset, and the virtio core may be setting it up again
  * @was_reset_since: when @work noticed that, in jiffies
  * @zone_writes: writes to sequential zones that a reset requeues
- * @drained: the disk is suspended, its queue frozen, and no request waits
  * @requeued: requests that the last reset requeued
  * @fruitless: resets of a stalled disk since a request last completed
  * @completed_at_reset: virtblk_count_completions() at the last of them
@@ -135,7 +134,6 @@ struct virtblk_recovery {
 	bool was_reset;
 	unsigned long was_reset_since;
 	struct list_head zone_writes;
-	bool drained;
 	unsigned int requeued;
 	unsigned int fruitless;
 	u64 completed_at_reset;

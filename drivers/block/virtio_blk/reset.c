@@ -9,9 +9,7 @@
  * allocates memory without NOIO, waits for a freeze, or waits for the device
  * without a bound, except for its reset.  What the virtio core and the transport do
  * follows the same rule as far as the driver can choose: virtblk_find_vqs() never
- * leaves it to the PCI core to count CPUs under cpus_read_lock.  One exception:
- * virtblk_restore_writeback() takes limits_lock, but only while the queue is frozen and
- * has no requests, so that no holder of that lock waits for one.
+ * leaves it to the PCI core to count CPUs under cpus_read_lock.
  *
  * A request that was in flight is sent again after a reset: the device may execute
  * it twice.  A zone append fails, because only the device knows where its data

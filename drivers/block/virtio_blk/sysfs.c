@@ -73,6 +73,9 @@ static int virtblk_request_writeback(struct virtio_blk *vblk, u8 writeback)
 		virtio_cwrite(vblk->vdev, struct virtio_blk_config, wce,
 			      &writeback);
 	mode = virtblk_read_mode(vblk);
+	/* A reset must not restore a cache that the block layer stops flushing. */
+	if (!mode)
+		WRITE_ONCE(vblk->writeback, false);
 	virtblk_unlock_recovery(&vblk->recovery, noio);
 	return mode;
 }
@@ -99,10 +102,13 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 		return mode;
 	/*
 	 * The block layer may have issued writes for a device without a cache that it
-	 * sends only now: they waited for the change of the limits.
+	 * sends only now: they waited for the change of the limits.  A device that has
+	 * turned its cache on by itself may refuse to turn it off.
 	 */
-	if (mode)
-		return writeback ? blkdev_issue_flush(vblk->disk->part0) : 0;
+	if (mode) {
+		err = vblk->writeback ? 0 : virtblk_set_write_cache(vblk, true);
+		return err ?: blkdev_issue_flush(vblk->disk->part0);
+	}
 
 	err = blkdev_issue_flush(vblk->disk->part0);
 	if (err)
@@ -111,7 +117,7 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	if (err)
 		return err;
 
-	/* If the device was reset meanwhile, it may have its old mode again. */
+	/* The device may have turned its cache on again by itself. */
 	noio = virtblk_lock_recovery(&vblk->recovery);
 	mode = virtblk_read_mode(vblk);
 	virtblk_unlock_recovery(&vblk->recovery, noio);

@@ -289,7 +289,8 @@ static_assert(!((sizeof(struct request) + offsetof(struct virtblk_req, table)) %
  * @disk: the block layer's view of the disk
  * @tag_set: its tags, and the maps from CPUs to queues
  * @legacy: the device has no VIRTIO_F_VERSION_1
- * @writeback: the block layer flushes the device's write cache
+ * @writeback: the cache mode that a return of the device restores; if it is set, the block
+ *	layer flushes
  * @cache_lock: held while the cache mode changes
  * @config: the configuration space at probe
  * @reported_capacity: the capacity when the driver last read it, in sectors, not checked

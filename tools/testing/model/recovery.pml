@@ -256,14 +256,12 @@ inline poll_rings()
 inline take_back()
 {
 	atomic {
-		requeued = false;
 		i = 0;
 		do
 		:: i < REQUESTS && in_flight(i) && state == DEAD -> complete(i); i++
 		:: i < REQUESTS && in_flight(i) && state != DEAD ->
 			assert(!owned[i]);
 			rq[i] = REQUEUED;
-			requeued = true;
 			i++
 		:: i < REQUESTS && !in_flight(i) -> i++
 		:: else -> i = 0; break
@@ -324,22 +322,6 @@ inline set_write_cache()
 	atomic { frozen--; limits_lock = false }
 }
 
-/*
- * virtblk_restore_writeback() with a device that does not turn its cache off: it
- * succeeds if no request waits that was made for a device without a cache.
- */
-inline restore_writeback()
-{
-	if
-#ifdef COUNT_REQUEUED
-	:: state == SUSPENDED && !requeued -> set_write_cache()
-#else
-	:: state == SUSPENDED && q_usage == 0 -> set_write_cache()
-#endif
-	:: else -> failed = true
-	fi
-}
-
 /* virtblk_restart_vqs() */
 inline bring_back()
 {
@@ -353,8 +335,11 @@ inline bring_back()
 	:: device == VANISHED -> failed = true
 	:: device != VANISHED
 #ifdef LESS
-	:: device != VANISHED -> failed = true	/* virtblk_check_return() */
-	:: device != VANISHED -> restore_writeback()
+	/* virtblk_check_return(), virtblk_restore_writeback() */
+	:: device != VANISHED -> failed = true
+#endif
+#ifdef LIMITS_IN_RETURN
+	:: device != VANISHED && state == SUSPENDED -> set_write_cache()
 #endif
 	fi;
 	if
@@ -400,7 +385,7 @@ inline why_dead()
 active proctype recovery_work()
 {
 	byte i;
-	bool died, failed, want, requeued;
+	bool died, failed, want;
 end:	do
 	:: atomic { work_queued -> work_queued = false; work_running = true };
 		atomic { lock == 0 -> lock = 1 + _pid; want = wanted; wanted = false };
@@ -440,7 +425,6 @@ end:	do
 		fi;
 		atomic {
 			died = false; failed = false; want = false;
-			requeued = false;
 			work_running = false
 		}
 	od
@@ -715,7 +699,7 @@ end:	do
 		age[1] = (age[1] < 3 -> age[1] + 1 : 3)
 #endif
 	   };
-		/* virtblk_silence() */
+		/* virtblk_update_silence() */
 		atomic {
 			if
 #ifdef IDLE_COUNTS
@@ -876,7 +860,7 @@ inline start_device()
 	:: failed -> mark_disk_dead()
 	:: else
 	fi;
-	atomic { failed = false; requeued = false }
+	failed = false
 }
 #endif
 
@@ -947,7 +931,7 @@ end:	timeout && finished == 3 ->
 active proctype device_task()
 {
 	byte i;
-	bool drained, stopped, failed, requeued, died;
+	bool drained, stopped, failed, died;
 
 	atomic { run io(0); run io(1) };
 
