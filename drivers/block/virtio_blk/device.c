@@ -12,8 +12,7 @@
 
 #include "virtio_blk.h"
 
-/* How long to wait for the virtio core to set up a device whose driver is removed. */
-#define VIRTBLK_SET_UP_MS	1000
+/* The time between two looks at a device that the virtio core may be setting up. */
 #define VIRTBLK_SET_UP_POLL_MS	10
 
 /**
@@ -88,10 +87,10 @@ bool virtblk_was_reset(struct virtio_device *vdev)
  */
 void virtblk_reset_again(struct virtio_device *vdev)
 {
-	unsigned int ms;
+	unsigned long end = jiffies + VIRTBLK_SET_UP_TIME;
 	u8 status;
 
-	for (ms = 0; ms < VIRTBLK_SET_UP_MS; ms += VIRTBLK_SET_UP_POLL_MS) {
+	while (time_before(jiffies, end)) {
 		status = vdev->config->get_status(vdev);
 		if (!status || status == 0xff)
 			return;

@@ -46,20 +46,22 @@ static bool virtblk_drain(struct virtio_blk *vblk)
 }
 
 /*
- * Take recovery.lock once the probe is complete or waits for requests; see recovery.held.
- * Returns whether that was so in time; without the lock if not.
+ * Take recovery.lock, as virtblk_lock_recovery(), once the probe is complete or waits for
+ * requests; see recovery.held.  Returns whether that was so in time; without the lock if
+ * not.
  */
-static bool virtblk_lock_unheld(struct virtblk_recovery *recovery)
+static bool virtblk_lock_unheld(struct virtblk_recovery *recovery,
+				unsigned int *noio)
 {
-	mutex_lock(&recovery->lock);
+	*noio = virtblk_lock_recovery(recovery);
 	if (!recovery->held)
 		return true;
-	mutex_unlock(&recovery->lock);
+	virtblk_unlock_recovery(recovery, *noio);
 	/* It is set once only. */
 	if (!wait_event_timeout(recovery->wait, !READ_ONCE(recovery->held),
 				VIRTBLK_HELD_TIME))
 		return false;
-	mutex_lock(&recovery->lock);
+	*noio = virtblk_lock_recovery(recovery);
 	return true;
 }
 
@@ -98,9 +100,7 @@ int virtblk_stop_device(struct virtio_blk *vblk, unsigned long return_within,
 	}
 	virtblk_delay(vblk);
 
-	noio = memalloc_noio_save();
-	if (!virtblk_lock_unheld(recovery)) {
-		memalloc_noio_restore(noio);
+	if (!virtblk_lock_unheld(recovery, &noio)) {
 		blk_mq_unfreeze_queue_non_owner(rq_queue);
 		return -EBUSY;
 	}

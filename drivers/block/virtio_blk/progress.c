@@ -123,14 +123,14 @@ void virtblk_sync_timeouts(struct request_queue *queue)
 }
 
 /**
- * virtblk_silence() - measure the time since the disk last completed a request
+ * virtblk_update_silence() - note progress, and measure the time since the last
  * @vblk: the disk, its recovery.lock held
  * @stall: what is in flight, from virtblk_scan_inflight()
  *
  * Return: the time in jiffies, 0 if nothing is in flight.
  */
-unsigned long virtblk_silence(struct virtio_blk *vblk,
-			      const struct virtblk_stall *stall)
+unsigned long virtblk_update_silence(struct virtio_blk *vblk,
+				     const struct virtblk_stall *stall)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
 	u64 completed = virtblk_count_completions(vblk);
@@ -202,7 +202,7 @@ bool virtblk_removal_timed_out(struct virtio_blk *vblk)
 	if (!READ_ONCE(vblk->recovery.removing) || !timeout)
 		return false;
 	virtblk_scan_inflight(vblk, &stall);
-	return virtblk_silence(vblk, &stall) >= timeout;
+	return virtblk_update_silence(vblk, &stall) >= timeout;
 }
 
 /* So many of the block layer's timeouts, VIRTBLK_MAX_ANSWER at most. */
@@ -257,5 +257,5 @@ bool virtblk_probe_timed_out(struct virtio_blk *vblk)
 	if (!vblk->recovery.probing)
 		return false;
 	virtblk_scan_inflight(vblk, &stall);
-	return virtblk_silence(vblk, &stall) >= virtblk_probe_timeout(vblk);
+	return virtblk_update_silence(vblk, &stall) >= virtblk_probe_timeout(vblk);
 }

@@ -23,6 +23,9 @@ struct virtio_blk;
 #define VIRTBLK_MAX_SECONDS	((unsigned int)INT_MAX / HZ)
 #define VIRTBLK_MAX_ATTEMPTS	((unsigned int)U8_MAX)
 
+/* How long the virtio core may take to set a device up again, in jiffies. */
+#define VIRTBLK_SET_UP_TIME	HZ
+
 /* A setting of a disk that follows the module's parameter. */
 #define VIRTBLK_UNSET		UINT_MAX
 
@@ -184,8 +187,8 @@ u64 virtblk_count_completions(struct virtio_blk *vblk);
 bool virtblk_scan_one(struct request *req, void *data);
 void virtblk_scan_inflight(struct virtio_blk *vblk, struct virtblk_stall *stall);
 void virtblk_sync_timeouts(struct request_queue *queue);
-unsigned long virtblk_silence(struct virtio_blk *vblk,
-			      const struct virtblk_stall *stall);
+unsigned long virtblk_update_silence(struct virtio_blk *vblk,
+				     const struct virtblk_stall *stall);
 unsigned int virtblk_age_ms(const struct virtblk_stall *stall);
 unsigned int virtblk_setting(const unsigned int *setting,
 			     const unsigned int *parameter, unsigned int most);

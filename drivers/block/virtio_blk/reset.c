@@ -30,9 +30,6 @@
 /* The minimum time between two resets. */
 #define VIRTBLK_RESET_PAUSE_MS	500
 
-/* How long the virtio core may take to set a device up again. */
-#define VIRTBLK_SET_UP_TIME	HZ
-
 /* How long a return tries again if memory is short, and how often. */
 #define VIRTBLK_MEMORY_TIME	(5 * HZ)
 #define VIRTBLK_MEMORY_PAUSE_MS	100

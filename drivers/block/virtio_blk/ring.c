@@ -142,7 +142,7 @@ void virtblk_take_ring(struct virtblk_queue *q)
 	    READ_ONCE(vring->avail->idx) || READ_ONCE(vring->used->idx) ||
 	    (!q->shared &&
 	     virt_to_phys(vring->desc) != virtqueue_get_desc_addr(vq))) {
-		dev_notice(&vdev->dev, "queue %u: the virtio core runs the ring, of %u descriptors, which has been used or is too small\n",
+		dev_notice(&vdev->dev, "queue %u: the virtio core runs the ring, of %u descriptors: it has been used, is too small, or is not at its physical address\n",
 			   vq->index, vring->num);
 		return;
 	}

@@ -317,7 +317,7 @@ static bool virtblk_watch(struct virtio_blk *vblk)
 	/* The core may refuse to report a reset that begins early in the probe. */
 	if (READ_ONCE(recovery->was_reset) || recovery->probing)
 		queue_work(virtblk_wq, &recovery->work);
-	silence = virtblk_silence(vblk, &stall);
+	silence = virtblk_update_silence(vblk, &stall);
 	/* What was lost must not fail the disk: look before recovery decides. */
 	if ((removing && silence >= HZ) ||
 	    (recovery->probing &&
