@@ -709,7 +709,10 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 		atomic_dec(&q->in_flight);
 		return status;
 	}
-	if (status >= 0)
+	if (status >= 0) {
 		vdpa_blk_complete(rq, status);
+		/* The next chain's bio may make the worker sleep. */
+		vdpa_blk_flush_completions(q);
+	}
 	return 1;
 }

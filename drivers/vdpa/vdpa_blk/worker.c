@@ -42,8 +42,9 @@ void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why)
 
 /*
  * Whether to publish what has completed before the worker submits another bio, which may
- * sleep for a tag of the backing device.  It does not while all bios have completed at
- * once, or only wait in the plug.
+ * sleep: while bios are with the backing device it may have no tag.  What completed at once,
+ * in submit_bio() or at the end of a plug, waits for more: a backing device that completes
+ * so rarely makes the worker sleep.
  */
 static bool vdpa_blk_must_publish(const struct vdpa_blk_queue *q)
 {
