@@ -579,10 +579,9 @@ static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 			   u32 type, const struct vdpa_blk_seg *segs,
 			   unsigned int nr)
 {
-	u64 bytes = vdpa_blk_sum(segs, nr);
+	u64 bytes = vdpa_blk_sum(segs, nr), count;
 	struct vdpa_blk *vb = q->vb;
 	struct vdpa_blk_slow *slow;
-	unsigned int count;
 	u8 status;
 
 	if (!(vb->driver_features & vdpa_blk_erase_feature(type)))

@@ -98,6 +98,21 @@ static uint32_t most_ranges(const struct dev *d, uint32_t type)
 						   d->config.max_secure_erase_seg;
 }
 
+/* One range and 2^32 more: their bytes are 16 again, modulo 2^36. */
+static uint8_t send_many_ranges(struct queue *q, uint32_t type)
+{
+	const uint32_t most = 0xfffffff0;
+	struct vring_desc list[19];
+	unsigned int i;
+
+	list[0] = header(q, 0, type, 0);
+	for (i = 1; i <= 16; i++)
+		list[i] = part(AT, most, false);
+	list[i++] = part(AT, 16 * 16 + 16, false);
+	list[i++] = status_desc(q, 0);
+	return send_chain(q, "2^32 ranges", list, i, NULL);
+}
+
 void check_erase_limits(struct dev *d)
 {
 	const struct virtio_blk_discard_write_zeroes one = { .sector = SECTOR, .num_sectors = 8 };
@@ -127,6 +142,7 @@ void check_erase_limits(struct dev *d)
 		expect_status(send_one(q, "more ranges than the limit", type, 0, AT,
 				       (most + 1) * sizeof(one)), refused,
 			      "more ranges than the limit");
+		expect_status(send_many_ranges(q, type), refused, "2^32 ranges");
 	}
 	expect_data(q, ON_DISK, "after requests beyond the limits");
 }
