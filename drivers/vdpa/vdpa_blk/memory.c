@@ -222,8 +222,8 @@ struct vdpa_blk_memory *vdpa_blk_create_identity(void)
 		return ERR_PTR(-ENOMEM);
 	memory->identity = true;
 	memory->nr = 1;
-	/* No memory is there, and the size of the extent is not 0. */
-	memory->extents[0].last = U64_MAX - 1;
+	/* No memory is beyond, and array_index_nospec() takes no larger size. */
+	memory->extents[0].last = LONG_MAX - 1;
 	memory->extents[0].writable = true;
 	return memory;
 }
