@@ -81,7 +81,8 @@ void vdpa_blk_end_zoned_bio(struct bio *bio)
 	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
 						   bio);
 
-	if (likely(!bio->bi_status)) {
+	/* Without zones the work, and what it calls, is not built. */
+	if (!IS_ENABLED(CONFIG_BLK_DEV_ZONED) || likely(!bio->bi_status)) {
 		if (bio_op(bio) == REQ_OP_ZONE_APPEND)
 			put_unaligned_le64(bio->bi_iter.bi_sector, rq->append);
 		vdpa_blk_end_bio(bio);
