@@ -59,18 +59,24 @@ static void vdpa_blk_update_limits(struct vdpa_blk *vb)
 /*
  * The device does not use the page cache of the block device.  Pages that an earlier user
  * has left dirty must not be written over the driver's data later, and clean ones must not
- * hide it from those that read the block device.
+ * hide it from those that read the block device.  The whole disk of a partition has pages of
+ * its own.
  */
 static int vdpa_blk_drop_cache(struct vdpa_blk *vb)
 {
-	int err = sync_blockdev(vb->bdev);
+	struct block_device *bdevs[] = { vb->bdev, bdev_whole(vb->bdev) };
+	unsigned int i;
+	int err;
 
-	if (err) {
-		pr_err("vdpa_blk: cannot write the cached data of %s: error %d\n",
-		       vb->settings.path, err);
-		return err;
+	for (i = 0; i < ARRAY_SIZE(bdevs); i++) {
+		err = sync_blockdev(bdevs[i]);
+		if (err) {
+			pr_err("vdpa_blk: cannot write the cached data of %s: error %d\n",
+			       vb->settings.path, err);
+			return err;
+		}
+		invalidate_bdev(bdevs[i]);
 	}
-	invalidate_bdev(vb->bdev);
 	return 0;
 }
 
