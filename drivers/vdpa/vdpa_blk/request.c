@@ -499,7 +499,9 @@ static int vdpa_blk_flush(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq)
 	q->stats.requests[VDPA_BLK_FLUSH]++;
 	if (!bdev_write_cache(q->vb->bdev))
 		return VIRTIO_BLK_S_OK;
-	bio_init(&rq->bio, q->vb->bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH);
+	/* As writes: wbt does not throttle what is both sync and idle. */
+	bio_init(&rq->bio, q->vb->bdev, NULL, 0,
+		 REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC | REQ_IDLE);
 	rq->bio.bi_end_io = vdpa_blk_end_bio;
 	submit_bio(&rq->bio);
 	return -EINPROGRESS;
