@@ -53,7 +53,7 @@ static bool vdpa_blk_must_publish(const struct vdpa_blk_queue *q)
 }
 
 /*
- * Returns 1 if the queue may have more than the budget; 0 if it has nothing more, or the
+ * Returns 1 if the queue may have more than the worker took; 0 if it has nothing more, or the
  * workers are paused; -EAGAIN if it has to wait for memory or for a copied write; -EINVAL
  * if the driver has broken it.
  */
@@ -102,9 +102,19 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 			stalled = false;
 			clear_bit(q->index, q->vb->stalled);
 		}
-		if (unlikely(q->nr_done) && vdpa_blk_must_publish(q))
-			vdpa_blk_flush_completions(q);
 		budget--;
+		if (likely(!q->nr_done) || !vdpa_blk_must_publish(q))
+			continue;
+		vdpa_blk_flush_completions(q);
+		/*
+		 * A backing device that completes at once may compute in submit_bio().
+		 * Looking here, once in VDPA_BLK_MAX_COLLECTED chains, costs the others
+		 * nothing.
+		 */
+		if (need_resched()) {
+			err = 1;
+			break;
+		}
 	}
 	if (plugged)
 		blk_finish_plug(plug);
