@@ -26,7 +26,7 @@
 /* Whether the bus driver is the one that shares this kernel's memory. */
 static bool vdpa_blk_is_local(struct vdpa_blk *vb)
 {
-	const struct device_driver *driver = vb->vdpa.dev.driver;
+	const struct device_driver *driver = READ_ONCE(vb->vdpa.dev.driver);
 
 	return driver && !strcmp(driver->name, "virtio_vdpa");
 }
@@ -111,10 +111,9 @@ void vdpa_blk_break_work(struct work_struct *work)
 	if (broken) {
 		vb->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 		vb->generation++;
+		vdpa_blk_call_config(vb);
 	}
 	spin_unlock_irq(&vb->config_lock);
-	if (broken)
-		vdpa_blk_config_changed(vb);
 }
 
 /**
@@ -207,6 +206,7 @@ static void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
 	q->device_addr = 0;
 	memset(&q->state, 0, sizeof(q->state));
 	q->has_state = false;
+	q->must_copy = false;
 	spin_lock_irq(&q->lock);
 	memset(&q->cb, 0, sizeof(q->cb));
 	spin_unlock_irq(&q->lock);

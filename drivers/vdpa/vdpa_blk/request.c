@@ -288,8 +288,11 @@ static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
 						 write, &phys);
 			if (unlikely(!run))
 				return -EFAULT;
-			/* Extents can meet inside a block that is larger than a page. */
-			if (unlikely((phys | run) & mask))
+			/*
+			 * Extents can meet inside a block that is larger than a page.
+			 * Within a page a physical address is aligned as the driver's.
+			 */
+			if (unlikely(run & mask))
 				return -EINVAL;
 			if (unlikely(vecs >= VDPA_BLK_INLINE_VECS)) {
 				err = vdpa_blk_use_table(rq, vecs);

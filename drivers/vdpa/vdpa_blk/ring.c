@@ -46,7 +46,11 @@ static size_t vdpa_blk_device_size(const struct vdpa_blk_ring *ring)
  */
 void vdpa_blk_default_state(struct vdpa_blk_queue *q)
 {
-	if (q->has_state || !(q->vb->driver_features & BIT_ULL(VIRTIO_F_RING_PACKED)))
+	if (q->has_state)
+		return;
+	/* What an earlier call has set for a packed ring is no index of a split one. */
+	memset(&q->state, 0, sizeof(q->state));
+	if (!(q->vb->driver_features & BIT_ULL(VIRTIO_F_RING_PACKED)))
 		return;
 	q->state.packed.last_avail_counter = 1;
 	q->state.packed.last_used_counter = 1;

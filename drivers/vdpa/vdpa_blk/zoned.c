@@ -17,6 +17,7 @@
 #include <linux/blkdev.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 
 #include "vdpa_blk.h"
 
@@ -229,10 +230,12 @@ u8 vdpa_blk_check_zones(const struct vdpa_blk *vb, u32 type, u64 sector,
 
 	if (sector >= zones->capacity || sectors > zones->capacity - sector)
 		return VIRTIO_BLK_S_IOERR;
+	/* Also a CPU that speculates stays in the bitmap. */
+	sector = array_index_nospec(sector, zones->capacity);
 	if (type == VIRTIO_BLK_T_ZONE_APPEND)
 		return vdpa_blk_check_append(zones, sector, sectors);
 	first = sector >> zones->shift;
-	last = (sector + sectors - 1) >> zones->shift;
+	last = array_index_nospec(sector + sectors - 1, zones->capacity) >> zones->shift;
 	if (find_next_bit(zones->sequential, last + 1, first) > last)
 		return VIRTIO_BLK_S_OK;
 	if (first != last)
@@ -270,8 +273,10 @@ u8 vdpa_blk_check_zone_request(const struct vdpa_blk *vb, u32 type, u64 sector,
 		return VIRTIO_BLK_S_IOERR;
 	if (type == VIRTIO_BLK_T_ZONE_RESET_ALL)
 		return VIRTIO_BLK_S_OK;
-	if (sector >= zones->capacity ||
-	    sector != vdpa_blk_zone_start(zones, sector) ||
+	if (sector >= zones->capacity)
+		return VIRTIO_BLK_S_ZONE_INVALID_CMD;
+	sector = array_index_nospec(sector, zones->capacity);
+	if (sector != vdpa_blk_zone_start(zones, sector) ||
 	    !vdpa_blk_is_sequential(zones, sector))
 		return VIRTIO_BLK_S_ZONE_INVALID_CMD;
 	return VIRTIO_BLK_S_OK;
