@@ -145,11 +145,6 @@ static __virtio16 vdpa_blk_le16(u16 value)
 	return __cpu_to_virtio16(true, value);
 }
 
-static __virtio32 vdpa_blk_le32(u32 value)
-{
-	return __cpu_to_virtio32(true, value);
-}
-
 static __virtio64 vdpa_blk_le64(u64 value)
 {
 	return __cpu_to_virtio64(true, value);

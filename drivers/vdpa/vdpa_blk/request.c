@@ -93,18 +93,6 @@ void vdpa_blk_end_zoned_bio(struct bio *bio)
 	queue_work(rq->q->vb->wq, &rq->end_work);
 }
 
-static blk_opf_t vdpa_blk_opf(struct vdpa_blk *vb, u32 type)
-{
-	blk_opf_t opf = type == VIRTIO_BLK_T_ZONE_APPEND ? REQ_OP_ZONE_APPEND :
-							   REQ_OP_WRITE;
-
-	if (type == VIRTIO_BLK_T_IN)
-		return REQ_OP_READ;
-	/* Without a write cache a write that is done is durable. */
-	return opf | REQ_SYNC | REQ_IDLE |
-	       (READ_ONCE(vb->writeback) ? 0 : REQ_FUA);
-}
-
 /* Make the bio of a read, write or append, whose data is in @rq->vecs. */
 static __always_inline void
 vdpa_blk_init_bio(struct vdpa_blk_request *rq, u32 type, u64 sector,
@@ -683,8 +671,8 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
  *
  * Return: 1; 0 if the chain is not there any more; -EAGAIN if it has to wait for memory, or
  * for a write that is copied, and the caller must put it back; -EINVAL if the ring or the
- * chain is broken or has no status byte, or there are more in flight than the ring has
- * entries, and the queue must not be used any more.
+ * chain is broken or has no status byte, or there are more in flight than a ring has entries
+ * at most, and the queue must not be used any more.
  */
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 {

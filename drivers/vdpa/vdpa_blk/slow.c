@@ -43,18 +43,6 @@ static int vdpa_blk_return_sector(const struct vdpa_blk_slow *slow, u64 sector)
 				  &value, sizeof(value), true);
 }
 
-static blk_opf_t vdpa_blk_bounce_opf(const struct vdpa_blk_slow *slow)
-{
-	blk_opf_t opf = slow->type == VIRTIO_BLK_T_ZONE_APPEND ?
-			REQ_OP_ZONE_APPEND : REQ_OP_WRITE;
-
-	if (slow->type == VIRTIO_BLK_T_IN)
-		return REQ_OP_READ;
-	/* As a write that is not copied, see vdpa_blk_opf(). */
-	return opf | REQ_SYNC | REQ_IDLE |
-	       (READ_ONCE(slow->rq->q->vb->writeback) ? 0 : REQ_FUA);
-}
-
 /* Execute the part of a read, write or append that is @at bytes from its beginning. */
 static int vdpa_blk_bounce_piece(struct vdpa_blk_slow *slow, void *buf, u64 at,
 				 u32 len)
@@ -73,7 +61,7 @@ static int vdpa_blk_bounce_piece(struct vdpa_blk_slow *slow, void *buf, u64 at,
 		if (err)
 			return err;
 	}
-	bio_init(&bio, vb->bdev, &vec, 1, vdpa_blk_bounce_opf(slow));
+	bio_init(&bio, vb->bdev, &vec, 1, vdpa_blk_opf(slow->rq->q->vb, slow->type));
 	bio.bi_iter.bi_sector = slow->sector + (at >> SECTOR_SHIFT);
 	__bio_add_page(&bio, virt_to_page(buf), len, offset_in_page(buf));
 	err = append && !vdpa_blk_append_fits(&bio) ? -EIO : submit_bio_wait(&bio);

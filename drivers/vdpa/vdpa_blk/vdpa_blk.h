@@ -316,7 +316,7 @@ enum vdpa_blk_kind {
  * @header: of the request that the worker parses
  * @chain: its chain
  * @table: a copy of an indirect table
- * @requests: as many as the ring has entries
+ * @requests: as many as a ring has entries at most, the setting ring_size
  * @batching: the worker, while it submits a batch: it collects what completes meanwhile
  *	on it, see vdpa_blk_flush_completions()
  * @stats: the worker's counters
@@ -531,6 +531,24 @@ static inline u8 vdpa_blk_to_status(blk_status_t status)
 	default:
 		return VIRTIO_BLK_S_IOERR;
 	}
+}
+
+static inline __virtio32 vdpa_blk_le32(u32 value)
+{
+	return __cpu_to_virtio32(true, value);
+}
+
+/* The operation and the flags of a read, write or append. */
+static inline blk_opf_t vdpa_blk_opf(struct vdpa_blk *vb, u32 type)
+{
+	blk_opf_t opf = type == VIRTIO_BLK_T_ZONE_APPEND ? REQ_OP_ZONE_APPEND :
+							   REQ_OP_WRITE;
+
+	if (type == VIRTIO_BLK_T_IN)
+		return REQ_OP_READ;
+	/* Without a write cache a write that is done is durable. */
+	return opf | REQ_SYNC | REQ_IDLE |
+	       (READ_ONCE(vb->writeback) ? 0 : REQ_FUA);
 }
 
 /* Whether the device may have a cache that a driver must flush. */

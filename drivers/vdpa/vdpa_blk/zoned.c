@@ -153,11 +153,6 @@ u64 vdpa_blk_zoned_capacity(const struct vdpa_blk *vb)
 	return vb->zones->capacity;
 }
 
-static __virtio32 vdpa_blk_le32(u32 value)
-{
-	return __cpu_to_virtio32(true, value);
-}
-
 /**
  * vdpa_blk_init_zoned_config() - fill in the feature and the configuration space
  * @vb: the device, with zones
@@ -329,8 +324,8 @@ static bool vdpa_blk_exceeds_zone(const struct blk_zone *zone, u32 type, u64 sec
 	return sector > end || sectors > end - sector;
 }
 
-static u8 vdpa_blk_explain(const struct blk_zone *zone, u32 type, u64 sector,
-			   u32 sectors, blk_status_t error, bool *again)
+static u8 vdpa_blk_explain_zone(const struct blk_zone *zone, u32 type, u64 sector,
+				u32 sectors, blk_status_t error, bool *again)
 {
 	if (vdpa_blk_zone_refuses(zone, type))
 		return VIRTIO_BLK_S_ZONE_INVALID_CMD;
@@ -380,7 +375,7 @@ u8 vdpa_blk_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
 	case BLK_STS_NOTSUPP:
 		return VIRTIO_BLK_S_UNSUPP;
 	default:
-		return known ? vdpa_blk_explain(&zone, type, sector, sectors, error,
+		return known ? vdpa_blk_explain_zone(&zone, type, sector, sectors, error,
 						again) : VIRTIO_BLK_S_IOERR;
 	}
 }
