@@ -35,6 +35,7 @@ def test_dkms_package_has_all_that_is_built(packages, tmp_path, part):
     assert packed == {path.relative_to(TOP) for path in kernels._sources(part.sources)
                       } | {Path("dkms.conf")}
     left = [path for path in tmp_path.rglob("*") if path.is_file()
+            and path.suffix != ".gz"
             and re.search("@[A-Z]+@", path.read_text(errors="replace"))]
     assert left == []
 
@@ -325,6 +326,7 @@ def test_files_for_other_distributions(tmp_path, part):
         assert os.access(script, os.X_OK)
     assert f"/{kernels_script}" in plugin.read_text()
     left = [path for path in tmp_path.rglob("*") if path.is_file()
+            and path.suffix != ".gz"
             and re.search("@[A-Z]+@", path.read_text(errors="replace"))]
     assert left == []
 
