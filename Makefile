@@ -2,7 +2,7 @@
 # What a person types; `make help` lists it. The work is done in tools/.
 
 # Debian's own Python: what apt installs, pytest for one, belongs to it.
-PYTHON = PYTHONPATH=tools:tools/testing PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3
+PYTHON = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 
 .PHONY: help modules kernel install uninstall dkms undkms deb deb-modules dist patch \
@@ -10,7 +10,7 @@ CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}/virtio-blk-mq
 	profile bench budget tools lint html clean distclean python
 
 help:
-	@cat tools/vm/help.txt
+	@cat tools/run/help.txt
 
 modules kernel: python
 	@$(PYTHON) -m vm.kernels $@
@@ -35,8 +35,8 @@ undkms:
 	@tools/packaging/dkms/register --undo
 
 deb: python
-	@$(PYTHON) -m vm.repository build/deb
-	@$(PYTHON) -m vm.host packaging
+	@$(PYTHON) -m host.repository build/deb
+	@$(PYTHON) -m host.deps packaging
 	@tools/packaging/deb
 
 # For one kernel, which must be named.
@@ -45,33 +45,36 @@ deb-modules: python
 		linux-image-... or KDIR=/lib/modules/RELEASE/build" >&2; exit 2)
 	@$(if $(NAME),echo "make deb-modules: NAME is $(NAME) and it packages virtio_blk only; \
 		leave NAME out" >&2; exit 2)
-	@$(PYTHON) -m vm.repository build/deb-modules
-	@$(PYTHON) -m vm.host modules
+	@$(PYTHON) -m host.repository build/deb-modules
+	@$(PYTHON) -m host.deps modules
 	@tree=$$($(PYTHON) -m vm.kernels tree) && module=$$($(PYTHON) -m vm.kernels driver) && \
 		tools/packaging/deb-modules "$$tree" "$$module"
 
 dist: python
-	@$(PYTHON) -m vm.repository build/dist
+	@$(PYTHON) -m host.repository build/dist
 	@tools/packaging/dist
 
 # The assignment fails if there is no source.
 patch: python
-	@$(PYTHON) -m vm.repository build
+	@$(PYTHON) -m host.repository build
 	@tree=$${LINUX:-$$($(PYTHON) -m vm.kernels source)} && \
 		tools/packaging/patch "$$tree" build
 
-run shell lint: python
-	@$(PYTHON) -m vm.$@
+run shell: python
+	@$(PYTHON) -m run.$@
+
+lint: python
+	@$(PYTHON) -m lint.lint
 
 run-host: python
-	@$(PYTHON) -m vm.run_host
+	@$(PYTHON) -m run.run_host
 
 profile bench budget: python
 	@$(PYTHON) -m perf.$@
 
 check: python
-	@$(PYTHON) -m vm.repository --for-kbuild build
-	@$(PYTHON) -m vm.host test
+	@$(PYTHON) -m host.repository --for-kbuild build
+	@$(PYTHON) -m host.deps test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)',-n auto) \
 		--ignore=tools/testing/arch tools/testing
 
@@ -79,21 +82,21 @@ check-full: export FULL = 1
 check-full: check
 
 check-arch: python
-	@$(PYTHON) -m vm.repository --for-kbuild build
-	@$(PYTHON) -m vm.host test
+	@$(PYTHON) -m host.repository --for-kbuild build
+	@$(PYTHON) -m host.deps test
 	$(PYTHON) -m pytest -p no:cacheprovider $(if $(T),-k '$(T)') \
 		tools/testing/arch
 
 coverage: python
-	@$(PYTHON) -m vm.repository --for-kbuild build
-	@$(PYTHON) -m vm.host test
-	@$(PYTHON) -m vm.coverage
+	@$(PYTHON) -m host.repository --for-kbuild build
+	@$(PYTHON) -m host.deps test
+	@$(PYTHON) -m lint.coverage
 
 new-test: python
-	@$(PYTHON) -m new_test "$(NAME)"
+	@$(PYTHON) -m testing.new_test "$(NAME)"
 
 model: python
-	@$(PYTHON) -m model.check
+	@$(PYTHON) -m testing.model.check
 
 soak fuzz: python
 	@$(PYTHON) -m soak.$@
@@ -102,15 +105,15 @@ fuzz-device: python
 	@$(PYTHON) -m soak.fuzz_device
 
 tools: python
-	@$(PYTHON) -m vm.repository build/vblkstat
-	@$(PYTHON) -m vm.host build
+	@$(PYTHON) -m host.repository build/vblkstat
+	@$(PYTHON) -m host.deps build
 	@$(MAKE) -s -C tools/vblkstat
 	@echo build/vblkstat/vblkstat
 
 # Without PYTHONPATH: Sphinx has a module by the name of tools/packaging.
 html: python
-	@$(PYTHON) -m vm.repository build/doctrees build/html
-	@$(PYTHON) -m vm.host docs
+	@$(PYTHON) -m host.repository build/doctrees build/html
+	@$(PYTHON) -m host.deps docs
 	@/usr/bin/sphinx-build -q -b html -W -n --keep-going -d build/doctrees \
 		Documentation build/html
 	@echo build/html/index.html
@@ -128,4 +131,4 @@ distclean: clean
 	$(call remove,$(CACHE))
 
 python:
-	@tools/vm/bootstrap
+	@tools/host/bootstrap

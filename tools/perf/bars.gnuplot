@@ -5,7 +5,7 @@
 # first: $bars (instructions, y, device from 1, value as text), $jobs (y, name),
 # devices[] (names), count (of devices), bottom (the largest y), least and most (the
 # smallest and the largest number of instructions), headline (a second line of the title)
-# and height in pixels.  vm/page.py adds title, foot, and the colours ink, paper, faint
+# and height in pixels.  host/page.py adds title, foot, and the colours ink, paper, faint
 # and accent.
 
 set terminal pngcairo noenhanced size 1600,height font "DejaVu Sans,15" background rgb paper

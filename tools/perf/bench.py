@@ -18,10 +18,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vm import cache, host, kernels, qemu, qemu_dist, repository, run, ui
+from host import cache, deps, repository, ui
+from host.ui import UserError, say, step
+from vm import kernels, qemu, qemu_dist
 from vm.errors import GuestError
 from vm.kernels import Kernel
-from vm.ui import UserError, say, step
 
 from . import charts, goals, jobs, layers, scale, sweep, wallclock, workers
 from . import host as perf_host
@@ -146,7 +147,7 @@ def measure(facts: Facts, quick: bool) -> None:
     facts |= {"kernel": kernel.release, "ios": ios, "quick": quick,
               "accelerator": qemu.accelerator(),
               "qemu": ".".join(map(str, qemu_dist.version(qemu_dist.find()))),
-              "driver": run.commit()}
+              "driver": repository.commit()}
     progress = Progress(total)
     parts = {name: facts.setdefault(name, [])
              for name in ("jobs", "usual_ring", "queues", "other_kernels")}
@@ -210,7 +211,7 @@ def main() -> int:
                         f"{os.environ['KERNEL']}; use make profile for other kernels")
     repository.check_own_name()
     repository.writable(_OUT)
-    host.need("build", "vm", "plot")
+    deps.need("build", "vm", "plot")
     for file in (*_OUT.glob("bench.*"), *wallclock.FIO.glob("*.json")):
         file.unlink()
     cache.require_space(_OUT, _NEEDED_MIB, "move the repository to a larger disk")

@@ -3,7 +3,7 @@
 # Instructions as boxes.  Each device has three rows: the total, the layers of the
 # kernel, and their functions.  The width of a box is its number of instructions.
 # perf/charts.py sets these variables first: $boxes (x from and to, y from and to,
-# layer or -1 for the total, name), widest and height.  vm/page.py adds title, foot, and
+# layer or -1 for the total, name), widest and height.  host/page.py adds title, foot, and
 # the colours ink, paper, faint and accent.
 
 set terminal pngcairo noenhanced size 1600,1300 font "DejaVu Sans,13" background rgb paper

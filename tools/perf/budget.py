@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vm import host, kernels, repository, ui
+from host import deps, repository, ui
+from host.ui import UserError, say, step
+from vm import kernels
 from vm.kernels import Kernel
-from vm.ui import UserError, say, step
 
 from . import host as perf_host
 from . import jobs, profile
-from .counting import CountingGuest, Cost
+from .counting import Cost, CountingGuest
 
 FILE = Path(__file__).parent / "budget.json"
 KERNEL = "6.12"
@@ -172,7 +173,7 @@ def main() -> int:
     """Count all jobs and write the file."""
     repository.check_own_name()
     repository.writable(FILE.parent)
-    host.need("build", "vm")
+    deps.need("build", "vm")
     kernel = kernels.find(KERNEL)
     costs = {ring: count(kernel, ring) for ring in JOBS}
     device = device_as_kept(perf_host.count(kernel, IOS, ["vdpa_blk"])["vdpa_blk"])

@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vm.page import (LIGHT, figure, foot_line, html_table, page, plot, quoted,
-                     text_table)
+from host.page import (LIGHT, figure, foot_line, html_table, page, plot, quoted,
+                       text_table)
 
 from . import curves, goals, host, jobs, layers, scale, sweep, wallclock, workers
 from .devices import TITLES

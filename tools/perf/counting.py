@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vm import cache, host, image, qemu_dist
+from host import cache, deps
+from host.ui import UserError
+from vm import image, qemu_dist
 from vm.arch import AMD64
 from vm.disk import GIB, Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 from vm.kernels import Kernel
-from vm.ui import UserError
 
 from .devices import by_serial
 from .jobs import Job
@@ -188,7 +189,7 @@ def _compile(directory: Path, source: Path, *flags: str) -> None:
 
 def plugin() -> Path:
     """Return the path of the plugin; compile it first if needed."""
-    host.need("amd64")
+    deps.need("amd64")
     found = qemu_dist.version(qemu_dist.find())
     if found < _OLDEST_QEMU:
         raise UserError(

@@ -15,7 +15,7 @@
 #   xlabel             of all panels; width, height of the picture in pixels
 #   level              a horizontal line in all panels, 0 for none
 #
-# and sets xtics and xrange.  vm/page.py adds title, foot, and the colours ink, paper,
+# and sets xtics and xrange.  host/page.py adds title, foot, and the colours ink, paper,
 # faint and accent.
 
 set terminal pngcairo noenhanced size width,height font "DejaVu Sans,14" background rgb paper

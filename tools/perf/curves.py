@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm import measure, repository, ui
+from common import measure
+from host import repository, ui
+from host.page import LIGHT, foot_line, plot, quoted, text_table
+from host.ui import say
 from vm.errors import GuestError
-from vm.page import LIGHT, foot_line, plot, quoted, text_table
-from vm.ui import say
 
 from . import sweep
 from .devices import TITLES

@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vm import vdpa
+from common import vdpa
+from host.ui import step
 from vm.kernels import Kernel
-from vm.ui import step
 
 from . import jobs
-from .counting import CountingGuest, Cost
+from .counting import Cost, CountingGuest
 
 # One request at each wake-up of a worker, and 16.
 JOBS = ("randread-4k-qd1", "randread-4k-qd32-batch")

@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from vm.ui import UserError
+from host.ui import UserError
 
 
 @dataclass(frozen=True)

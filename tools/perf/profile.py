@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from vm import kernels, ui
+from host import ui
+from host.ui import UserError, say, step
+from vm import kernels
 from vm.kernels import Kernel
-from vm.ui import UserError, say, step
 
 from . import bench, jobs
 from .counting import DEVICES, DRIVERS, Cost, CountingGuest

@@ -2,7 +2,7 @@
 #
 # Kernel instructions of an I/O and its interrupt by number of queues.
 # perf/charts.py sets these variables first: $ours and $stock (queues, instructions).
-# vm/page.py adds title, foot, and the colours ink, paper, faint and accent.
+# host/page.py adds title, foot, and the colours ink, paper, faint and accent.
 
 set terminal pngcairo size 1600,760 font "DejaVu Sans,17" background rgb paper
 set encoding utf8

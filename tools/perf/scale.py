@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vm import measure, page, queues, repository, ui
+from common import measure, queues
+from host import page, repository, ui
+from host.ui import UserError, say, step
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
-from vm.ui import UserError, say, step
 
 DRIVERS = ("ours", "stock")
 

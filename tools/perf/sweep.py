@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from vm import kernels, qemu, qemu_dist, run
+from host import repository
+from host.ui import UserError
+from vm import kernels, qemu, qemu_dist
 from vm.disk import GIB, Disk
 from vm.errors import GuestError
 from vm.guest import Guest
-from vm.ui import UserError
 
 from . import wallclock
 from .devices import by_serial
@@ -230,7 +231,7 @@ def measure(kernel: str | kernels.Kernel = KERNEL, *, cpus: int | None = None,
     return Record(
         kernel=kernel.release,
         qemu=".".join(map(str, qemu_dist.version(qemu_dist.find()))),
-        accelerator=qemu.accelerator(), commit=run.commit(), cpus=cpus,
+        accelerator=qemu.accelerator(), commit=repository.commit(), cpus=cpus,
         host_cpus=host_cpus(), host_load=load, rounds=rounds, seconds=seconds, ramp=ramp,
         series=[Series(device, point, samples[device, point])
                 for point in points for device in DEVICES])

@@ -21,12 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vm import kernels, measure, qemu, queues, repository, run, ui
+from common import measure, queues
+from host import repository, ui
+from host.ui import UserError, say, step
+from run import run
+from vm import kernels, qemu
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 from vm.kernels import Kernel
-from vm.ui import UserError, say, step
 
 from . import jobs as job_list
 
@@ -253,7 +256,7 @@ def one_round(guest: Guest, virtio: str, number: int, options: _Options,
 
 
 def _figures(pair: Mapping[str, Figures]) -> dict[str, measure.Figures]:
-    """Return the figures that vm.measure compares; pair: samples by driver."""
+    """Return the figures that common.measure compares; pair: samples by driver."""
     return {driver: measure.Figures(found["iops"], found["interrupts_per_io"],
                                     found["kicks_per_io"])
             for driver, found in pair.items()}

@@ -13,11 +13,11 @@ allocations.
 import re
 from typing import NamedTuple
 
+from host.ui import say
 from vm.agent import Result
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
-from vm.ui import say
 
 from . import leaks
 from .scenario import Round, Scenario

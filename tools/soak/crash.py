@@ -25,14 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import vblksim
-from vm import process
+from common import vblksim
+from host import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 
-from .power import (LOST, Target, await_first_acks, check_records, work_directory,
-                    writer)
+from .power import LOST, Target, await_first_acks, check_records, work_directory, writer
 from .scenario import Round, Scenario
 from .vanish import MortalSim
 

@@ -7,8 +7,8 @@ do not run on the in-tree driver.
 
 from typing import Any
 
-import fio
-from vm import process
+from common import fio
+from host import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest

@@ -14,15 +14,15 @@ import re
 import time
 from collections import Counter
 
-import fio
-import vblksim
-from fio import FioError
-from vblksim import Sim
-from vm import host, kernels, process, ui
+from common import fio, vblksim
+from common.fio import FioError
+from common.vblksim import Sim
+from host import deps, process, ui
+from host.ui import UserError, say
+from vm import kernels
 from vm.errors import GuestError
 from vm.guest import Guest
 from vm.kernels import Kernel
-from vm.ui import UserError, say
 
 from . import leaks
 from .scenario import NotZero, Round, Scenario, listed
@@ -220,7 +220,7 @@ def play_rounds(scenario: Scenario, target: str,
     seconds = ui.number("SECONDS", 600)
     seed = ui.number("SEED")
     kernel = kernels.find(os.environ.get("KERNEL") or scenario.kernel)
-    host.need("build", "vm")
+    deps.need("build", "vm")
     until = math.inf if seed else time.monotonic() + seconds
     number = seed or int(time.time())
     sums: Counter[str] = Counter()

@@ -15,11 +15,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from vm import kernels, null_blk, ui, vdpa, vdpadrv
+from common import null_blk, vdpa, vdpadrv
+from host import ui
+from host.ui import UserError, say
+from vm import kernels
 from vm.disk import Disk
 from vm.guest import Guest
 from vm.kernels import Kernel
-from vm.ui import UserError, say
 
 from . import fuzz, leaks
 from .scenario import Round, Scenario, listed
@@ -69,7 +71,7 @@ class Settings:
                     "poll_us": chosen.choice((0, 0, 50)),
                     "write_cache": chosen.randrange(2)}
         disk = chosen.choice(("back", "blocks"))
-        # With larger blocks null_blk overruns its pages: see vm.null_blk.
+        # With larger blocks null_blk overruns its pages: see common.null_blk.
         null = {"blocksize": 512, "discard": chosen.randrange(2),
                 "irqmode": chosen.randrange(3)} if chosen.randrange(3) else None
         return cls(configfs, disk, null)

@@ -17,16 +17,15 @@ import hashlib
 import struct
 from pathlib import Path
 
-import fio
+from common import fio
+from host.ui import UserError
 from vm import image, kernels
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
 from vm.kernels import Kernel
-from vm.ui import UserError
 
-from .power import (DIRTY, LOST, SIZES, Target, disk, interrupt,
-                    work_directory, writer)
+from .power import DIRTY, LOST, SIZES, Target, disk, interrupt, work_directory, writer
 from .scenario import Round, Scenario
 
 _MIB = 1 << 20

@@ -4,8 +4,8 @@
 import re
 import time
 
+from host.ui import say
 from vm.guest import Guest
-from vm.ui import say
 
 from .scenario import Round
 

@@ -8,11 +8,11 @@ A disk has a partition for the writers' marks, one for their records and one for
 import re
 from typing import Any
 
-import fio
-from vm import process
+from common import fio
+from host import process
+from host.ui import say
 from vm.disk import Disk
 from vm.guest import Guest
-from vm.ui import say
 
 from .events import MIB, PLACE
 from .power import writer

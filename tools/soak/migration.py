@@ -5,7 +5,7 @@ They migrate live, or are saved to a file and restored from it.  The driver gets
 notice; requests in flight move with the device.
 """
 
-import fio
+from common import fio
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest

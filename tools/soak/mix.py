@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Callable
 from random import Random
 
-import fio
-from vm import process
+from common import fio
+from host import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest

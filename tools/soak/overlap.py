@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-import full_ring
+from common import full_ring
+from host.ui import say
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest
-from vm.ui import say
 
 from . import allocations, events, faults, loads
 from .events import PLACE, Event, Loop

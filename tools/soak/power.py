@@ -32,14 +32,15 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from backend import Backend, Logged, WriteLog
-from vm import image, process
+from common.backend import Backend, Logged, WriteLog
+from host import process
+from host.ui import UserError, say
+from vm import image
 from vm.arch import Arch
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest, Job
 from vm.kernels import Kernel
-from vm.ui import UserError, say
 
 from .prefixes import (AREA_SECTORS, BATCH, MARK_DISTANCE, Extent, Image, Witness,
                        mark_of)

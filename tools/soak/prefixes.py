@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from backend import Logged
+from common.backend import Logged
 
 _SECTOR = 512
 # As in writer.c.

@@ -5,7 +5,7 @@ The host has a VM generation ID, from which the kernel and the driver learn that
 was restored.  The driver injects the losses (see fault_inject.c).
 """
 
-from vm import process
+from host import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest

@@ -21,12 +21,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import fio
-import throttle
-import vblksim
-from dirty import PAGE, Pages
-from vblksim import Sim
-from vm import process
+from common import fio, throttle, vblksim
+from common.dirty import PAGE, Pages
+from common.vblksim import Sim
+from host import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vm import cache, host, kernels, ui
-from vm.run import commit
-from vm.ui import UserError, say
+from host import cache, deps, ui
+from host.repository import commit
+from host.ui import UserError, say
+from vm import kernels
 
 from . import (allocations, crash, faults, fuzz, fuzz_device, kexec, migration, mix,
                overlap, power, restore, slow, vanish)
@@ -168,7 +169,7 @@ def _play(job: Job, seed: int) -> Facts:
 
     All rounds are complete, so that a seed means the same each time.
     """
-    host.need("build", "vm")
+    deps.need("build", "vm")
     kernel = kernels.find(job.kernel)
     started = time.time()
     described = commit()

@@ -16,10 +16,9 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import fio
-import vblksim
-from vblksim import Sim
-from vm import process
+from common import fio, vblksim
+from common.vblksim import Sim
+from host import process
 from vm.disk import Disk
 from vm.errors import GuestError
 from vm.guest import Guest, Job

@@ -44,13 +44,12 @@ from typing import Any
 
 import pytest
 
-import package
-import vblksim
+from common import vblksim
 from _pytest.terminal import TerminalReporter
+from host.ui import UserError
 from vm import kernels, qemu
 from vm.guest import Guest
 from vm.kernels import Kernel
-from vm.ui import UserError
 
 DEFAULT = ("6.12",)
 # Kernels for vblksim's devices on PCI.  6.1 has no VDUSE.
@@ -181,6 +180,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     elif "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", _names(metafunc), indirect=True,
                              scope="session")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Take the folders of tests out of T=, which is about files, tests and parameters.
+
+    Else T=recovery would run all files in recovery/.
+    """
+    for node in item.listchain():
+        if isinstance(node, pytest.Package):
+            node.name = ""
 
 
 @pytest.hookimpl(trylast=True)
@@ -333,12 +342,6 @@ def sims(kernel: Kernel) -> Iterator[Guest]:
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     """The vm.kernels.Kernel to boot, downloaded or built first if need be."""
     return kernels.find(request.param)
-
-
-@pytest.fixture(scope="session")
-def packages() -> dict[str, Path]:
-    """The packages, built from the tree as it is: {name: path}."""
-    return package.build()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import fio
+from common import fio
 from vm.disk import Disk
 from vm.guest import Guest
 from vm.kernels import Kernel

@@ -8,7 +8,7 @@ Debian's cross compilers.
 
 from dataclasses import dataclass
 
-from . import host
+from host import deps
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Arch:
 
     def need(self) -> None:
         """Install the compiler, the C library and the emulator if missing."""
-        host.need(self.name)
+        deps.need(self.name)
 
 
 AMD64 = Arch(

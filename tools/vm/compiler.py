@@ -10,8 +10,8 @@ import os
 import re
 from pathlib import Path
 
-from . import debian13, host
-from .ui import UserError
+from host import debian13, deps
+from host.ui import UserError
 
 # What kbuild runs for a module besides the compiler and POSIX programs.
 _PROGRAMS = {"make": "make", "ld": "binutils"}
@@ -25,12 +25,12 @@ def words(tree: Path) -> list[str]:
     """
     if os.environ.get("LLVM"):
         # kbuild reads it from the environment.
-        host.need({"make": "make"})
+        deps.need({"make": "make"})
         return []
     if os.environ.get("CC"):
-        host.need({"make": "make"})
+        deps.need({"make": "make"})
         return [f"CC={os.environ['CC']}"]
-    host.need(_PROGRAMS)
+    deps.need(_PROGRAMS)
     if debian13.is_adapted(tree):
         return []
     text = (tree / ".config").read_text(errors="replace")
@@ -49,11 +49,11 @@ def _gcc(built_with: str, tree: Path) -> list[str]:
     own = built_with.split()[0]
     # Another version works, too.  kbuild prints a warning.
     for name in (own, re.sub(r"^.*-(gcc-\d+)$", r"\1", own), "gcc"):
-        if host.which(name):
+        if deps.which(name):
             return [f"CC={name}"]
-    if not host.which("apt-get"):
+    if not deps.which("apt-get"):
         raise _missing(own, built_with, tree)
-    host.need({"gcc": "gcc"})
+    deps.need({"gcc": "gcc"})
     return ["CC=gcc"]
 
 
@@ -61,7 +61,7 @@ def _clang(built_with: str, lld: bool, tree: Path) -> list[str]:
     """Return the words for a kernel that clang compiled, and LLD linked if lld is set."""
     number = re.search(r"clang version (\d+)", built_with)
     for suffix in ("", f"-{number[1]}" if number else ""):
-        if host.which(f"clang{suffix}") and (not lld or host.which(f"ld.lld{suffix}")):
+        if deps.which(f"clang{suffix}") and (not lld or deps.which(f"ld.lld{suffix}")):
             return [f"LLVM={suffix or 1}"] if lld else [f"CC=clang{suffix}"]
     raise _missing("clang and ld.lld" if lld else "clang", built_with, tree)
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import process, qemu_dist
+from host import process
+from host.ui import UserError
+
+from . import qemu_dist
 from .errors import QemuRefused
-from .ui import UserError
 
 GIB = 1 << 30
 BACKENDS = ("null", "ram", "raw", "qcow2", "nbd", "vhost-user")

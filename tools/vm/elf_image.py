@@ -15,16 +15,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import cache, host
-from .ui import UserError
+from host import cache, deps
+from host.ui import UserError
 
 _ELF = b"\x7fELF"
 
 
 def _filter(program: str, data: bytes) -> bytes:
     """Pass data through a program, which its package is named after."""
-    host.need({program: program})
-    return subprocess.run([host.path_of(program), "-qdc"], input=data, check=True,
+    deps.need({program: program})
+    return subprocess.run([deps.path_of(program), "-qdc"], input=data, check=True,
                           stdout=subprocess.PIPE).stdout
 
 

@@ -3,7 +3,7 @@
 
 Each guest hands over its counters before its kernel ends (see vm.guest.Guest), and they
 are added up in the cache.  gcov_persist, the kernel's default, keeps those of modules
-that were unloaded.  vm.coverage reads them.
+that were unloaded.  lint.coverage reads them.
 """
 
 import base64
@@ -16,7 +16,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import cache, host, kernels
+from host import cache, deps
+
+from . import kernels
 from .agent import Result
 from .errors import GuestError
 
@@ -94,7 +96,7 @@ def add(archive: bytes) -> None:
     Raises BadCounters if gcov-tool does not accept them, or if an object was compiled
     again since other guests ran.
     """
-    host.need("coverage")
+    deps.need("coverage")
     with _lock(), tempfile.TemporaryDirectory(dir=cache.root(),
                                               prefix=".coverage-") as work:
         new = Path(work, "new")

@@ -21,15 +21,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import (gcov, host, image, kernels, process, qemu, qemu_dist, repository,
-               sysrq)
+from host import deps, process, repository
+from host.ui import UserError, say
+
+from . import gcov, image, kernels, qemu, qemu_dist, sysrq
 from .agent import Agent, Result, Task
 from .disk import Disk, Options, make_qcow2
-from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout,
-                     GuestError, GuestSplat, QemuDied, QemuRefused, QmpError)
+from .errors import (BootFailed, BootHung, CommandFailed, CommandTimeout, GuestError,
+                     GuestSplat, QemuDied, QemuRefused, QmpError)
 from .klog import KernelLog
 from .qmp import Message, Qmp
-from .ui import UserError, say
 
 _Answer = TypeVar("_Answer")
 
@@ -816,7 +817,7 @@ class Guest:
         if not self.arch.foreign:
             return qemu_dist.find()
         self.arch.need()
-        return [host.path_of(self.arch.emulator)]
+        return [deps.path_of(self.arch.emulator)]
 
     def _boot_options(self) -> list[str | Path]:
         """Return QEMU's options for kernel, initramfs and the system's disks."""

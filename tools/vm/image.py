@@ -13,10 +13,11 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import cache, debian, host
+from host import cache, debian, deps
+from host.ui import UserError, step
+
 from .arch import AMD64, Arch
 from .kernels import Kernel
-from .ui import UserError, step
 
 ROOT_LABEL = "vblk-root"
 MODULES_LABEL = "vblk-modules"
@@ -39,7 +40,7 @@ _ROOT_MODULES = ("virtio_scsi", "sd_mod", "ext4")
 def _run(argv: Iterable[str | Path]) -> None:
     """Run a program; raise UserError with the end of its output if it fails."""
     program, *words = map(str, argv)
-    result = subprocess.run([host.which(program) or program, *words],
+    result = subprocess.run([deps.which(program) or program, *words],
                             text=True, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
@@ -85,7 +86,7 @@ def program(source: Path, arch: Arch, *more: Path) -> Path:
 
 
 def _build_root(directory: Path) -> None:
-    host.need("vm", "archive")
+    deps.need("vm", "archive")
     tree = directory / "tree"
     tarball = directory / "root.tar"
     sources = directory / "sources.list"

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from host import cache, debian, debian13, deps, process, repository, ui
+from host.ui import UserError, say, step
+
 from . import arch as arches
-from . import (cache, compiler, debian, debian13, elf_image, host, moved, process,
-               repository, ui)
+from . import compiler, elf_image, moved
 from .arch import Arch
-from .ui import UserError, say, step
 
 OLDEST = (6, 1)
 NEWEST = (7, 3)
@@ -151,7 +152,7 @@ def start_building(names: Iterable[str]) -> subprocess.Popen[bytes]:
     find() waits for a kernel that is not complete yet, and reports the error of one
     that failed.  Returns the process, for stop_building().
     """
-    host.need("build")
+    deps.need("build")
     return process.spawn(
         ["nice", "-n", "19", sys.executable, "-c",
          "import sys; from vm import kernels\n"
@@ -199,10 +200,10 @@ def _debian(name: str, pattern: str) -> Kernel:
                 debian13.adapt(directory, name)
             release = _single_entry(directory / "lib/modules").name
             _make_paths_relative(directory, release)
-            subprocess.run([host.path_of("depmod"), "-b", directory, release],
+            subprocess.run([deps.path_of("depmod"), "-b", directory, release],
                            check=True)
 
-    host.need("archive", {"depmod": "kmod"})
+    deps.need("archive", {"depmod": "kmod"})
     directory = cache.populate(f"linux-{name.removeprefix('linux-')}", build,
                                mib=1100 if next_release else 700)
     release = _single_entry(directory / "lib/modules").name
@@ -277,7 +278,7 @@ def _tree(path: Path) -> Kernel:
     builtin = (path / _DRIVER / "virtio_blk.o").exists()
     modules = None
     if image.exists() and (path / "modules.order").exists():
-        host.need({"depmod": "kmod"})
+        deps.need({"depmod": "kmod"})
         modules = output(release) / "root"
         _make(path, "modules_install", f"INSTALL_MOD_PATH={modules}",
               what=f"installing the modules of {path}")
@@ -346,7 +347,7 @@ def _source() -> Path:
             shutil.rmtree(directory / "usr/src")
             shutil.rmtree(directory / "usr/share")
 
-    host.need("archive")
+    deps.need("archive")
     return cache.populate(name, build, mib=3000)
 
 
@@ -401,7 +402,7 @@ def configure(name: str = "7.3") -> Trees:
     built.
     """
     cache.check_name()
-    host.need("build")
+    deps.need("build")
     tree = own_source() if name in MEASURING else source()
     variant = _OPTIONS[name][-1]
     build = cache.root() / f"{tree.name.removesuffix('-own')}-{variant}"
@@ -510,7 +511,7 @@ def _objects(tree: Path, directories: Iterable[str]) -> list[str]:
 
 def _built_unmodified(name: str) -> Kernel:
     """Return our build of 7.3 with the in-tree driver, and its modules."""
-    host.need({"depmod": "kmod"})
+    deps.need({"depmod": "kmod"})
     tree, build = configure(name)
     key = _digest([build / ".config"])
     done = build / ".built"
@@ -628,7 +629,7 @@ def _build_module(kernel: Kernel, directory: Path, *flags: str, name: str,
     With headers of the user's only what their build runs must be there.
     """
     if kernel.image:
-        host.need("build")
+        deps.need("build")
         kernel.arch.need()
         choice = kernel.arch.make
     else:

@@ -8,8 +8,8 @@ would use the other cache, or fail, or compile the whole kernel again.
 import os
 from pathlib import Path
 
-from . import cache
-from .ui import step
+from host import cache
+from host.ui import step
 
 # The files in which kbuild records paths, besides symbolic links.
 _RECORDS = ("*.cmd", "*.d", "Makefile")

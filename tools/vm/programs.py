@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import host, image
+from host import deps
+
+from . import image
 
 _RUN = """\
 #!/bin/sh
@@ -28,7 +30,7 @@ def pack(path: Path, label: str, mib: int, programs: Iterable[list[str]],
     """
     tree = path.with_name("tree")
     (tree / "lib").mkdir(parents=True)
-    host.need({"mke2fs": "e2fsprogs"})
+    deps.need({"mke2fs": "e2fsprogs"})
     for words in programs:
         shutil.copy(words[-1], tree)
         # The words before the last one set the path of libraries.

@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 
+from host.ui import UserError, say
+
 from . import qemu_dist, sysrq
 from .arch import Arch
 from .disk import Disk, Options
 from .kernels import Kernel
-from .ui import UserError, say
 
 MACHINES = {
     "q35": "q35",

@@ -14,8 +14,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import cache, debian, host
-from .ui import UserError, step
+from host import cache, debian, deps
+from host.ui import UserError, step
 
 OLDEST = (9, 0)
 
@@ -37,19 +37,19 @@ def find(tool: str = "qemu-system-x86_64") -> list[str]:
     """
     chosen = os.environ.get("QEMU")
     if chosen:
-        emulator = host.which(chosen)
+        emulator = deps.which(chosen)
         if emulator is None:
             raise UserError(f"QEMU is {chosen!r}, which is not a program; set it to "
                             "the path of a qemu-system-x86_64, or unset it")
         if tool == "qemu-system-x86_64":
             return [emulator]
         beside = Path(emulator).with_name(tool)
-        found = str(beside) if beside.exists() else host.which(tool)
+        found = str(beside) if beside.exists() else deps.which(tool)
         if found is None:
             raise UserError(f"there is no {tool} next to {emulator} or in PATH; "
                             "install qemu-utils, or unset QEMU")
         return [found]
-    if _host_version() >= OLDEST and (found := host.which(tool)):
+    if _host_version() >= OLDEST and (found := deps.which(tool)):
         return [found]
     return _unpacked(tool)
 
@@ -67,7 +67,7 @@ def version(argv: Iterable[str]) -> tuple[int, int]:
 
 
 def _host_version() -> tuple[int, int]:
-    emulator = host.which("qemu-system-x86_64")
+    emulator = deps.which("qemu-system-x86_64")
     return version([emulator]) if emulator else (0, 0)
 
 

@@ -37,8 +37,8 @@
 /*
  * The driver runs the ring of most disks itself (ring.c), and submission then has a lock of
  * its own.  On the other rings the driver relies on the following behaviour of virtio_ring,
- * which its interface does not document.  tools/testing/test_ring.py tests each point on each
- * kind of ring: split and packed, with direct and with indirect descriptors.
+ * which its interface does not document.  tools/testing/driver/test_ring.py tests each point
+ * on each kind of ring: split and packed, with direct and with indirect descriptors.
  *
  *  - vq->num_free is the number of free descriptors, exact under the queue's lock:
  *    equal to the ring's size when no request is in flight, less by one for each

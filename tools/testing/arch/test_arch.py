@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backend import Backend
+from common.backend import Backend
 from vm import image
 from vm.disk import Disk
 from vm.guest import Guest

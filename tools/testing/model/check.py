@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm import host, repository, ui
-from vm.ui import UserError, say
+from host import deps, repository, ui
+from host.ui import UserError, say
 
 _HERE = Path(__file__).resolve().parent
 _OUT = _HERE.parents[2] / "build/model"
@@ -228,7 +228,7 @@ def check(variant: Variant) -> Result:
     Raises UserError if Spin or the compiler fails, or if the search was not complete
     without a complaint.
     """
-    host.need("model")
+    deps.need("model")
     directory = repository.emptied(_OUT / variant.name)
     started = time.monotonic()
     _run(["spin", "-a", *(f"-D{define}" for define in variant.defines.split()),
