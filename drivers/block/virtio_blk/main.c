@@ -180,13 +180,13 @@ static void virtblk_begin_probe_io(struct virtio_blk *vblk)
  * The probe waits for no more requests.  A disk that is suspended, by a function reset,
  * returns first.  Then, without an error @err, recovery and suspend are blocked until
  * virtblk_probed(), because the virtio core checks DRIVER_OK in between, and sets it if it
- * is missing: nothing else may set that bit at that moment.  Returns false if the device
- * did not answer.
+ * is missing: nothing else may set that bit at that moment.  Returns false if the disk has
+ * died.
  */
 static bool virtblk_end_probe_io(struct virtio_blk *vblk, int err)
 {
 	struct virtblk_recovery *recovery = &vblk->recovery;
-	bool unanswered;
+	bool died;
 
 	mutex_lock(&recovery->lock);
 	while (recovery->state == VIRTBLK_SUSPENDED) {
@@ -195,11 +195,12 @@ static bool virtblk_end_probe_io(struct virtio_blk *vblk, int err)
 			   READ_ONCE(recovery->state) != VIRTBLK_SUSPENDED);
 		mutex_lock(&recovery->lock);
 	}
-	WRITE_ONCE(recovery->probing, false);
-	unanswered = recovery->unanswered;
-	WRITE_ONCE(recovery->held, !err && !unanswered);
+	/* A probe that fails still waits for config_work. */
+	WRITE_ONCE(recovery->probing, err);
+	died = recovery->died_in_probe;
+	WRITE_ONCE(recovery->held, !err && !died);
 	mutex_unlock(&recovery->lock);
-	return !unanswered;
+	return !died;
 }
 
 static int virtblk_start_disk(struct virtio_blk *vblk)
@@ -250,7 +251,7 @@ static void virtblk_remove_disk(struct virtio_blk *vblk)
 static int virtblk_probe(struct virtio_device *vdev)
 {
 	struct virtio_blk *vblk;
-	bool answered;
+	bool lives;
 	int err;
 
 	vblk = virtblk_alloc(vdev);
@@ -285,16 +286,16 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_teardown;
 	err = virtblk_start_disk(vblk);
-	answered = virtblk_end_probe_io(vblk, err);
-	if (!answered)
-		dev_err(&vdev->dev, "[%s] the device did not answer, so the probe fails; when it answers again, write %s to /sys/bus/virtio/drivers/%s/bind\n",
+	lives = virtblk_end_probe_io(vblk, err);
+	if (!lives)
+		dev_err(&vdev->dev, "[%s] died while it was probed, so the probe fails; when the device answers again, write %s to /sys/bus/virtio/drivers/%s/bind\n",
 			vblk->disk->disk_name, dev_name(&vdev->dev), KBUILD_MODNAME);
 	if (err)
 		goto out_stop;
-	if (!answered) {
+	if (!lives) {
 		/* The disk exists already, and its last user frees it. */
 		virtblk_remove_disk(vblk);
-		return -ETIMEDOUT;
+		return -EIO;
 	}
 	virtblk_create_debugfs(vblk);
 	virtblk_register_vmfork(vblk);

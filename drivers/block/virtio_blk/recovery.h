@@ -106,7 +106,7 @@ struct virtblk_stall {
  * @completed: virtblk_count_completions() at the last check for silence
  * @progress: when it last changed, or the device last returned, in jiffies
  * @probing: the probe may wait for requests
- * @unanswered: the device did not answer the probe, so the disk is dead
+ * @died_in_probe: the disk has died while @probing was set
  * @removing: the disk is being removed
  * @stalled: requests have timed out, and the driver has logged that
  * @stalls: how often that has begun
@@ -144,7 +144,7 @@ struct virtblk_recovery {
 	u64 completed;
 	unsigned long progress;
 	bool probing;
-	bool unanswered;
+	bool died_in_probe;
 	bool removing;
 	bool stalled;
 	unsigned int stalls;

@@ -487,7 +487,6 @@ static void virtblk_declare_dead(struct virtio_blk *vblk, const char *why)
 {
 	dev_err(&vblk->vdev->dev, "[%s] %s, its I/O fails from now on\n",
 		vblk->disk->disk_name, why);
-	vblk->recovery.unanswered = vblk->recovery.probing;
 	blk_mq_quiesce_queue(vblk->disk->queue);
 	virtblk_set_state(vblk, VIRTBLK_DEAD);
 	virtblk_requeue_inflight(vblk);
@@ -565,7 +564,6 @@ static bool virtblk_recover(struct virtio_blk *vblk, enum virtblk_reset wanted)
 
 	dev_warn_ratelimited(dev, "[%s] %s\n", vblk->disk->disk_name, why);
 	if (virtblk_reset_and_resend(vblk, wanted == VIRTBLK_RESET_STALLED)) {
-		recovery->unanswered = recovery->probing;
 		virtblk_set_state(vblk, VIRTBLK_DEAD);
 		virtblk_fail_waiting(vblk);
 		virtblk_log_offline(vblk);

@@ -95,6 +95,8 @@ void virtblk_set_state(struct virtio_blk *vblk, enum virtblk_state state)
 		 "virtio_blk: a disk cannot go from %s to %s\n",
 		 virtblk_state_names[old], virtblk_state_names[state]))
 		return;
+	if (state == VIRTBLK_DEAD && vblk->recovery.probing)
+		vblk->recovery.died_in_probe = true;
 	WRITE_ONCE(vblk->recovery.state, state);
 	wake_up_all(&vblk->recovery.wait);
 	virtblk_report_state(vblk);

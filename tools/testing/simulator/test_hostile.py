@@ -102,7 +102,7 @@ def test_wrong_id_while_disk_is_probed(guest):
         # Not all kernels return the error of a probe to the writer.
         guest.run(f"echo {device} > {driver}/bind", check=False, timeout=60)
         assert "is broken, its I/O fails from now on" in guest.log()
-        assert f"so the probe fails; when it answers again, write {device} to " \
+        assert f"so the probe fails; when the device answers again, write {device} to " \
             in guest.log()
         assert guest.run(f"ls /sys/block/{disk}", check=False).status
 

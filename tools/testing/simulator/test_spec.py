@@ -565,8 +565,8 @@ def test_probe_of_silent_and_slow_devices(impatient):
         sim.ctl("script 'on type=in: drop'")
         # Not all kernels return the error of a probe to the writer.
         bind(check=False)
-        assert f"[{disk}] the device did not answer, so the probe fails; when it " \
-               f"answers again, write {device} to " in guest.log()
+        assert f"[{disk}] died while it was probed, so the probe fails; when the " \
+               f"device answers again, write {device} to " in guest.log()
         assert guest.run(f"ls /sys/block/{disk}", check=False).status
 
         sim.ctl("script clear")
@@ -584,7 +584,7 @@ def test_probe_of_silent_zoned_device(impatient):
         assert process.wait_for(lambda: "cannot use its zones: error" in guest.log(),
                                 5 * IO_TIMEOUT + 20)
         assert sim.running
-    assert "the device did not answer" in guest.log()
+    assert "died while it was probed" in guest.log()
 
 
 @only_vduse
