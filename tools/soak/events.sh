@@ -253,25 +253,29 @@ event_ring_full() {
 
 # Makes additions to the ring fail, and one of some allocations below the driver.
 event_allocations() {
-	local fault="$debug/fail_add" left=1000000 n attr=/sys/kernel/debug/failslab
+	local fault="$debug/fail_add" left=1000000 slab=1 n attr=/sys/kernel/debug/failslab
 
 	echo 0 > "$fault/verbose"
 	echo 1 > "$fault/interval"
 	echo 1000000 > "$fault/times" || return
 	echo 50 > "$fault/probability"
-	# Not here, because a device is dead if an allocation fails when it returns.
-	if [ "$partner" != function_reset ] && [ "$partner" != suspend ]; then
+	# Not here: a device is dead if an allocation fails when it returns, and one that was
+	# plugged in stays unbound if its probe fails.
+	if [ "$partner" != function_reset ] && [ "$partner" != suspend ] &&
+	   [ "$partner" != unplug ]; then
 		echo 1 > $attr/times
 		echo $((1 + RANDOM % 60)) > $attr/interval
 		echo 100 > $attr/probability
 	fi
-	for ((n = RANDOM % 10; n < 20 && left == 1000000; n++)); do
+	# If the other event removes the disk, an allocation of the next probe may fail.
+	for ((n = RANDOM % 10; n < 20 && left == 1000000 && slab; n++)); do
 		sleep 0.05
-		read -r left < "$fault/times" || break
+		[ ! -e "$fault/times" ] || read -r left < "$fault/times" || left=1000000
+		[ "$(< $attr/probability)" = 0 ] || read -r slab < $attr/times
 	done
 	echo 0 > $attr/probability
 	echo 0 > "$fault/probability"
-	[ "$left" -lt 1000000 ]
+	[ "$left" -lt 1000000 ] || [ "$slab" = 0 ]
 }
 
 swapped_out() {
