@@ -86,7 +86,7 @@ def rows():
     """Return each scenario's state in Documentation/reliability.rst."""
     page = (TOP / "Documentation/reliability.rst").read_text()
     table = page[page.index("\nscenario  "):]
-    return dict(re.findall(r"^(\S+) +\S.*  (reached|not run yet)\b", table,
+    return dict(re.findall(r"^(\S+) +\S.*  (reached|in part|not run yet)\b", table,
                            re.MULTILINE))
 
 
