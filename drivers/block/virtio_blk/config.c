@@ -153,6 +153,21 @@ int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback)
 }
 
 /**
+ * virtblk_start_flushing() - have the block layer flush, and flush what is written already
+ * @vblk: the disk, whose device has a volatile write cache
+ *
+ * Context: may sleep, waits for I/O in flight.  The caller holds cache_lock.
+ *
+ * Return: 0 or the error of the change or of the flush.
+ */
+int virtblk_start_flushing(struct virtio_blk *vblk)
+{
+	int err = vblk->writeback ? 0 : virtblk_set_write_cache(vblk, true);
+
+	return err ?: blkdev_issue_flush(vblk->disk->part0);
+}
+
+/**
  * virtblk_restore_writeback() - restore the device's cache mode after a reset
  * @vblk: the disk, suspended or resetting, its device ready again
  *
@@ -188,8 +203,7 @@ static void virtblk_update_writeback(struct virtio_blk *vblk, bool writeback)
 
 	dev_warn(&vblk->vdev->dev, "[%s] has a volatile write cache now, flushing it from now on\n",
 		 vblk->disk->disk_name);
-	if (!virtblk_set_write_cache(vblk, true))
-		blkdev_issue_flush(vblk->disk->part0);
+	virtblk_start_flushing(vblk);
 }
 
 static void virtblk_log_capacity(struct virtio_blk *vblk, u64 capacity,

@@ -433,12 +433,12 @@ static unsigned int virtblk_most_ranges(struct virtio_blk *vblk)
 void virtblk_alloc_spares(struct virtio_blk *vblk)
 {
 	unsigned int longest = vblk->config.lim.max_segments + VIRTBLK_EXTRA_DESCS;
-	unsigned int i, entries;
+	unsigned int ranges = virtblk_most_ranges(vblk), i, entries;
 	struct virtblk_queue *q;
 
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		q = vblk->queues[i];
-		entries = virtblk_most_ranges(vblk);
+		entries = ranges;
 		if (q->slots && longest > VIRTBLK_TABLE_ENTRIES)
 			entries = max(entries, longest);
 		if (entries)

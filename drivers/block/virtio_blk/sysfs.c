@@ -105,10 +105,8 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	 * sends only now: they waited for the change of the limits.  A device that has
 	 * turned its cache on by itself may refuse to turn it off.
 	 */
-	if (mode) {
-		err = vblk->writeback ? 0 : virtblk_set_write_cache(vblk, true);
-		return err ?: blkdev_issue_flush(vblk->disk->part0);
-	}
+	if (mode)
+		return virtblk_start_flushing(vblk);
 
 	err = blkdev_issue_flush(vblk->disk->part0);
 	if (err)
@@ -123,9 +121,7 @@ static int virtblk_change_cache_type(struct virtio_blk *vblk, u8 writeback)
 	virtblk_unlock_recovery(&vblk->recovery, noio);
 	if (!mode)
 		return 0;
-	err = virtblk_set_write_cache(vblk, true);
-	if (!err)
-		err = blkdev_issue_flush(vblk->disk->part0);
+	err = virtblk_start_flushing(vblk);
 	return err ?: min(mode, 0);
 }
 

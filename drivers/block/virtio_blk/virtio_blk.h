@@ -375,6 +375,7 @@ void virtblk_exit_workqueues(void);
 int virtblk_validate(struct virtio_device *vdev);
 bool virtblk_writeback(struct virtio_device *vdev);
 int virtblk_set_write_cache(struct virtio_blk *vblk, bool writeback);
+int virtblk_start_flushing(struct virtio_blk *vblk);
 int virtblk_restore_writeback(struct virtio_blk *vblk);
 void virtblk_init_capacity(struct virtio_blk *vblk);
 void virtblk_config_work(struct work_struct *work);
