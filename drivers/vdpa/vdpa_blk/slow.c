@@ -61,7 +61,7 @@ static int vdpa_blk_bounce_piece(struct vdpa_blk_slow *slow, void *buf, u64 at,
 		if (err)
 			return err;
 	}
-	bio_init(&bio, vb->bdev, &vec, 1, vdpa_blk_opf(slow->rq->q->vb, slow->type));
+	bio_init(&bio, vb->bdev, &vec, 1, vdpa_blk_opf(vb, slow->type));
 	bio.bi_iter.bi_sector = slow->sector + (at >> SECTOR_SHIFT);
 	__bio_add_page(&bio, virt_to_page(buf), len, offset_in_page(buf));
 	err = append && !vdpa_blk_append_fits(&bio) ? -EIO : submit_bio_wait(&bio);

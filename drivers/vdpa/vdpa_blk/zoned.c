@@ -375,8 +375,9 @@ u8 vdpa_blk_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
 	case BLK_STS_NOTSUPP:
 		return VIRTIO_BLK_S_UNSUPP;
 	default:
-		return known ? vdpa_blk_explain_zone(&zone, type, sector, sectors, error,
-						again) : VIRTIO_BLK_S_IOERR;
+		return known ? vdpa_blk_explain_zone(&zone, type, sector, sectors,
+						     error, again) :
+			       VIRTIO_BLK_S_IOERR;
 	}
 }
 
