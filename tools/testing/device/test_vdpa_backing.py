@@ -73,8 +73,9 @@ def test_dirty_pages_of_an_earlier_user(guest):
                       "oflag=direct iflag=fullblock")
             guest.run("touch /tmp/sync")
             job.wait()
-            found = guest.run(f"dd if={back} bs=1M count=1 iflag=direct | tr -d y | wc -c")
-            assert found.output.split()[-1] == "0"
+            found = guest.run(f"dd if={back} bs=1M count=1 iflag=direct status=none | "
+                              "tr -d y | wc -c")
+            assert found.output.strip() == "0"
 
 
 def test_clean_pages_of_an_earlier_user(guest):
