@@ -6,6 +6,7 @@
 #include_next <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/rcupdate.h>
+#include <linux/version.h>
 
 /* 6.13: struct rq_list has a tail; before, a list is only a pointer to its head. */
 #ifndef VIRTBLK_HAVE_RQ_LIST
@@ -49,6 +50,21 @@ static inline void rq_list_add_tail(struct rq_list *rl, struct request *rq)
 		rl->head = rq;
 	rl->tail = rq;
 }
+#endif
+
+/*
+ * 6.7: blk-mq enters each request that starts into the table that timeouts, resets and all
+ * other iterations over requests in flight read.  Before, queue_rqs must do so.  No header
+ * differs.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+static inline void virtblk_compat_start_request(struct request *rq)
+{
+	rq->mq_hctx->tags->rqs[rq->tag] = rq;
+	blk_mq_start_request(rq);
+}
+
+#define blk_mq_start_request(rq)	virtblk_compat_start_request(rq)
 #endif
 
 /* 6.14: the block layer merges requests by default. */

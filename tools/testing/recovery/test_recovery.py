@@ -7,7 +7,7 @@ can make an allocation of the driver fail.
 
 import pytest
 
-from common import fio, topology
+from common import counters, fio, throttle, topology
 from common.fio import FioError
 from host import process
 from soak.faults import counter, hasten, load, tell_to_reset
@@ -92,6 +92,28 @@ def test_function_reset_that_is_not_reported(kernel):
         assert fio.ios(running.wait()) > 100
         assert "was reset by somebody else" in guest.log()
         assert guest.sysfs(f"/sys/block/{guest.dev('data')}/state") != "dead"
+
+
+@pytest.mark.kernels("6.1", full=("6.12", "7.3-debug"))
+def test_reset_finds_the_requests_of_a_batch(kernel):
+    """A reset sends requests again that came as a batch, on tags that are used first.
+
+    Before 6.7 blk-mq finds them only if the driver enters them into the table of requests.
+    """
+    depth = 64
+    with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=1)],
+               parallel=False) as guest:
+        # A scheduler dispatches requests one by one.
+        guest.run(f"echo none > /sys/block/{guest.dev('data')}/queue/scheduler")
+        with throttle.silent(guest, "data"):
+            running = fio.start(guest, f"/dev/{guest.dev('data')}", ioengine="io_uring",
+                                rw="randread", bs="4k", iodepth=depth, number_ios=depth,
+                                iodepth_batch_submit=depth, timeout=60)
+            found = process.wait_for(lambda: counters.of_queue(
+                guest, "data")["in_flight"] == depth, 20)
+            assert found, counters.of_queue(guest, "data")
+            guest.run(f"echo 1 > /sys/block/{guest.dev('data')}/recovery/reset")
+        assert fio.ios(running.wait()) == depth
 
 
 def test_transport_reset_resize(guest):
