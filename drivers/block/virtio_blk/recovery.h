@@ -56,11 +56,13 @@ enum virtblk_state {
  * enum virtblk_reset - why the driver resets a device that does not ask for it
  * @VIRTBLK_RESET_NONE: it does not reset the device
  * @VIRTBLK_RESET_STALLED: the disk has completed no request for reset_after
+ * @VIRTBLK_RESET_NO_INTERRUPT: the interrupts of a queue do not arrive any more
  * @VIRTBLK_RESET_REQUESTED: the administrator asked for it
  */
 enum virtblk_reset {
 	VIRTBLK_RESET_NONE,
 	VIRTBLK_RESET_STALLED,
+	VIRTBLK_RESET_NO_INTERRUPT,
 	VIRTBLK_RESET_REQUESTED,
 };
 

@@ -480,6 +480,8 @@ static const char *virtblk_why_reset(struct virtio_blk *vblk,
 		return "was reset by somebody else, setting it up again";
 	if (wanted == VIRTBLK_RESET_STALLED)
 		return "completed no request for reset_after, resetting it";
+	if (wanted == VIRTBLK_RESET_NO_INTERRUPT)
+		return "gets no interrupts, resetting it";
 	return wanted ? "is being reset, as the administrator asked" : NULL;
 }
 
@@ -633,17 +635,17 @@ void virtblk_release_recovery(struct virtio_blk *vblk)
 /**
  * virtblk_request_reset() - have recovery reset a device that does not ask for it
  * @vblk: the disk
- * @why: the reason; recovery drops a stall that has ended, so that it must not replace the
- *	administrator's request
+ * @why: the reason; only the administrator's request replaces another, because recovery
+ *	drops a stall that has ended
  *
  * Context: any.
  */
 void virtblk_request_reset(struct virtio_blk *vblk, enum virtblk_reset why)
 {
-	if (why == VIRTBLK_RESET_STALLED)
-		cmpxchg(&vblk->recovery.wanted, VIRTBLK_RESET_NONE, why);
-	else
+	if (why == VIRTBLK_RESET_REQUESTED)
 		WRITE_ONCE(vblk->recovery.wanted, why);
+	else
+		cmpxchg(&vblk->recovery.wanted, VIRTBLK_RESET_NONE, why);
 	queue_work(virtblk_wq, &vblk->recovery.work);
 }
 

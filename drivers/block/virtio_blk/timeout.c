@@ -35,6 +35,9 @@
 #define VIRTBLK_INTERRUPT_MS		100
 #define VIRTBLK_INTERRUPT_STEP_MS	10
 
+/* So many lost interrupts of a queue, and none that arrived in between, are no accident. */
+#define VIRTBLK_MAX_LOST_IN_A_ROW	8
+
 /* How long after the first line about a stall the next one comes, and the maximum. */
 #define VIRTBLK_LOG_INTERVAL		(60UL * HZ)
 #define VIRTBLK_MAX_LOG_INTERVAL	(3600UL * HZ)
@@ -116,9 +119,23 @@ static bool virtblk_missed_interrupt(struct virtblk_queue *q,
 	return true;
 }
 
+/*
+ * If the interrupts of a queue do not arrive any more, a reset sets the vectors up again.
+ * x86 kernels without "x86/irq: Plug vector setup race" can lose a vector that a reset frees
+ * and allocates again: a late interrupt of the old one clears the entry of the new one.  If a
+ * reset does not help, another would not either, so wait for an interrupt before the next.
+ */
 static void virtblk_note_lost(struct virtblk_queue *q)
 {
+	u64 interrupts = data_race(q->interrupts);
 	struct virtio_blk *vblk = q->vblk;
+
+	if (interrupts != q->lost_at) {
+		q->lost_at = interrupts;
+		q->lost_in_a_row = 0;
+	}
+	if (++q->lost_in_a_row == VIRTBLK_MAX_LOST_IN_A_ROW)
+		virtblk_request_reset(vblk, VIRTBLK_RESET_NO_INTERRUPT);
 
 	atomic64_inc(&q->stats.lost_interrupts);
 	if (__ratelimit(&vblk->recovery.lost_log))

@@ -176,6 +176,8 @@ struct virtblk_shared {
  * @spare_busy: bit 0 is set while a request has @spare
  * @work: completes requests that a hard interrupt left on the ring
  * @rechecked: when virtblk_timeout() last checked the queue, in jiffies
+ * @lost_at: @interrupts when virtblk_timeout() last found that one was lost
+ * @lost_in_a_row: how often it has found that since the last interrupt
  * @guard: polls the ring as long as the virtio core may drop an interrupt
  * @guard_ns: the time until it does so again
  * @submit_lock: protects the available ring, if @own_ring; no interrupt takes it
@@ -210,6 +212,8 @@ struct virtblk_queue {
 	unsigned long spare_busy;
 	struct work_struct work;
 	u64 rechecked;
+	u64 lost_at;
+	unsigned int lost_in_a_row;
 	struct hrtimer guard;
 	u32 guard_ns;
 

@@ -158,6 +158,36 @@ def test_ranges_without_memory(guest, command):
 
 # Vectors and CPUs
 
+def mask_vectors(guest, id):
+    """Mask a disk's vectors behind the kernel's back: its device interrupts no more."""
+    config = f"{function_of(guest, id)}/config"
+    bytes_ = [int(byte, 16) for byte in guest.run(f"od -An -v -tx1 {config}").output.split()]
+    # From the pointer to the first capability on: number, next; MSI-X has number 17.
+    place = bytes_[0x34]
+    while bytes_[place] != 17:
+        place = bytes_[place + 1]
+    # Function Mask is bit 14 of Message Control.
+    guest.run(f"printf '\\{bytes_[place + 3] | 0x40:03o}' | "
+              f"dd of={config} bs=1 seek={place + 3} conv=notrunc status=none")
+
+
+@pytest.mark.kernels("6.12", full=("6.1", "7.3-debug"))
+def test_vectors_that_are_dead(kernel):
+    """A disk that gets no interrupts any more is reset, once, and gets them again."""
+    in_a_row, ios = 8, 40
+    with Guest(kernel, disks=[Disk("data", "ram", 64 * MIB, queues=2)],
+               parallel=False) as guest:
+        for resets in (1, 2):
+            mask_vectors(guest, "data")
+            fio.run(guest, f"/dev/{guest.dev('data')}", rw="randread", bs="4k", iodepth=1,
+                    number_ios=ios, cpus_allowed=0)
+            assert counter(guest, "data", "resets") == resets
+            # Another one may be found while the reset begins.
+            assert in_a_row <= counter(guest, "data", "lost_interrupts") // resets \
+                <= in_a_row + 1
+        assert "gets no interrupts, resetting it" in guest.log()
+
+
 def switch_cpu(guest, cpu, on):
     """Take a CPU offline or online."""
     guest.run(f"echo {int(on)} > /sys/devices/system/cpu/cpu{cpu}/online")
