@@ -98,11 +98,14 @@ def test_time_limit_ends_all_that_was_started(guest):
 
 def test_commands_side_by_side(guest):
     """Commands run in parallel, and each has its own output."""
-    jobs = [guest.start(f"sleep 1; echo {number}") for number in range(8)]
-    assert guest.run("echo between").output == "between\n"
-    assert all(job.running for job in jobs)
-    assert [job.wait().output for job in jobs] == [f"{n}\n" for n in range(8)]
-    assert not jobs[0].running
+    jobs = [guest.start(f"until [ -e /tmp/end ]; do sleep 0.5; done; echo {number}")
+            for number in range(8)]
+    with guest.cleanup("rm -f /tmp/end"):
+        assert guest.run("echo between").output == "between\n"
+        assert all(job.running for job in jobs)
+        guest.run("touch /tmp/end")
+        assert [job.wait().output for job in jobs] == [f"{n}\n" for n in range(8)]
+        assert not jobs[0].running
 
 
 def test_job_can_be_killed(guest):
@@ -142,7 +145,8 @@ def test_unkillable_command(guest):
               f"mount /dev/{guest.dev('ram')} /mnt && fsfreeze -f /mnt")
     with pytest.raises(CommandTimeout,
                        match=r"(?s)cannot be killed.*task:touch +state:D"):
-        guest.run("echo before; touch /mnt/file; echo after", timeout=1)
+        # touch must have begun when the time is up.
+        guest.run("echo before; touch /mnt/file; echo after", timeout=5)
     guest.run("fsfreeze -u /mnt; while pgrep touch; do sleep 0.1; done; "
               "umount /mnt")
 
@@ -361,8 +365,8 @@ def test_splats_fail_whoever_uses_the_guest(small):
     with pytest.raises(GuestSplat, match="by itself"):
         with quick() as guest:
             # No command waits: the guest's end finds the splat.
-            guest.start("sleep 0.2;" + complain("BUG: by itself"))
-            time.sleep(2)
+            guest.start("sleep 0.2;" + complain("BUG: by itself", complain("the end")))
+            assert process.wait_for(lambda: "the end" in guest.log(), 60)
 
 
 SPLATS = """
