@@ -95,8 +95,9 @@ def scsi_disk(guest, **options):
                  check=False).status:
         pytest.skip("this kernel has no scsi_debug")
     pattern = "/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*"
-    with guest.cleanup("for n in $(seq 50); do modprobe -r scsi_debug && break; "
-                       "sleep 0.2; done"):
+    # A module that stays would have these options in the next test, too.
+    with guest.cleanup("for n in $(seq 100); do modprobe -r scsi_debug && exit; "
+                       "sleep 0.2; done; exit 1"):
         found = process.wait_for(lambda: guest.run(
             f"ls -d {pattern}", check=False).output.split(), 20)
         assert found, guest.log()[-2000:]
