@@ -98,12 +98,14 @@ def test_wrong_id_while_disk_is_probed(guest):
                            ).output.strip()
         driver = "/sys/bus/virtio/drivers/virtio_blk"
         guest.run(f"echo {device} > {driver}/unbind")
+        start = guest.log_size()
         sim.ctl("script 'on type=in: bad_id 60000'")
         # Not all kernels return the error of a probe to the writer.
         guest.run(f"echo {device} > {driver}/bind", check=False, timeout=60)
-        assert "is broken, its I/O fails from now on" in guest.log()
-        assert f"so the probe fails; when the device answers again, write {device} to " \
-            in guest.log()
+        said = guest.log_since(start)
+        assert "is broken, its I/O fails from now on" in said
+        assert "so the probe fails; when the device answers again, write " \
+               f"{device} to " in said
         assert guest.run(f"ls /sys/block/{disk}", check=False).status
 
         sim.ctl("script clear")

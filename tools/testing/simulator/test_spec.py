@@ -446,11 +446,12 @@ def test_read_queues(guest, parameters, read):
 def test_read_queues_clamped(guest, parameters):
     """With too many read_queues the driver keeps one queue for writes and logs it."""
     parameters(read_queues=9)
+    start = guest.log_size()
     with Sim(guest, queues=4) as sim:
         disk = sim.disk()
-        assert f"[{disk}] 1/3/0 default/read/poll queues" in guest.log()
-        assert "read_queues=9: using 3, one of 4 queues must take writes" \
-            in guest.log()
+        said = guest.log_since(start)
+        assert f"[{disk}] 1/3/0 default/read/poll queues" in said
+        assert "read_queues=9: using 3, one of 4 queues must take writes" in said
         assert io(guest, disk) > 30
 
 
@@ -459,9 +460,10 @@ def test_read_queues_clamped(guest, parameters):
 def test_polled_io_is_watched(guest, parameters, ring):
     """Polled I/O of io_uring works beside reads and writes with interrupts."""
     parameters(poll_queues=1, read_queues=1)
+    start = guest.log_size()
     with Sim(guest, queues=4, features=RINGS[ring]) as sim:
         disk = sim.disk()
-        assert f"[{disk}] 2/1/1 default/read/poll queues" in guest.log()
+        assert f"[{disk}] 2/1/1 default/read/poll queues" in guest.log_since(start)
         job = fio.start(guest, f"/dev/{disk}", ioengine="io_uring", hipri=1,
                         rw="randread", bs="4k", iodepth=32, numjobs=2,
                         size="4m", offset="32m")
@@ -557,11 +559,12 @@ def test_probe_of_silent_and_slow_devices(impatient):
             return guest.run(f"LC_ALL=C /bin/echo {device} > {DRIVER}/bind",
                              check=check, timeout=60)
 
+        start = guest.log_size()
         guest.run(f"echo {device} > {DRIVER}/unbind")
         sim.ctl(f"script 'on type=in count=2: delay {IO_TIMEOUT}500ms'")
         bind()
         assert guest.run(f"ls -d /sys/block/{disk}/{disk}1")
-        assert "so the probe fails" not in guest.log()
+        assert "so the probe fails" not in guest.log_since(start)
 
         guest.run(f"echo {device} > {DRIVER}/unbind")
         sim.ctl("script clear")
@@ -582,18 +585,20 @@ def test_probe_of_silent_and_slow_devices(impatient):
 def test_probe_of_silent_zoned_device(impatient):
     """A probe whose report on zones is never answered fails before there is a disk."""
     guest = impatient
+    start = guest.log_size()
     with Sim(guest, "zones", features="default,+zoned", model="hm", capacity="64M",
              tolerate="KICK_UNWANTED", script=["on type=zone_report: drop"]) as sim:
-        assert process.wait_for(lambda: "cannot use its zones: error" in guest.log(),
-                                5 * IO_TIMEOUT + 20)
+        assert process.wait_for(lambda: "cannot use its zones: error"
+                                in guest.log_since(start), 5 * IO_TIMEOUT + 20)
         assert sim.running
-    assert "died while it was probed" in guest.log()
+    assert "died while it was probed" in guest.log_since(start)
 
 
 @only_vduse
 def test_probe_of_a_backend_that_dies(impatient):
     """A backend that dies while its disk is probed does not block the next device."""
     guest = impatient
+    start = guest.log_size()
     dying = Sim(guest, "dying", script=["on type=in: kill"])
     with dying:
         # It is not there to be stopped, and VDUSE waits for it at a reset.
@@ -603,7 +608,7 @@ def test_probe_of_a_backend_that_dies(impatient):
             done 2> /dev/null; exit 1""")
     with Sim(guest, "next", capacity="32M") as sim:
         assert io(guest, sim.disk(timeout=60)) > 30
-    assert "so the probe fails" in guest.log()
+    assert "so the probe fails" in guest.log_since(start)
     assert not dying.running
 
 
