@@ -111,10 +111,16 @@ def test_request_that_is_done_does_not_wait_for_others(guest, queues, count, rin
     with guest.cleanup("modprobe -r null_blk"), \
             vdpa.Device(guest, "/dev/nullb0", bus="vhost_vdpa", queues=queues,
                         workers=1) as device:
-        output = drive(guest, device, f"early --queues {queues} --depth 8 "
-                       f"--count {count} {ring}")
-        first, every = map(int, re.findall(r"after (\d+) ms", output))
-        assert every >= least and first < every / 3, output
+        # A pause of the host, which can delay the ID as well, does not come each time.
+        for _ in range(3):
+            output = drive(guest, device, f"early --queues {queues} --depth 8 "
+                           f"--count {count} {ring}")
+            first, every = map(int, re.findall(r"after (\d+) ms", output))
+            assert every >= least, output
+            if first < every / 3:
+                break
+        else:
+            pytest.fail(output)
 
 
 @pytest.mark.parametrize("ring", ("--packed", "--no-event-idx", ""))
