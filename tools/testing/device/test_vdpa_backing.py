@@ -139,8 +139,9 @@ def test_no_kicks_while_the_worker_polls(guest, ring):
 
 def written_with(guest, device, offset):
     """Return {block device: flags of its writes}, of bios with buffers at an offset."""
-    # bi_bdev and bi_opf of struct bio.
-    guest.run(f"echo > {TRACING}/trace; echo 1 > {TRACING}/events/kprobes/bio/enable")
+    # bi_bdev and bi_opf of struct bio.  After a sync only the device writes.
+    guest.run(f"sync; echo > {TRACING}/trace; "
+              f"echo 1 > {TRACING}/events/kprobes/bio/enable")
     with guest.cleanup(f"echo 0 > {TRACING}/events/kprobes/bio/enable"):
         drive(guest, device, f"survey --count 16 --offset {offset}")
     found = {}
