@@ -108,7 +108,7 @@ def test_process_without_memory(guest, device):
     failed = 0
     for _ in each_allocation(guest):
         result = guest.run(f"{vdpadrv.PROGRAM} io {device.node()} --count 10 --packed "
-                           "--hang-ms 1000", timeout=60, check=False)
+                           "--hang-ms 3000", timeout=60, check=False)
         failed += result.status != 0
         assert result.status == 0 or "FAIL" in result.output
         # A virtqueue without a ring stops, and the device says so.
