@@ -280,7 +280,9 @@ def _sample(guest: Guest, path: str, point: Point, seconds: int, ramp: int,
             keep: Path) -> Sample:
     """Run fio on a disk at a point, and keep its report."""
     # Read the times of the CPUs in the middle half of the run, without fio's start.
-    snapshot = "head -n 1 /proc/stat; cat /proc/uptime"
+    # The shell reads both files itself: on busy CPUs a new process takes long to start.
+    snapshot = ("read -r cpus < /proc/stat; read -r uptime < /proc/uptime; "
+                "printf '%s\\n' \"$cpus\" \"$uptime\"")
     watch = guest.start(f"sleep {ramp + seconds / 4}; {snapshot}; "
                         f"sleep {seconds / 2}; {snapshot}", timeout=120)
     said = wallclock.fio_report(
