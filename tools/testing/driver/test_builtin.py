@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from common import fio, vdpa
+from host import process
 from vm import kernels
 from vm.disk import Disk
 from vm.guest import Guest
@@ -29,6 +30,11 @@ def guest(kernel):
         yield guest
 
 
+def logged(guest, pattern):
+    """Return whether the kernel has logged a pattern; the console may lag behind."""
+    return process.wait_for(lambda: re.search(pattern, guest.log(), re.MULTILINE), 30)
+
+
 def test_root_is_on_our_disk(guest):
     """/ is on vda, and this driver serves vda: its line in the log is its own."""
     assert guest.run("findmnt -no SOURCE / || awk '$2 == \"/\" { print $1 }' "
@@ -40,8 +46,8 @@ def test_root_is_on_our_disk(guest):
     assert guest.sysfs("/sys/block/vda/serial") == "root"
     assert guest.run("readlink -f /sys/block/vda/device/driver"
                      ).output.strip().endswith("/virtio/drivers/virtio_blk")
-    assert re.search(r"\[vda\] \d/0/0 default/read/poll queues, ring \d+, depth \d+, own ring$",
-                     guest.log(), re.MULTILINE)
+    assert logged(guest, r"\[vda\] \d/0/0 default/read/poll queues, ring \d+, "
+                  r"depth \d+, own ring$")
     # Neither a module nor an initramfs can have brought the driver.
     assert guest.run("cat /proc/modules 2>/dev/null || true").output == ""
     assert "initrd" not in guest.sysfs("/proc/cmdline")
@@ -56,8 +62,8 @@ def test_parameters_on_the_command_line(guest):
         assert guest.run(f"ls /sys/block/{name}/mq").output.split() == \
             ["0", "1"]
         assert guest.sysfs(f"/sys/block/{name}/queue/nr_requests") == "32"
-        assert re.search(rf"\[{name}\] 2/0/0 default/read/poll queues, ring \d+, "
-                         "depth 32, own ring$", guest.log(), re.MULTILINE)
+        assert logged(guest, rf"\[{name}\] 2/0/0 default/read/poll queues, ring \d+, "
+                      "depth 32, own ring$")
 
 
 def test_using_the_root_file_system(guest):

@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 
+from host import process
 from vm import kernels
 from vm.guest import Guest
 
@@ -126,10 +127,15 @@ def test_each_refusal_has_a_reason(guest, report):
     refused = sum(int(number) for number in
                   re.findall(r"\d+ (?:rows|random devices), (\d+) refused",
                              report))
-    lines = re.findall(r" virtblk-config-test: (?:block size |a ring of |"
-                       r"segments of |zones of |a write granularity of )",
-                       guest.log())
-    assert len(lines) == refused
+
+    def lines():
+        return len(re.findall(r" virtblk-config-test: (?:block size |a ring of |"
+                              r"segments of |zones of |a write granularity of )",
+                              guest.log()))
+
+    # The console may lag behind.
+    process.wait_for(lambda: lines() >= refused, 30)
+    assert lines() == refused
 
 
 def test_kunit_suite_causes_no_warning(guest, report):

@@ -148,7 +148,7 @@ def test_cache_that_stays_on(stuck: Guest, way: str) -> None:
     else:
         stuck.run(f"echo 1 > /sys/block/{name}/recovery/reset", timeout=30, check=False)
     assert stuck.sysfs(f"/sys/block/{name}/state") == "dead"
-    assert "volatile write cache that cannot be turned off" in stuck.log()
+    assert "volatile write cache that cannot be turned off" in stuck.run("dmesg").output
     before, found, after = stuck.run("cat /sys/kernel/tracing/trace").output.rpartition(
         _STAYS_ON)
     written = re.compile(r"virtblk_complete: .* write ")

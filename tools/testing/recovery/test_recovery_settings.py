@@ -130,7 +130,7 @@ def test_stalled_disk_is_reported(guest):
     assert len(states) == 2 and faults.counter(guest, "slow", "stalls") == stalls + 1
     # Each request counts once, although each has waited for eight times io_timeout.
     assert faults.counter(guest, "slow", "timeouts") == timeouts + 4
-    ends = [line for line in guest.log().splitlines()
+    ends = [line for line in guest.run("dmesg").output.splitlines()
             if f"[{name}] all requests that had timed out have completed; the disk "
                "was stalled for" in line]
     assert len(ends) == 1 and ends[0].endswith("with up to 4 of them")
