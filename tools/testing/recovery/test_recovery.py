@@ -264,10 +264,23 @@ def test_vectors_follow_queue_map(kernel, way, params):
 
 # Devices that return changed, or fail to return
 
+def is_suspended(guest, id):
+    """Return whether a disk's device is reset, as it is while the guest sleeps."""
+    found = guest.qmp("x-query-virtio-status",
+                      path=f"/machine/peripheral/{id}/virtio-backend")
+    return not found["status"]["statuses"]
+
+
 def test_capacity_shrank_during_suspend(guest):
     """A device that returns from suspend with a smaller capacity is dead."""
     name, function = guest.dev("direct"), function_of(guest, "direct")
-    guest.suspend(2, lambda: guest.resize_disk("direct", 32 * MIB))
+
+    def shrink():
+        # A live disk would follow the new capacity.
+        assert process.wait_for(lambda: is_suspended(guest, "direct"), 30)
+        guest.resize_disk("direct", 32 * MIB)
+
+    guest.suspend(2, shrink)
     try:
         assert "capacity shrank from 131072 to 65536 sectors while suspended" in \
             guest.run("dmesg | tail -n 20").output
