@@ -21,6 +21,8 @@ from testing import tier
 from vm.disk import Disk
 from vm.guest import Guest
 
+from .test_recovery_settings import end_monitor, start_monitor
+
 pytestmark = pytest.mark.kernels("7.3-debug")
 
 MIB = 1 << 20
@@ -146,18 +148,18 @@ def test_broken_device(guest):
     guest.tolerate("I/O error, dev vd|Buffer I/O error")
     name = guest.dev("data")
     path = guest.run(f"readlink -f /sys/block/{name}/device/..").output.strip()
-    running = faults.load(guest, "data", time_based=1, runtime=20)
-    running.wait_for_io(name, requests=50)
-    guest.run("udevadm monitor --kernel --property --subsystem-match=virtio "
-              "> /tmp/events &")
-    assert process.wait_for(lambda: "KERNEL - " in guest.run("cat /tmp/events").output, 10)
-    guest.run(f"echo 1 > {faults.faults(guest, 'data')}/break_device")
-    with pytest.raises(FioError):
-        running.wait()
-    assert faults.state(guest, "data") == "dead"
-    assert process.wait_for(
-        lambda: "VIRTBLK_STATE=dead" in guest.run("cat /tmp/events").output, 10)
-    guest.run("busybox killall udevadm")
+    start_monitor(guest)
+    try:
+        running = faults.load(guest, "data", time_based=1, runtime=20)
+        running.wait_for_io(name, requests=50)
+        guest.run(f"echo 1 > {faults.faults(guest, 'data')}/break_device")
+        with pytest.raises(FioError):
+            running.wait()
+        assert faults.state(guest, "data") == "dead"
+        assert process.wait_for(
+            lambda: "VIRTBLK_STATE=dead" in guest.run("cat /tmp/events").output, 10)
+    finally:
+        end_monitor(guest)
     reset = guest.run(f"/bin/echo 1 > /sys/block/{name}/recovery/reset", check=False)
     assert "No such device" in reset.output
     guest.run(f"echo 1 > {path}/remove", timeout=30)
