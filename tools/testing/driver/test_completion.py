@@ -173,6 +173,7 @@ echo $seen
 def waiting_for_tags(guest, id):
     """Check that in the block tasks wait for a tag of a disk."""
     watch = guest.start(_WATCH.format(name=guest.dev(id)), timeout=180)
+    guest.run("until [ -e /tmp/watching ]; do sleep 0.1; done", timeout=30)
     try:
         yield
     finally:

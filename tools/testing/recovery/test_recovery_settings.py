@@ -106,6 +106,7 @@ def test_stalled_disk_is_reported(guest):
     guest.put(image.program(Path(__file__).with_name("state_changes.c"), guest.arch),
               "/tmp/state_changes")
     polled = guest.start(f"/tmp/state_changes {block}/state 3", timeout=90)
+    assert process.wait_for(lambda: polled.running and polled.output, 30)
     start_monitor(guest)
     try:
         running = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", iodepth=4,

@@ -27,6 +27,7 @@ PATIENCE = 2
 GRACE = 10
 
 _RESETS = """
+until [ -e /tmp/toggles ]; do sleep 0.1; done
 for n in $(seq {count}); do
     echo 1 > /sys/block/{name}/recovery/reset || exit
 done
@@ -34,6 +35,7 @@ echo done > /tmp/resets
 """
 _TOGGLES = """
 count=0
+touch /tmp/toggles
 until [ -e /tmp/resets ]; do
     for cpu in 1 2 3; do
         echo 0 > /sys/devices/system/cpu/cpu$cpu/online || exit
@@ -57,7 +59,7 @@ def test_resets_while_cpus_go_offline(kernel: Kernel) -> None:
     disk = Disk("busy", "null", 64 * MIB, queues=4, latency_ns=500_000)
     with Guest(kernel, disks=[disk], parallel=False) as guest:
         name = guest.dev("busy")
-        guest.run("rm -f /tmp/resets")
+        guest.run("rm -f /tmp/resets /tmp/toggles")
         load = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", iodepth=16,
                          numjobs=4, time_based=1, runtime=60)
         load.wait_for_io(name, requests=50)
