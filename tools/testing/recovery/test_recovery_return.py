@@ -192,13 +192,15 @@ def test_reset_that_was_refused_is_forgotten(kernel: Kernel) -> None:
         name = guest.dev("disk")
         block = f"/sys/block/{name}"
         for _ in range(10):
-            done = guest.run(f"""
+            done = guest.run(f"""exec bash << 'end'
                 (echo 1 > $(readlink -f {block}/device/..)/reset) &
                 until read state < {block}/state && [ $state = suspended ] ||
                     ! kill -0 $! 2> /dev/null; do :; done
-                echo $state
-                /bin/echo 1 > {block}/recovery/reset
-                wait""", timeout=60, check=False).output
+                # Bash's own echo: on a busy host a program may start too late.
+                echo $state; echo 1 > {block}/recovery/reset
+                wait
+end
+""", timeout=60, check=False).output
             if "suspended" in done and "No such device" in done:
                 break
         else:
