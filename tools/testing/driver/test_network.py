@@ -213,7 +213,8 @@ def test_server_not_waited_for(guest, servers):
     servers["fragile"].kill()
     with pytest.raises(FioError, match="Input/output error"):
         running.wait()
-    assert faults.state(guest, "fragile") == "live"
+    # QEMU may take more than a second to notice, and the driver checks once a second.
+    assert process.wait_for(lambda: faults.state(guest, "fragile") == "live", 5)
     servers["fragile"].start()
     # QEMU reconnects in the background, after I/O has asked for it.
     assert process.wait_for(lambda: reads(guest, "fragile"), 30)
