@@ -138,8 +138,11 @@ def try_to_suspend(guest: Guest, disk: Disk) -> str:
 
     A device that delays suspend by PATIENCE + GRACE is continued, and answers.
     """
+    clock = guest.clock()
+    limit = clock() + PATIENCE + GRACE
     job = guest.start("/bin/echo freeze > /sys/power/state", timeout=120)
-    if not process.wait_for(lambda: not job.running, PATIENCE + GRACE):
+    process.wait_for(lambda: not job.running or clock() > limit, 120)
+    if job.running:
         disk.continue_server()
         while job.running:
             guest.qmp("system_powerdown")
