@@ -323,9 +323,11 @@ def test_return_without_memory(guest, where, way):
         guest.run(f"echo 1 > {function}/reset; true")
     guest.run("echo 0 > /sys/kernel/debug/failslab/probability")
 
-    if guest.log().count(offline) == before:
+    if guest.sysfs(f"/sys/block/{disk}/state") != "dead":
         assert fio.ios(running.wait()) > 100
         return
+    # The console may lag behind.
+    assert process.wait_for(lambda: guest.log().count(offline) > before, 10)
     with pytest.raises(FioError):
         running.wait()
     result = guest.run(f"timeout 10 dd if=/dev/zero of=/dev/{disk} bs=4k count=1 "
