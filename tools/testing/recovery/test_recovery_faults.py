@@ -21,7 +21,7 @@ from testing import tier
 from vm.disk import Disk
 from vm.guest import Guest
 
-from .test_recovery_settings import end_monitor, start_monitor
+from . import uevents
 
 pytestmark = pytest.mark.kernels("7.3-debug")
 
@@ -148,7 +148,7 @@ def test_broken_device(guest):
     guest.tolerate("I/O error, dev vd|Buffer I/O error")
     name = guest.dev("data")
     path = guest.run(f"readlink -f /sys/block/{name}/device/..").output.strip()
-    start_monitor(guest)
+    uevents.start(guest)
     try:
         running = faults.load(guest, "data", time_based=1, runtime=20)
         running.wait_for_io(name, requests=50)
@@ -157,9 +157,9 @@ def test_broken_device(guest):
             running.wait()
         assert faults.state(guest, "data") == "dead"
         assert process.wait_for(
-            lambda: "VIRTBLK_STATE=dead" in guest.run("cat /tmp/events").output, 10)
+            lambda: "VIRTBLK_STATE=dead" in uevents.seen(guest), 10)
     finally:
-        end_monitor(guest)
+        uevents.end(guest)
     reset = guest.run(f"/bin/echo 1 > /sys/block/{name}/recovery/reset", check=False)
     assert "No such device" in reset.output
     guest.run(f"echo 1 > {path}/remove", timeout=30)

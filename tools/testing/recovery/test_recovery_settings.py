@@ -12,6 +12,8 @@ from vm import image
 from vm.disk import Disk
 from vm.guest import Guest
 
+from . import uevents
+
 MIB = 1 << 20
 # The settings, a parameter's value, and two values that are refused.
 SETTINGS = {"reset_after": ("0", "77", ("-1", "4294967295")),
@@ -31,18 +33,6 @@ def guest(kernel):
     with Guest(kernel, disks=disks) as guest:
         faults.hasten(guest, "slow")
         yield guest
-
-
-def start_monitor(guest):
-    """Collect the kernel's events of virtio devices in /tmp/events from now on."""
-    guest.run("rm -f /tmp/events; udevadm monitor --kernel --property "
-              "--subsystem-match=virtio > /tmp/events & "
-              "until grep -q '^KERNEL - ' /tmp/events; do sleep 0.1; done")
-
-
-def end_monitor(guest):
-    """Return the collected events."""
-    return guest.run("busybox killall udevadm; cat /tmp/events").output
 
 
 def setting(guest, id, name):
@@ -107,7 +97,7 @@ def test_stalled_disk_is_reported(guest):
               "/tmp/state_changes")
     polled = guest.start(f"/tmp/state_changes {block}/state 3", timeout=90)
     assert process.wait_for(lambda: polled.running and polled.output, 30)
-    start_monitor(guest)
+    uevents.start(guest)
     try:
         running = fio.start(guest, f"/dev/{name}", rw="randread", bs="4k", iodepth=4,
                             number_ios=4, timeout=60)
@@ -120,9 +110,9 @@ def test_stalled_disk_is_reported(guest):
         assert process.wait_for(lambda: faults.state(guest, "slow") == "live", 10)
         assert polled.wait().output.split() == ["live", "stalled", "live"]
         assert process.wait_for(
-            lambda: "VIRTBLK_STATE=live" in guest.run("cat /tmp/events").output, 10)
+            lambda: "VIRTBLK_STATE=live" in uevents.seen(guest), 10)
     finally:
-        events = [line for line in end_monitor(guest).splitlines()
+        events = [line for line in uevents.end(guest).splitlines()
                   if line.startswith("VIRTBLK_")]
     states = [line for line in events if line.startswith("VIRTBLK_STATE")]
     assert states[0] == "VIRTBLK_STATE=stalled" and states[-1] == "VIRTBLK_STATE=live"
@@ -141,12 +131,12 @@ def test_probe_and_removal_send_no_event(guest):
     """Binding and unbinding a disk sends no event of a state."""
     device = guest.run(f"basename $(readlink -f /sys/block/{guest.dev('other')}/device)"
                        ).output.strip()
-    start_monitor(guest)
+    uevents.start(guest)
     try:
         guest.run(f"cd /sys/bus/virtio/drivers/virtio_blk && echo {device} > unbind && "
                   f"echo {device} > bind")
         assert process.wait_for(
-            lambda: "ACTION=bind" in guest.run("cat /tmp/events").output, 10)
+            lambda: "ACTION=bind" in uevents.seen(guest), 10)
     finally:
-        events = end_monitor(guest)
+        events = uevents.end(guest)
     assert "VIRTBLK_STATE" not in events
