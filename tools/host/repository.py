@@ -7,6 +7,7 @@ It creates directories, or says why it cannot.  With --for-kbuild it first check
 modules can be built in the repository.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -45,6 +46,16 @@ def emptied(path: Path) -> Path:
     except OSError as error:
         raise UserError(ui.cannot_write(error.filename or path, error)) from error
     return writable(path)
+
+
+def files() -> list[Path]:
+    """Return the project's files, relative to its top and sorted; new files included."""
+    found = []
+    for place, directories, names in os.walk(TOP):
+        # Another process may remove directories of build/ at the same time.
+        directories[:] = set(directories) - {".git", "build", "__pycache__"}
+        found += [Path(place, name).relative_to(TOP) for name in names]
+    return sorted(found)
 
 
 def commit() -> str | None:

@@ -37,13 +37,6 @@ _NO_TYPES = re.compile(
 _TEXT = {".c", ".h", ".py", ".rst", ".md", ".txt", ".sh", ".pml", ".8", ".1", ".mk"}
 
 
-def _ours() -> list[Path]:
-    """Return the project's files, relative to its top; new files included."""
-    return sorted(path.relative_to(_TOP) for path in _TOP.rglob("*")
-                  if path.is_file() and not {".git", "build", "__pycache__"}
-                  & set(path.relative_to(_TOP).parts))
-
-
 def _run(argv: Sequence[str | Path], **env: str) -> str:
     """Return what a program prints about files of the project."""
     return subprocess.run(argv, cwd=_TOP, text=True, stdout=subprocess.PIPE,
@@ -260,7 +253,7 @@ def main() -> int:
     repository.check_own_name()
     repository.writable(_BUILD)
     deps.need("build", "lint")
-    files = _ours()
+    files = repository.files()
     problems: list[str] = []
 
     def check(what: str, found: Callable[..., list[str]], *args: Any,

@@ -5,7 +5,6 @@ The tests read the pages as text, and look up words in literals and words that c
 be names of the driver.  No guest.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from host import repository
 
 from .test_conformance import functions
 
@@ -76,16 +77,6 @@ def suites(text):
 
 # The tree
 
-def tree():
-    """Return the paths of all files of the project, relative to its top."""
-    found = set()
-    for place, directories, names in os.walk(TOP):
-        # Other tests remove directories of build/ at the same time.
-        directories[:] = set(directories) - {".git", "build", "__pycache__"}
-        found |= {str(Path(place, name).relative_to(TOP)) for name in names}
-    return found
-
-
 def is_there(name, paths):
     """Return whether a path, or the end of a path, names a file."""
     return any(path == name or path.endswith(f"/{name}") for path in paths)
@@ -95,7 +86,7 @@ class Tree:
     """The names in the tree that a page can refer to."""
 
     def __init__(self):
-        self.paths = tree()
+        self.paths = set(map(str, repository.files()))
         self.functions = set().union(*functions(TOP).values())
         rules = re.findall(r"^([a-z][a-z -]*):", (TOP / "Makefile").read_text(),
                            re.MULTILINE)
