@@ -43,6 +43,8 @@ FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
 # For measuring: 7.3 with the in-tree driver as a module.  The second kernel has
 # CONFIG_LOCK_STAT, which slows it down.
 MEASURING = ("7.3-perf", "7.3-lockstat")
+# For a guest inside a guest: little code, and our driver.
+NESTED = "7.3-nested"
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
@@ -67,7 +69,8 @@ _OPTIONS = {"7.3": ("host", "lean"), "7.3-debug": ("lean", "faults", "debug"),
             "7.3-kcsan": ("lean", "faults", "debug", "kcsan"),
             COVERAGE: ("lean", "faults", "gcov"),
             "7.3-perf": ("lean", "perf"),
-            "7.3-lockstat": ("lean", "perf", "lockstat")}
+            "7.3-lockstat": ("lean", "perf", "lockstat"),
+            NESTED: ("nested",)}
 
 
 @dataclass(frozen=True)

@@ -514,7 +514,7 @@ def test_later_options_override():
 def test_options_of_the_kernels_built_here():
     """Kernels built here are known; those for measuring have the driver as a module."""
     for name in kernels._OPTIONS:
-        assert name in kernels.NAMES + kernels.MEASURING
+        assert name in (*kernels.NAMES, *kernels.MEASURING, kernels.NESTED)
     for name in kernels.MEASURING:
         text = [(TOP / f"tools/vm/kconfig/{part}.config").read_text()
                 for part in kernels._OPTIONS[name]]
