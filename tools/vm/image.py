@@ -272,3 +272,12 @@ def initramfs(path: Path, kernel: Kernel, ours: Path | None = None,
         archive.file("bin/busybox", busybox(kernel.arch).read_bytes())
         archive.link("bin/sh", "busybox")
     archive.close()
+
+
+def initramfs_of(path: Path, program: Path) -> None:
+    """Write an initramfs with one static program to path; it is process 1."""
+    archive = _Cpio(path)
+    archive.directory("dev")
+    archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    archive.file("init", program.read_bytes())
+    archive.close()

@@ -5,15 +5,19 @@ The nested QEMU has the device as `vhost-vdpa-device-pci`, as a host's administr
 it.
 """
 
+import random
+import zlib
+
 import pytest
 
 from common import vdpa
 from testing import tier
 from vm.disk import Disk
 from vm.guest import Guest
+from vm.klog import KernelLog
 
 from . import nested_qemu
-from .nested_qemu import BOOT_AREA, SECTOR
+from .nested_qemu import BOOT_AREA, GIVEN_AREA, OWN_AREA, SECTOR
 
 MIB = 1 << 20
 
@@ -62,3 +66,25 @@ def test_firmware_boots_from_vdpa_blk(guest, machine, queues):
     assert counters["reads"] > 64 and counters["writes"] == 64
     assert counters["errors"] == counters["broken"] == 0
     assert digest(guest, BOOT_AREA) == BOOT_AREA.digest()
+
+
+@pytest.mark.full
+@pytest.mark.kernels("6.12")
+def test_linux_with_our_driver_uses_vdpa_blk(guest, tmp_path):
+    """A nested Linux with our driver uses two virtqueues; data is right on both sides."""
+    given = random.Random(1).randbytes(GIVEN_AREA.sectors * SECTOR)
+    fill(guest)
+    guest.put(given, "/tmp/content")
+    guest.run(f"dd if=/tmp/content of=/dev/{guest.dev('back')} bs={SECTOR} "
+              f"seek={GIVEN_AREA.first} oflag=direct 2>/dev/null")
+    with vdpa.Device(guest, "back", bus="vhost_vdpa", queues=2, workers=2) as device:
+        ended = nested_qemu.linux(guest, device.node(), cpus=2)
+        queues = list(device.queues())
+    assert ended.words.splitlines() == [
+        "cpus 2 queues 2", f"given {zlib.crc32(given):08x}", "ok"], ended
+    (tmp_path / "log").write_text(ended.log)
+    assert KernelLog(tmp_path / "log").new_splat() is None
+    for queue in queues:
+        assert queue["reads"] and queue["writes"]
+        assert queue["errors"] == queue["broken"] == 0
+    assert digest(guest, OWN_AREA) == OWN_AREA.digest()
