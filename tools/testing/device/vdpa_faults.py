@@ -29,8 +29,9 @@ FAULTS = {
         "device.c", "VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;\n",
         "VIRTIO_CONFIG_S_FEATURES_OK |\n\t\t(FAULT ? 0 : VIRTIO_CONFIG_S_DRIVER_OK);\n"),
     "NEEDS_RESET": (
-        "device.c", "\tif (broken)\n\t\tvdpa_blk_config_changed(vb);\n",
-        "\tif (broken && !FAULT)\n\t\tvdpa_blk_config_changed(vb);\n"),
+        "device.c", "\t\tvb->generation++;\n\t\tvdpa_blk_call_config(vb);\n",
+        "\t\tvb->generation++;\n\t\tif (!FAULT)\n"
+        "\t\t\tvdpa_blk_call_config(vb);\n"),
     "SUSPEND_IGNORED": (
         "device.c", "\tstatus &= VDPA_BLK_DRIVER_STATUS;\n",
         "\tif (!FAULT)\n\t\tstatus &= VDPA_BLK_DRIVER_STATUS;\n"),
