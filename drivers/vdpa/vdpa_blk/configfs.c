@@ -18,6 +18,8 @@
 
 #include "vdpa_blk.h"
 
+#define VDPA_BLK_MIN_RING	4
+#define VDPA_BLK_MAX_RING	1024
 #define VDPA_BLK_DEFAULT_QUEUES	4
 #define VDPA_BLK_DEFAULT_RING	256
 /* This project's driver runs split rings itself, in fewer instructions than packed ones. */

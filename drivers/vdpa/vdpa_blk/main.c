@@ -30,6 +30,11 @@
 #include "version.h"
 #include "vdpa_blk.h"
 
+/* include/compat has the place of older kernels. */
+#ifndef vdpa_blk_dma_dev
+#define vdpa_blk_dma_dev(vdpa)	((vdpa)->vmap.dma_dev)
+#endif
+
 static struct virtio_device_id vdpa_blk_ids[] = {
 	{ VIRTIO_ID_BLOCK, VIRTIO_DEV_ANY_ID },
 	{ }

@@ -20,6 +20,9 @@
 #include "trace.h"
 #include "vdpa_blk.h"
 
+/* Data of more than this is copied, because a reset can end a copy at any piece. */
+#define VDPA_BLK_MAX_DIRECT	((unsigned int)SZ_16M)
+
 /* The end of a bio */
 
 static void vdpa_blk_end_work(struct work_struct *work)

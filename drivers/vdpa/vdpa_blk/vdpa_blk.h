@@ -25,8 +25,6 @@
 #include <linux/workqueue.h>
 
 #define VDPA_BLK_MAX_QUEUES	256
-#define VDPA_BLK_MIN_RING	4
-#define VDPA_BLK_MAX_RING	1024
 
 /* The longest chain: header, status, and the data of one request. */
 #define VDPA_BLK_MAX_DATA_SEGS	254
@@ -46,18 +44,6 @@
 
 /* Pieces in which a request is copied whose buffers the backing device cannot use. */
 #define VDPA_BLK_BOUNCE_BYTES	((unsigned int)SZ_64K)
-
-/* Data of more than this is copied, because a reset can end a copy at any piece. */
-#define VDPA_BLK_MAX_DIRECT	((unsigned int)SZ_16M)
-
-/* The longest zone append, which has to be copied in one piece. */
-#define VDPA_BLK_MAX_APPEND	((unsigned int)SZ_256K)
-
-/* Chains that a worker takes off one ring before it serves its others that were kicked. */
-#define VDPA_BLK_BUDGET		256
-
-/* Completions that a worker collects before it publishes them. */
-#define VDPA_BLK_MAX_COLLECTED	32
 
 /* Features that each device offers. */
 #define VDPA_BLK_ALWAYS							\
@@ -494,11 +480,6 @@ struct vdpa_blk {
 	struct vdpa_blk_worker *workers;
 	struct vdpa_blk_queue **queues;
 };
-
-/* include/compat has the place of older kernels. */
-#ifndef vdpa_blk_dma_dev
-#define vdpa_blk_dma_dev(vdpa)	((vdpa)->vmap.dma_dev)
-#endif
 
 static inline struct vdpa_blk *vdpa_to_blk(struct vdpa_device *vdpa)
 {

@@ -19,6 +19,12 @@
 #include "trace.h"
 #include "vdpa_blk.h"
 
+/* Chains that a worker takes off one ring before it serves its others that were kicked. */
+#define VDPA_BLK_BUDGET		256
+
+/* Completions that a worker collects before it publishes them. */
+#define VDPA_BLK_MAX_COLLECTED	32
+
 /**
  * vdpa_blk_break() - stop a virtqueue that the driver has broken
  * @q: the virtqueue

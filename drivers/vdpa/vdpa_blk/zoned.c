@@ -21,6 +21,9 @@
 
 #include "vdpa_blk.h"
 
+/* The longest zone append, which has to be copied in one piece. */
+#define VDPA_BLK_MAX_APPEND	((unsigned int)SZ_256K)
+
 /* Zones in the answer to a request.  The driver asks for the others. */
 #define VDPA_BLK_MAX_REPORT	4096U
 
