@@ -4,6 +4,7 @@
 A module has all of them, and its parameter `fault` chooses one.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -168,16 +169,24 @@ def add_faults(device: Path) -> None:
         (device / name).write_text(text.replace(
             was, now.replace("FAULT", f"(vdpa_blk_fault == {number(rule)})")))
     add_code(device, "extern int vdpa_blk_fault;\n",
-             "int vdpa_blk_fault;\nmodule_param_named(fault, vdpa_blk_fault, int, 0644);\n")
+             "int vdpa_blk_fault;\nmodule_param_named(fault, vdpa_blk_fault, int, 0644);\n",
+             before_headers=True)
 
 
-def add_code(device: Path, header: str, main: str) -> None:
-    """Add text to the end of the device's header, and to main.c before its functions."""
-    for name, before, text in (("vdpa_blk.h", "#endif /* VDPA_BLK_H */", header),
-                               ("main.c", "static struct virtio_device_id", main)):
-        old = (device / name).read_text()
-        assert old.count(before) == 1
-        (device / name).write_text(old.replace(before, f"{text}\n{before}"))
+def add_code(device: Path, code: str, main: str, before_headers: bool = False) -> None:
+    """Add code to each of the device's sources, and `main` before main.c's functions.
+
+    The code is after the device's own headers, or before them if they use it.
+    """
+    for path in device.glob("*.c"):
+        text = path.read_text()
+        headers = list(re.finditer(r'^#include ".*\n', text, re.MULTILINE))
+        at = headers[0].start() if before_headers else headers[-1].end()
+        path.write_text(f"{text[:at]}{code}\n{text[at:]}")
+    text = (device / "main.c").read_text()
+    before = "static struct virtio_device_id"
+    assert text.count(before) == 1
+    (device / "main.c").write_text(text.replace(before, f"{main}\n{before}"))
 
 
 def build(kernel: Kernel, directory: Path, change: Callable[[Path], None]) -> Path:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * In a copy of vdpa_blk: one of its allocations fails, and each that succeeds is counted
- * until it is freed.  test_vdpa_allocations.py puts it at the end of vdpa_blk.h.
+ * until it is freed.  test_vdpa_allocations.py puts it after the includes of each file.
  *
  *	refuse	the number of the next allocation that fails, counted down; 0: none
  *	held	allocations that have not been freed
