@@ -21,7 +21,6 @@
 #include <linux/vmalloc.h>
 
 #include "memory.h"
-#include "vdpa_blk.h"
 
 /* Pages to handle before others get the CPU. */
 #define VDPA_BLK_RESCHED_PAGES	4096

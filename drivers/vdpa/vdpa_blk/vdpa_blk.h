@@ -24,6 +24,8 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "memory.h"
+
 #define VDPA_BLK_MAX_QUEUES	256
 
 /* The longest chain: header, status, and the data of one request. */
@@ -63,62 +65,6 @@
 struct vdpa_blk;
 struct vdpa_blk_queue;
 struct vdpa_blk_zones;
-
-/**
- * struct vdpa_blk_extent - a run of the driver's addresses that is contiguous in memory
- * @first: its first address
- * @last: its last address
- * @offset: what to add to an address for the physical one; it may wrap
- * @writable: the device may write to it
- */
-struct vdpa_blk_extent {
-	u64 first;
-	u64 last;
-	u64 offset;
-	bool writable;
-};
-
-/**
- * struct vdpa_blk_memory - the memory that the driver shares with the device
- * @identity: it is this kernel's, for virtio_vdpa: one extent, without references
- * @nr: number of extents, at least 1
- * @extents: sorted by address, not overlapping; each page of them is referenced
- */
-struct vdpa_blk_memory {
-	bool identity;
-	unsigned int nr;
-	struct vdpa_blk_extent extents[];
-};
-
-/**
- * struct vdpa_blk_area - a part of that memory, mapped into the kernel
- * @addr: its address in the kernel
- * @base: what vmap() returned, NULL if there is no mapping
- * @pages: its pages
- * @nr_pages: their number
- * @referenced: each of them is referenced
- */
-struct vdpa_blk_area {
-	void *addr;
-	void *base;
-	struct page **pages;
-	unsigned int nr_pages;
-	bool referenced;
-};
-
-/**
- * struct vdpa_blk_seg - a descriptor's buffer, laid out as in a split ring
- * @addr: its address, as the driver has it
- * @len: its length in bytes
- * @flags: of the descriptor, not used once the chain is parsed
- * @next: likewise
- */
-struct vdpa_blk_seg {
-	u64 addr;
-	u32 len;
-	u16 flags;
-	u16 next;
-};
 
 /**
  * struct vdpa_blk_chain - a request's buffers
@@ -486,15 +432,6 @@ static inline struct vdpa_blk *vdpa_to_blk(struct vdpa_device *vdpa)
 	return container_of(vdpa, struct vdpa_blk, vdpa);
 }
 
-static inline u64 vdpa_blk_sum(const struct vdpa_blk_seg *segs, unsigned int nr)
-{
-	u64 sum = 0;
-
-	while (nr--)
-		sum += segs[nr].len;
-	return sum;
-}
-
 /* Whether the backing device has zones (VIRTIO 1.4, 5.2.3). */
 static inline bool vdpa_blk_is_zoned(const struct vdpa_blk *vb)
 {
@@ -553,31 +490,6 @@ static inline void vdpa_blk_wake_worker(struct vdpa_blk_queue *q)
 	if (!test_and_set_bit(q->index, q->worker->pending))
 		wake_up_process(q->worker->task);
 }
-
-/* memory.c */
-struct vhost_iotlb;
-
-struct vdpa_blk_memory *vdpa_blk_create_memory(struct vhost_iotlb *iotlb,
-					       const struct vdpa_blk_memory *old);
-struct vdpa_blk_memory *vdpa_blk_create_identity(void);
-void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
-			  const struct vdpa_blk_memory *successor);
-const struct vdpa_blk_extent *
-vdpa_blk_find_extent(const struct vdpa_blk_memory *memory,
-		     const struct vdpa_blk_extent **hint, u64 addr);
-int vdpa_blk_read_pieces(const struct vdpa_blk_memory *memory,
-			 const struct vdpa_blk_extent **hint, void *to, u64 addr,
-			 size_t len);
-int vdpa_blk_write(const struct vdpa_blk_memory *memory,
-		   const struct vdpa_blk_extent **hint, u64 addr, const void *from,
-		   size_t len);
-int vdpa_blk_copy_segs(const struct vdpa_blk_memory *memory,
-		       const struct vdpa_blk_seg *segs, unsigned int nr, u64 at,
-		       void *buf, u32 len, bool to_driver);
-int vdpa_blk_map_area(const struct vdpa_blk_memory *memory,
-		      struct vdpa_blk_area *area, u64 addr, size_t len,
-		      bool write);
-void vdpa_blk_unmap_area(struct vdpa_blk_area *area, bool write);
 
 /* ring.c */
 int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
