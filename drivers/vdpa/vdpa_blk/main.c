@@ -8,6 +8,7 @@
  *	trace.h		trace points
  *	memory.[ch]	what the driver shares
  *	ring.[ch]	split and packed rings
+ *	chain.[ch]	what the driver puts into them
  *	zoned.c		zones of the backing device
  *	pool.c		reserved memory, and workqueues
  *	complete.[ch]	the end of a request

@@ -14,9 +14,9 @@
 #include <linux/sched/mm.h>
 #include <linux/unaligned.h>
 
+#include "chain.h"
 #include "complete.h"
 #include "memory.h"
-#include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 

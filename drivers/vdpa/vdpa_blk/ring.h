@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * ring.c: what each request or batch runs through.
+ * A virtqueue's ring, and what each request or batch runs through of ring.c.
  */
 #ifndef VDPA_BLK_RING_H
 #define VDPA_BLK_RING_H
 
-#include <linux/nospec.h>
+#include <linux/virtio_ring.h>
 
 #include "memory.h"
-#include "vdpa_blk.h"
+
+struct vdpa_blk_queue;
 
 #define PACKED_AVAIL	BIT(VRING_PACKED_DESC_F_AVAIL)
 #define PACKED_USED	BIT(VRING_PACKED_DESC_F_USED)
@@ -16,6 +17,43 @@
 #define virtio16_to_cpu_le(v)	le16_to_cpu((__force __le16)(v))
 #define virtio32_to_cpu_le(v)	le32_to_cpu((__force __le32)(v))
 #define virtio64_to_cpu_le(v)	le64_to_cpu((__force __le64)(v))
+
+/**
+ * struct vdpa_blk_ring - a virtqueue's ring, as the device uses it
+ * @num: entries
+ * @packed: VIRTIO_F_RING_PACKED is negotiated
+ * @event_idx: VIRTIO_RING_F_EVENT_IDX is
+ * @indirect: VIRTIO_RING_F_INDIRECT_DESC is
+ * @desc: descriptor area (VIRTIO 1.4, 2.6)
+ * @driver: driver area, which the driver writes
+ * @device: device area, which the device writes
+ * @next_avail: index of the next available entry
+ * @left: entries of a split ring from there on that are known to be available
+ * @avail_wrap: the driver's wrap counter, of a packed ring
+ * @next_used: index of the next used entry
+ * @used_wrap: the device's wrap counter, of a packed ring
+ * @unsignalled: used entries since the device last decided whether to signal
+ *
+ * The worker alone changes @next_avail, @left and @avail_wrap; the queue's lock protects
+ * @next_used and those after it.  The others change while the workers are parked and
+ * nothing is in flight, and completions read them as well.
+ */
+struct vdpa_blk_ring {
+	u16 num;
+	bool packed;
+	bool event_idx;
+	bool indirect;
+	struct vdpa_blk_area desc;
+	struct vdpa_blk_area driver;
+	struct vdpa_blk_area device;
+	u16 next_avail;
+	u16 left;
+	bool avail_wrap;
+
+	u16 next_used;
+	bool used_wrap;
+	u16 unsignalled;
+};
 
 static inline struct vring_avail *vdpa_blk_avail(const struct vdpa_blk_ring *ring)
 {
@@ -43,6 +81,11 @@ static inline bool vdpa_blk_is_available(const struct vdpa_blk_ring *ring,
 	return !!(flags & PACKED_AVAIL) == wrap &&
 	       !!(flags & PACKED_USED) != wrap;
 }
+
+int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
+void vdpa_blk_default_state(struct vdpa_blk_queue *q);
+void vdpa_blk_save_state(struct vdpa_blk_queue *q);
+void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
 
 /* Kicks */
 
@@ -123,88 +166,6 @@ static inline bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring)
 
 /* Chains */
 
-bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i);
-int vdpa_blk_take_packed(struct vdpa_blk_queue *q);
-
-/* Copy an indirect table; returns its number of entries, or 0. */
-static __always_inline unsigned int
-vdpa_blk_read_table(struct vdpa_blk_queue *q, void *to, u64 addr, u32 len)
-{
-	/* A length of 0 is too long as well. */
-	if (unlikely(len - 1 >= sizeof(q->table) || len % sizeof(struct vring_desc) ||
-		     !q->ring.indirect))
-		return 0;
-	if (unlikely(vdpa_blk_read(q->vb->memory, &q->hint, to, addr, len)))
-		return 0;
-	return len / sizeof(struct vring_desc);
-}
-
-/*
- * Take a table of a split ring into q->chain where its descriptors follow each other, as
- * drivers make them.  Returns false for all others, good or bad.
- */
-static __always_inline bool
-vdpa_blk_take_table(struct vdpa_blk_queue *q, u64 addr, u32 len)
-{
-	unsigned int num = vdpa_blk_read_table(q, q->chain.segs, addr, len), i, in = 0;
-	struct vdpa_blk_seg *seg = q->chain.segs;
-	u16 flags;
-
-	static_assert(sizeof(*seg) == sizeof(struct vring_desc) &&
-		      offsetof(struct vdpa_blk_seg, len) ==
-		      offsetof(struct vring_desc, len) &&
-		      offsetof(struct vdpa_blk_seg, flags) ==
-		      offsetof(struct vring_desc, flags) &&
-		      offsetof(struct vdpa_blk_seg, next) ==
-		      offsetof(struct vring_desc, next));
-	for (i = 1; i <= num; i++, seg++) {
-		seg->addr = le64_to_cpu((__force __le64)seg->addr);
-		seg->len = le32_to_cpu((__force __le32)seg->len);
-		flags = le16_to_cpu((__force __le16)seg->flags);
-		if (unlikely(!seg->len || flags & VRING_DESC_F_INDIRECT))
-			return false;
-		if (flags & VRING_DESC_F_WRITE)
-			in++;
-		else if (unlikely(in))
-			return false;
-		if (!(flags & VRING_DESC_F_NEXT)) {
-			q->chain.nr_out = i - in;
-			q->chain.nr_in = in;
-			return true;
-		}
-		if (unlikely(le16_to_cpu((__force __le16)seg->next) != i))
-			return false;
-	}
-	return false;
-}
-
-static __always_inline int vdpa_blk_take_split(struct vdpa_blk_queue *q)
-{
-	struct vdpa_blk_ring *ring = &q->ring;
-	const struct vring_desc *desc = ring->desc.addr;
-	u16 head, flags;
-
-	head = virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->ring[ring->next_avail &
-								       (ring->num - 1)]));
-	if (unlikely(head >= ring->num))
-		return -EINVAL;
-	q->chain.id = head;
-	q->chain.descs = 1;
-	/* Also a CPU that speculates stays in the ring. */
-	desc += array_index_nospec(head, ring->num);
-	flags = virtio16_to_cpu_le(READ_ONCE(desc->flags));
-	/* What is not such a table, or changes meanwhile, is parsed from the beginning. */
-	if (((flags & (VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT)) !=
-	     VRING_DESC_F_INDIRECT ||
-	     !vdpa_blk_take_table(q, virtio64_to_cpu_le(READ_ONCE(desc->addr)),
-				  virtio32_to_cpu_le(READ_ONCE(desc->len)))) &&
-	    !vdpa_blk_parse_split(q, head))
-		return -EINVAL;
-	ring->next_avail++;
-	ring->left--;
-	return 1;
-}
-
 /**
  * vdpa_blk_find_chains() - how many chains has the driver made available?
  * @ring: the ring
@@ -229,20 +190,6 @@ static __always_inline int vdpa_blk_find_chains(struct vdpa_blk_ring *ring)
 		return -EINVAL;
 	ring->left = left;
 	return left;
-}
-
-/**
- * vdpa_blk_take_chain() - take the next chain off a ring
- * @q: the queue, with a chain by vdpa_blk_find_chains(); its chain is filled in
- *
- * Context: the queue's worker.
- *
- * Return: 1; 0 if the chain is not there any more; -EINVAL if the ring or the chain is
- * broken, and the queue must not be used any more.
- */
-static __always_inline int vdpa_blk_take_chain(struct vdpa_blk_queue *q)
-{
-	return unlikely(q->ring.packed) ? vdpa_blk_take_packed(q) : vdpa_blk_take_split(q);
 }
 
 /**

@@ -25,6 +25,7 @@
 #include <linux/workqueue.h>
 
 #include "memory.h"
+#include "ring.h"
 
 #define VDPA_BLK_MAX_QUEUES	256
 
@@ -82,43 +83,6 @@ struct vdpa_blk_chain {
 	unsigned int nr_out;
 	unsigned int nr_in;
 	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
-};
-
-/**
- * struct vdpa_blk_ring - a virtqueue's ring, as the device uses it
- * @num: entries
- * @packed: VIRTIO_F_RING_PACKED is negotiated
- * @event_idx: VIRTIO_RING_F_EVENT_IDX is
- * @indirect: VIRTIO_RING_F_INDIRECT_DESC is
- * @desc: descriptor area (VIRTIO 1.4, 2.6)
- * @driver: driver area, which the driver writes
- * @device: device area, which the device writes
- * @next_avail: index of the next available entry
- * @left: entries of a split ring from there on that are known to be available
- * @avail_wrap: the driver's wrap counter, of a packed ring
- * @next_used: index of the next used entry
- * @used_wrap: the device's wrap counter, of a packed ring
- * @unsignalled: used entries since the device last decided whether to signal
- *
- * The worker alone changes @next_avail, @left and @avail_wrap; the queue's lock protects
- * @next_used and those after it.  The others change while the workers are parked and
- * nothing is in flight, and completions read them as well.
- */
-struct vdpa_blk_ring {
-	u16 num;
-	bool packed;
-	bool event_idx;
-	bool indirect;
-	struct vdpa_blk_area desc;
-	struct vdpa_blk_area driver;
-	struct vdpa_blk_area device;
-	u16 next_avail;
-	u16 left;
-	bool avail_wrap;
-
-	u16 next_used;
-	bool used_wrap;
-	u16 unsignalled;
 };
 
 /**
@@ -490,12 +454,6 @@ static inline void vdpa_blk_wake_worker(struct vdpa_blk_queue *q)
 	if (!test_and_set_bit(q->index, q->worker->pending))
 		wake_up_process(q->worker->task);
 }
-
-/* ring.c */
-int vdpa_blk_map_ring(struct vdpa_blk_queue *q);
-void vdpa_blk_default_state(struct vdpa_blk_queue *q);
-void vdpa_blk_save_state(struct vdpa_blk_queue *q);
-void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
 
 /* zoned.c */
 int vdpa_blk_init_zones(struct vdpa_blk *vb);

@@ -80,7 +80,7 @@ FAULTS = {
         "request.c", "\trq->bio.bi_vcnt = vecs;\n",
         "\trq->bio.bi_vcnt = vecs;\n\tif (FAULT)\n\t\tWRITE_ONCE(*rq->status, 0);\n"),
     "TABLE_WRITE_FLAG": (
-        "ring.h", "\tif (unlikely(len - 1 >= sizeof(q->table) ||",
+        "chain.h", "\tif (unlikely(len - 1 >= sizeof(q->table) ||",
         "\tif (FAULT && (q->ring.packed ?\n"
         "\t\tle16_to_cpu(((struct vring_packed_desc *)q->ring.desc.addr)"
         "[q->ring.next_avail].flags) :\n"
@@ -88,7 +88,7 @@ FAULTS = {
         "\t    VRING_DESC_F_WRITE)\n\t\treturn 0;\n"
         "\tif (unlikely(len - 1 >= sizeof(q->table) ||"),
     "TABLE_AFTER_CHAIN": (
-        "ring.c", "if (in_table || flags & VRING_DESC_F_NEXT)",
+        "chain.c", "if (in_table || flags & VRING_DESC_F_NEXT)",
         "if (in_table || flags & VRING_DESC_F_NEXT ||\n"
         "\t\t\t    (FAULT && seg != q->chain.segs))"),
     "SIGNAL_WITHOUT_INDEX": (

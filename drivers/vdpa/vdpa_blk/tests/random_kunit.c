@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit test for ring.c: the driver and the device work on one ring for many laps, each
- * doing one of its steps at random.  Chains are of different lengths, complete in any
- * order, and fill the ring.  No chain is lost or comes twice, and the driver gets each
- * interrupt that it waits for.
+ * KUnit test for ring.c and chain.c: the driver and the device work on one ring for many
+ * laps, each doing one of its steps at random.  Chains are of different lengths, complete
+ * in any order, and fill the ring.  No chain is lost or comes twice, and the driver gets
+ * each interrupt that it waits for.
  *
  * The test runs when somebody writes to /sys/kernel/debug/kunit/vdpa_blk_random/run.
  */

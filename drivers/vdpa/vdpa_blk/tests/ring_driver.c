@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The driver's side of a ring, for the KUnit tests of ring.c: see ring_driver.h. */
+/* The driver's side of a ring, for the KUnit tests of ring.c and chain.c: see ring_driver.h. */
 
 #include <linux/io.h>
 #include <linux/sizes.h>

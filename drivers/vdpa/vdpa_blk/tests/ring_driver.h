@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The driver's side of a ring, for the KUnit tests of ring.c.
+ * The driver's side of a ring, for the KUnit tests of ring.c and chain.c.
  *
  * The rings are in memory of the kernel.  The test writes and reads them by the offsets
- * of VIRTIO 1.4, 2.7 and 2.8, without the structures that ring.c uses.  Whether an
- * interrupt is due it finds by walking over the used entries, without
- * vring_need_event().
+ * of VIRTIO 1.4, 2.7 and 2.8, without the structures that they use.  Whether an interrupt
+ * is due it finds by walking over the used entries, without vring_need_event().
  */
 #ifndef VDPA_BLK_RING_DRIVER_H
 #define VDPA_BLK_RING_DRIVER_H
@@ -13,7 +12,7 @@
 #include <kunit/test.h>
 #include <linux/unaligned.h>
 
-#include "../ring.h"
+#include "../chain.h"
 
 #define DESC_BYTES	16
 #define NEXT		VRING_DESC_F_NEXT

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit test for ring.c: the chains that the device takes off a ring and those that it
- * refuses, and when it asks for kicks.  used_kunit.c has the other direction.
+ * KUnit test for chain.c and ring.c: the chains that the device takes off a ring and those
+ * that it refuses, and when it asks for kicks.  used_kunit.c has the other direction.
  *
  * The test runs when somebody writes to /sys/kernel/debug/kunit/vdpa_blk_ring/run.
  */
