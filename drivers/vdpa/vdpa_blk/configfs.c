@@ -11,12 +11,14 @@
  */
 
 #include <linux/configfs.h>
-#include <linux/ctype.h>
+#include <linux/cpumask.h>
+#include <linux/log2.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
-#include "vdpa_blk.h"
+#include "settings.h"
 
 #define VDPA_BLK_MIN_RING	4
 #define VDPA_BLK_MAX_RING	1024

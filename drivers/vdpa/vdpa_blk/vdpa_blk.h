@@ -11,7 +11,6 @@
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
-#include <linux/cpumask.h>
 #include <linux/mempool.h>
 #include <linux/mutex.h>
 #include <linux/sched.h>
@@ -26,8 +25,7 @@
 
 #include "memory.h"
 #include "ring.h"
-
-#define VDPA_BLK_MAX_QUEUES	256
+#include "settings.h"
 
 /* The longest chain: header, status, and the data of one request. */
 #define VDPA_BLK_MAX_DATA_SEGS	254
@@ -47,21 +45,6 @@
 
 /* Pieces in which a request is copied whose buffers the backing device cannot use. */
 #define VDPA_BLK_BOUNCE_BYTES	((unsigned int)SZ_64K)
-
-/* Features that each device offers. */
-#define VDPA_BLK_ALWAYS							\
-	(BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | \
-	 BIT_ULL(VIRTIO_F_RING_PACKED) | BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) | \
-	 BIT_ULL(VIRTIO_RING_F_EVENT_IDX) | BIT_ULL(VIRTIO_BLK_F_SEG_MAX) | \
-	 BIT_ULL(VIRTIO_BLK_F_BLK_SIZE) | BIT_ULL(VIRTIO_BLK_F_TOPOLOGY) | \
-	 BIT_ULL(VIRTIO_BLK_F_MQ) | BIT_ULL(VIRTIO_BLK_F_FLUSH) |	\
-	 BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE))
-
-/* Those that some devices offer, by their settings and backing device. */
-#define VDPA_BLK_FEATURES						\
-	(VDPA_BLK_ALWAYS | BIT_ULL(VIRTIO_BLK_F_RO) |			\
-	 BIT_ULL(VIRTIO_BLK_F_DISCARD) | BIT_ULL(VIRTIO_BLK_F_WRITE_ZEROES) | \
-	 BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE) | BIT_ULL(VIRTIO_BLK_F_ZONED))
 
 struct vdpa_blk;
 struct vdpa_blk_queue;
@@ -281,32 +264,6 @@ struct vdpa_blk_worker {
 };
 
 /**
- * struct vdpa_blk_settings - what the administrator has chosen
- * @path: path of the backing device
- * @serial: the ID string, not terminated if it has all bytes
- * @cpus: CPUs for the workers, one after the other; empty: any
- * @queues: number of virtqueues
- * @ring_size: the largest ring
- * @workers: number of workers, 0: one for each queue and CPU
- * @features: the features that the device may offer, of those that it has
- * @poll_us: how long a worker polls its queues before it sleeps, in microseconds
- * @readonly: offer VIRTIO_BLK_F_RO
- * @write_cache: offer a cache that is written back, if the backing device has one
- */
-struct vdpa_blk_settings {
-	char path[256];
-	char serial[VIRTIO_BLK_ID_BYTES];
-	struct cpumask cpus;
-	unsigned int queues;
-	unsigned int ring_size;
-	unsigned int workers;
-	u64 features;
-	unsigned int poll_us;
-	bool readonly;
-	bool write_cache;
-};
-
-/**
  * struct vdpa_blk - a device
  * @vdpa: what the vDPA bus has of it
  * @settings: a copy from the time when the device was added
@@ -515,11 +472,6 @@ void vdpa_blk_config_changed(struct vdpa_blk *vb);
 void vdpa_blk_break_work(struct work_struct *work);
 void vdpa_blk_capacity_work(struct work_struct *work);
 void vdpa_blk_reset_device(struct vdpa_blk *vb);
-
-/* configfs.c */
-int vdpa_blk_init_configfs(void);
-void vdpa_blk_exit_configfs(void);
-int vdpa_blk_find_settings(const char *name, struct vdpa_blk_settings *settings);
 
 /* debugfs.c */
 void vdpa_blk_init_debugfs(void);
