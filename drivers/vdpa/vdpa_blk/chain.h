@@ -8,6 +8,7 @@
 #include <linux/nospec.h>
 
 #include "memory.h"
+#include "queue.h"
 #include "ring.h"
 #include "vdpa_blk.h"
 

@@ -9,6 +9,7 @@
 #include <linux/mempool.h>
 
 #include "complete.h"
+#include "queue.h"
 #include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"

@@ -5,6 +5,7 @@
 #ifndef VDPA_BLK_COMPLETE_H
 #define VDPA_BLK_COMPLETE_H
 
+#include "queue.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 

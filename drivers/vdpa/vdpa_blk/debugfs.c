@@ -8,6 +8,7 @@
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>
 
+#include "queue.h"
 #include "vdpa_blk.h"
 
 static struct dentry *vdpa_blk_debugfs;

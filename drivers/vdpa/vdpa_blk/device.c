@@ -16,6 +16,7 @@
 #include <uapi/linux/vhost_types.h>
 #include <uapi/linux/virtio_ids.h>
 
+#include "queue.h"
 #include "vdpa_blk.h"
 
 #define VDPA_BLK_VENDOR		0

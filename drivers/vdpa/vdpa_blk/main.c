@@ -28,6 +28,7 @@
 #include <uapi/linux/vdpa.h>
 #include <uapi/linux/virtio_ids.h>
 
+#include "queue.h"
 #include "settings.h"
 #include "version.h"
 #include "vdpa_blk.h"

@@ -6,6 +6,7 @@
 
 #include <linux/slab.h>
 
+#include "queue.h"
 #include "vdpa_blk.h"
 
 static void vdpa_blk_free_queues(struct vdpa_blk *vb)

@@ -17,6 +17,7 @@
 #include "chain.h"
 #include "complete.h"
 #include "memory.h"
+#include "queue.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 

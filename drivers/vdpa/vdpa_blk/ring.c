@@ -9,6 +9,7 @@
 #include <linux/log2.h>
 
 #include "memory.h"
+#include "queue.h"
 #include "ring.h"
 #include "vdpa_blk.h"
 

@@ -11,6 +11,7 @@
 #include <linux/mempool.h>
 #include <linux/sched/mm.h>
 
+#include "queue.h"
 #include "vdpa_blk.h"
 
 /**

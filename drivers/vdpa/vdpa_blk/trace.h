@@ -10,6 +10,7 @@
 
 #include <linux/tracepoint.h>
 
+#include "queue.h"
 #include "vdpa_blk.h"
 
 /* The worker has taken a request off the ring; type is the device's, VIRTIO_BLK_T_*. */

@@ -13,23 +13,17 @@
 #include <linux/blkdev.h>
 #include <linux/mempool.h>
 #include <linux/mutex.h>
-#include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/vdpa.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "memory.h"
-#include "ring.h"
+#include "queue.h"
 #include "settings.h"
-
-/* The longest chain: header, status, and the data of one request. */
-#define VDPA_BLK_MAX_DATA_SEGS	254
-#define VDPA_BLK_MAX_SEGS	(VDPA_BLK_MAX_DATA_SEGS + 2)
 
 /*
  * Pieces of memory in a bio.  A segment that crosses from one extent to the next has two:
@@ -46,27 +40,7 @@
 /* Pieces in which a request is copied whose buffers the backing device cannot use. */
 #define VDPA_BLK_BOUNCE_BYTES	((unsigned int)SZ_64K)
 
-struct vdpa_blk;
-struct vdpa_blk_queue;
 struct vdpa_blk_zones;
-
-/**
- * struct vdpa_blk_chain - a request's buffers
- * @id: what the used ring returns
- * @descs: entries of a packed ring that it takes
- * @nr_out: the first of @segs, which the device reads
- * @nr_in: those after them, which the device writes
- * @taken: how many of the @nr_out have been copied
- * @segs: the buffers
- */
-struct vdpa_blk_chain {
-	u16 id;
-	u16 descs;
-	unsigned int taken;
-	unsigned int nr_out;
-	unsigned int nr_in;
-	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
-};
 
 /**
  * struct vdpa_blk_request - a request that the device has taken off a ring
@@ -129,138 +103,6 @@ struct vdpa_blk_slow {
 	unsigned int nr_ranges;
 	struct virtio_blk_discard_write_zeroes ranges[VDPA_BLK_MAX_RANGES];
 	struct vdpa_blk_seg segs[VDPA_BLK_MAX_SEGS];
-};
-
-/**
- * struct vdpa_blk_stats - what a queue's worker has done since the device was added
- * @requests: requests by direction: reads, writes, flushes, others
- * @bytes: bytes read and written
- * @broken: chains that no driver may make
- * @wakeups: how often the worker served the queue
- * @empty: how often it found nothing
- * @bounced: requests that were copied
- */
-struct vdpa_blk_stats {
-	u64 requests[4];
-	u64 bytes[2];
-	u64 broken;
-	u64 wakeups;
-	u64 empty;
-	u64 bounced;
-};
-
-/**
- * struct vdpa_blk_used_stats - what completions have counted
- * @errors: requests that failed
- * @unsupported: requests with a type or flags that the device does not offer, and those
- *	that the block layer does not support
- * @signals: interrupts of the driver
- * @suppressed: interrupts that the driver had suppressed
- */
-struct vdpa_blk_used_stats {
-	u64 errors;
-	u64 unsupported;
-	u64 signals;
-	u64 suppressed;
-};
-
-enum vdpa_blk_kind {
-	VDPA_BLK_READ,
-	VDPA_BLK_WRITE,
-	VDPA_BLK_FLUSH,
-	VDPA_BLK_OTHER,
-};
-
-/**
- * struct vdpa_blk_queue - a virtqueue
- * @vb: the device
- * @worker: the worker that serves it
- * @index: its index
- * @num: entries of the ring, as the driver set them
- * @ready: the driver has enabled it
- * @running: its ring is mapped, and the worker may serve it
- * @broken: the driver has broken it; only a reset starts it again
- * @desc_addr: address of the descriptor area, as the driver has it
- * @driver_addr: of the driver area
- * @device_addr: of the device area
- * @state: where the ring begins
- * @has_state: @state is set; without it a ring begins where VIRTIO says
- * @ring: the ring
- * @hint: the extent in which the worker's last address was, since the ring was mapped
- * @must_copy: the next read or write waits to be copied
- * @free: free requests; the worker's alone
- * @done: requests that have completed while the worker submits a batch, the worker's alone
- * @done_end: where the next of them goes
- * @nr_done: their number
- * @header: of the request that the worker parses
- * @chain: its chain
- * @table: a copy of an indirect table
- * @requests: as many as a ring has entries at most, the setting ring_size
- * @batching: the worker, while it submits a batch: it collects what completes meanwhile
- *	on it, see vdpa_blk_flush_completions()
- * @stats: the worker's counters
- * @lock: protects the used side of @ring, @cb, @returned and @used_stats; taken with
- *	interrupts off.  Completions write what follows from here on, and read what is
- *	before it.
- * @cb: the driver's callback
- * @returned: free requests that completions have left for the worker
- * @used_stats: the counters of completions
- * @in_flight: requests that have not completed
- * @copied_writes: of them, writes that are copied to a device with zones; the worker
- *	keeps the order of writes, and waits for these
- */
-struct vdpa_blk_queue {
-	struct vdpa_blk *vb;
-	struct vdpa_blk_worker *worker;
-	unsigned int index;
-	u32 num;
-	bool ready;
-	bool running;
-	bool broken;
-	u64 desc_addr;
-	u64 driver_addr;
-	u64 device_addr;
-	struct vdpa_vq_state state;
-	bool has_state;
-	struct vdpa_blk_ring ring;
-	const struct vdpa_blk_extent *hint;
-	bool must_copy;
-	struct vdpa_blk_request *free;
-	struct vdpa_blk_request *done;
-	struct vdpa_blk_request **done_end;
-	unsigned int nr_done;
-	struct virtio_blk_outhdr header;
-	struct vdpa_blk_chain chain;
-	union {
-		struct vring_desc split[VDPA_BLK_MAX_SEGS];
-		struct vring_packed_desc packed[VDPA_BLK_MAX_SEGS];
-	} table;
-	struct vdpa_blk_request *requests;
-	struct task_struct *batching;
-	struct vdpa_blk_stats stats;
-
-	spinlock_t lock ____cacheline_aligned_in_smp;
-	struct vdpa_callback cb;
-	struct vdpa_blk_request *returned;
-	struct vdpa_blk_used_stats used_stats;
-	atomic_t in_flight;
-	atomic_t copied_writes;
-};
-
-/**
- * struct vdpa_blk_worker - a thread that serves queues
- * @vb: the device
- * @task: the thread
- * @index: its index
- * @plug: collects the bios of a batch
- * @pending: a bit for each queue that the driver has kicked
- */
-struct vdpa_blk_worker {
-	struct vdpa_blk *vb;
-	struct task_struct *task;
-	unsigned int index;
-	struct blk_plug plug;
-	DECLARE_BITMAP(pending, VDPA_BLK_MAX_QUEUES);
 };
 
 /**
@@ -396,22 +238,6 @@ static inline bool vdpa_blk_has_cache(const struct vdpa_blk *vb)
 	return vb->settings.write_cache && bdev_write_cache(vb->bdev);
 }
 
-/**
- * vdpa_blk_wake_worker() - have a queue served
- * @q: the queue
- *
- * Context: any.
- */
-static inline void vdpa_blk_wake_worker(struct vdpa_blk_queue *q)
-{
-	/*
-	 * The worker sets its state before it reads the bits.  If the bit is set already,
-	 * somebody wakes the worker for it, or has done so.
-	 */
-	if (!test_and_set_bit(q->index, q->worker->pending))
-		wake_up_process(q->worker->task);
-}
-
 /* zoned.c */
 int vdpa_blk_init_zones(struct vdpa_blk *vb);
 void vdpa_blk_init_zoned_config(struct vdpa_blk *vb);
@@ -449,22 +275,11 @@ void vdpa_blk_end_bio(struct bio *bio);
 void vdpa_blk_end_zoned_bio(struct bio *bio);
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
 
-/* worker.c */
-int vdpa_blk_start_workers(struct vdpa_blk *vb);
-void vdpa_blk_stop_workers(struct vdpa_blk *vb);
-void vdpa_blk_park_workers(struct vdpa_blk *vb);
-void vdpa_blk_unpark_workers(struct vdpa_blk *vb);
-void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why);
-
 /* backing.c */
 int vdpa_blk_open_backing(struct vdpa_blk *vb);
 void vdpa_blk_close_backing(struct vdpa_blk *vb);
 void vdpa_blk_init_config(struct vdpa_blk *vb);
 bool vdpa_blk_update_capacity(struct vdpa_blk *vb);
-
-/* queue.c */
-int vdpa_blk_alloc_queues(struct vdpa_blk *vb);
-void vdpa_blk_free_device(struct vdpa_blk *vb);
 
 /* device.c */
 extern const struct vdpa_config_ops vdpa_blk_ops;

@@ -15,6 +15,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
+#include "queue.h"
 #include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"
