@@ -8,6 +8,8 @@
 #include <linux/mm.h>
 #include <uapi/linux/virtio_ring.h>
 
+#include "queue.h"
+#include "request.h"
 #include "vdpa_blk.h"
 
 /* Sectors of a range that is erased: what is in flight must not delay a reset for long. */

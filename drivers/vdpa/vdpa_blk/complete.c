@@ -10,6 +10,7 @@
 
 #include "complete.h"
 #include "queue.h"
+#include "request.h"
 #include "ring.h"
 #include "trace.h"
 #include "vdpa_blk.h"

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * complete.c: what the end of each bio runs through.
+ * The end of a request, and what the end of each bio runs through of complete.c.
  */
 #ifndef VDPA_BLK_COMPLETE_H
 #define VDPA_BLK_COMPLETE_H
 
 #include "queue.h"
+#include "request.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 
+void vdpa_blk_restart_stalled(struct vdpa_blk *vb);
+void vdpa_blk_free_table(struct vdpa_blk_request *rq);
+void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status);
+void vdpa_blk_flush_completions(struct vdpa_blk_queue *q);
 void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq);
 
 /* vdpa_blk_complete(), without a call if the worker collects the request. */

@@ -16,7 +16,9 @@
 #include <uapi/linux/vhost_types.h>
 #include <uapi/linux/virtio_ids.h>
 
+#include "memory.h"
 #include "queue.h"
+#include "ring.h"
 #include "vdpa_blk.h"
 
 #define VDPA_BLK_VENDOR		0

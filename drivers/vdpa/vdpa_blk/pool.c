@@ -6,6 +6,7 @@
 #include <linux/mempool.h>
 #include <linux/slab.h>
 
+#include "request.h"
 #include "vdpa_blk.h"
 
 /*

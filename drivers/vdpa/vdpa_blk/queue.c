@@ -6,7 +6,9 @@
 
 #include <linux/slab.h>
 
+#include "memory.h"
 #include "queue.h"
+#include "request.h"
 #include "vdpa_blk.h"
 
 static void vdpa_blk_free_queues(struct vdpa_blk *vb)

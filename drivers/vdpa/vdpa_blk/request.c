@@ -18,6 +18,7 @@
 #include "complete.h"
 #include "memory.h"
 #include "queue.h"
+#include "request.h"
 #include "trace.h"
 #include "vdpa_blk.h"
 

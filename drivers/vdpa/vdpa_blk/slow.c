@@ -11,7 +11,10 @@
 #include <linux/mempool.h>
 #include <linux/sched/mm.h>
 
+#include "complete.h"
+#include "memory.h"
 #include "queue.h"
+#include "request.h"
 #include "vdpa_blk.h"
 
 /**

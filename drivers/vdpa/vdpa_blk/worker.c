@@ -15,9 +15,10 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
+#include "complete.h"
 #include "queue.h"
+#include "request.h"
 #include "ring.h"
-#include "trace.h"
 #include "vdpa_blk.h"
 
 /* Chains that a worker takes off one ring before it serves its others that were kicked. */

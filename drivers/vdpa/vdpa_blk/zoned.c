@@ -19,6 +19,8 @@
 #include <linux/mm.h>
 #include <linux/nospec.h>
 
+#include "memory.h"
+#include "request.h"
 #include "vdpa_blk.h"
 
 /* The longest zone append, which has to be copied in one piece. */
