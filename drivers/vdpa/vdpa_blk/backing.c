@@ -11,6 +11,7 @@
 #include "queue.h"
 #include "request.h"
 #include "vdpa_blk.h"
+#include "zoned.h"
 
 /* Sectors of a range that is erased: what is in flight must not delay a reset for long. */
 #define VDPA_BLK_MAX_ERASE	((unsigned int)(SZ_1G >> SECTOR_SHIFT))

@@ -20,6 +20,7 @@
 #include "queue.h"
 #include "ring.h"
 #include "vdpa_blk.h"
+#include "zoned.h"
 
 #define VDPA_BLK_VENDOR		0
 #define VDPA_BLK_CAPACITY_SECONDS	2

@@ -30,8 +30,9 @@
 
 #include "queue.h"
 #include "settings.h"
-#include "version.h"
 #include "vdpa_blk.h"
+#include "version.h"
+#include "zoned.h"
 
 /* include/compat has the place of older kernels. */
 #ifndef vdpa_blk_dma_dev

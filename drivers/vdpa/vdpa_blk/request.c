@@ -21,6 +21,7 @@
 #include "request.h"
 #include "trace.h"
 #include "vdpa_blk.h"
+#include "zoned.h"
 
 /* Data of more than this is copied, because a reset can end a copy at any piece. */
 #define VDPA_BLK_MAX_DIRECT	((unsigned int)SZ_16M)

@@ -16,6 +16,7 @@
 #include "queue.h"
 #include "request.h"
 #include "vdpa_blk.h"
+#include "zoned.h"
 
 /**
  * vdpa_blk_append_fits() - can the backing device execute an append?

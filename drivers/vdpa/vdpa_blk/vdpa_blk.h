@@ -23,7 +23,6 @@
 
 struct vdpa_blk_memory;
 struct vdpa_blk_queue;
-struct vdpa_blk_slow;
 struct vdpa_blk_worker;
 struct vdpa_blk_zones;
 
@@ -117,12 +116,6 @@ static inline struct vdpa_blk *vdpa_to_blk(struct vdpa_device *vdpa)
 	return container_of(vdpa, struct vdpa_blk, vdpa);
 }
 
-/* Whether the backing device has zones (VIRTIO 1.4, 5.2.3). */
-static inline bool vdpa_blk_is_zoned(const struct vdpa_blk *vb)
-{
-	return IS_ENABLED(CONFIG_BLK_DEV_ZONED) && vb->zones;
-}
-
 static inline __virtio32 vdpa_blk_le32(u32 value)
 {
 	return __cpu_to_virtio32(true, value);
@@ -133,20 +126,6 @@ static inline bool vdpa_blk_has_cache(const struct vdpa_blk *vb)
 {
 	return vb->settings.write_cache && bdev_write_cache(vb->bdev);
 }
-
-/* zoned.c */
-int vdpa_blk_init_zones(struct vdpa_blk *vb);
-void vdpa_blk_init_zoned_config(struct vdpa_blk *vb);
-int vdpa_blk_check_zoned_features(struct vdpa_blk *vb);
-u64 vdpa_blk_zoned_capacity(const struct vdpa_blk *vb);
-u8 vdpa_blk_check_zones(const struct vdpa_blk *vb, u32 type, u64 sector,
-			u32 sectors);
-u8 vdpa_blk_check_zone_request(const struct vdpa_blk *vb, u32 type, u64 sector,
-			       u64 bytes);
-u8 vdpa_blk_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
-			blk_status_t error, bool *again);
-u8 vdpa_blk_manage_zone(struct vdpa_blk *vb, u32 type, u64 sector);
-u8 vdpa_blk_report_zones(struct vdpa_blk_slow *slow, void *buf, u32 size);
 
 /* pool.c */
 int vdpa_blk_init_pools(void);

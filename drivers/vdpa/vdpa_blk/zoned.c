@@ -22,6 +22,7 @@
 #include "memory.h"
 #include "request.h"
 #include "vdpa_blk.h"
+#include "zoned.h"
 
 /* The longest zone append, which has to be copied in one piece. */
 #define VDPA_BLK_MAX_APPEND	((unsigned int)SZ_256K)
