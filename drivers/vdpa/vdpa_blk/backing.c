@@ -8,6 +8,7 @@
 #include <linux/mm.h>
 #include <uapi/linux/virtio_ring.h>
 
+#include "complete.h"
 #include "queue.h"
 #include "request.h"
 #include "vdpa_blk.h"

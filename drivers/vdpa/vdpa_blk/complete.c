@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The end of a request: its status, its entry in the used ring, and the interrupt.
+ * The end of a request: of its bio, its status, its entry in the used ring, and the
+ * interrupt.
  *
  * The worker collects what completes while it submits a batch, and publishes it together,
  * with one interrupt at most, unless the next request may sleep.
  */
 
+#include <linux/bio.h>
 #include <linux/mempool.h>
+#include <linux/workqueue.h>
 
 #include "complete.h"
+#include "memory.h"
 #include "queue.h"
 #include "request.h"
 #include "ring.h"
@@ -189,4 +193,48 @@ void vdpa_blk_flush_completions(struct vdpa_blk_queue *q)
 	vdpa_blk_signal(interrupt, true);
 	/* A task that waits for the last request has waited for the worker before. */
 	atomic_sub(done, &q->in_flight);
+}
+
+/* The end of a bio */
+
+static void vdpa_blk_end_work(struct work_struct *work)
+{
+	struct vdpa_blk_request *rq = container_of(work, struct vdpa_blk_request,
+						   end_work);
+
+	vdpa_blk_complete(rq, rq->result);
+}
+
+/*
+ * The block layer completes a flush under a lock of its own.  A driver of this kernel may
+ * complete one as well when it is signalled, and take a lock of the same kind.
+ */
+static bool vdpa_blk_must_defer(const struct vdpa_blk_request *rq)
+{
+	return rq->bio.bi_opf & (REQ_PREFLUSH | REQ_FUA) &&
+	       rq->q->vb->memory->identity;
+}
+
+/**
+ * vdpa_blk_end_bio() - end a bio, and complete its request
+ * @bio: the bio
+ *
+ * Context: any.
+ */
+void vdpa_blk_end_bio(struct bio *bio)
+{
+	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
+						   bio);
+	u8 status = likely(!bio->bi_status) ? VIRTIO_BLK_S_OK :
+					      vdpa_blk_to_status(bio->bi_status);
+	bool defer = vdpa_blk_must_defer(rq);
+
+	bio_uninit(bio);
+	if (unlikely(defer)) {
+		rq->result = status;
+		INIT_WORK(&rq->end_work, vdpa_blk_end_work);
+		queue_work(rq->q->vb->wq, &rq->end_work);
+		return;
+	}
+	vdpa_blk_collect(rq, status);
 }

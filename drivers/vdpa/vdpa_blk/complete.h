@@ -14,6 +14,7 @@ void vdpa_blk_restart_stalled(struct vdpa_blk *vb);
 void vdpa_blk_free_table(struct vdpa_blk_request *rq);
 void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status);
 void vdpa_blk_flush_completions(struct vdpa_blk_queue *q);
+void vdpa_blk_end_bio(struct bio *bio);
 void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq);
 
 /* vdpa_blk_complete(), without a call if the worker collects the request. */

@@ -26,78 +26,7 @@
 /* Data of more than this is copied, because a reset can end a copy at any piece. */
 #define VDPA_BLK_MAX_DIRECT	((unsigned int)SZ_16M)
 
-/* The end of a bio */
-
-static void vdpa_blk_end_work(struct work_struct *work)
-{
-	struct vdpa_blk_request *rq = container_of(work, struct vdpa_blk_request,
-						   end_work);
-
-	vdpa_blk_complete(rq, rq->result);
-}
-
-/*
- * The block layer completes a flush under a lock of its own.  A driver of this kernel may
- * complete one as well when it is signalled, and take a lock of the same kind.
- */
-static bool vdpa_blk_must_defer(const struct vdpa_blk_request *rq)
-{
-	return rq->bio.bi_opf & (REQ_PREFLUSH | REQ_FUA) &&
-	       rq->q->vb->memory->identity;
-}
-
-/**
- * vdpa_blk_end_bio() - end a bio, and complete its request
- * @bio: the bio
- *
- * Context: any.
- */
-void vdpa_blk_end_bio(struct bio *bio)
-{
-	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
-						   bio);
-	u8 status = likely(!bio->bi_status) ? VIRTIO_BLK_S_OK :
-					      vdpa_blk_to_status(bio->bi_status);
-	bool defer = vdpa_blk_must_defer(rq);
-
-	bio_uninit(bio);
-	if (unlikely(defer)) {
-		rq->result = status;
-		INIT_WORK(&rq->end_work, vdpa_blk_end_work);
-		queue_work(rq->q->vb->wq, &rq->end_work);
-		return;
-	}
-	vdpa_blk_collect(rq, status);
-}
-
 /* Reads, writes and appends */
-
-static void vdpa_blk_zone_error_work(struct work_struct *work);
-
-/**
- * vdpa_blk_end_zoned_bio() - end a bio of a device with zones
- * @bio: the bio
- *
- * To find out why a zone refuses a request, the device must sleep.
- *
- * Context: any.
- */
-void vdpa_blk_end_zoned_bio(struct bio *bio)
-{
-	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
-						   bio);
-
-	/* Without zones the work, and what it calls, is not built. */
-	if (!IS_ENABLED(CONFIG_BLK_DEV_ZONED) || likely(!bio->bi_status)) {
-		if (bio_op(bio) == REQ_OP_ZONE_APPEND)
-			put_unaligned_le64(bio->bi_iter.bi_sector, rq->append);
-		vdpa_blk_end_bio(bio);
-		return;
-	}
-	bio_uninit(bio);
-	INIT_WORK(&rq->end_work, vdpa_blk_zone_error_work);
-	queue_work(rq->q->vb->wq, &rq->end_work);
-}
 
 /* Make the bio of a read, write or append, whose data is in @rq->vecs. */
 static __always_inline void
@@ -144,6 +73,31 @@ static void vdpa_blk_zone_error_work(struct work_struct *work)
 		vdpa_blk_complete(rq, rq->result);
 	}
 	memalloc_noio_restore(noio);
+}
+
+/**
+ * vdpa_blk_end_zoned_bio() - end a bio of a device with zones
+ * @bio: the bio
+ *
+ * To find out why a zone refuses a request, the device must sleep.
+ *
+ * Context: any.
+ */
+void vdpa_blk_end_zoned_bio(struct bio *bio)
+{
+	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
+						   bio);
+
+	/* Without zones the work, and what it calls, is not built. */
+	if (!IS_ENABLED(CONFIG_BLK_DEV_ZONED) || likely(!bio->bi_status)) {
+		if (bio_op(bio) == REQ_OP_ZONE_APPEND)
+			put_unaligned_le64(bio->bi_iter.bi_sector, rq->append);
+		vdpa_blk_end_bio(bio);
+		return;
+	}
+	bio_uninit(bio);
+	INIT_WORK(&rq->end_work, vdpa_blk_zone_error_work);
+	queue_work(rq->q->vb->wq, &rq->end_work);
 }
 
 /* The chain */

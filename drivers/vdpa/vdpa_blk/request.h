@@ -127,7 +127,6 @@ void vdpa_blk_free_slow(struct vdpa_blk_slow *slow);
 void vdpa_blk_queue_slow(struct vdpa_blk_slow *slow);
 
 /* request.c */
-void vdpa_blk_end_bio(struct bio *bio);
 void vdpa_blk_end_zoned_bio(struct bio *bio);
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
 
