@@ -9,13 +9,11 @@
 #include <uapi/linux/virtio_ring.h>
 
 #include "complete.h"
+#include "erase.h"
 #include "queue.h"
 #include "request.h"
 #include "vdpa_blk.h"
 #include "zoned.h"
-
-/* Sectors of a range that is erased: what is in flight must not delay a reset for long. */
-#define VDPA_BLK_MAX_ERASE	((unsigned int)(SZ_1G >> SECTOR_SHIFT))
 
 /* Called when the backing device is removed.  Its I/O fails from now on. */
 static void vdpa_blk_mark_dead(struct block_device *bdev, bool surprise)
@@ -176,40 +174,6 @@ static void vdpa_blk_init_topology(struct vdpa_blk *vb)
 	config->opt_io_size = vdpa_blk_le32(vdpa_blk_in_blocks(bdev, bdev_io_opt(bdev)));
 }
 
-/* The block layer splits what is longer, so the limits are those of one request. */
-static void vdpa_blk_init_erase(struct vdpa_blk *vb)
-{
-	struct block_device *bdev = vb->bdev;
-	struct virtio_blk_config *config = &vb->config;
-	u32 granularity = bdev_discard_granularity(bdev) >> SECTOR_SHIFT;
-	unsigned int most;
-
-	/* A zone is reset instead (VIRTIO 1.4, 5.2.5.1). */
-	if (vb->settings.readonly || vdpa_blk_is_zoned(vb))
-		return;
-	most = min(bdev_max_discard_sectors(bdev), VDPA_BLK_MAX_ERASE);
-	if (most) {
-		vb->features |= BIT_ULL(VIRTIO_BLK_F_DISCARD);
-		config->max_discard_sectors = vdpa_blk_le32(most);
-		config->max_discard_seg = vdpa_blk_le32(VDPA_BLK_MAX_RANGES);
-		config->discard_sector_alignment = vdpa_blk_le32(granularity);
-	}
-	most = min(bdev_max_secure_erase_sectors(bdev), VDPA_BLK_MAX_ERASE);
-	if (most) {
-		vb->features |= BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE);
-		config->max_secure_erase_sectors = vdpa_blk_le32(most);
-		config->max_secure_erase_seg = vdpa_blk_le32(VDPA_BLK_MAX_RANGES);
-		config->secure_erase_sector_alignment = vdpa_blk_le32(granularity);
-	}
-	/* Without support of the backing device the kernel writes zeroes. */
-	vb->features |= BIT_ULL(VIRTIO_BLK_F_WRITE_ZEROES);
-	most = min(bdev_write_zeroes_sectors(bdev) ?: SZ_1M >> SECTOR_SHIFT,
-		   VDPA_BLK_MAX_ERASE);
-	config->max_write_zeroes_sectors = vdpa_blk_le32(most);
-	config->max_write_zeroes_seg = vdpa_blk_le32(VDPA_BLK_MAX_RANGES);
-	config->write_zeroes_may_unmap = !!bdev_write_zeroes_sectors(bdev);
-}
-
 /**
  * vdpa_blk_init_config() - fill in the features and the configuration space
  * @vb: the device, its backing device open
@@ -229,7 +193,7 @@ void vdpa_blk_init_config(struct vdpa_blk *vb)
 	config->num_queues = vdpa_blk_le16(settings->queues);
 	config->wce = vdpa_blk_has_cache(vb);
 	vdpa_blk_init_topology(vb);
-	vdpa_blk_init_erase(vb);
+	vdpa_blk_init_erase_config(vb);
 	if (vdpa_blk_is_zoned(vb))
 		vdpa_blk_init_zoned_config(vb);
 	vb->features &= settings->features;

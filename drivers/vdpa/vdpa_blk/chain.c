@@ -146,3 +146,39 @@ int vdpa_blk_take_packed(struct vdpa_blk_queue *q)
 	ring->avail_wrap = wrap;
 	return 1;
 }
+
+/**
+ * vdpa_blk_take_bytes() - copy the next bytes of what the driver has written
+ * @q: the queue, with a chain by vdpa_blk_take_chain() and @taken set
+ * @to: where to copy to
+ * @len: bytes
+ *
+ * Context: the queue's worker.
+ *
+ * Return: 0; -EINVAL if the chain has less, or -EFAULT for memory that the driver does not
+ * share.
+ */
+int vdpa_blk_take_bytes(struct vdpa_blk_queue *q, void *to, u32 len)
+{
+	struct vdpa_blk_chain *chain = &q->chain;
+	struct vdpa_blk_seg *seg;
+	u32 part;
+	int err;
+
+	while (len) {
+		if (chain->taken == chain->nr_out)
+			return -EINVAL;
+		seg = &chain->segs[chain->taken];
+		part = min(len, seg->len);
+		err = vdpa_blk_read(q->vb->memory, &q->hint, to, seg->addr, part);
+		if (err)
+			return err;
+		to += part;
+		len -= part;
+		seg->addr += part;
+		seg->len -= part;
+		if (!seg->len)
+			chain->taken++;
+	}
+	return 0;
+}

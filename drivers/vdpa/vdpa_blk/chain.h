@@ -14,6 +14,7 @@
 
 bool vdpa_blk_parse_split(struct vdpa_blk_queue *q, unsigned int i);
 int vdpa_blk_take_packed(struct vdpa_blk_queue *q);
+int vdpa_blk_take_bytes(struct vdpa_blk_queue *q, void *to, u32 len);
 
 /* Copy an indirect table; returns its number of entries, or 0. */
 static __always_inline unsigned int

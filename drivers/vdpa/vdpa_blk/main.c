@@ -9,7 +9,8 @@
  *	memory.[ch]	what the driver shares
  *	ring.[ch]	split and packed rings
  *	chain.[ch]	what the driver puts into them
- *	zoned.c		zones of the backing device
+ *	zoned.[ch]	zones of the backing device
+ *	erase.[ch]	discards, write zeroes, secure erases
  *	pool.c		reserved memory, and workqueues
  *	complete.[ch]	the end of a request
  *	slow.c		operations that sleep

@@ -16,6 +16,7 @@
 
 #include "chain.h"
 #include "complete.h"
+#include "erase.h"
 #include "memory.h"
 #include "queue.h"
 #include "request.h"
@@ -102,32 +103,6 @@ void vdpa_blk_end_zoned_bio(struct bio *bio)
 
 /* The chain */
 
-/* Copy the next @len bytes of what the driver has written. */
-static noinline int vdpa_blk_take(struct vdpa_blk_queue *q, void *to, u32 len)
-{
-	struct vdpa_blk_chain *chain = &q->chain;
-	struct vdpa_blk_seg *seg;
-	u32 part;
-	int err;
-
-	while (len) {
-		if (chain->taken == chain->nr_out)
-			return -EINVAL;
-		seg = &chain->segs[chain->taken];
-		part = min(len, seg->len);
-		err = vdpa_blk_read(q->vb->memory, &q->hint, to, seg->addr, part);
-		if (err)
-			return err;
-		to += part;
-		len -= part;
-		seg->addr += part;
-		seg->len -= part;
-		if (!seg->len)
-			chain->taken++;
-	}
-	return 0;
-}
-
 /* The header is one buffer in most chains, but need not be (VIRTIO 1.4, 2.7.4.2). */
 static int vdpa_blk_take_header(struct vdpa_blk_queue *q)
 {
@@ -136,7 +111,7 @@ static int vdpa_blk_take_header(struct vdpa_blk_queue *q)
 
 	chain->taken = 0;
 	if (unlikely(!chain->nr_out || seg->len != sizeof(q->header)))
-		return vdpa_blk_take(q, &q->header, sizeof(q->header));
+		return vdpa_blk_take_bytes(q, &q->header, sizeof(q->header));
 	chain->taken = 1;
 	return vdpa_blk_read(q->vb->memory, &q->hint, &q->header, seg->addr,
 			     sizeof(q->header));
@@ -281,14 +256,6 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
  * Requests by type: each returns a status to complete with; -EINPROGRESS; or -EAGAIN if
  * it has to wait, and must be taken off the ring again
  */
-
-static bool vdpa_blk_in_capacity(struct vdpa_blk *vb, u64 sector, u64 sectors)
-{
-	u64 capacity = bdev_nr_sectors(vb->bdev);
-
-	return sector <= capacity && sectors <= capacity - sector &&
-	       !((sector | sectors) & READ_ONCE(vb->sector_mask));
-}
 
 static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
 {
@@ -478,57 +445,6 @@ static int vdpa_blk_get_id(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 	return VIRTIO_BLK_S_OK;
 }
 
-static u64 vdpa_blk_erase_feature(u32 type)
-{
-	switch (type) {
-	case VIRTIO_BLK_T_DISCARD:
-		return BIT_ULL(VIRTIO_BLK_F_DISCARD);
-	case VIRTIO_BLK_T_SECURE_ERASE:
-		return BIT_ULL(VIRTIO_BLK_F_SECURE_ERASE);
-	default:
-		return BIT_ULL(VIRTIO_BLK_F_WRITE_ZEROES);
-	}
-}
-
-/* Unknown flags, and unmap except for zeroes (VIRTIO 1.4, 5.2.6.2). */
-static bool vdpa_blk_has_wrong_flags(const struct virtio_blk_discard_write_zeroes *range,
-				     u32 type)
-{
-	u32 flags = le32_to_cpu(range->flags);
-
-	return flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP ||
-	       (flags && type != VIRTIO_BLK_T_WRITE_ZEROES);
-}
-
-static bool vdpa_blk_may_erase(struct vdpa_blk *vb, u32 type,
-			       const struct virtio_blk_discard_write_zeroes *range)
-{
-	u32 sectors = le32_to_cpu(range->num_sectors), most;
-
-	most = type == VIRTIO_BLK_T_DISCARD ?
-	       le32_to_cpu((__force __le32)vb->config.max_discard_sectors) :
-	       type == VIRTIO_BLK_T_SECURE_ERASE ?
-	       le32_to_cpu((__force __le32)vb->config.max_secure_erase_sectors) :
-	       le32_to_cpu((__force __le32)vb->config.max_write_zeroes_sectors);
-	return sectors <= most &&
-	       vdpa_blk_in_capacity(vb, le64_to_cpu(range->sector), sectors);
-}
-
-/* One range with wrong flags makes the request UNSUPP, wherever the others are. */
-static u8 vdpa_blk_check_ranges(const struct vdpa_blk_slow *slow)
-{
-	struct vdpa_blk *vb = slow->rq->q->vb;
-	unsigned int i;
-
-	for (i = 0; i < slow->nr_ranges; i++)
-		if (vdpa_blk_has_wrong_flags(&slow->ranges[i], slow->type))
-			return VIRTIO_BLK_S_UNSUPP;
-	for (i = 0; i < slow->nr_ranges; i++)
-		if (!vdpa_blk_may_erase(vb, slow->type, &slow->ranges[i]))
-			return VIRTIO_BLK_S_IOERR;
-	return VIRTIO_BLK_S_OK;
-}
-
 static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 			   u32 type, const struct vdpa_blk_seg *segs,
 			   unsigned int nr)
@@ -549,7 +465,7 @@ static int vdpa_blk_ranges(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq
 		return -EAGAIN;
 	q->stats.requests[VDPA_BLK_OTHER]++;
 	slow->nr_ranges = count;
-	status = vdpa_blk_take(q, slow->ranges, bytes) ?
+	status = vdpa_blk_take_bytes(q, slow->ranges, bytes) ?
 		 VIRTIO_BLK_S_IOERR : vdpa_blk_check_ranges(slow);
 	if (status != VIRTIO_BLK_S_OK) {
 		vdpa_blk_free_slow(slow);

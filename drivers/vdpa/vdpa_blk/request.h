@@ -120,6 +120,15 @@ static inline blk_opf_t vdpa_blk_opf(struct vdpa_blk *vb, u32 type)
 	       (READ_ONCE(vb->writeback) ? 0 : REQ_FUA);
 }
 
+/* Whether the backing device has the sectors, and they are whole blocks. */
+static inline bool vdpa_blk_in_capacity(struct vdpa_blk *vb, u64 sector, u64 sectors)
+{
+	u64 capacity = bdev_nr_sectors(vb->bdev);
+
+	return sector <= capacity && sectors <= capacity - sector &&
+	       !((sector | sectors) & READ_ONCE(vb->sector_mask));
+}
+
 /* slow.c */
 bool vdpa_blk_append_fits(struct bio *bio);
 struct vdpa_blk_slow *vdpa_blk_alloc_slow(struct vdpa_blk_request *rq, u32 type);

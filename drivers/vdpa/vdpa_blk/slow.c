@@ -7,11 +7,13 @@
  * An operation completes the request that it belongs to.
  */
 
+#include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/mempool.h>
 #include <linux/sched/mm.h>
 
 #include "complete.h"
+#include "erase.h"
 #include "memory.h"
 #include "queue.h"
 #include "request.h"
@@ -130,44 +132,6 @@ static u8 vdpa_blk_bounce(struct vdpa_blk_slow *slow)
 	return status;
 }
 
-/* Ranges of sectors */
-
-static int vdpa_blk_erase(struct vdpa_blk *vb, u32 type, u64 sector, u32 nr,
-			  bool unmap)
-{
-	switch (type) {
-	case VIRTIO_BLK_T_DISCARD:
-		return blkdev_issue_discard(vb->bdev, sector, nr, GFP_NOIO);
-	case VIRTIO_BLK_T_SECURE_ERASE:
-		return blkdev_issue_secure_erase(vb->bdev, sector, nr, GFP_NOIO);
-	default:
-		return blkdev_issue_zeroout(vb->bdev, sector, nr, GFP_NOIO,
-					    unmap ? 0 : BLKDEV_ZERO_NOUNMAP);
-	}
-}
-
-static int vdpa_blk_erase_all(struct vdpa_blk_slow *slow)
-{
-	struct vdpa_blk *vb = slow->rq->q->vb;
-	unsigned int i;
-	int err = 0;
-
-	for (i = 0; i < slow->nr_ranges && !err; i++) {
-		if (READ_ONCE(vb->stopping))
-			return -EIO;
-		err = vdpa_blk_erase(vb, slow->type,
-				     le64_to_cpu(slow->ranges[i].sector),
-				     le32_to_cpu(slow->ranges[i].num_sectors),
-				     le32_to_cpu(slow->ranges[i].flags) &
-				     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
-	}
-	/* Zeroes are a write, and must be as durable (VIRTIO 1.4, 5.2.6.2). */
-	if (!err && slow->type == VIRTIO_BLK_T_WRITE_ZEROES &&
-	    !READ_ONCE(vb->writeback))
-		err = blkdev_issue_flush(vb->bdev);
-	return err;
-}
-
 /* Zones */
 
 static u8 vdpa_blk_run_zone_request(struct vdpa_blk_slow *slow)
@@ -195,7 +159,7 @@ static u8 vdpa_blk_run_slow(struct vdpa_blk_slow *slow)
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 	case VIRTIO_BLK_T_SECURE_ERASE:
-		return vdpa_blk_to_status(errno_to_blk_status(vdpa_blk_erase_all(slow)));
+		return vdpa_blk_to_status(errno_to_blk_status(vdpa_blk_erase_ranges(slow)));
 	default:
 		if (!vdpa_blk_is_zoned(slow->rq->q->vb))
 			return VIRTIO_BLK_S_UNSUPP;

@@ -127,7 +127,7 @@ FAULTS = {
         "\tif (FAULT && !read)\n\t\treturn VIRTIO_BLK_S_OK;\n"
         "\tif (!read && vb->settings.readonly)\n"),
     "ERASE_FLAGS": (
-        "request.c", "return flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP ||",
+        "erase.c", "return flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP ||",
         "return flags & ~(VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP |\n"
         "\t\t\t (FAULT ? BIT(31) : 0)) ||"),
     "ERASE_LIMITS": (
@@ -138,7 +138,7 @@ FAULTS = {
         "\tif (!count || bytes % sizeof(slow->ranges[0]) ||\n"
         "\t    count > VDPA_BLK_MAX_RANGES || vb"),
     "ZEROES": (
-        "slow.c", "\tdefault:\n\t\treturn blkdev_issue_zeroout(",
+        "erase.c", "\tdefault:\n\t\treturn blkdev_issue_zeroout(",
         "\tdefault:\n\t\tif (FAULT && unmap)\n\t\t\treturn 0;\n"
         "\t\treturn blkdev_issue_zeroout("),
     "RANGE": (
