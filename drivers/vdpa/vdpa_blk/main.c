@@ -14,7 +14,8 @@
  *	pool.c		reserved memory, and workqueues
  *	complete.[ch]	the end of a request
  *	slow.c		operations that sleep
- *	request.c	from a chain to a bio, and back
+ *	nodata.c	requests without data of the disk
+ *	request.[ch]	from a chain to a bio, and back
  *	worker.c	threads that serve rings
  *	backing.c	the backing device; features and configuration space
  *	queue.c		memory of virtqueues and devices

@@ -135,6 +135,10 @@ struct vdpa_blk_slow *vdpa_blk_alloc_slow(struct vdpa_blk_request *rq, u32 type)
 void vdpa_blk_free_slow(struct vdpa_blk_slow *slow);
 void vdpa_blk_queue_slow(struct vdpa_blk_slow *slow);
 
+/* nodata.c */
+int vdpa_blk_execute_nodata(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+			    u32 type, u64 sector);
+
 /* request.c */
 void vdpa_blk_end_zoned_bio(struct bio *bio);
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);

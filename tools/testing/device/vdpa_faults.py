@@ -67,11 +67,11 @@ FAULTS = {
         "\tif (FAULT && seg->len < sizeof(q->header))\n\t\treturn -EINVAL;\n"
         "\tif (unlikely(!chain->nr_out || seg->len != sizeof(q->header)))\n"),
     "WRITES": (
-        "request.c", "part = min_t(u32, segs->len, VIRTIO_BLK_ID_BYTES - at);",
+        "nodata.c", "part = min_t(u32, segs->len, VIRTIO_BLK_ID_BYTES - at);",
         "part = FAULT ? VIRTIO_BLK_ID_BYTES :\n"
         "\t\t       min_t(u32, segs->len, VIRTIO_BLK_ID_BYTES - at);"),
     "USED_LENGTH": (
-        "request.c", "rq->len = at + (at == bytes);",
+        "nodata.c", "rq->len = at + (at == bytes);",
         "rq->len = at + (FAULT || at == bytes);"),
     "USED_LAST": (
         "request.c", "\tif (read)\n\t\trq->len = bytes + 1;\n",
@@ -131,7 +131,7 @@ FAULTS = {
         "return flags & ~(VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP |\n"
         "\t\t\t (FAULT ? BIT(31) : 0)) ||"),
     "ERASE_LIMITS": (
-        "request.c", "\tif (!count || bytes % sizeof(slow->ranges[0]) ||\n"
+        "nodata.c", "\tif (!count || bytes % sizeof(slow->ranges[0]) ||\n"
         "\t    count > VDPA_BLK_MAX_RANGES || vb",
         "\tcount -= FAULT && count > VDPA_BLK_MAX_RANGES;\n"
         "\tbytes = count * sizeof(slow->ranges[0]) + bytes % sizeof(slow->ranges[0]);\n"
@@ -147,10 +147,10 @@ FAULTS = {
         "\tif (!vdpa_blk_in_capacity(vb, sector, bytes >> SECTOR_SHIFT))\n"
         "\t\treturn FAULT ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;\n"),
     "UNKNOWN_TYPE": (
-        "request.c", "\tdefault:\n\t\treturn VIRTIO_BLK_S_UNSUPP;\n\t}\n}",
+        "nodata.c", "\tdefault:\n\t\treturn VIRTIO_BLK_S_UNSUPP;\n\t}\n}",
         "\tdefault:\n\t\treturn FAULT ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_UNSUPP;\n\t}\n}"),
     "ID": (
-        "request.c", "\tu32 at = 0, part;\n",
+        "nodata.c", "\tu32 at = 0, part;\n",
         "\tu32 at = 0, part;\n\n\tif (FAULT)\n"
         "\t\tserial = \"S\\0ABCDEFGHIJKLMNOPQRSTUVWXYZ\";\n"),
 }
