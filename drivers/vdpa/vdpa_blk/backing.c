@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The backing device, and the configuration space and features that follow from it.
+ * The backing device: what it is opened for, what it can use, and its removal.
  */
 
 #include <linux/blkdev.h>
-#include <linux/log2.h>
 #include <linux/mm.h>
-#include <uapi/linux/virtio_ring.h>
 
 #include "complete.h"
-#include "erase.h"
-#include "queue.h"
 #include "request.h"
 #include "vdpa_blk.h"
 #include "zoned.h"
@@ -43,14 +39,16 @@ static const char *vdpa_blk_explain(int err)
 	}
 }
 
-/*
- * Note what a bio for the backing device must be like: each request looks at it.
+/**
+ * vdpa_blk_update_limits() - note what a bio for the backing device must be like
+ * @vb: the device
  *
- * A piece is of whole blocks, because the block layer splits requests only at blocks, and
- * the backing device has a limit of pieces.  It also begins at a multiple of a block,
- * because zram takes a piece for whole pages whatever its alignment of DMA is.
+ * Each request looks at it.  A piece is of whole blocks, because the block layer splits
+ * requests only at blocks, and the backing device has a limit of pieces.  It also begins at
+ * a multiple of a block, because zram takes a piece for whole pages whatever its alignment
+ * of DMA is.
  */
-static void vdpa_blk_update_limits(struct vdpa_blk *vb)
+void vdpa_blk_update_limits(struct vdpa_blk *vb)
 {
 	u32 block = bdev_logical_block_size(vb->bdev) - 1;
 
@@ -131,98 +129,4 @@ void vdpa_blk_close_backing(struct vdpa_blk *vb)
 	vb->bdev = NULL;
 	kvfree(vb->zones);
 	vb->zones = NULL;
-}
-
-/* Sectors that the device can offer. */
-static u64 vdpa_blk_capacity(const struct vdpa_blk *vb)
-{
-	u64 sectors = bdev_nr_sectors(vb->bdev);
-
-	return vdpa_blk_is_zoned(vb) ? min(sectors, vdpa_blk_zoned_capacity(vb)) :
-				       sectors;
-}
-
-static __virtio16 vdpa_blk_le16(u16 value)
-{
-	return __cpu_to_virtio16(true, value);
-}
-
-static __virtio64 vdpa_blk_le64(u64 value)
-{
-	return __cpu_to_virtio64(true, value);
-}
-
-static u32 vdpa_blk_in_blocks(struct block_device *bdev, unsigned int bytes)
-{
-	return bytes / bdev_logical_block_size(bdev);
-}
-
-static void vdpa_blk_init_topology(struct vdpa_blk *vb)
-{
-	struct block_device *bdev = vb->bdev;
-	struct virtio_blk_config *config = &vb->config;
-	int offset = bdev_alignment_offset(bdev);
-
-	config->blk_size = vdpa_blk_le32(bdev_logical_block_size(bdev));
-	config->physical_block_exp = ilog2(bdev_physical_block_size(bdev) /
-					   bdev_logical_block_size(bdev));
-	config->alignment_offset =
-		offset > 0 ? min(vdpa_blk_in_blocks(bdev, offset), 255U) : 0;
-	config->min_io_size =
-		vdpa_blk_le16(min_t(u32, vdpa_blk_in_blocks(bdev, bdev_io_min(bdev)),
-				    U16_MAX));
-	config->opt_io_size = vdpa_blk_le32(vdpa_blk_in_blocks(bdev, bdev_io_opt(bdev)));
-}
-
-/**
- * vdpa_blk_init_config() - fill in the features and the configuration space
- * @vb: the device, its backing device open
- */
-void vdpa_blk_init_config(struct vdpa_blk *vb)
-{
-	struct virtio_blk_config *config = &vb->config;
-	struct vdpa_blk_settings *settings = &vb->settings;
-
-	vb->features = VDPA_BLK_ALWAYS;
-	if (settings->readonly)
-		vb->features |= BIT_ULL(VIRTIO_BLK_F_RO);
-
-	config->capacity = vdpa_blk_le64(vdpa_blk_capacity(vb));
-	config->seg_max = vdpa_blk_le32(min(VDPA_BLK_MAX_DATA_SEGS,
-					    (int)settings->ring_size - 2));
-	config->num_queues = vdpa_blk_le16(settings->queues);
-	config->wce = vdpa_blk_has_cache(vb);
-	vdpa_blk_init_topology(vb);
-	vdpa_blk_init_erase_config(vb);
-	if (vdpa_blk_is_zoned(vb))
-		vdpa_blk_init_zoned_config(vb);
-	vb->features &= settings->features;
-}
-
-/**
- * vdpa_blk_update_capacity() - follow the capacity and limits of the backing device
- * @vb: the device
- *
- * Return: true if its capacity has changed.
- */
-bool vdpa_blk_update_capacity(struct vdpa_blk *vb)
-{
-	__virtio64 capacity = vdpa_blk_le64(vdpa_blk_capacity(vb));
-	bool changed;
-
-	/*
-	 * The block layer sets the capacity of a removed disk to 0.  Reads must fail then,
-	 * and not return 0 bytes, as reads at the end of a disk do.
-	 */
-	if (!capacity)
-		return false;
-	vdpa_blk_update_limits(vb);
-	spin_lock_irq(&vb->config_lock);
-	changed = vb->config.capacity != capacity;
-	if (changed) {
-		vb->config.capacity = capacity;
-		vb->generation++;
-	}
-	spin_unlock_irq(&vb->config_lock);
-	return changed;
 }

@@ -20,10 +20,8 @@
 #include "queue.h"
 #include "ring.h"
 #include "vdpa_blk.h"
-#include "zoned.h"
 
 #define VDPA_BLK_VENDOR		0
-#define VDPA_BLK_CAPACITY_SECONDS	2
 
 /* Status and I/O */
 
@@ -67,37 +65,6 @@ static void vdpa_blk_unlock(struct vdpa_blk *vb, unsigned int noio)
 	memalloc_noio_restore(noio);
 }
 
-/*
- * Interrupt the driver for the configuration; needs config_lock.  virtio_vdpa does not
- * reset a device whose driver has failed, and then frees what the callback uses.
- */
-static void vdpa_blk_call_config(struct vdpa_blk *vb)
-{
-	const u8 both = VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED;
-
-	vb->config_missed = (vb->status & both) != VIRTIO_CONFIG_S_DRIVER_OK;
-	if (!vb->config_missed && vb->config_cb.callback)
-		vb->config_cb.callback(vb->config_cb.private);
-}
-
-/**
- * vdpa_blk_config_changed() - interrupt the driver for the configuration
- * @vb: the device
- *
- * Before DRIVER_OK the interrupt waits for it: the driver may have read the old values.
- *
- * Context: any.
- */
-void vdpa_blk_config_changed(struct vdpa_blk *vb)
-{
-	unsigned long flags;
-
-	/* After a reset the driver is not called any more, so the lock is held. */
-	spin_lock_irqsave(&vb->config_lock, flags);
-	vdpa_blk_call_config(vb);
-	spin_unlock_irqrestore(&vb->config_lock, flags);
-}
-
 /**
  * vdpa_blk_break_work() - set DEVICE_NEEDS_RESET, and interrupt the driver
  * @work: the device's break_work
@@ -118,22 +85,6 @@ void vdpa_blk_break_work(struct work_struct *work)
 		vdpa_blk_call_config(vb);
 	}
 	spin_unlock_irq(&vb->config_lock);
-}
-
-/**
- * vdpa_blk_capacity_work() - follow the capacity of the backing device
- * @work: the device's capacity_work
- *
- * The block layer does not report a change to the holder of a block device.
- */
-void vdpa_blk_capacity_work(struct work_struct *work)
-{
-	struct vdpa_blk *vb = container_of(to_delayed_work(work),
-					   struct vdpa_blk, capacity_work);
-
-	if (vdpa_blk_update_capacity(vb))
-		vdpa_blk_config_changed(vb);
-	queue_delayed_work(vb->wq, &vb->capacity_work, VDPA_BLK_CAPACITY_SECONDS * HZ);
 }
 
 /* Map the ring of an enabled virtqueue.  Workers are parked. */
@@ -192,13 +143,6 @@ static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
 
 	for (i = 0; i < vb->settings.queues; i++)
 		vdpa_blk_stop_queue(vb->queues[i]);
-}
-
-/* Whether writes are cached if the driver does not choose (VIRTIO 1.4, 5.2.5.2). */
-static bool vdpa_blk_default_writeback(struct vdpa_blk *vb)
-{
-	return vdpa_blk_has_cache(vb) &&
-	       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);
 }
 
 static void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
@@ -390,16 +334,6 @@ static u64 vdpa_blk_get_backend_features(const struct vdpa_device *vdpa)
 	return BIT_ULL(VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK);
 }
 
-static bool vdpa_blk_accepts(const struct vdpa_blk *vb, u64 features)
-{
-	/* QEMU accepts ACCESS_PLATFORM on behalf of a guest that does not. */
-	if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||
-	    features & ~(vb->features | BIT_ULL(VIRTIO_F_ACCESS_PLATFORM)))
-		return false;
-	/* Zones need a driver that knows them (VIRTIO 1.4, 5.2.5.2). */
-	return !vdpa_blk_is_zoned(vb) || features & BIT_ULL(VIRTIO_BLK_F_ZONED);
-}
-
 static int vdpa_blk_set_driver_features(struct vdpa_device *vdpa, u64 features)
 {
 	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
@@ -409,7 +343,7 @@ static int vdpa_blk_set_driver_features(struct vdpa_device *vdpa, u64 features)
 	noio = vdpa_blk_lock(vb);
 	if (vb->status & VIRTIO_CONFIG_S_FEATURES_OK) {
 		err = -EBUSY;
-	} else if (vdpa_blk_accepts(vb, features)) {
+	} else if (vdpa_blk_accepts_features(vb, features)) {
 		vb->driver_features = features;
 	} else {
 		/* Without features the device refuses FEATURES_OK. */
@@ -467,21 +401,6 @@ static void vdpa_blk_driver_ok(struct vdpa_blk *vb)
 	/* Without memory the virtqueues break, and the driver learns it. */
 	vb->map_failed = false;
 	vdpa_blk_start_io(vb);
-}
-
-/*
- * VIRTIO 1.4, 5.2.5.2 and 5.2.6.2: without CONFIG_WCE the mode follows from FLUSH, and a
- * driver without FLUSH has none to make its writes durable.  Needs config_lock.
- */
-static void vdpa_blk_update_writeback(struct vdpa_blk *vb)
-{
-	bool writeback = vdpa_blk_default_writeback(vb);
-
-	if (vb->driver_features & BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE)) {
-		vb->config.wce = vb->config.wce && writeback;
-		writeback = vb->config.wce;
-	}
-	WRITE_ONCE(vb->writeback, writeback);
 }
 
 /*

@@ -17,7 +17,8 @@
  *	nodata.c	requests without data of the disk
  *	request.[ch]	from a chain to a bio, and back
  *	worker.c	threads that serve rings
- *	backing.c	the backing device; features and configuration space
+ *	backing.c	the backing device
+ *	config.c	features and configuration space
  *	queue.c		memory of virtqueues and devices
  *	device.c	operations of the vDPA bus
  *	configfs.c	settings
@@ -34,7 +35,6 @@
 #include "settings.h"
 #include "vdpa_blk.h"
 #include "version.h"
-#include "zoned.h"
 
 /* include/compat has the place of older kernels. */
 #ifndef vdpa_blk_dma_dev
@@ -63,42 +63,6 @@ static int vdpa_blk_init_dma(struct vdpa_blk *vb)
 	dev->dma_mask = &dev->coherent_dma_mask;
 	vdpa_blk_dma_dev(&vb->vdpa) = dev;
 	return dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64));
-}
-
-/* `vdpa dev add ... device_features` leaves out some of the features. */
-static int vdpa_blk_limit_features(struct vdpa_blk *vb,
-				   const struct vdpa_dev_set_config *config)
-{
-	u64 wanted = config->device_features;
-
-	if (!(config->mask & BIT_ULL(VDPA_ATTR_DEV_FEATURES)))
-		return 0;
-	if (wanted & ~vb->features) {
-		dev_err(&vb->vdpa.dev, "device_features %#llx has %#llx, which the device cannot offer; it has %#llx\n",
-			wanted, wanted & ~vb->features, vb->features);
-		return -EINVAL;
-	}
-	if (!(wanted & BIT_ULL(VIRTIO_F_VERSION_1))) {
-		dev_err(&vb->vdpa.dev, "device_features %#llx lacks VERSION_1 (bit 32), without which no driver can use the device\n",
-			wanted);
-		return -EINVAL;
-	}
-	vb->features = wanted;
-	return 0;
-}
-
-/* Features of the device that depend on others, which the administrator may leave out. */
-static int vdpa_blk_check_features(struct vdpa_blk *vb)
-{
-	/* VIRTIO 1.4, 5.2.5.2: not without FLUSH. */
-	if (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))
-		vb->features &= ~BIT_ULL(VIRTIO_BLK_F_CONFIG_WCE);
-	if (vb->settings.readonly && !(vb->features & BIT_ULL(VIRTIO_BLK_F_RO))) {
-		dev_err(&vb->vdpa.dev, "the features %#llx lack RO (bit 5), and readonly is 1; a driver would write to the device\n",
-			vb->features);
-		return -EINVAL;
-	}
-	return vdpa_blk_is_zoned(vb) ? vdpa_blk_check_zoned_features(vb) : 0;
 }
 
 static int vdpa_blk_dev_add(struct vdpa_mgmt_dev *mdev, const char *name,

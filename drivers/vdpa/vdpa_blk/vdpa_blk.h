@@ -136,14 +136,21 @@ void vdpa_blk_free_pools(struct vdpa_blk *vb);
 /* backing.c */
 int vdpa_blk_open_backing(struct vdpa_blk *vb);
 void vdpa_blk_close_backing(struct vdpa_blk *vb);
+void vdpa_blk_update_limits(struct vdpa_blk *vb);
+
+/* config.c */
 void vdpa_blk_init_config(struct vdpa_blk *vb);
-bool vdpa_blk_update_capacity(struct vdpa_blk *vb);
+int vdpa_blk_limit_features(struct vdpa_blk *vb,
+			    const struct vdpa_dev_set_config *config);
+int vdpa_blk_check_features(struct vdpa_blk *vb);
+bool vdpa_blk_accepts_features(const struct vdpa_blk *vb, u64 features);
+void vdpa_blk_call_config(struct vdpa_blk *vb);
+void vdpa_blk_capacity_work(struct work_struct *work);
+void vdpa_blk_update_writeback(struct vdpa_blk *vb);
 
 /* device.c */
 extern const struct vdpa_config_ops vdpa_blk_ops;
-void vdpa_blk_config_changed(struct vdpa_blk *vb);
 void vdpa_blk_break_work(struct work_struct *work);
-void vdpa_blk_capacity_work(struct work_struct *work);
 void vdpa_blk_reset_device(struct vdpa_blk *vb);
 
 /* debugfs.c */

@@ -41,19 +41,20 @@ FAULTS = {
         "\tvdpa_blk_init_config(vb);\n\tif (FAULT)\n"
         "\t\tvb->features |= BIT_ULL(VIRTIO_F_SR_IOV);\n"),
     "FEATURE_DEPENDS": (
-        "main.c", "\tif (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))\n",
+        "config.c", "\tif (!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))\n",
         "\tif (FAULT)\n\t\tvb->features &= ~BIT_ULL(VIRTIO_BLK_F_FLUSH);\n\telse if "
         "(!(vb->features & BIT_ULL(VIRTIO_BLK_F_FLUSH)))\n"),
     "FEATURE_NOT_OFFERED": (
-        "device.c", "features & ~(vb->features |",
+        "config.c", "features & ~(vb->features |",
         "features & ~(FAULT ? ~0ULL : vb->features |"),
     "FEATURE_SUBSET": (
-        "device.c", "if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||",
+        "config.c", "if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||",
         "if (!(features & BIT_ULL(VIRTIO_F_VERSION_1)) ||\n"
         "\t    (FAULT && !(features & BIT_ULL(VIRTIO_BLK_F_MQ))) ||"),
     "FEATURE_AGAIN": (
-        "device.c", "} else if (vdpa_blk_accepts(vb, features)) {",
-        "} else if (vdpa_blk_accepts(vb, features) && !(FAULT && vb->generation++ > 1)) {"),
+        "device.c", "} else if (vdpa_blk_accepts_features(vb, features)) {",
+        "} else if (vdpa_blk_accepts_features(vb, features) &&\n"
+        "\t\t   !(FAULT && vb->generation++ > 1)) {"),
     "VERSION_1": (
         "device.c", "return vb->features;",
         "return vb->features &\n"
@@ -117,10 +118,10 @@ FAULTS = {
         "\tif (FAULT && ring->next_used)\n"
         "\t\t((struct vring_packed_desc *)ring->desc.addr)->len += 1;\n"),
     "CONFIG_PADDING": (
-        "backing.c", "\tconfig->wce = vdpa_blk_has_cache(vb);\n",
+        "config.c", "\tconfig->wce = vdpa_blk_has_cache(vb);\n",
         "\tconfig->wce = vdpa_blk_has_cache(vb);\n\tconfig->unused1[1] = FAULT;\n"),
     "CACHE_WITHOUT_FLUSH": (
-        "device.c", "\t       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);\n",
+        "config.c", "\t       vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH);\n",
         "\t       (FAULT || vb->driver_features & BIT_ULL(VIRTIO_BLK_F_FLUSH));\n"),
     "READ_ONLY": (
         "request.c", "\tif (!read && vb->settings.readonly)\n",
