@@ -87,47 +87,6 @@ void vdpa_blk_break_work(struct work_struct *work)
 	spin_unlock_irq(&vb->config_lock);
 }
 
-/* Map the ring of an enabled virtqueue.  Workers are parked. */
-static void vdpa_blk_start_queue(struct vdpa_blk_queue *q)
-{
-	int err;
-
-	if (!q->ready || q->running || q->broken)
-		return;
-	/* QEMU enables virtqueues that it does not use, without addresses. */
-	if (!q->desc_addr && !q->driver_addr && !q->device_addr)
-		return;
-	err = vdpa_blk_map_ring(q);
-	switch (err) {
-	case 0:
-		q->running = true;
-		break;
-	case -ENOMEM:
-		vdpa_blk_break(q, "there is no memory for its ring");
-		break;
-	case -EINVAL:
-		vdpa_blk_break(q, "its size, index or alignment is not valid");
-		break;
-	default:
-		vdpa_blk_break(q, "the driver does not share all of its ring");
-	}
-}
-
-static void vdpa_blk_stop_queue(struct vdpa_blk_queue *q)
-{
-	q->running = false;
-	if (q->ring.desc.addr)
-		vdpa_blk_unmap_ring(q);
-}
-
-static void vdpa_blk_start_queues(struct vdpa_blk *vb)
-{
-	unsigned int i;
-
-	for (i = 0; i < vb->settings.queues; i++)
-		vdpa_blk_start_queue(vb->queues[i]);
-}
-
 /* Map the rings of enabled virtqueues, and serve them, if nothing speaks against it. */
 static void vdpa_blk_start_io(struct vdpa_blk *vb)
 {
@@ -135,29 +94,6 @@ static void vdpa_blk_start_io(struct vdpa_blk *vb)
 		return;
 	vdpa_blk_start_queues(vb);
 	vdpa_blk_unpark_workers(vb);
-}
-
-static void vdpa_blk_stop_queues(struct vdpa_blk *vb)
-{
-	unsigned int i;
-
-	for (i = 0; i < vb->settings.queues; i++)
-		vdpa_blk_stop_queue(vb->queues[i]);
-}
-
-static void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
-{
-	q->ready = false;
-	q->num = q->vb->settings.ring_size;
-	q->desc_addr = 0;
-	q->driver_addr = 0;
-	q->device_addr = 0;
-	memset(&q->state, 0, sizeof(q->state));
-	q->has_state = false;
-	q->must_copy = false;
-	spin_lock_irq(&q->lock);
-	memset(&q->cb, 0, sizeof(q->cb));
-	spin_unlock_irq(&q->lock);
 }
 
 /**
@@ -557,9 +493,18 @@ static int vdpa_blk_reset_map(struct vdpa_device *vdpa, unsigned int asid)
 	return vdpa_blk_replace_memory(vdpa_to_blk(vdpa), NULL);
 }
 
+/* Free what the device holds; the bus frees the structure itself. */
 static void vdpa_blk_free(struct vdpa_device *vdpa)
 {
-	vdpa_blk_free_device(vdpa_to_blk(vdpa));
+	struct vdpa_blk *vb = vdpa_to_blk(vdpa);
+
+	vdpa_blk_stop_workers(vb);
+	/* A completion may still be at its end. */
+	synchronize_rcu();
+	vdpa_blk_free_pools(vb);
+	vdpa_blk_free_memory(vb->memory, NULL);
+	vdpa_blk_close_backing(vb);
+	vdpa_blk_free_queues(vb);
 }
 
 const struct vdpa_config_ops vdpa_blk_ops = {

@@ -19,7 +19,7 @@
  *	worker.c	threads that serve rings
  *	backing.c	the backing device
  *	config.c	features and configuration space
- *	queue.c		memory of virtqueues and devices
+ *	queue.[ch]	memory, start and stop of virtqueues
  *	device.c	operations of the vDPA bus
  *	configfs.c	settings
  *	debugfs.c	state and counters

@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The memory of a device: its virtqueues with their requests, and all that it holds when
- * it is freed.
+ * Virtqueues: their memory with their requests, start, stop and reset.
  */
 
 #include <linux/slab.h>
 
-#include "memory.h"
 #include "queue.h"
 #include "request.h"
+#include "ring.h"
 #include "vdpa_blk.h"
 
-static void vdpa_blk_free_queues(struct vdpa_blk *vb)
-{
-	unsigned int i;
-
-	for (i = 0; vb->queues && i < vb->settings.queues; i++) {
-		if (vb->queues[i])
-			kvfree(vb->queues[i]->requests);
-		kvfree(vb->queues[i]);
-	}
-	kfree(vb->queues);
-	vb->queues = NULL;
-}
+/* Memory */
 
 static int vdpa_blk_alloc_queue(struct vdpa_blk *vb, unsigned int index)
 {
@@ -56,7 +44,7 @@ static int vdpa_blk_alloc_queue(struct vdpa_blk *vb, unsigned int index)
  * vdpa_blk_alloc_queues() - allocate the virtqueues
  * @vb: the device
  *
- * Return: 0 or -ENOMEM; vdpa_blk_free_device() frees what there is.
+ * Return: 0 or -ENOMEM; vdpa_blk_free_queues() frees what there is.
  */
 int vdpa_blk_alloc_queues(struct vdpa_blk *vb)
 {
@@ -75,18 +63,106 @@ int vdpa_blk_alloc_queues(struct vdpa_blk *vb)
 }
 
 /**
- * vdpa_blk_free_device() - free what a device holds
- * @vb: the device, which has no user any more, or whose set-up has failed
- *
- * The vDPA bus calls it with the last reference, and frees the structure itself.
+ * vdpa_blk_free_queues() - free the virtqueues, as many as there are
+ * @vb: the device, without workers
  */
-void vdpa_blk_free_device(struct vdpa_blk *vb)
+void vdpa_blk_free_queues(struct vdpa_blk *vb)
 {
-	vdpa_blk_stop_workers(vb);
-	/* A completion may still be at its end. */
-	synchronize_rcu();
-	vdpa_blk_free_pools(vb);
-	vdpa_blk_free_memory(vb->memory, NULL);
-	vdpa_blk_close_backing(vb);
-	vdpa_blk_free_queues(vb);
+	unsigned int i;
+
+	for (i = 0; vb->queues && i < vb->settings.queues; i++) {
+		if (vb->queues[i])
+			kvfree(vb->queues[i]->requests);
+		kvfree(vb->queues[i]);
+	}
+	kfree(vb->queues);
+	vb->queues = NULL;
+}
+
+/* Start, stop and reset */
+
+/* Map the ring of an enabled virtqueue.  Workers are parked. */
+static void vdpa_blk_start_queue(struct vdpa_blk_queue *q)
+{
+	int err;
+
+	if (!q->ready || q->running || q->broken)
+		return;
+	/* QEMU enables virtqueues that it does not use, without addresses. */
+	if (!q->desc_addr && !q->driver_addr && !q->device_addr)
+		return;
+	err = vdpa_blk_map_ring(q);
+	switch (err) {
+	case 0:
+		q->running = true;
+		break;
+	case -ENOMEM:
+		vdpa_blk_break(q, "there is no memory for its ring");
+		break;
+	case -EINVAL:
+		vdpa_blk_break(q, "its size, index or alignment is not valid");
+		break;
+	default:
+		vdpa_blk_break(q, "the driver does not share all of its ring");
+	}
+}
+
+/**
+ * vdpa_blk_start_queues() - map the rings of enabled virtqueues
+ * @vb: the device, its lock held, its workers parked
+ *
+ * Context: may sleep.
+ */
+void vdpa_blk_start_queues(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	for (i = 0; i < vb->settings.queues; i++)
+		vdpa_blk_start_queue(vb->queues[i]);
+}
+
+/**
+ * vdpa_blk_stop_queue() - unmap the ring of a virtqueue
+ * @q: the virtqueue; the device's lock is held, and its workers are parked
+ *
+ * Context: may sleep.
+ */
+void vdpa_blk_stop_queue(struct vdpa_blk_queue *q)
+{
+	q->running = false;
+	if (q->ring.desc.addr)
+		vdpa_blk_unmap_ring(q);
+}
+
+/**
+ * vdpa_blk_stop_queues() - unmap the rings of all virtqueues
+ * @vb: the device, its lock held, its workers parked
+ *
+ * Context: may sleep.
+ */
+void vdpa_blk_stop_queues(struct vdpa_blk *vb)
+{
+	unsigned int i;
+
+	for (i = 0; i < vb->settings.queues; i++)
+		vdpa_blk_stop_queue(vb->queues[i]);
+}
+
+/**
+ * vdpa_blk_reset_queue() - forget what the driver has set of a virtqueue
+ * @q: the virtqueue, stopped; the device's lock is held
+ */
+void vdpa_blk_reset_queue(struct vdpa_blk_queue *q)
+{
+	q->ready = false;
+	q->num = q->vb->settings.ring_size;
+	q->desc_addr = 0;
+	q->driver_addr = 0;
+	q->device_addr = 0;
+	memset(&q->state, 0, sizeof(q->state));
+	q->has_state = false;
+	q->must_copy = false;
+	spin_lock_irq(&q->lock);
+	memset(&q->cb, 0, sizeof(q->cb));
+	spin_unlock_irq(&q->lock);
 }

@@ -197,6 +197,10 @@ void vdpa_blk_break(struct vdpa_blk_queue *q, const char *why);
 
 /* queue.c */
 int vdpa_blk_alloc_queues(struct vdpa_blk *vb);
-void vdpa_blk_free_device(struct vdpa_blk *vb);
+void vdpa_blk_free_queues(struct vdpa_blk *vb);
+void vdpa_blk_start_queues(struct vdpa_blk *vb);
+void vdpa_blk_stop_queue(struct vdpa_blk_queue *q);
+void vdpa_blk_stop_queues(struct vdpa_blk *vb);
+void vdpa_blk_reset_queue(struct vdpa_blk_queue *q);
 
 #endif /* VDPA_BLK_QUEUE_H */
