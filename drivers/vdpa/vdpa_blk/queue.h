@@ -23,7 +23,7 @@ struct vdpa_blk_request;
 #define VDPA_BLK_MAX_SEGS	(VDPA_BLK_MAX_DATA_SEGS + 2)
 
 /**
- * struct vdpa_blk_chain - a request's buffers
+ * struct vdpa_blk_chain - a request's buffers, the worker's alone
  * @id: what the used ring returns
  * @descs: entries of a packed ring that it takes
  * @nr_out: the first of @segs, which the device reads
@@ -97,8 +97,8 @@ enum vdpa_blk_kind {
  * @ring: the ring
  * @hint: the extent in which the worker's last address was, since the ring was mapped
  * @must_copy: the next read or write waits to be copied
- * @free: free requests; the worker's alone
- * @done: requests that have completed while the worker submits a batch, the worker's alone
+ * @free: free requests
+ * @done: requests that have completed while the worker submits a batch
  * @done_end: where the next of them goes
  * @nr_done: their number
  * @header: of the request that the worker parses
@@ -117,6 +117,16 @@ enum vdpa_blk_kind {
  * @in_flight: requests that have not completed
  * @copied_writes: of them, writes that are copied to a device with zones; the worker
  *	keeps the order of writes, and waits for these
+ *
+ * @vb, @worker, @index and @requests do not change.  The device's lock protects @num,
+ * @ready, the addresses, @state and @has_state, which the bus driver sets.
+ *
+ * @running changes with that lock held while the workers are parked, and the worker clears
+ * it when it breaks the virtqueue.  It sets @broken then, as set-up does; a reset clears
+ * @broken with the config lock held.
+ *
+ * The worker alone uses @hint to @table and @stats, and others only while it is parked.  A
+ * completion adds to @done only if it runs in the worker, which @batching shows.
  */
 struct vdpa_blk_queue {
 	struct vdpa_blk *vb;
@@ -162,7 +172,9 @@ struct vdpa_blk_queue {
  * @task: the thread
  * @index: its index
  * @plug: collects the bios of a batch
- * @pending: a bit for each queue that the driver has kicked
+ * @pending: a bit for each queue that the driver has kicked, which any context can set
+ *
+ * @vb, @task and @index do not change.  @plug is the worker's alone.
  */
 struct vdpa_blk_worker {
 	struct vdpa_blk *vb;

@@ -50,6 +50,10 @@
  * @vecs: the data, @inline_vecs or a table from vdpa_blk_vecs
  * @bio: for the backing device
  * @inline_vecs: data of few pieces
+ *
+ * The worker owns a request from the time when it is off the ring until submit_bio() or
+ * vdpa_blk_queue_slow(), and after that the bio or the operation does.  A free request is
+ * in a list of its queue.
  */
 struct vdpa_blk_request {
 	struct vdpa_blk_queue *q;
@@ -81,6 +85,8 @@ struct vdpa_blk_request {
  * @nr_ranges: number of @ranges
  * @ranges: of a discard, write zeroes or secure erase
  * @segs: the data
+ *
+ * The worker fills it in, and @work owns it from vdpa_blk_queue_slow() on.
  */
 struct vdpa_blk_slow {
 	struct work_struct work;

@@ -36,29 +36,31 @@ struct vdpa_blk_zones;
  * @sector_mask: bits that are 0 in the sectors of its blocks
  * @end_io: ends a read or write
  * @zones: what is known of its zones, NULL if it has none
- * @gone: the backing device has been removed
- * @config: the configuration space; @config_lock protects it
+ * @gone: the backing device has been removed; set once
+ * @config: the configuration space
  * @generation: of the configuration space (VIRTIO 1.4, 2.5)
  * @features: that the device offers
  * @driver_features: that the driver has accepted
  * @writeback: a write is durable only after a flush (VIRTIO 1.4, 5.2.6.2)
- * @lock: protects the set-up of queues and @memory, and serializes changes of @status;
- *	held while workers are parked and requests in flight are waited for.  Taken by
- *	operations of the vDPA bus only, never by a worker or a work.
- * @status: the device status
+ * @lock: protects what the bus driver sets: of the queues (queue.h), @driver_features,
+ *	@suspended, @memory and @map_failed, and all of @status except NEEDS_RESET; held
+ *	while workers are parked and requests in flight are waited for.  Taken by operations
+ *	of the vDPA bus only, never by a worker or a work.
+ * @status: the device status; changes with @config_lock held as well
  * @paused: the workers are parked, and a task may wait for requests in flight
  * @suspended: the monitor has suspended the device
  * @stopping: operations that sleep end early, with an error
  * @stalled: a bit for each queue that waits for memory that a request will free, or for
- *	a write that is copied
+ *	a write that is copied; any context can clear it
  * @tables: tables for data of many pieces
  * @slow_pool: operations that sleep
  * @buffers: buffers of operations that sleep
  * @wq: for work on the device, and completions that must not run where they happen
  * @slow_wq: for operations that sleep
- * @memory: what the driver shares, NULL if nothing
- * @map_failed: NULL because there was no memory for the list; the virtqueues wait for
- *	the next one
+ * @memory: what the driver shares, NULL if nothing; changes while the workers are parked
+ *	and nothing is in flight, and both read it
+ * @map_failed: @memory is NULL because the table of mappings cannot be used; the virtqueues
+ *	wait for the next one
  * @config_lock: protects @config, @generation, @status, @config_cb and @config_missed,
  *	and is held while the callback runs; taken with interrupts off
  * @config_cb: the driver's callback for changes of the configuration
@@ -70,6 +72,11 @@ struct vdpa_blk_zones;
  * @nr_workers: number of @workers
  * @workers: the workers
  * @queues: the virtqueues
+ *
+ * A flag or mask is read without a lock where requests need it: @capacity_work changes
+ * @align_mask and @sector_mask, the holder of @config_lock @writeback, and the holder of
+ * @lock @paused and @stopping.  What is not named here does not change after the device was
+ * added.
  */
 struct vdpa_blk {
 	struct vdpa_device vdpa;
