@@ -20,7 +20,7 @@ int vdpa_blk_take_bytes(struct vdpa_blk_queue *q, void *to, u32 len);
 static __always_inline unsigned int
 vdpa_blk_read_table(struct vdpa_blk_queue *q, void *to, u64 addr, u32 len)
 {
-	/* A length of 0 is too long as well. */
+	/* The subtraction makes a length of 0 the longest one, which is refused. */
 	if (unlikely(len - 1 >= sizeof(q->table) || len % sizeof(struct vring_desc) ||
 		     !q->ring.indirect))
 		return 0;

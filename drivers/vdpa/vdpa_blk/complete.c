@@ -50,7 +50,7 @@ vdpa_blk_return_requests(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 	struct vdpa_blk_ring *ring = &q->ring;
 	u16 next = ring->next_used;
 
-	/* The compiler does not know that an entry is no part of @ring. */
+	/* The compiler cannot keep @ring->next_used in a register: an entry may alias it. */
 	do {
 		last = rq;
 		if (unlikely(rq->result != VIRTIO_BLK_S_OK))
@@ -140,7 +140,7 @@ static void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q)
  * @q: the queue
  * @rq: the request
  *
- * Not in vdpa_blk_collect(), which then needs few registers for those that it does.
+ * A function of its own, so that vdpa_blk_collect() saves few registers.
  *
  * Context: any.
  */

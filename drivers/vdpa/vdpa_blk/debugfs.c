@@ -31,7 +31,6 @@ static int vdpa_blk_device_show(struct seq_file *file, void *unused)
 	seq_printf(file, "capacity %llu\n", capacity);
 	seq_printf(file, "queues %u\n", vb->settings.queues);
 	seq_printf(file, "workers %u\n", vb->nr_workers);
-	/* In the order of the workers. */
 	seq_puts(file, "worker_pids");
 	for (i = 0; i < vb->nr_workers; i++)
 		seq_printf(file, " %d", task_pid_nr(vb->workers[i].task));

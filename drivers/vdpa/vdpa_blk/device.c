@@ -448,8 +448,8 @@ static u32 vdpa_blk_get_generation(struct vdpa_device *vdpa)
 /* Memory */
 
 /*
- * Put another list in the place of the one that there is; NULL for @iotlb shares nothing,
- * and so does an empty table.
+ * Replace the list of extents.  Without @iotlb, or with an empty one, the driver shares
+ * nothing.
  */
 static int vdpa_blk_replace_memory(struct vdpa_blk *vb, struct vhost_iotlb *iotlb)
 {
@@ -476,7 +476,7 @@ static int vdpa_blk_replace_memory(struct vdpa_blk *vb, struct vhost_iotlb *iotl
 	vb->memory = memory;
 	vb->map_failed = err;
 	vdpa_blk_start_io(vb);
-	/* It waits for locked pages, and I/O need not wait with it. */
+	/* After I/O goes on, because marking pages dirty waits for those that are locked. */
 	vdpa_blk_free_memory(old, memory);
 	vdpa_blk_unlock(vb, noio);
 	return err;

@@ -221,7 +221,7 @@ struct vdpa_blk_memory *vdpa_blk_create_identity(void)
 		return ERR_PTR(-ENOMEM);
 	memory->identity = true;
 	memory->nr = 1;
-	/* No memory is beyond, and array_index_nospec() takes no larger size. */
+	/* array_index_nospec() takes no larger size, and no memory is beyond it. */
 	memory->extents[0].last = LONG_MAX - 1;
 	memory->extents[0].writable = true;
 	return memory;
@@ -237,7 +237,7 @@ struct vdpa_blk_memory *vdpa_blk_create_identity(void)
 void vdpa_blk_free_memory(struct vdpa_blk_memory *memory,
 			  const struct vdpa_blk_memory *successor)
 {
-	/* Put all. */
+	/* No limit: put the references to all pages. */
 	struct vdpa_blk_refs refs = { .dirty = true, .pages = U64_MAX };
 
 	if (!memory)

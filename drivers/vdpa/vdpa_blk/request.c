@@ -252,8 +252,8 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 }
 
 /*
- * Requests by type: each returns a status to complete with; -EINPROGRESS; or -EAGAIN if
- * it has to wait, and must be taken off the ring again
+ * Execution.  A function returns a status to complete the request with; -EINPROGRESS; or
+ * -EAGAIN if the request must wait, and the worker must take it off the ring again.
  */
 
 static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
@@ -266,9 +266,9 @@ static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
 }
 
 /*
- * Have a read, write or append copied; -EAGAIN if memory is short.  It is then copied
- * without another look at its pieces: that could take a table each time, and to free one
- * has other queues try again, which may be waiting for the same memory.
+ * Have a read, write or append copied; -EAGAIN if memory is short.  @must_copy then makes the
+ * next try copy at once.  It must not map the data again: that could take a table, and
+ * freeing the table makes other queues try again that may wait for the same memory.
  */
 static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 			 u32 type, u64 sector, const struct vdpa_blk_seg *segs,
@@ -339,7 +339,7 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 		rq->len = bytes + 1;
 	else if (type == VIRTIO_BLK_T_OUT)
 		rq->len = rq->status_only;
-	/* Before there is a table, whose release makes the worker try again. */
+	/* Before a table is taken: freeing it would make the worker try again. */
 	if (unlikely(!fits || q->must_copy))
 		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
 	vecs = vdpa_blk_map_data(q, rq, segs, nr, read);

@@ -93,7 +93,8 @@ void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q);
  * vdpa_blk_suppress_kicks() - ask the driver not to notify the device
  * @ring: the ring
  *
- * With an event index the one that the driver has already passed does.
+ * With an event index there is nothing to write: the driver does not notify again after it
+ * has passed the index.
  *
  * Context: the queue's worker.
  */
@@ -172,8 +173,8 @@ static inline bool vdpa_blk_allow_kicks(struct vdpa_blk_ring *ring)
  *
  * Context: the queue's worker.
  *
- * Return: their number, or a lower one but 0; 0 if there is none; -EINVAL if a split ring
- * cannot have as many.
+ * Return: 0 if there is none; otherwise at least 1 and at most their number; -EINVAL if a
+ * split ring cannot have as many.
  */
 static __always_inline int vdpa_blk_find_chains(struct vdpa_blk_ring *ring)
 {

@@ -118,7 +118,7 @@ static u8 vdpa_blk_bounce(struct vdpa_blk_slow *slow)
 	void *buf;
 	u32 part;
 
-	/* After an append it would be too late to find out. */
+	/* Fail before the append writes if the driver does not share these buffers. */
 	if (append && vdpa_blk_return_sector(slow, 0))
 		return VIRTIO_BLK_S_IOERR;
 	buf = page_address(mempool_alloc(vb->buffers, GFP_NOIO));

@@ -229,7 +229,10 @@ static bool vdpa_blk_may_sleep(const struct vdpa_blk_worker *worker)
 	return !vdpa_blk_has_pending(worker);
 }
 
-/* The workers are paused before any is parked or stopped, so mostly this says enough. */
+/*
+ * @paused is set before any worker is parked or stopped.  While it is clear, the worker need
+ * not ask for either.
+ */
 static int vdpa_blk_worker_fn(void *data)
 {
 	struct vdpa_blk_worker *worker = data;
