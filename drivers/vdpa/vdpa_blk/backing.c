@@ -27,7 +27,7 @@ static const struct blk_holder_ops vdpa_blk_holder_ops = {
 	.mark_dead	= vdpa_blk_mark_dead,
 };
 
-static const char *vdpa_blk_explain(int err)
+static const char *vdpa_blk_explain_error(int err)
 {
 	switch (err) {
 	case -EBUSY:
@@ -102,7 +102,7 @@ int vdpa_blk_open_backing(struct vdpa_blk *vb)
 		err = PTR_ERR(vb->bdev_file);
 		vb->bdev_file = NULL;
 		pr_err("vdpa_blk: cannot open path %s: error %d%s\n",
-		       settings->path, err, vdpa_blk_explain(err));
+		       settings->path, err, vdpa_blk_explain_error(err));
 		return err;
 	}
 	vb->bdev = file_bdev(vb->bdev_file);

@@ -130,8 +130,8 @@ static ssize_t vdpa_blk_show_number(unsigned int value, char *page)
 	return sysfs_emit(page, "%u\n", value);
 }
 
-static int vdpa_blk_parse(const char *name, const char *page, unsigned int least,
-			  unsigned int most, unsigned int *value)
+static int vdpa_blk_parse_number(const char *name, const char *page, unsigned int least,
+				 unsigned int most, unsigned int *value)
 {
 	int err = kstrtouint(page, 0, value);
 
@@ -152,8 +152,7 @@ static ssize_t vdpa_blk_queues_store(struct config_item *item,
 				     const char *page, size_t count)
 {
 	unsigned int value;
-	int err = vdpa_blk_parse("queues", page, 1, VDPA_BLK_MAX_QUEUES,
-				 &value);
+	int err = vdpa_blk_parse_number("queues", page, 1, VDPA_BLK_MAX_QUEUES, &value);
 
 	if (err)
 		return err;
@@ -171,8 +170,7 @@ static ssize_t vdpa_blk_workers_store(struct config_item *item,
 				      const char *page, size_t count)
 {
 	unsigned int value;
-	int err = vdpa_blk_parse("workers", page, 0, VDPA_BLK_MAX_QUEUES,
-				 &value);
+	int err = vdpa_blk_parse_number("workers", page, 0, VDPA_BLK_MAX_QUEUES, &value);
 
 	if (err)
 		return err;
@@ -190,8 +188,7 @@ static ssize_t vdpa_blk_poll_us_store(struct config_item *item,
 				      const char *page, size_t count)
 {
 	unsigned int value;
-	int err = vdpa_blk_parse("poll_us", page, 0, VDPA_BLK_MAX_POLL_US,
-				 &value);
+	int err = vdpa_blk_parse_number("poll_us", page, 0, VDPA_BLK_MAX_POLL_US, &value);
 
 	if (err)
 		return err;
@@ -209,8 +206,7 @@ static ssize_t vdpa_blk_readonly_store(struct config_item *item,
 				       const char *page, size_t count)
 {
 	unsigned int value;
-	int err = vdpa_blk_parse("readonly", page, 0, 1,
-				 &value);
+	int err = vdpa_blk_parse_number("readonly", page, 0, 1, &value);
 
 	if (err)
 		return err;
@@ -228,8 +224,7 @@ static ssize_t vdpa_blk_write_cache_store(struct config_item *item,
 					  const char *page, size_t count)
 {
 	unsigned int value;
-	int err = vdpa_blk_parse("write_cache", page, 0, 1,
-				 &value);
+	int err = vdpa_blk_parse_number("write_cache", page, 0, 1, &value);
 
 	if (err)
 		return err;
@@ -271,8 +266,8 @@ static ssize_t vdpa_blk_ring_size_store(struct config_item *item,
 					const char *page, size_t count)
 {
 	unsigned int value;
-	int err = vdpa_blk_parse("ring_size", page, VDPA_BLK_MIN_RING,
-				 VDPA_BLK_MAX_RING, &value);
+	int err = vdpa_blk_parse_number("ring_size", page, VDPA_BLK_MIN_RING,
+					VDPA_BLK_MAX_RING, &value);
 
 	if (!err && !is_power_of_2(value)) {
 		pr_err("vdpa_blk: ring_size %u is not a power of two\n", value);

@@ -325,7 +325,7 @@ static u8 vdpa_blk_get_status(struct vdpa_device *vdpa)
 	return READ_ONCE(vdpa_to_blk(vdpa)->status);
 }
 
-static void vdpa_blk_driver_ok(struct vdpa_blk *vb)
+static void vdpa_blk_start_device(struct vdpa_blk *vb)
 {
 	struct vdpa_blk_memory *memory;
 
@@ -370,7 +370,7 @@ static void vdpa_blk_set_status(struct vdpa_device *vdpa, u8 status)
 		vdpa_blk_call_config(vb);
 	spin_unlock_irq(&vb->config_lock);
 	if (!was_live && vdpa_blk_is_live(vb))
-		vdpa_blk_driver_ok(vb);
+		vdpa_blk_start_device(vb);
 	vdpa_blk_unlock(vb, noio);
 }
 

@@ -124,8 +124,8 @@ u8 vdpa_blk_check_ranges(const struct vdpa_blk_slow *slow)
 
 /* Execution */
 
-static int vdpa_blk_erase(struct vdpa_blk *vb, u32 type, u64 sector, u32 nr,
-			  bool unmap)
+static int vdpa_blk_erase_range(struct vdpa_blk *vb, u32 type, u64 sector, u32 nr,
+				bool unmap)
 {
 	switch (type) {
 	case VIRTIO_BLK_T_DISCARD:
@@ -155,11 +155,11 @@ int vdpa_blk_erase_ranges(struct vdpa_blk_slow *slow)
 	for (i = 0; i < slow->nr_ranges && !err; i++) {
 		if (READ_ONCE(vb->stopping))
 			return -EIO;
-		err = vdpa_blk_erase(vb, slow->type,
-				     le64_to_cpu(slow->ranges[i].sector),
-				     le32_to_cpu(slow->ranges[i].num_sectors),
-				     le32_to_cpu(slow->ranges[i].flags) &
-				     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+		err = vdpa_blk_erase_range(vb, slow->type,
+					   le64_to_cpu(slow->ranges[i].sector),
+					   le32_to_cpu(slow->ranges[i].num_sectors),
+					   le32_to_cpu(slow->ranges[i].flags) &
+					   VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
 	}
 	/* Zeroes are a write, and must be as durable (VIRTIO 1.4, 5.2.6.2). */
 	if (!err && slow->type == VIRTIO_BLK_T_WRITE_ZEROES &&

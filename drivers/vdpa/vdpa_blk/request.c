@@ -62,8 +62,8 @@ static void vdpa_blk_zone_error_work(struct work_struct *work)
 	unsigned int noio = memalloc_noio_save();
 	bool again;
 
-	rq->result = vdpa_blk_zone_status(rq->q->vb, type, rq->sector, rq->sectors,
-					  rq->bio.bi_status, &again);
+	rq->result = vdpa_blk_find_zone_status(rq->q->vb, type, rq->sector, rq->sectors,
+					       rq->bio.bi_status, &again);
 	if (again && !rq->resubmitted) {
 		rq->resubmitted = true;
 		vdpa_blk_init_bio(rq, type, rq->sector, rq->bio.bi_vcnt,
@@ -161,8 +161,8 @@ static struct vdpa_blk_request *vdpa_blk_get_request(struct vdpa_blk_queue *q)
  * Add up the bytes of a request's data.  @fits is set to whether the backing device can
  * use all segments where they are.
  */
-static u64 vdpa_blk_measure(const struct vdpa_blk *vb, const struct vdpa_blk_seg *segs,
-			    unsigned int nr, bool *fits)
+static u64 vdpa_blk_measure_data(const struct vdpa_blk *vb, const struct vdpa_blk_seg *segs,
+				 unsigned int nr, bool *fits)
 {
 	u64 bytes = 0, addrs = 0, lens = 0;
 
@@ -256,7 +256,7 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
  * -EAGAIN if the request must wait, and the worker must take it off the ring again.
  */
 
-static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
+static void vdpa_blk_count_data(struct vdpa_blk_queue *q, u32 type, u64 bytes)
 {
 	enum vdpa_blk_kind kind = type == VIRTIO_BLK_T_IN ? VDPA_BLK_READ :
 							    VDPA_BLK_WRITE;
@@ -270,9 +270,9 @@ static void vdpa_blk_count(struct vdpa_blk_queue *q, u32 type, u64 bytes)
  * next try copy at once.  It must not map the data again: that could take a table, and
  * freeing the table makes other queues try again that may wait for the same memory.
  */
-static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
-			 u32 type, u64 sector, const struct vdpa_blk_seg *segs,
-			 unsigned int nr)
+static int vdpa_blk_queue_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+			       u32 type, u64 sector, const struct vdpa_blk_seg *segs,
+			       unsigned int nr)
 {
 	struct vdpa_blk_slow *slow = vdpa_blk_alloc_slow(rq, type);
 	struct vdpa_blk_chain *chain = &q->chain;
@@ -280,7 +280,7 @@ static int vdpa_blk_copy(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
 	q->must_copy = !slow;
 	if (!slow)
 		return -EAGAIN;
-	vdpa_blk_count(q, type, vdpa_blk_sum(segs, nr));
+	vdpa_blk_count_data(q, type, vdpa_blk_sum(segs, nr));
 	q->stats.bounced++;
 	slow->sector = sector;
 	slow->nr_segs = nr;
@@ -309,16 +309,16 @@ static noinline int vdpa_blk_check_zoned(struct vdpa_blk_queue *q,
 	return vdpa_blk_check_zones(q->vb, type, sector, rq->sectors);
 }
 
-static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
-			       struct vdpa_blk_request *rq, u32 type, u64 sector,
-			       const struct vdpa_blk_seg *segs, unsigned int nr)
+static int vdpa_blk_execute_data(struct vdpa_blk_queue *q,
+				 struct vdpa_blk_request *rq, u32 type, u64 sector,
+				 const struct vdpa_blk_seg *segs, unsigned int nr)
 {
 	bool read = type == VIRTIO_BLK_T_IN, fits;
 	struct vdpa_blk *vb = q->vb;
 	int vecs, status;
 	u64 bytes;
 
-	bytes = vdpa_blk_measure(vb, segs, nr, &fits);
+	bytes = vdpa_blk_measure_data(vb, segs, nr, &fits);
 	/* What fits is of whole blocks.  Without data the length is 0. */
 	if (unlikely(!fits || bytes - 1 >= VDPA_BLK_MAX_DIRECT)) {
 		if (!bytes || bytes > UINT_MAX || bytes & (SECTOR_SIZE - 1))
@@ -341,23 +341,23 @@ static int vdpa_blk_read_write(struct vdpa_blk_queue *q,
 		rq->len = rq->status_only;
 	/* Before a table is taken: freeing it would make the worker try again. */
 	if (unlikely(!fits || q->must_copy))
-		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+		return vdpa_blk_queue_copy(q, rq, type, sector, segs, nr);
 	vecs = vdpa_blk_map_data(q, rq, segs, nr, read);
 	if (unlikely(vecs < 0)) {
 		if (vecs == -EFAULT)
 			return VIRTIO_BLK_S_IOERR;
 		if (vecs == -EAGAIN)
 			return vecs;
-		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+		return vdpa_blk_queue_copy(q, rq, type, sector, segs, nr);
 	}
 
 	vdpa_blk_init_bio(rq, type, sector, vecs, bytes);
 	if (type == VIRTIO_BLK_T_ZONE_APPEND &&
 	    (!rq->append || !vdpa_blk_append_fits(&rq->bio))) {
 		bio_uninit(&rq->bio);
-		return vdpa_blk_copy(q, rq, type, sector, segs, nr);
+		return vdpa_blk_queue_copy(q, rq, type, sector, segs, nr);
 	}
-	vdpa_blk_count(q, type, bytes);
+	vdpa_blk_count_data(q, type, bytes);
 	submit_bio(&rq->bio);
 	return -EINPROGRESS;
 }
@@ -414,7 +414,7 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 	} else if (unlikely(type != VIRTIO_BLK_T_OUT)) {
 		return vdpa_blk_execute_nodata(q, rq, type, sector);
 	}
-	return vdpa_blk_read_write(q, rq, type, sector, chain->segs + first, nr);
+	return vdpa_blk_execute_data(q, rq, type, sector, chain->segs + first, nr);
 }
 
 /**

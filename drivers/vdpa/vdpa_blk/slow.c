@@ -100,10 +100,10 @@ static u8 vdpa_blk_bounce_or_retry(struct vdpa_blk_slow *slow, void *buf,
 		/* Memory that the driver does not share is not the zone's fault. */
 		if (!err || err == -EFAULT || !vdpa_blk_is_zoned(vb))
 			return vdpa_blk_to_status(errno_to_blk_status(err));
-		status = vdpa_blk_zone_status(vb, slow->type,
-					      slow->sector + (at >> SECTOR_SHIFT),
-					      len >> SECTOR_SHIFT,
-					      errno_to_blk_status(err), &again);
+		status = vdpa_blk_find_zone_status(vb, slow->type,
+						   slow->sector + (at >> SECTOR_SHIFT),
+						   len >> SECTOR_SHIFT,
+						   errno_to_blk_status(err), &again);
 	} while (again && !tries++);
 	return status;
 }

@@ -350,7 +350,7 @@ static u8 vdpa_blk_explain_zone(const struct blk_zone *zone, u32 type, u64 secto
 }
 
 /**
- * vdpa_blk_zone_status() - find out why the block layer has failed a request
+ * vdpa_blk_find_zone_status() - find out why the block layer has failed a request
  * @vb: the device, with zones
  * @type: the request's type
  * @sector: its sector
@@ -364,8 +364,8 @@ static u8 vdpa_blk_explain_zone(const struct blk_zone *zone, u32 type, u64 secto
  *
  * Return: the status for the driver, not VIRTIO_BLK_S_OK.
  */
-u8 vdpa_blk_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
-			blk_status_t error, bool *again)
+u8 vdpa_blk_find_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
+			     blk_status_t error, bool *again)
 {
 	struct blk_zone zone;
 	bool known;
@@ -434,8 +434,8 @@ u8 vdpa_blk_manage_zone(struct vdpa_blk *vb, u32 type, u64 sector)
 	bio_uninit(&bio);
 	if (!err)
 		return VIRTIO_BLK_S_OK;
-	return vdpa_blk_zone_status(vb, type, sector, 0, errno_to_blk_status(err),
-				    &again);
+	return vdpa_blk_find_zone_status(vb, type, sector, 0, errno_to_blk_status(err),
+					 &again);
 }
 
 /**

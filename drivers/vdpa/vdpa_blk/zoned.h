@@ -27,8 +27,8 @@ u8 vdpa_blk_check_zones(const struct vdpa_blk *vb, u32 type, u64 sector,
 			u32 sectors);
 u8 vdpa_blk_check_zone_request(const struct vdpa_blk *vb, u32 type, u64 sector,
 			       u64 bytes);
-u8 vdpa_blk_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
-			blk_status_t error, bool *again);
+u8 vdpa_blk_find_zone_status(struct vdpa_blk *vb, u32 type, u64 sector, u32 sectors,
+			     blk_status_t error, bool *again);
 u8 vdpa_blk_manage_zone(struct vdpa_blk *vb, u32 type, u64 sector);
 u8 vdpa_blk_report_zones(struct vdpa_blk_slow *slow, void *buf, u32 size);
 
