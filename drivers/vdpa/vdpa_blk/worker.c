@@ -61,6 +61,22 @@ static bool vdpa_blk_must_publish(const struct vdpa_blk_queue *q)
 }
 
 /*
+ * Put back a chain that has to wait, and take it again when a request has freed memory.  The
+ * first time, the worker takes it again at once, in case one did so before the bit was set.
+ * Returns true if the worker must leave the chain.
+ */
+static __always_inline bool vdpa_blk_stall_queue(struct vdpa_blk_queue *q, bool again)
+{
+	vdpa_blk_put_back(&q->ring, q->chain.descs);
+	if (again)
+		return true;
+	set_bit(q->index, q->vb->stalled);
+	/* The bit is set before memory is asked for again. */
+	smp_mb__after_atomic();
+	return false;
+}
+
+/*
  * Returns 1 if the queue may have more than the worker took; 0 if it has nothing more, or the
  * workers are paused; -EAGAIN if it has to wait for memory or for a copied write; -EINVAL
  * if the driver has broken it.
@@ -91,17 +107,9 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 		}
 		err = vdpa_blk_handle_chain(q);
 		if (unlikely(err == -EAGAIN)) {
-			/*
-			 * Take it again when a request has freed memory, and once
-			 * more now, in case one did so before the bit was set.
-			 */
-			vdpa_blk_put_back(&q->ring, q->chain.descs);
-			if (stalled)
+			if (vdpa_blk_stall_queue(q, stalled))
 				break;
 			stalled = true;
-			set_bit(q->index, q->vb->stalled);
-			/* The bit is set before memory is asked for again. */
-			smp_mb__after_atomic();
 			continue;
 		}
 		if (unlikely(err <= 0))
