@@ -23,11 +23,16 @@
  *	device.c	operations of the vDPA bus
  *	configfs.c	settings
  *	debugfs.c	state and counters
+ *
+ * The types are in memory.h, ring.h, settings.h, vdpa_blk.h (the device), queue.h
+ * (virtqueues and workers) and request.h.  Each includes only those before it.
  */
 
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
-#include <linux/slab.h>
+#include <linux/mutex.h>
+#include <linux/vdpa.h>
+#include <linux/workqueue.h>
 #include <uapi/linux/vdpa.h>
 #include <uapi/linux/virtio_ids.h>
 
