@@ -774,8 +774,11 @@ def main() -> int:
                                     and can_have_vdpa(kernel)):
             print(build_vdpa(kernel))
     else:
-        debug = os.environ.get("DEBUG", "0") not in ("", "0")
-        print(find("7.3-debug" if debug else "7.3").image)
+        own = os.environ.get("KERNEL") or "7.3"
+        if own not in OWN:
+            raise UserError(f"KERNEL is {own!r}; make kernel builds {', '.join(OWN)}, and "
+                            "make modules is for other kernels")
+        print(find(own).image)
     return 0
 
 

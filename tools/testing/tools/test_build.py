@@ -524,6 +524,14 @@ def test_options_of_the_kernels_built_here():
         assert f'CONFIG_LOCALVERSION="{name.removeprefix("7.3")}"' in options
 
 
+def test_kernel_that_is_not_built_here(monkeypatch):
+    """make kernel refuses a kernel of Debian's, and names those that it builds."""
+    monkeypatch.setattr(sys, "argv", ["kernels", "kernel"])
+    monkeypatch.setenv("KERNEL", "6.12")
+    with pytest.raises(UserError, match="KERNEL is '6.12'; make kernel builds 7.3, 7.3-debug"):
+        kernels.main()
+
+
 def running_in_group(group):
     """Return the processes of a group, except zombies."""
     found = []
