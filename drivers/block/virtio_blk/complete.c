@@ -162,6 +162,7 @@ static __always_inline void virtblk_note_done(struct virtblk_queue *q,
 static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 {
 	struct virtblk_req *vbr;
+	struct request *req;
 	unsigned int len, n = 0;
 
 	if (unlikely(virtqueue_is_broken(q->vq)))
@@ -170,7 +171,10 @@ static unsigned int virtblk_reap(struct virtblk_queue *q, struct rq_list *done)
 		vbr = virtqueue_get_buf(q->vq, &len);
 		if (!vbr)
 			break;
-		virtblk_note_done(q, blk_mq_rq_from_pdu(vbr), len, done);
+		req = blk_mq_rq_from_pdu(vbr);
+		if (virtblk_is_prepared(q) && q->shared)
+			virtblk_fetch_status(q, vbr, req->tag);
+		virtblk_note_done(q, req, len, done);
 	} while (++n < VIRTBLK_REAP_BATCH && virtblk_in_flight(q));
 	q->stats.polls[n]++;
 	return n;

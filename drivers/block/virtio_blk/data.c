@@ -4,7 +4,8 @@
  * buffers, or ranges.
  *
  *  - On a ring that the virtio core runs: a scatterlist, see submit.c.
- *  - On a ring that the driver runs: a table of descriptors, with physical addresses.
+ *  - On a ring that the driver runs, and in a prepared request: a table of descriptors,
+ *    with physical addresses.
  *  - The same for a device that needs the DMA API: the table is in memory that the
  *    device shares, and the scatterlist keeps the addresses to unmap.
  */
@@ -150,24 +151,32 @@ static noinline void virtblk_init_sgs(struct virtblk_req *vbr)
 	vbr->table_len = 0;
 }
 
-/* Fill in header, status and links of a table, on a ring that the driver runs. */
-static void virtblk_init_table(struct virtblk_req *vbr, struct request *req,
-			       struct vring_desc *table, unsigned int entries)
+/* Link the entries of a table; @data_flags are those of the data's. */
+static __always_inline void virtblk_link_table(const struct virtblk_queue *q,
+					       struct vring_desc *table,
+					       unsigned int entries, u16 data_flags)
 {
-	struct vring_desc *status = &table[entries - 1];
+	bool packed = virtblk_has_packed_tables(q);
 	unsigned int i;
 
-	for (i = 0; i < entries - 1; i++) {
-		virtblk_set_flags(&table[i], virtblk_data_flags(req));
-		table[i].next = (__force __virtio16)cpu_to_le16(i + 1);
-	}
-	virtblk_set_flags(&table[0], VRING_DESC_F_NEXT);
+	for (i = 0; i < entries - 1; i++)
+		virtblk_link_entry(&table[i], i ? data_flags : VRING_DESC_F_NEXT, i + 1,
+				   packed);
+	virtblk_link_entry(&table[i], VRING_DESC_F_WRITE, 0, packed);
+}
+
+/* Fill in header, status and links of a table. */
+static __always_inline void virtblk_init_table(const struct virtblk_queue *q,
+					       struct virtblk_req *vbr,
+					       struct request *req,
+					       struct vring_desc *table,
+					       unsigned int entries)
+{
+	virtblk_link_table(q, table, entries, virtblk_data_flags(req));
 	virtblk_set_buffer(&table[0], virt_to_phys(&vbr->out_hdr),
 			   sizeof(vbr->out_hdr));
-	virtblk_set_buffer(status, virt_to_phys(&vbr->status),
+	virtblk_set_buffer(&table[entries - 1], virt_to_phys(&vbr->status),
 			   sizeof(vbr->status));
-	virtblk_set_flags(status, VRING_DESC_F_WRITE);
-	status->next = 0;
 	vbr->table_len = entries * sizeof(*table);
 	vbr->has_sgs = false;
 }
@@ -275,11 +284,11 @@ static struct vring_desc *virtblk_borrow_table(struct virtblk_queue *q,
 }
 
 /* Any number of segments.  Out of line, so that a request with one uses less stack. */
-static noinline blk_status_t virtblk_fill_any(struct virtblk_req *vbr,
+static noinline blk_status_t virtblk_fill_any(struct virtblk_queue *q,
+					      struct virtblk_req *vbr,
 					      struct request *req)
 {
 	unsigned int segments = blk_rq_nr_phys_segments(req);
-	struct virtblk_queue *q = req->mq_hctx->driver_data;
 	struct vring_desc *table = vbr->table;
 	int n = 0;
 
@@ -298,7 +307,7 @@ static noinline blk_status_t virtblk_fill_any(struct virtblk_req *vbr,
 	if (WARN_ON_ONCE(n < 0))
 		return BLK_STS_IOERR;
 
-	virtblk_init_table(vbr, req, table, n + VIRTBLK_EXTRA_DESCS);
+	virtblk_init_table(q, vbr, req, table, n + VIRTBLK_EXTRA_DESCS);
 	return BLK_STS_OK;
 }
 
@@ -336,7 +345,6 @@ static noinline blk_status_t virtblk_fill_mapped(struct virtblk_req *vbr,
 	dma_addr_t addr = q->shared_addr + req->tag * sizeof(*shared);
 	struct vring_desc *table = shared->table;
 	blk_status_t status;
-	unsigned int i;
 
 	status = virtblk_map_sgs(vbr, req);
 	if (unlikely(status))
@@ -356,17 +364,12 @@ static noinline blk_status_t virtblk_fill_mapped(struct virtblk_req *vbr,
 	shared->out_hdr = vbr->out_hdr;
 	WRITE_ONCE(shared->status, VIRTBLK_STATUS_UNWRITTEN);
 	entries = vbr->mapped + VIRTBLK_EXTRA_DESCS;
-	for (i = 0; i < entries - 1; i++) {
-		virtblk_set_flags(&table[i], i ? virtblk_data_flags(req) :
-						 VRING_DESC_F_NEXT);
-		table[i].next = (__force __virtio16)cpu_to_le16(i + 1);
-	}
+	virtblk_link_table(q, table, entries, virtblk_data_flags(req));
 	virtblk_set_buffer(&table[0], addr + offsetof(typeof(*shared), out_hdr),
 			   sizeof(shared->out_hdr));
-	virtblk_set_buffer(&table[i], addr + offsetof(typeof(*shared), status),
+	virtblk_set_buffer(&table[entries - 1],
+			   addr + offsetof(typeof(*shared), status),
 			   sizeof(shared->status));
-	virtblk_set_flags(&table[i], VRING_DESC_F_WRITE);
-	table[i].next = 0;
 
 	vbr->table_len = entries * sizeof(*table);
 	vbr->table_addr = addr + offsetof(typeof(*shared), table);
@@ -380,26 +383,28 @@ static noinline blk_status_t virtblk_fill_mapped(struct virtblk_req *vbr,
 	return BLK_STS_OK;
 }
 
-/* The data of a request, on a ring that the driver runs itself. */
-static blk_status_t virtblk_fill_usual(struct virtblk_req *vbr,
+/* The data of a request that has a table. */
+static blk_status_t virtblk_fill_usual(struct virtblk_queue *q,
+				       struct virtblk_req *vbr,
 				       struct request *req)
 {
 	struct vring_desc *data = &vbr->table[1];
 	struct bio_vec bv;
 
 	if (unlikely(blk_rq_nr_phys_segments(req) != 1))
-		return virtblk_fill_any(vbr, req);
+		return virtblk_fill_any(q, vbr, req);
 	/* One segment may be several bio_vecs that are adjacent in memory. */
 	bv = req_bvec(req);
 	if (unlikely(bv.bv_len != blk_rq_payload_bytes(req)))
-		return virtblk_fill_any(vbr, req);
+		return virtblk_fill_any(q, vbr, req);
 
 	if (vbr->table_len != VIRTBLK_USUAL_TABLE)
-		virtblk_init_table(vbr, req, vbr->table,
+		virtblk_init_table(q, vbr, req, vbr->table,
 				   VIRTBLK_USUAL_TABLE / sizeof(*data));
 	virtblk_set_buffer(data, page_to_phys(bv.bv_page) + bv.bv_offset,
 			   bv.bv_len);
-	virtblk_set_flags(data, virtblk_data_flags(req));
+	virtblk_set_entry_flags(data, virtblk_data_flags(req),
+				virtblk_has_packed_tables(q));
 	return BLK_STS_OK;
 }
 
@@ -417,11 +422,11 @@ static blk_status_t virtblk_fill_usual(struct virtblk_req *vbr,
 blk_status_t virtblk_map_data(struct virtblk_queue *q, struct virtblk_req *vbr,
 			      struct request *req)
 {
-	if (!q->own_ring)
+	if (!q->own_ring && !virtblk_is_prepared(q))
 		return virtblk_map_sgs(vbr, req);
 	if (unlikely(q->shared))
 		return virtblk_fill_mapped(vbr, q, req);
-	return virtblk_fill_usual(vbr, req);
+	return virtblk_fill_usual(q, vbr, req);
 }
 
 /*

@@ -145,7 +145,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	struct virtblk_stats stats;
 	struct virtblk_submit_stats sent;
 	cpumask_var_t cpus;
-	bool own, stopped;
+	bool own, prepared, stopped;
 	int irq = 0;
 
 	if (!alloc_cpumask_var(&cpus, GFP_KERNEL))
@@ -164,6 +164,7 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	memcpy(&stats, &q->stats, offsetof(struct virtblk_stats, requeues));
 	ring = q->ring_size;
 	own = q->own_ring;
+	prepared = virtblk_is_prepared(q);
 	if (own)
 		free = ring - (u16)(q->avail_idx - q->used_idx);
 	else if (q->vq)
@@ -180,6 +181,8 @@ static int virtblk_queue_show(struct seq_file *file, void *unused)
 	seq_printf(file, "ring %u\n", ring);
 	seq_printf(file, "free %u\n", free);
 	seq_printf(file, "own_ring %d\n", own);
+	if (VIRTBLK_HAVE_PREPARED)
+		seq_printf(file, "prepared %d\n", prepared);
 	seq_printf(file, "in_flight %u\n", busy.requests.in_flight);
 	seq_printf(file, "oldest_ms %u\n", virtblk_age_ms(&busy.requests));
 	seq_printf(file, "stopped %d\n", stopped);

@@ -11,7 +11,7 @@
  *	device.c	the device's status: reset, features, gone
  *	fault_inject.c	faults on purpose
  *	limits.c	configuration space -> checked limits
- *	ring.c		a split ring that the driver runs itself
+ *	ring.c		a split ring that the driver runs itself; prepared requests
  *	affinity.c	which CPUs use a queue, where its interrupts go
  *	progress.c	what is in flight, and for how long nothing has completed
  *	latency.c	how long requests take
@@ -250,6 +250,7 @@ static void virtblk_remove_disk(struct virtio_blk *vblk)
 
 static int virtblk_probe(struct virtio_device *vdev)
 {
+	struct virtblk_queue *q;
 	struct virtio_blk *vblk;
 	bool lives;
 	int err;
@@ -276,12 +277,14 @@ static int virtblk_probe(struct virtio_device *vdev)
 	if (err)
 		goto out_teardown;
 
+	q = vblk->queues[0];
 	dev_info(&vdev->dev, "[%s] %u/%u/%u default/read/poll queues, ring %u, depth %u%s\n",
 		 vblk->disk->disk_name, vblk->nr_queues[HCTX_TYPE_DEFAULT],
 		 vblk->nr_queues[HCTX_TYPE_READ],
 		 vblk->nr_queues[HCTX_TYPE_POLL], vblk->ring_size,
 		 vblk->tag_set.queue_depth,
-		 vblk->queues[0]->own_ring ? ", own ring" : "");
+		 q->own_ring ? ", own ring" :
+		 virtblk_is_prepared(q) ? ", prepared requests" : "");
 	err = virtblk_add_cpuhp(vblk);
 	if (err)
 		goto out_teardown;

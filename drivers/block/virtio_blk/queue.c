@@ -199,7 +199,8 @@ static bool virtblk_prefers_direct(struct virtio_blk *vblk)
 {
 	unsigned int depth = virtblk_queue_depth ?: VIRTBLK_USUAL_DEPTH;
 
-	return !vblk->own_rings && virtblk_has_indirect(vblk->vdev) &&
+	return !vblk->own_rings && !vblk->prepared &&
+	       virtblk_has_indirect(vblk->vdev) &&
 	       vblk->ring_size >= VIRTBLK_MIN_DIRECT_RING &&
 	       virtblk_direct_depth(vblk) >= depth;
 }
@@ -266,6 +267,7 @@ int virtblk_init_vqs(struct virtio_blk *vblk)
 	if (err)
 		return err;
 	vblk->own_rings = virtblk_may_own_rings(vblk->vdev);
+	vblk->prepared = virtblk_may_prepare(vblk->vdev);
 	if (virtblk_prefers_direct(vblk)) {
 		err = virtblk_drop_indirect(vblk);
 		if (!err)
@@ -324,8 +326,8 @@ static int virtblk_queue_node(const struct virtblk_queue *q)
 }
 
 /*
- * Allocate what a queue needs to run its ring.  Without coherent memory the virtio core
- * runs it.
+ * Allocate what a queue needs to run its ring, or to prepare requests.  Without coherent
+ * memory the virtio core runs the ring, and nothing is prepared.
  */
 static int virtblk_alloc_slots(struct virtblk_queue *q, struct virtqueue *vq)
 {
@@ -342,6 +344,8 @@ static int virtblk_alloc_slots(struct virtblk_queue *q, struct virtqueue *vq)
 		if (!q->shared)
 			return 0;
 	}
+	if (!q->vblk->own_rings)
+		return 0;
 	q->slots = kvmalloc_node(depth * sizeof(*q->slots), GFP_KERNEL | __GFP_ZERO,
 				 virtblk_queue_node(q));
 	return q->slots ? 0 : -ENOMEM;
@@ -398,7 +402,7 @@ int virtblk_alloc_queues(struct virtio_blk *vblk)
 	if (i < vblk->nr_vqs)
 		return -ENOMEM;
 
-	if (!vblk->own_rings)
+	if (!vblk->own_rings && !vblk->prepared)
 		return 0;
 	virtio_device_for_each_vq(vblk->vdev, vq) {
 		/* virtio_pci has an administration virtqueue of its own. */
@@ -439,7 +443,7 @@ void virtblk_alloc_spares(struct virtio_blk *vblk)
 	for (i = 0; i < vblk->nr_vqs; i++) {
 		q = vblk->queues[i];
 		entries = ranges;
-		if (q->slots && longest > VIRTBLK_TABLE_ENTRIES)
+		if ((q->slots || vblk->prepared) && longest > VIRTBLK_TABLE_ENTRIES)
 			entries = max(entries, longest);
 		if (entries)
 			q->spare = kmalloc_array_node(entries, sizeof(*q->spare),
@@ -475,8 +479,11 @@ static void virtblk_set_vq(struct virtblk_queue *q, struct virtqueue *vq)
 	q->ring_size = vq ? virtqueue_get_vring_size(vq) : 0;
 	/* Callbacks read it without a lock. */
 	WRITE_ONCE(q->own_ring, false);
-	if (vq)
+	q->prepared = false;
+	if (vq) {
 		virtblk_take_ring(q);
+		virtblk_start_prepared(q);
+	}
 	/* A new ring has room; without a virtqueue, requests must fail, not wait. */
 	restart = q->stopped;
 	WRITE_ONCE(q->stopped, false);

@@ -50,11 +50,11 @@ static void virtblk_set_header(struct virtio_blk *vblk, struct request *req,
 }
 
 /*
- * A read or write of one segment, in a slot that had one before, on a ring that the driver
- * runs: only what differs from the last one is written.  Returns false for all others.
+ * A read or write of one segment, in a slot that had one before and has a table: only what
+ * differs from the last one is written.  Returns false for all others.
  */
 static __always_inline bool virtblk_build_usual(struct virtblk_req *vbr,
-						struct request *req)
+						struct request *req, const bool packed)
 {
 	struct vring_desc *data = &vbr->table[1];
 	unsigned int op = (__force unsigned int)req_op(req);
@@ -79,7 +79,7 @@ static __always_inline bool virtblk_build_usual(struct virtblk_req *vbr,
 	vbr->out_hdr.sector = (__force __virtio64)cpu_to_le64(blk_rq_pos(req));
 	virtblk_set_buffer(data, page_to_phys(bv.bv_page) + bv.bv_offset,
 			   bv.bv_len);
-	virtblk_set_flags(data, virtblk_data_flags(req));
+	virtblk_set_entry_flags(data, virtblk_data_flags(req), packed);
 	return true;
 }
 
@@ -151,6 +151,16 @@ static noinline blk_status_t virtblk_build_any(struct virtblk_queue *q,
 	return status;
 }
 
+/* All requests that are prepared for the virtio core. */
+static noinline blk_status_t virtblk_build_prepared(struct virtblk_queue *q,
+						    struct virtblk_req *vbr,
+						    struct request *req)
+{
+	if (!q->shared && virtblk_build_usual(vbr, req, virtblk_has_packed_tables(q)))
+		return BLK_STS_OK;
+	return virtblk_build_any(q, vbr, req);
+}
+
 /**
  * virtblk_build() - turn a request into what the device reads
  * @q: its queue
@@ -166,8 +176,11 @@ blk_status_t virtblk_build(struct virtblk_queue *q, struct request *req)
 	bool own = q->own_ring;
 	blk_status_t status;
 
-	if (!own || q->shared || !virtblk_build_usual(vbr, req)) {
-		status = virtblk_build_any(q, vbr, req);
+	if (!own || q->shared || !virtblk_build_usual(vbr, req, false)) {
+		if (virtblk_is_prepared(q))
+			status = virtblk_build_prepared(q, vbr, req);
+		else
+			status = virtblk_build_any(q, vbr, req);
 		if (unlikely(status))
 			return status;
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A split ring that the driver runs itself.
+ * A split ring that the driver runs itself, and requests that it prepares for the others.
  *
  * The virtio core creates, deletes and notifies the virtqueue; the driver writes the
  * available ring and reads the used ring.  So it does per I/O only what a request needs
@@ -37,6 +37,10 @@
  * The driver leaves a ring to the virtio core if it is packed, if the device does not
  * offer indirect descriptors or has no VIRTIO_F_VERSION_1, if the disk is zoned, and if
  * own_ring is off.
+ *
+ * Some kernels have virtqueue_add_prepared(), which takes the address of a table.  Then the
+ * same tables serve for packed rings, and for split ones with own_ring off.  The virtio core
+ * runs these rings, with all of its state: free descriptors, wrap counters, event indexes.
  */
 
 #include <linux/blk-mq.h>
@@ -52,6 +56,14 @@ static bool virtblk_own_ring = true;
 module_param_named(own_ring, virtblk_own_ring, bool, 0644);
 MODULE_PARM_DESC(own_ring,
 		 "Run split rings by the driver instead of the virtio core, which takes fewer instructions (default: Y). Read when a disk is probed.");
+
+/* On other kernels there is no such parameter. */
+static bool virtblk_prepared = VIRTBLK_HAVE_PREPARED;
+#ifdef virtqueue_add_prepared
+module_param_named(prepared, virtblk_prepared, bool, 0644);
+MODULE_PARM_DESC(prepared,
+		 "Prepare requests for the rings that the virtio core runs, which takes fewer instructions (default: Y). Read when a disk is probed.");
+#endif
 
 /*
  * Devices that need the DMA API are left to the virtio core if it does not say for which
@@ -74,24 +86,41 @@ static bool virtblk_can_map(struct virtio_device *vdev)
 	return true;
 }
 
+/*
+ * May requests have a table of the driver's?  KMSAN must be told what the device writes, and
+ * Xen maps memory by itself: both are left to the virtio core.
+ */
+static bool virtblk_may_have_tables(struct virtio_device *vdev)
+{
+	return !IS_ENABLED(CONFIG_KMSAN) && !xen_domain() &&
+	       virtio_has_feature(vdev, VIRTIO_F_VERSION_1) &&
+	       virtio_has_feature(vdev, VIRTIO_RING_F_INDIRECT_DESC) &&
+	       !virtio_has_feature(vdev, VIRTIO_BLK_F_ZONED) &&
+	       virtblk_can_map(vdev);
+}
+
 /**
  * virtblk_may_own_rings() - may the driver run the rings of a disk itself?
  * @vdev: the device, its virtqueues set up
- *
- * KMSAN must be told what the device writes, and Xen maps memory by itself: both are left
- * to the virtio core.
  *
  * Return: true if it may.
  */
 bool virtblk_may_own_rings(struct virtio_device *vdev)
 {
-	return READ_ONCE(virtblk_own_ring) && !IS_ENABLED(CONFIG_KMSAN) &&
-	       !xen_domain() &&
-	       virtio_has_feature(vdev, VIRTIO_F_VERSION_1) &&
-	       virtio_has_feature(vdev, VIRTIO_RING_F_INDIRECT_DESC) &&
+	return READ_ONCE(virtblk_own_ring) &&
 	       !virtio_has_feature(vdev, VIRTIO_F_RING_PACKED) &&
-	       !virtio_has_feature(vdev, VIRTIO_BLK_F_ZONED) &&
-	       virtblk_can_map(vdev);
+	       virtblk_may_have_tables(vdev);
+}
+
+/**
+ * virtblk_may_prepare() - may the driver prepare requests for the virtio core's rings?
+ * @vdev: the device, its virtqueues set up
+ *
+ * Return: true if it may.
+ */
+bool virtblk_may_prepare(struct virtio_device *vdev)
+{
+	return READ_ONCE(virtblk_prepared) && virtblk_may_have_tables(vdev);
 }
 
 /**
@@ -164,4 +193,22 @@ void virtblk_take_ring(struct virtblk_queue *q)
 			(__force __virtio16)cpu_to_le16(VRING_DESC_F_INDIRECT);
 	/* A callback that sees it sees the ring as well. */
 	smp_store_release(&q->own_ring, true);
+}
+
+/**
+ * virtblk_start_prepared() - prepare the requests of a ring that the virtio core runs
+ * @q: the queue, with its virtqueue and nothing in flight
+ *
+ * Does nothing if the driver runs the ring itself, may not prepare requests, or has no
+ * memory for it that the device shares.
+ *
+ * Context: process, both of the queue's locks held.
+ */
+void virtblk_start_prepared(struct virtblk_queue *q)
+{
+	struct virtio_device *vdev = q->vq->vdev;
+
+	q->packed = virtio_has_feature(vdev, VIRTIO_F_RING_PACKED);
+	q->prepared = q->vblk->prepared && !q->own_ring &&
+		      (q->shared || !virtio_has_feature(vdev, VIRTIO_F_ACCESS_PLATFORM));
 }

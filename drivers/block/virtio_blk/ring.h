@@ -48,11 +48,45 @@ static inline void virtblk_set_flags(struct vring_desc *desc, u16 flags)
 	desc->flags = (__force __virtio16)cpu_to_le16(flags);
 }
 
+/*
+ * The entries of a packed ring's table have the same size.  Their flags are in another
+ * place, and they have no links (VIRTIO 1.4, 2.8.7).
+ */
+static inline void virtblk_set_entry_flags(struct vring_desc *desc, u16 flags, bool packed)
+{
+	if (packed)
+		((struct vring_packed_desc *)desc)->flags =
+			cpu_to_le16(flags & VRING_DESC_F_WRITE);
+	else
+		virtblk_set_flags(desc, flags);
+}
+
+/* Set the flags of an entry, and the number of the @next one. */
+static inline void virtblk_link_entry(struct vring_desc *desc, u16 flags, u16 next,
+				      bool packed)
+{
+	virtblk_set_entry_flags(desc, flags, packed);
+	if (packed)
+		((struct vring_packed_desc *)desc)->id = 0;
+	else
+		desc->next = (__force __virtio16)cpu_to_le16(next);
+}
+
 /* The flags of the data's entries (VIRTIO 1.4, 2.7.5). */
 static inline u16 virtblk_data_flags(struct request *req)
 {
 	return rq_data_dir(req) == READ ? VRING_DESC_F_NEXT | VRING_DESC_F_WRITE :
 					  VRING_DESC_F_NEXT;
+}
+
+/*
+ * If the device needs the DMA API it writes the status of a request to memory that it
+ * shares.
+ */
+static inline void virtblk_fetch_status(struct virtblk_queue *q, struct virtblk_req *vbr,
+					u32 tag)
+{
+	vbr->status = READ_ONCE(q->shared[tag].status);
 }
 
 /**
@@ -227,11 +261,8 @@ static inline struct request *virtblk_ring_get(struct virtblk_queue *q,
 		virtblk_break_ring(q, tag);
 		return NULL;
 	}
-	if (q->shared) {
-		struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
-
-		vbr->status = READ_ONCE(q->shared[tag].status);
-	}
+	if (q->shared)
+		virtblk_fetch_status(q, blk_mq_rq_to_pdu(req), tag);
 	WRITE_ONCE(q->slots[tag], NULL);
 	WRITE_ONCE(q->used_idx, q->used_idx + 1);
 	return req;

@@ -52,6 +52,8 @@
  *    times as well, with interrupts disabled too (virtblk_unmask()).
  *  - virtqueue_add_sgs() notifies the device by itself when the ring has no room;
  *    the driver never calls it then (virtblk_add()).
+ *  - virtqueue_add_prepared() takes one descriptor, and does not notify the device
+ *    (virtblk_add()).
  *  - virtqueue_notify() and virtqueue_is_broken() need no lock.
  *  - virtqueue_detach_unused_buf() returns a buffer as long as one is in flight;
  *    the driver never calls it once more (virtblk_detach_one()).
@@ -90,6 +92,17 @@ static int virtblk_add_sgs(struct virtblk_queue *q, struct request *req)
 	return virtqueue_add_sgs(q->vq, sgs, out, in, vbr, GFP_ATOMIC);
 }
 
+/* The same with a table that the driver has prepared. */
+static int virtblk_add_prepared(struct virtblk_queue *q, struct request *req)
+{
+	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
+	u32 in_len = sizeof(vbr->status);
+
+	if (rq_data_dir(req) == READ)
+		in_len += blk_rq_bytes(req);
+	return virtqueue_add_prepared(q->vq, vbr->table_addr, vbr->table_len, in_len, vbr);
+}
+
 /*
  * Return the error for which the queue takes no request, or 0.  There is no virtqueue while
  * the disk is suspended or resetting, or once it is dead.
@@ -109,7 +122,8 @@ static __always_inline int virtblk_add(struct virtblk_queue *q,
 	if (virtblk_fail_add(q->vblk))
 		return -ENOMEM;
 	if (!own)
-		return virtblk_add_sgs(q, req);
+		return virtblk_is_prepared(q) ? virtblk_add_prepared(q, req) :
+						virtblk_add_sgs(q, req);
 	virtblk_ring_add(q, req);
 	return 0;
 }

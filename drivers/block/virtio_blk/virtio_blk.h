@@ -54,6 +54,21 @@
  */
 #define VIRTBLK_STATUS_UNWRITTEN	0xff
 
+/*
+ * Prepared requests: the driver owns the indirect table of a request on a ring that the
+ * virtio core runs.  Only a kernel with tools/packaging/upstream/virtio_ring.patch has them.
+ */
+#ifdef virtqueue_add_prepared
+#define VIRTBLK_HAVE_PREPARED	true
+#else
+#define VIRTBLK_HAVE_PREPARED	false
+static inline int virtqueue_add_prepared(struct virtqueue *vq, dma_addr_t table, u32 len,
+					 u32 in_len, void *data)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
 /* VIRTIO 1.2 and later; the kernel's headers have no name for it. */
 #define VIRTBLK_F_LIFETIME	15
 
@@ -160,19 +175,21 @@ struct virtblk_shared {
  * @vblk: the disk
  * @hctx: the hardware context, from init_hctx() on
  * @own_ring: the driver runs the ring itself; changes with @vq
+ * @prepared: the virtio core runs the ring, and requests are prepared; changes with @vq
+ * @packed: the ring is packed
  * @ring: the ring, if @own_ring
  * @slots: the requests in flight by their tags, if @own_ring; NULL if the driver never
  *	runs the ring itself
- * @shared: by tag, what the device accesses of a request; NULL unless @slots is used and
- *	the device needs the DMA API
+ * @shared: by tag, what the device accesses of a request; NULL unless requests have a
+ *	table and the device needs the DMA API
  * @shared_addr: the device's address of @shared
  * @dma_dev: the device to map memory for, if @shared
  * @indirect: each request takes one descriptor of the ring
  * @ring_size: descriptors in the ring
  * @histogram: counts how long requests take; NULL while no process has the file latency
  *	open; changes under @lock
- * @spare: memory for the longest table, if @own_ring, or the most ranges of a request, in
- *	case memory is short; or NULL
+ * @spare: memory for the longest table, if requests have one, or the most ranges of a
+ *	request, in case memory is short; or NULL
  * @spare_busy: bit 0 is set while a request has @spare
  * @work: completes requests that a hard interrupt left on the ring
  * @rechecked: when virtblk_timeout() last checked the queue, in jiffies
@@ -203,6 +220,8 @@ struct virtblk_queue {
 	struct virtblk_ring ring;
 	bool own_ring;
 	bool indirect;
+	bool prepared;
+	bool packed;
 	unsigned int ring_size;
 	struct virtblk_shared *shared;
 	dma_addr_t shared_addr;
@@ -232,7 +251,8 @@ struct virtblk_queue {
 /**
  * struct virtblk_req - the driver's part of a request
  * @align: not used
- * @table: the indirect table, on a ring that the driver runs itself
+ * @table: the indirect table, on a ring that the driver runs itself, or for which it
+ *	prepares requests; entries of struct vring_packed_desc if the ring is packed
  * @hdr_sg: describes @out_hdr; filled in once for each slot
  * @status_sg: describes @status; filled in once for each slot
  * @inline_sg: scatterlist of a request with few segments
@@ -308,6 +328,7 @@ static_assert(!((sizeof(struct request) + offsetof(struct virtblk_req, table)) %
  * @index: number in the disk's name and minors
  * @ring_size: descriptors in each ring
  * @own_rings: decided at probe: the driver runs the rings itself where it can
+ * @prepared: decided at probe: the driver prepares the requests of other rings
  * @direct: the device offers indirect descriptors, and the driver declined them
  * @has_vqs: there are virtqueues
  * @spread: at probe the transport gave each queue with an interrupt its own vector and
@@ -342,6 +363,7 @@ struct virtio_blk {
 	int index;
 	unsigned int ring_size;
 	bool own_rings;
+	bool prepared;
 	bool direct;
 	bool has_vqs;
 	bool spread;
@@ -353,6 +375,28 @@ struct virtio_blk {
 	char (*vq_names)[16];
 	struct virtblk_queue *queues[];
 };
+
+/**
+ * virtblk_is_prepared() - does the virtio core take prepared requests of a queue?
+ * @q: the queue
+ *
+ * Return: true if it does.
+ */
+static inline bool virtblk_is_prepared(const struct virtblk_queue *q)
+{
+	return VIRTBLK_HAVE_PREPARED && q->prepared;
+}
+
+/**
+ * virtblk_has_packed_tables() - have a queue's tables the entries of a packed ring?
+ * @q: the queue, whose requests have tables
+ *
+ * Return: true if they have.
+ */
+static inline bool virtblk_has_packed_tables(const struct virtblk_queue *q)
+{
+	return VIRTBLK_HAVE_PREPARED && q->packed;
+}
 
 /**
  * virtblk_first_polled() - where the polled queues begin
@@ -419,7 +463,9 @@ int virtblk_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 
 /* ring.c */
 bool virtblk_may_own_rings(struct virtio_device *vdev);
+bool virtblk_may_prepare(struct virtio_device *vdev);
 void virtblk_take_ring(struct virtblk_queue *q);
+void virtblk_start_prepared(struct virtblk_queue *q);
 
 /* affinity.c */
 void virtblk_init_affinity(struct virtio_blk *vblk,
