@@ -303,6 +303,7 @@ def test_patch_older_kernel_removes_the_devices_patch(tmp_path):
     assert "gets no vdpa_blk" in result.stderr
     assert result.stdout == "made/virtio_blk.patch\n"
     assert [path.name for path in stale.parent.iterdir()] == ["virtio_blk.patch"]
+    assert "gets no virtio_ring.patch" in result.stderr
 
 
 def test_patch_identity_of_one_repository(tmp_path):
