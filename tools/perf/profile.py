@@ -126,18 +126,30 @@ def _ring() -> int:
     return int(text)
 
 
-def _fine() -> bool:
-    text = os.environ.get("FINE") or "0"
+def _switch(name: str, meaning: str) -> bool:
+    """Return whether a variable that is 0 or 1 is 1."""
+    text = os.environ.get(name) or "0"
     if text not in ("0", "1"):
-        raise UserError(f"FINE is {text!r}; it must be 0, or 1 to also count "
-                        "instructions with interrupts off")
+        raise UserError(f"{name} is {text!r}; it must be 0, or 1 {meaning}")
     return text == "1"
 
 
+class _Disk(NamedTuple):
+    """The ring of the disk, and the parameters of the driver."""
+    ring: int
+    packed: bool
+    params: str
+
+    def __str__(self) -> str:
+        return (f", {'packed ' if self.packed else ''}ring of {self.ring}"
+                + (f", {self.params}" if self.params else ""))
+
+
 def _count(kernel: Kernel, driver: str | Path, device: str, job: jobs.Job, ios: int,
-           ring: int, fine: bool, what: str) -> Cost:
-    with CountingGuest(kernel, driver=driver,
-                       properties={"queue_size": ring}) as counting:
+           disk: _Disk, fine: bool, what: str) -> Cost:
+    with CountingGuest(kernel, driver=driver, params=disk.params,
+                       properties={"queue_size": disk.ring,
+                                   "packed": disk.packed}) as counting:
         if isinstance(driver, Path):
             counting.driver = "ours"
         with step(f"counting {ios} I/Os, {what}: {job.title}"):
@@ -145,7 +157,10 @@ def _count(kernel: Kernel, driver: str | Path, device: str, job: jobs.Job, ios: 
 
 
 def main() -> int:
-    """Print a profile; KERNEL, DRIVER, JOB, RING, IOS, FINE and BASE select it."""
+    """Print a profile.
+
+    KERNEL, DRIVER, JOB, RING, PACKED, PARAMS, IOS, FINE and BASE select it.
+    """
     job = jobs.find(os.environ.get("JOB") or "randread-4k-qd32")
     device = os.environ.get("DRIVER") or "ours"
     if device not in DEVICES:
@@ -155,7 +170,9 @@ def main() -> int:
     if base and device != "ours":
         raise UserError(f"BASE compares two builds of our driver, and DRIVER is "
                         f"{device!r}; unset one of them")
-    ios, ring, fine = _ios(), _ring(), _fine()
+    ios, fine = _ios(), _switch("FINE", "to also count instructions with interrupts off")
+    disk = _Disk(_ring(), _switch("PACKED", "for a packed ring"),
+                 os.environ.get("PARAMS") or "")
     name = os.environ.get("KERNEL") or "6.12"
     if name in ("7.3", "7.3-debug"):
         raise UserError(f"KERNEL is {name!r}, which has our driver built in; "
@@ -167,10 +184,10 @@ def main() -> int:
             before = build_revision(kernel, base)
     driver = device if device in DRIVERS else "ours"
     if base and before:
-        was = _count(kernel, before, device, job, ios, ring, fine, base)
-    cost = _count(kernel, driver, device, job, ios, ring, fine, device)
+        was = _count(kernel, before, device, job, ios, disk, fine, base)
+    cost = _count(kernel, driver, device, job, ios, disk, fine, device)
     say("")
-    where = f", ring of {ring}" if device in DRIVERS else ""
+    where = str(disk) if device in DRIVERS else ""
     print(f"{device}, {job.title}{where}, Linux {kernel.release}\n")
     print(summary(cost), end="\n\n")
     print(functions_table(cost))

@@ -139,6 +139,7 @@ def test_unknown_job():
     ({"IOS": "many"}, "IOS is 'many'"),
     ({"IOS": "10"}, "from 1024 to"),
     ({"FINE": "yes"}, "FINE is 'yes'"),
+    ({"PACKED": "yes"}, "PACKED is 'yes'"),
     ({"RING": "100"}, "RING is '100'"),
     ({"KERNEL": "7.3"}, "choose 6.1, 6.12 or 7.3-perf"),
     ({"QUICK": "yes"}, "QUICK is 'yes'"),
