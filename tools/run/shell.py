@@ -188,7 +188,7 @@ def _script(arguments: argparse.Namespace) -> int | None:
 
 def main() -> int | None:
     arguments = _arguments()
-    kernels.check_name(arguments.kernel, kernels.NAMES)
+    kernels.check_name(arguments.kernel, (*kernels.NAMES, kernels.PREPARED))
     if arguments.cpus < 1:
         raise UserError(f"--cpus is {arguments.cpus}; it must be 1 or more")
     try:

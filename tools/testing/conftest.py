@@ -62,8 +62,7 @@ _END = "VBLK_TESTS_END"
 _LATE = "not begun: MINUTES={} were up"
 # As in test_x.py::test_y[packed-6.12].
 _KERNEL = re.compile(r"[\[-](%s)[\]-]" % "|".join(
-    sorted((re.escape(name) for name in kernels.NAMES + kernels.FOREIGN), key=len,
-           reverse=True)))
+    sorted((re.escape(name) for name in kernels.FOR_TESTS), key=len, reverse=True)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,8 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("KERNEL"):
         try:
-            kernels.check_name(os.environ["KERNEL"],
-                               kernels.NAMES + kernels.FOREIGN)
+            kernels.check_name(os.environ["KERNEL"], kernels.FOR_TESTS)
         except UserError as error:
             raise pytest.UsageError(str(error)) from None
     minutes = os.environ.get("MINUTES")
@@ -110,7 +108,7 @@ def _names(metafunc: pytest.Metafunc) -> list[str]:
     if mark and not wanted and os.environ.get("FULL"):
         names += mark.kwargs.get("full", ())
     if metafunc.definition.get_closest_marker("module"):
-        names = tuple(name for name in names if not name.startswith("7.3"))
+        names = tuple(name for name in names if name not in kernels.OWN)
     # pytest shares a fixture between tests whose parameter is the same object.
     return [sys.intern(name) for name in names]
 
@@ -219,7 +217,7 @@ def pytest_collection_modifyitems(config: pytest.Config,
 
     def place(item: pytest.Item) -> tuple[bool, int, int, str]:
         name = _kernel_of(item)
-        names = kernels.NAMES + kernels.FOREIGN
+        names = kernels.FOR_TESTS
         front = _parameters(item).get("front", "") if name else ""
         return (name in kernels.OWN, files.index(item.path),
                 names.index(name) if name in names else len(names), front)

@@ -40,11 +40,16 @@ OWN = ("7.3", "7.3-debug", "7.3-kcsan", COVERAGE)
 NAMES = ("6.1", "6.12", *OWN)
 # For guests of another architecture than the host's; see vm.arch.
 FOREIGN = ("6.1-s390x", "6.12-s390x", "6.1-arm64", "6.12-arm64")
+# 7.3 with the patch of virtio_ring that tools/packaging/upstream has.  No test asks for
+# it by itself.
+PREPARED = "7.3-prepared"
 # For measuring: 7.3 with the in-tree driver as a module.  The second kernel has
 # CONFIG_LOCK_STAT, which slows it down.
-MEASURING = ("7.3-perf", "7.3-lockstat")
+MEASURING = ("7.3-perf", "7.3-lockstat", PREPARED)
 # For a guest inside a guest: little code, and our driver.
 NESTED = "7.3-nested"
+# What KERNEL= may name for tests, besides packages and paths.
+FOR_TESTS = (*NAMES, *FOREIGN, PREPARED)
 
 _TOP = Path(__file__).resolve().parents[2]
 _DRIVER = "drivers/block/virtio_blk"
@@ -70,7 +75,9 @@ _OPTIONS = {"7.3": ("host", "lean"), "7.3-debug": ("lean", "faults", "debug"),
             COVERAGE: ("lean", "faults", "gcov"),
             "7.3-perf": ("lean", "perf"),
             "7.3-lockstat": ("lean", "perf", "lockstat"),
+            PREPARED: ("lean", "perf", "prepared"),
             NESTED: ("nested",)}
+_PATCH = _TOP / "tools/packaging/upstream/virtio_ring.patch"
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,16 @@ class Kernel:
         config = self.build / ".config"
         return config.exists() and bool(
             re.search(rf"^{option}=[ym]$", config.read_text(), re.MULTILINE))
+
+    def exports(self, symbol: str) -> bool:
+        """Return whether the kernel exports a symbol, such as "virtqueue_add_sgs"."""
+        symbols = self.build / "Module.symvers"
+        return symbols.exists() and f"\t{symbol}\t" in symbols.read_text()
+
+    @property
+    def prepared(self) -> bool:
+        """Return whether virtio_ring takes prepared requests."""
+        return self.exports("virtqueue_add_prepared")
 
 
 def find(name: str | Path) -> Kernel:
@@ -375,6 +392,32 @@ def own_source() -> Path:
     return cache.populate(f"{tree.name}-own", build, mib=100)
 
 
+def patched_source() -> Path:
+    """Return the path of own_source() with tools/packaging/upstream/virtio_ring.patch.
+
+    A patch that changed is applied to the unmodified files again, so that make compiles
+    only what depends on them.
+    """
+    def build(directory: Path) -> None:
+        with _graft_lock():
+            _run("cp", "-al", f"{own}/.", directory)
+
+    own = own_source()
+    tree = cache.populate(f"{own.name.removesuffix('-own')}-patched", build, mib=100)
+    text = _PATCH.read_text()
+    done = tree / ".patched"
+    with _graft_lock():
+        if not _holds(done, text):
+            done.unlink(missing_ok=True)
+            for name in re.findall(r"^\+\+\+ b/(\S+)$", text, re.MULTILINE):
+                cache.replace(tree / name, (own / name).read_bytes())
+            # A cache inside of a git repository is no part of it.
+            _run("env", f"GIT_CEILING_DIRECTORIES={tree.parent}", "git", "-C", tree,
+                 "apply", _PATCH)
+            done.write_text(text)
+    return tree
+
+
 def _graft(tree: Path) -> None:
     with _graft_lock():
         _run(_GRAFT, tree)
@@ -406,9 +449,10 @@ def configure(name: str = "7.3") -> Trees:
     """
     cache.check_name()
     deps.need("build")
-    tree = own_source() if name in MEASURING else source()
+    tree = patched_source() if name == PREPARED else \
+        own_source() if name in MEASURING else source()
     variant = _OPTIONS[name][-1]
-    build = cache.root() / f"{tree.name.removesuffix('-own')}-{variant}"
+    build = cache.root() / f"{re.sub('-(own|patched)$', '', tree.name)}-{variant}"
     fragments = [_TOP / f"tools/vm/kconfig/{part}.config"
                  for part in _OPTIONS[name]]
     wanted = _merge(fragment.read_text() for fragment in fragments)
@@ -516,7 +560,7 @@ def _built_unmodified(name: str) -> Kernel:
     """Return our build of 7.3 with the in-tree driver, and its modules."""
     deps.need({"depmod": "kmod"})
     tree, build = configure(name)
-    key = _digest([build / ".config"])
+    key = _digest([build / ".config", *([_PATCH] if name == PREPARED else [])])
     done = build / ".built"
     installed = build / "root"
     if not _holds(done, key):

@@ -394,7 +394,7 @@ def _check_queues(guest, id, default, poll, depth):
     assert (types.count("default"), types.count("poll")) == (default, poll)
     assert limit(guest, id, "nr_requests") == depth
     reported = rf"\[{name}\] {default}/0/{poll} default/read/poll queues, ring \d+, " \
-               rf"depth {depth}(, own ring)?$"
+               rf"depth {depth}(, own ring|, prepared requests)?$"
     assert re.search(reported, "\n".join(log(guest)), re.MULTILINE)
     guest.run(
         "dd if=/dev/urandom of=/tmp/data bs=1M count=4 status=none; "
@@ -464,7 +464,8 @@ def test_queue_depth_and_indirect_descriptors(bare, depth, indirect, segments):
     In a ring of 256, 85 requests take three descriptors each.  A ring of 64 always
     has indirect descriptors, and so has one that the driver runs itself.
     """
-    bare.load(f"own_ring=N queue_depth={depth}")
+    bare.load(f"own_ring=N queue_depth={depth}"
+              + " prepared=N" * bare.kernel.prepared)
     try:
         _check_queues(bare, "four", 4, 0, depth)
         assert bare.sysfs(f"{block(bare, 'four')}/device/features")[28] == indirect
@@ -500,7 +501,9 @@ def test_parameters_in_sysfs(bare):
         assert modes.splitlines() == ["harden 444", "io_timeout 644",
                                       "num_request_queues 644",
                                       "own_ring 644",
-                                      "poll_queues 644", "queue_depth 444",
+                                      "poll_queues 644",
+                                      *["prepared 644"] * bare.kernel.prepared,
+                                      "queue_depth 444",
                                       "read_queues 644",
                                       "removal_timeout 644", "reset_after 644",
                                       "reset_attempts 644"]

@@ -143,13 +143,15 @@ def check_patches(tree, tmp_path):
         # MAINTAINERS has drivers/vdpa already.
         said = output("perl", tree / "scripts/checkpatch.pl", f"--root={tree}",
                       *(["--ignore=FILE_PATH_CHANGES"] if "vdpa" in patch.name else []),
+                      *(["--strict"] if "ring" in patch.name else []),
                       patch, cwd=tmp_path)
         assert "total: 0 errors, 0 warnings, " in said, said
+        assert "ring" not in patch.name or ", 0 checks, " in said, said
 
-    # The device's comes first, so neither needs the other.
+    # The driver's comes last, so none needs another.
     copy, grafted = tmp_path / "copy", tmp_path / "grafted"
     for directory in (copy, grafted):
-        for file in ("Makefile", "Kconfig", "MAINTAINERS", "drivers/block/Kconfig",
+        for file in ("drivers/virtio/virtio_ring.c", "include/linux/virtio.h", "Makefile", "Kconfig", "MAINTAINERS", "drivers/block/Kconfig",
                      "drivers/block/Makefile", "drivers/block/virtio_blk.c",
                      "drivers/vdpa/Kconfig", "drivers/vdpa/Makefile"):
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
@@ -161,15 +163,36 @@ def check_patches(tree, tmp_path):
     assert output("git", "status", "--short", cwd=copy) == ""
     output(PACKAGING / "graft", grafted)
     shutil.rmtree(grafted / "drivers/block/virtio_blk.undo")
-    output("diff", "-r", "-x", "MAINTAINERS", "-x", ".git", copy, grafted)
+    # graft does not change virtio_ring.
+    output("diff", "-r", "-x", "MAINTAINERS", "-x", ".git", "-x", "virtio_ring.c",
+           "-x", "virtio.h", copy, grafted)
     return {patch.name for patch in patches}
 
 
 @pytest.mark.full
 def test_patch(tmp_path):
-    """The patches for the default kernel source are clean and equal graft."""
-    assert check_patches(kernels.own_source(), tmp_path) == {"vdpa_blk.patch",
-                                                             "virtio_blk.patch"}
+    """The patches for the default kernel source are clean, and equal graft.
+
+    Only virtio_ring's is no part of graft.
+    """
+    assert check_patches(kernels.own_source(), tmp_path) == {
+        "vdpa_blk.patch", "virtio_blk.patch", "virtio_ring.patch"}
+
+
+@pytest.mark.full
+def test_virtio_ring_patch(tmp_path):
+    """The patch of virtio_ring is signed off, and describes the function that it adds."""
+    tree = kernels.own_source()
+    output(PACKAGING / "patch", tree, tmp_path)
+    text = (tmp_path / "virtio_ring.patch").read_text()
+    message = text[:text.index("\n---\n")]
+    assert "Subject: [PATCH] virtio_ring: " in message
+    assert message.splitlines()[-1].startswith("Signed-off-by: ")
+    assert all(len(line) <= 75 for line in message.splitlines()[4:-1])
+    assert "SPDX" not in message
+    said = output(tree / "scripts/kernel-doc", "-none", "-Wall",
+                  kernels.patched_source() / "drivers/virtio/virtio_ring.c")
+    assert "virtqueue_add_prepared" not in said
 
 
 @pytest.mark.full

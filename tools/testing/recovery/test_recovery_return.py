@@ -6,7 +6,6 @@ never existed on devices that lack a feature.
 """
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from common import fio, throttle
 from common.vblksim import Sim
 from host import process
+from testing import kmodule
 from vm.disk import Disk
 from vm.guest import Guest
 from vm.kernels import Kernel
@@ -86,16 +86,7 @@ def test_device_that_may_no_longer_unmap(sims: Guest) -> None:
 
 # The cache
 
-def build_module(kernel: Kernel, name: str, directory: Path) -> Path:
-    """Build a module of this directory for a kernel; return its path."""
-    source = Path(__file__).with_name(f"{name}.c")
-    (directory / source.name).write_bytes(source.read_bytes())
-    (directory / "Makefile").write_text(f"obj-m := {name}.o\n")
-    subprocess.run(["make", "-s", "-C", kernel.build, f"M={directory}", "modules"],
-                   check=True)
-    return directory / f"{name}.ko"
-
-
+_STUCK_CACHE = Path(__file__).with_name("stuck_cache.c")
 _STAYS_ON = "the write cache stays on"
 _WRITE = """
 use Fcntl;
@@ -116,7 +107,8 @@ def stuck(kernel: Kernel, tmp_path: Path) -> Iterator[Guest]:
     disk = Disk("cached", "ram", 64 * MIB, queues=2)
     with Guest(kernel, disks=[disk], parallel=False) as guest:
         name = guest.dev("cached")
-        guest.put(build_module(kernel, "stuck_cache", tmp_path), "/tmp/stuck_cache.ko")
+        guest.put(kmodule.build(kernel, _STUCK_CACHE, tmp_path),
+                  "/tmp/stuck_cache.ko")
         guest.run(f"""echo write through > /sys/block/{name}/cache_type
             insmod /tmp/stuck_cache.ko disk=/dev/{name}
             cd /sys/kernel/tracing
