@@ -60,10 +60,14 @@ static void restart(void)
 		pause();
 }
 
-/* Called by jobs, too: only process 1 restarts the guest. */
+/*
+ * Called by jobs, too: only process 1 restarts the guest.  An errno of 0 means that the
+ * data is wrong.
+ */
 static void die(const char *what, off_t place)
 {
-	printf("%s at byte %lld: %s\n", what, (long long)place, strerror(errno));
+	printf("%s at byte %lld: %s\n", what, (long long)place,
+	       errno ? strerror(errno) : "wrong length or content");
 	if (getpid() == 1)
 		restart();
 	fflush(stdout);
@@ -172,7 +176,7 @@ static void compare_piece(off_t place)
 	transfer(false, place);
 	for (size_t i = 0; i < PIECE / sizeof(*dword); i++) {
 		if (dword[i] != (uint32_t)((place / sizeof(*dword) + i) * FACTOR))
-			die("other data than was written", place + i * sizeof(*dword));
+			die("compare", place + i * sizeof(*dword));
 	}
 }
 
