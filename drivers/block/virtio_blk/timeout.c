@@ -127,9 +127,11 @@ static bool virtblk_missed_interrupt(struct virtblk_queue *q,
  */
 static void virtblk_note_lost(struct virtblk_queue *q)
 {
-	u64 interrupts = data_race(q->interrupts);
 	struct virtio_blk *vblk = q->vblk;
+	u64 interrupts;
 
+	/* An interrupt that arrives now only delays the reset. */
+	interrupts = data_race(q->interrupts);
 	if (interrupts != q->lost_at) {
 		q->lost_at = interrupts;
 		q->lost_in_a_row = 0;

@@ -57,7 +57,7 @@ static inline void rq_list_add_tail(struct rq_list *rl, struct request *rq)
  * other iterations over requests in flight read.  Before, queue_rqs must do so.  No header
  * differs.
  */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#if KERNEL_VERSION(6, 7, 0) > LINUX_VERSION_CODE
 static inline void virtblk_compat_start_request(struct request *rq)
 {
 	rq->mq_hctx->tags->rqs[rq->tag] = rq;
