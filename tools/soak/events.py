@@ -23,6 +23,10 @@ _PRESS_SECONDS = 1
 _PLUG_SECONDS = 0.5
 
 
+def _version(release: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", release)[:2]))
+
+
 @dataclass(frozen=True)
 class Event:
     """An event that may happen to a disk.
@@ -43,8 +47,7 @@ class Event:
 
     def possible(self, release: str) -> bool:
         """Return whether a kernel has it; release: such as "6.12" or "7.3.4-debug"."""
-        version = tuple(map(int, re.findall(r"\d+", release)[:2]))
-        return version >= self.since and (
+        return _version(release) >= self.since and (
             not self.faults or release.endswith(("-debug", "-gcov")))
 
 
@@ -78,13 +81,24 @@ APART = {
     frozenset(("memory", "unbind")): _SWAP,
     frozenset(("memory", "unplug")): _SWAP,
 }
+# Pairs that hang with any driver, on kernels before a version.
+HANG = {
+    # To switch the scheduler, the block layer freezes the queue and allocates memory.
+    # Then the kernel writes pages to the swap on the disk, whose queue is frozen.
+    frozenset(("scheduler", "memory")): (6, 14),
+}
 
 
-def pairs(release: str) -> list[tuple[Event, Event]]:
-    """Return the pairs of events that can overlap on a kernel."""
-    return [pair for pair in combinations(EVENTS, 2)
-            if all(event.possible(release) for event in pair)
-            and frozenset(event.name for event in pair) not in APART]
+def pairs(release: str, part: int = 0, parts: int = 1) -> list[tuple[Event, Event]]:
+    """Return the pairs of events that can overlap on a kernel, or a part of them.
+
+    A pair that hangs leaves its place empty, so that parts on record keep their pairs.
+    """
+    met = [pair for pair in combinations(EVENTS, 2)
+           if all(event.possible(release) for event in pair)
+           and frozenset(event.name for event in pair) not in APART]
+    return [pair for pair in met[part::parts]
+            if _version(release) >= HANG.get(frozenset(event.name for event in pair), ())]
 
 
 def title(pair: tuple[Event, Event]) -> str:

@@ -232,7 +232,7 @@ def run(round: Round, pairs: list[Pair] | None = None, times: int = TIMES) -> No
                memory=384 if round.kernel.name.endswith("debug") else 256,
                parallel=False) as guest:
         _prepare(guest)
-        chosen = pairs or events.pairs(guest.kernel.release)[round.part::_PARTS]
+        chosen = pairs or events.pairs(guest.kernel.release, round.part, _PARTS)
         for _ in range(_TURNS):
             if left := [pair for pair in chosen
                         if round.counts[events.title(pair)] < times]:
