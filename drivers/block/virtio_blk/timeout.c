@@ -123,8 +123,19 @@ static bool virtblk_missed_interrupt(struct virtblk_queue *q,
  * If the interrupts of a queue do not arrive any more, a reset sets the vectors up again.
  * x86 kernels without "x86/irq: Plug vector setup race" can lose a vector that a reset frees
  * and allocates again: a late interrupt of the old one clears the entry of the new one.  If a
- * reset does not help, another would not either, so wait for an interrupt before the next.
+ * reset does not help, another would not either, so the queues that it should have helped
+ * wait for an interrupt before they ask for the next.
  */
+static void virtblk_reset_for_interrupts(struct virtio_blk *vblk)
+{
+	unsigned int i;
+
+	for (i = 0; i < vblk->nr_vqs; i++)
+		if (vblk->queues[i]->lost_in_a_row)
+			vblk->queues[i]->lost_in_a_row = VIRTBLK_MAX_LOST_IN_A_ROW;
+	virtblk_request_reset(vblk, VIRTBLK_RESET_NO_INTERRUPT);
+}
+
 static void virtblk_note_lost(struct virtblk_queue *q)
 {
 	struct virtio_blk *vblk = q->vblk;
@@ -137,7 +148,7 @@ static void virtblk_note_lost(struct virtblk_queue *q)
 		q->lost_in_a_row = 0;
 	}
 	if (++q->lost_in_a_row == VIRTBLK_MAX_LOST_IN_A_ROW)
-		virtblk_request_reset(vblk, VIRTBLK_RESET_NO_INTERRUPT);
+		virtblk_reset_for_interrupts(vblk);
 
 	atomic64_inc(&q->stats.lost_interrupts);
 	if (__ratelimit(&vblk->recovery.lost_log))

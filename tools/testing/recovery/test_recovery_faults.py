@@ -88,6 +88,22 @@ def test_loss_is_found_long_before_io_timeout(guest, what, id):
         == (what == "interrupts")
 
 
+def test_interrupts_that_a_reset_does_not_bring_back(guest):
+    """A disk that gets no interrupts is reset once, not once for each of its queues."""
+    def counts():
+        return [faults.counter(guest, "patient", name)
+                for name in ("resets", "lost_interrupts")]
+
+    resets, lost = counts()
+    faults.set_fault(guest, "patient", "drop_interrupt", 100)
+    fio.run(guest, f"/dev/{guest.dev('patient')}", rw="randread", bs="4k", iodepth=1,
+            numjobs=4, cpus_allowed="0-3", cpus_allowed_policy="split", number_ios=16)
+    faults.set_fault(guest, "patient", "drop_interrupt", 0)
+    # The driver finds the reads of all queues, most of them lost, in the same steps.
+    assert counts()[1] >= lost + 8 * 4
+    assert counts()[0] == resets + 1
+
+
 def test_slow_device(guest):
     """The driver waits for a slow device, and logs one line each at begin and end."""
     def lines(text):
