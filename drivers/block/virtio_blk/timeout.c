@@ -156,14 +156,17 @@ static void virtblk_note_lost(struct virtblk_queue *q)
 			 vblk->disk->disk_name, q->hctx->queue_num);
 }
 
-/* Check the queue of a request that waits, once for all that wait on it. */
-static void virtblk_recheck(struct virtblk_queue *q, bool timed_out)
+/*
+ * Check the queue of a request that waits, once for all that wait on it, and again for each
+ * that has just timed out: the first one that blk-mq finds may be younger.
+ */
+static void virtblk_recheck(struct virtblk_queue *q, bool timed_out, bool just)
 {
 	struct virtqueue *vq = READ_ONCE(q->vq);
 	bool lost;
 
-	if (!vq || time_before64(get_jiffies_64(),
-				 q->rechecked + VIRTBLK_RECHECK / 2))
+	if (!vq || (!just && time_before64(get_jiffies_64(),
+					   q->rechecked + VIRTBLK_RECHECK / 2)))
 		return;
 	lost = virtblk_missed_interrupt(q, vq);
 	q->rechecked = get_jiffies_64();
@@ -207,6 +210,7 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 	struct virtblk_req *vbr = blk_mq_rq_to_pdu(req);
 	struct virtblk_queue *q = req->mq_hctx->driver_data;
 	struct virtio_blk *vblk = q->vblk;
+	bool timed_out;
 
 	if (virtblk_rq_done(req))
 		return BLK_EH_DONE;
@@ -214,12 +218,13 @@ enum blk_eh_timer_return virtblk_timeout(struct request *req)
 	if (READ_ONCE(vblk->recovery.state) != VIRTBLK_LIVE)
 		return virtblk_wait_on(req);
 
-	if (!vbr->timed_out &&
-	    time_after_eq(jiffies, vbr->sent + READ_ONCE(req->q->rq_timeout))) {
+	timed_out = !vbr->timed_out &&
+		    time_after_eq(jiffies, vbr->sent + READ_ONCE(req->q->rq_timeout));
+	if (timed_out) {
 		atomic64_inc(&q->stats.timeouts);
 		WRITE_ONCE(vbr->timed_out, true);
 	}
-	virtblk_recheck(q, vbr->timed_out);
+	virtblk_recheck(q, vbr->timed_out, timed_out);
 	if (virtblk_rq_done(req))
 		return BLK_EH_DONE;
 
