@@ -428,7 +428,10 @@ int virtblk_settle_zone_writes(struct virtio_blk *vblk)
 	if (!query)
 		return -ENOMEM;
 
-	vq = list_first_entry(&vblk->vdev->vqs, struct virtqueue, list);
+	/* The virtqueue for administration, which some transports have, may come first. */
+	virtio_device_for_each_vq(vblk->vdev, vq)
+		if (!vq->index)
+			break;
 	list_for_each_entry_safe(req, next, writes, queuelist) {
 		sector_t start = round_down(blk_rq_pos(req), zone_sectors);
 		sector_t wp = blk_rq_pos(req);
