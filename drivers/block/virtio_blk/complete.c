@@ -373,8 +373,8 @@ void virtblk_interrupt(struct virtqueue *vq)
 	if (unlikely(!q))
 		return;
 	/*
-	 * The virtio core passes on each interrupt of a ring that it does not run; one of
-	 * a shared vector may be for another queue.
+	 * The virtio core passes on the interrupts of a ring that it does not run (ring.c has
+	 * the exception); one of a shared vector may be for another queue.
 	 */
 	if (smp_load_acquire(&q->own_ring) && !virtblk_ring_has_used(q))
 		return;

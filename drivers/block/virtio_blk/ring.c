@@ -35,7 +35,8 @@
  * virtblk_shared, and the driver maps the data alone for each I/O.
  *
  * The driver leaves a ring to the virtio core if it is packed, if the device does not
- * offer indirect descriptors or has no VIRTIO_F_VERSION_1, if the disk is zoned, and if
+ * offer indirect descriptors or has no VIRTIO_F_VERSION_1, if the disk is zoned, if it is not
+ * known how to map memory for the device (virtblk_can_map()), under Xen and KMSAN, and if
  * own_ring is off.
  *
  * Some kernels have virtqueue_add_prepared(), which takes the address of a table.  Then the

@@ -43,15 +43,17 @@
  *  - vq->num_free is the number of free descriptors, exact under the queue's lock:
  *    equal to the ring's size when no request is in flight, less by one for each
  *    request with indirect descriptors, by its number of descriptors for each
- *    other one (virtblk_in_flight(), virtblk_add()).
+ *    other one (virtblk_in_flight(), virtblk_add()).  If there is no memory for
+ *    its table, virtio_ring gives a request direct descriptors.
  *  - virtqueue_get_buf() returns each request once, in any order, and NULL when the
  *    device has returned nothing more or has broken the virtqueue, for example by
  *    an id that is not in flight (virtblk_reap()).
  *  - virtqueue_enable_cb() returns false if a request was returned meanwhile; if it
  *    returns true, a callback comes for the next one.  Callbacks may come at other
  *    times as well, with interrupts disabled too (virtblk_unmask()).
- *  - virtqueue_add_sgs() notifies the device by itself when the ring has no room;
- *    the driver never calls it then (virtblk_add()).
+ *  - virtqueue_add_sgs() notifies the device by itself, and returns -ENOSPC, when a
+ *    split ring has no room.  The driver does not call it then (virtblk_add()), but a
+ *    request without its table may need more room.
  *  - virtqueue_add_prepared() takes one descriptor, and does not notify the device
  *    (virtblk_add()).
  *  - virtqueue_notify() and virtqueue_is_broken() need no lock.

@@ -93,7 +93,7 @@ TRACE_DEFINE_ENUM(VIRTBLK_OP_QUERY);
 	{ VIRTBLK_OP_ZONE_RESET_ALL, "zone_reset_all" }, \
 	{ VIRTBLK_OP_QUERY, "query" })
 
-/* The ring has accepted a request; the queue's lock is held. */
+/* The ring has accepted a request; the lock for submission is held. */
 TRACE_EVENT(virtblk_submit,
 	TP_PROTO(struct virtblk_queue *q, struct request *req),
 	TP_ARGS(q, req),
