@@ -8,11 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
 from . import cache, ui
 from .ui import UserError, step
 
+# For so long the list of packages is new enough.
+_UPDATED_SECONDS = 3600
 # For each group, the required files and programs and their Debian packages.  A name
 # with a slash is a file, any other name a program.
 _INCLUDE = "/usr/include"
@@ -183,15 +186,27 @@ def install(packages: list[str]) -> None:
     # Two runs of apt-get update must not overlap: the second one does not wait.
     lock = cache.lock(cache.root() / ".apt-get.lock", f"an installation of {names}")
     with lock, step(f"installing {names}"):
-        # Ignore the result: a third party's repository may fail to update.  The
-        # installation fails if our packages are not available.
-        _run([*apt, "update"])
-        result = _run([*apt, "install", "-y", "--no-install-recommends",
-                       *packages])
+        result = _install(apt, packages)
     if result.returncode:
         tail = "\n".join(result.stdout.strip().splitlines()[-8:])
         raise UserError(f"cannot install {names}; the output of apt-get:\n{tail}\n"
                         f"correct that error, or run as root: {by_hand}")
+
+
+def _install(apt: list[str],
+             packages: list[str]) -> subprocess.CompletedProcess[str]:
+    """Install packages; update the list of packages before, unless that was lately."""
+    updated = cache.root() / ".apt-get.updated"
+    argv = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    if updated.exists() and time.time() - updated.stat().st_mtime < _UPDATED_SECONDS:
+        result = _run(argv)
+        if not result.returncode:
+            return result
+    # Ignore the result: a third party's repository may fail to update.  The
+    # installation fails if our packages are not available.
+    if not _run([*apt, "update"]).returncode:
+        updated.touch()
+    return _run(argv)
 
 
 def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:

@@ -302,6 +302,39 @@ def test_only_what_is_missing_is_installed(monkeypatch):
     assert asked == [["a", "b"]]
 
 
+@pytest.mark.parametrize("age,fails,wanted", (
+    (None, (), ["update", "install"]),
+    (60, (), ["install"]),
+    (60, ("install",), ["install", "update", "install"]),
+    (2 * 3600, (), ["update", "install"]),
+    (None, ("update",), ["update", "install"])), ids=(
+        "never", "lately", "lately but too old", "long ago", "without network"))
+def test_update_of_the_list_of_packages(monkeypatch, tmp_path, age, fails, wanted):
+    """apt-get update runs if it has not lately, or if the installation fails without.
+
+    What apt-get returns is a stand-in's: a real one would change the host.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    stamp = cache.root() / ".apt-get.updated"
+    ran, left = [], list(fails)
+    if age is not None:
+        stamp.touch()
+        os.utime(stamp, (time.time() - age,) * 2)
+
+    def run(argv):
+        ran.append("update" if "update" in argv else "install")
+        failed = ran[-1] in left
+        if failed:
+            left.remove(ran[-1])
+        return subprocess.CompletedProcess(argv, int(failed), "")
+
+    monkeypatch.setattr(deps, "_run", run)
+    monkeypatch.setattr(deps, "_as_root", lambda: [])
+    deps.install(["virtio-none"])
+    assert ran == wanted
+    assert stamp.exists() == ("update" not in fails)
+
+
 def test_no_python_and_no_root(tmp_path):
     """Without Python and root the error has the command that installs Python."""
     if os.geteuid():
