@@ -68,7 +68,7 @@ def prepare(guest: Guest, module: Path | None = None) -> None:
               "mountpoint -q /sys/kernel/config || "
               "mount -t configfs none /sys/kernel/config")
     if not guest.kernel.has("CONFIG_VDPA_BLK"):
-        guest.put(module or kernels.build_vdpa(guest.kernel), "/tmp/vdpa_blk.ko")
+        guest.put(module or kernels.vdpa(guest.kernel), "/tmp/vdpa_blk.ko")
         guest.run("insmod /tmp/vdpa_blk.ko")
 
 

@@ -7,6 +7,7 @@ It creates directories, or says why it cannot.  With --for-kbuild it first check
 modules can be built in the repository.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -58,8 +59,9 @@ def files() -> list[Path]:
     return sorted(found)
 
 
+@functools.cache
 def commit() -> str | None:
-    """Return the commit that the driver is built from; None outside git."""
+    """Return the commit that a process builds the driver from; None outside git."""
     said = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"],
                           text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL)

@@ -853,8 +853,7 @@ class Guest:
             return None
         if isinstance(self._driver, Path):
             return self._driver
-        return kernels.build_modules(self.kernel) if self._driver == "ours" \
-            else None
+        return kernels.driver(self.kernel) if self._driver == "ours" else None
 
     def _stock_module(self) -> Path | None:
         return None if self.kernel.builtin else kernels.stock_module(self.kernel)

@@ -8,6 +8,7 @@ the two drivers.  All kernels are in the cache; none is installed on the host.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -688,6 +689,21 @@ def _build_module(kernel: Kernel, directory: Path, *flags: str, name: str,
                  re.MULTILINE):
         say(said)
     return directory / f"{name}.ko"
+
+
+@functools.cache
+def driver(kernel: Kernel) -> Path:
+    """Return the driver's module for guests, built once in a process.
+
+    So all guests of a run have the same driver, whatever happens to the sources.
+    """
+    return build_modules(kernel)
+
+
+@functools.cache
+def vdpa(kernel: Kernel) -> Path:
+    """Return the module of vdpa_blk for guests, built once in a process."""
+    return build_vdpa(kernel)
 
 
 def can_have_vdpa(kernel: Kernel) -> bool:
