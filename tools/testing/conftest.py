@@ -57,6 +57,8 @@ VHOST_KERNELS = {"usual": DEFAULT, "full": ("6.1", "7.3-debug")}
 # The CPUs of most guests, which under KVM run all at once.
 _GUEST_CPUS = 4
 _GUEST_BYTES = 2 << 30
+# Files with few tests that take minutes.
+_LONG = ("test_recovery_mix.py", "test_recovery_overlap.py", "test_module_init.py")
 # What tells the workers when the time of MINUTES is up, in seconds since 1970.
 _END = "VBLK_TESTS_END"
 _LATE = "not begun: MINUTES={} were up"
@@ -282,7 +284,7 @@ def pytest_xdist_auto_num_workers() -> int:
     CPUs uses the time for which others wait.
     """
     try:
-        turns = qemu.accelerator() == "tcg" and not os.environ.get("FULL")
+        turns = not qemu.has_kvm() and not os.environ.get("FULL")
     except UserError:
         return 0    # The first test that boots a guest will tell why.
     cpus = len(os.sched_getaffinity(0))
@@ -302,12 +304,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _group(nodeid)
 
         def _assign_work_unit(self, node: Any) -> None:
-            """Large groups go first, so that the workers end together.
+            """Long and large groups go first, so that the workers end together.
 
             Those on our kernels come last: these may yet have to be built.
             """
-            def place(group: tuple[str, str | None]) -> tuple[bool, int]:
-                return group[1] in kernels.OWN, -len(self.workqueue[group])
+            def place(group: tuple[str, str | None]) -> tuple[bool, bool, int]:
+                file, kernel = group
+                return (kernel in kernels.OWN, not file.endswith(_LONG),
+                        -len(self.workqueue[group]))
 
             self.workqueue.move_to_end(min(self.workqueue, key=place), last=False)
             super()._assign_work_unit(node)

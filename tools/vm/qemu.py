@@ -58,13 +58,19 @@ FLAW = "iotlb_to_section: Assertion"
 @functools.cache
 def accelerator() -> str:
     """Return "kvm" or "tcg"; print which one and why."""
-    name, reason = _choose_accelerator()
+    name, reason = _accelerator_and_reason()
     number = ".".join(map(str, qemu_dist.version(qemu_dist.find())))
     say(f"  guests run in QEMU {number} with {name.upper()}: {reason}")
     return name
 
 
-def _choose_accelerator() -> tuple[str, str]:
+def has_kvm() -> bool:
+    """Return whether guests run under KVM; do without QEMU if the CPU tells."""
+    return _accelerator_and_reason()[0] == "kvm"
+
+
+@functools.cache
+def _accelerator_and_reason() -> tuple[str, str]:
     flags = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].split()
     if not {"vmx", "svm"} & set(flags):
         return "tcg", "the CPU has neither vmx nor svm"
