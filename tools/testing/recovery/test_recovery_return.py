@@ -125,7 +125,7 @@ def stuck(kernel: Kernel, tmp_path: Path) -> Iterator[Guest]:
             writer.kill()
 
 
-@pytest.mark.kernels("6.12", "7.3-debug")
+@pytest.mark.kernels("7.3-debug", full=("6.12",))
 @pytest.mark.parametrize("way", ("reset", "suspend"))
 def test_cache_that_stays_on(stuck: Guest, way: str) -> None:
     """A disk is dead if its device does not turn its cache off again.
