@@ -835,9 +835,10 @@ def main() -> int:
             print(build_vdpa(kernel))
     else:
         own = os.environ.get("KERNEL") or "7.3"
-        if own not in OWN:
-            raise UserError(f"KERNEL is {own!r}; make kernel builds {', '.join(OWN)}, and "
-                            "make modules is for other kernels")
+        names = (*OWN, PREPARED)
+        if own not in names:
+            raise UserError(f"KERNEL is {own!r}; make kernel builds {', '.join(names)}, "
+                            "and make modules is for other kernels")
         print(find(own).image)
     return 0
 
