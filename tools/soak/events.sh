@@ -278,8 +278,9 @@ event_allocations() {
 	[ "$left" -lt 1000000 ] || [ "$slab" = 0 ]
 }
 
+# Prints the number of writes to the disks' partitions for swap.
 swapped_out() {
-	awk '$1 == "pswpout" { print $2 }' /proc/vmstat
+	cat /sys/class/block/vd?3/stat | awk '{ sum += $5 } END { print sum }'
 }
 
 # Fills the memory, so that the kernel writes to the disk to reclaim some.
