@@ -172,6 +172,8 @@ def test_more_than_the_ring_holds(guest, id):
 @pytest.mark.parametrize("id", ["direct", "packed"])
 def test_large_ring_that_is_full(guest, id):
     """Data is correct while 32 requests of 31 segments fill a ring of 1024."""
+    if guest.kernel.prepared and id == "packed":
+        pytest.skip("with prepared requests each takes one descriptor")
     requests = {"bs": 31 * 4096, "iodepth": 64, "iodepth_batch": 32}
     with full_ring.expected(guest, id):
         runs = [fio.start(guest, device(guest, id), rw="randwrite", size="8m",

@@ -196,6 +196,8 @@ def test_full_ring_with_delays(kernel: Kernel) -> None:
     a request and before blk-mq lists it.  Each job waits for all of its requests before
     it sends more, so that a lost request stops the job.
     """
+    if not kernel.has("CONFIG_FAULT_INJECTION"):
+        pytest.skip(f"{kernel.name} injects no faults")
     depth, block = 16, 64 << 10
     disk = Disk("narrow", "ram", 64 * MIB, queues=1, queue_size=64,
                 indirect_desc=False)
