@@ -38,36 +38,54 @@ static noinline void vdpa_blk_count_error(struct vdpa_blk_queue *q, u8 status)
 }
 
 /*
- * Return a list of requests to the driver; needs the queue's lock.  They become @free.
- * Returns the interrupt to send after the lock.
+ * Return a list of requests to the driver; needs the queue's lock.  Returns true if the
+ * driver wants an interrupt.
  */
-static struct vdpa_blk_interrupt
-vdpa_blk_return_requests(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
-			 struct vdpa_blk_request **free)
+static __always_inline bool vdpa_blk_return_split(struct vdpa_blk_queue *q,
+						  const struct vdpa_blk_request *rq)
 {
-	struct vdpa_blk_interrupt interrupt = { };
-	struct vdpa_blk_request *first = rq, *last;
 	struct vdpa_blk_ring *ring = &q->ring;
-	u16 next = ring->next_used;
+	/* The compiler cannot keep fields of the ring in registers: an entry may alias them. */
+	struct vring_used *used = vdpa_blk_used(ring);
+	u16 mask = ring->num - 1, next = ring->next_used;
 
-	/* The compiler cannot keep @ring->next_used in a register: an entry may alias it. */
 	do {
-		last = rq;
 		if (unlikely(rq->result != VIRTIO_BLK_S_OK))
 			vdpa_blk_count_error(q, rq->result);
-		if (unlikely(ring->packed))
-			vdpa_blk_add_used(ring, rq->id, rq->descs, rq->len);
-		else
-			vdpa_blk_set_used(ring, next++, rq->id, rq->len);
+		vdpa_blk_set_used(&used->ring[next++ & mask], rq->id, rq->len);
 		rq = rq->next;
 	} while (rq);
-	last->next = *free;
-	*free = first;
-	if (likely(!ring->packed)) {
-		ring->unsignalled += (u16)(next - ring->next_used);
-		ring->next_used = next;
-	}
-	if (!vdpa_blk_publish_used(&q->ring)) {
+	return vdpa_blk_publish_split(ring, next);
+}
+
+static noinline bool vdpa_blk_return_packed(struct vdpa_blk_queue *q,
+					    const struct vdpa_blk_request *rq)
+{
+	do {
+		if (unlikely(rq->result != VIRTIO_BLK_S_OK))
+			vdpa_blk_count_error(q, rq->result);
+		vdpa_blk_add_used_packed(&q->ring, rq->id, rq->descs, rq->len);
+		rq = rq->next;
+	} while (rq);
+	return vdpa_blk_publish_packed(&q->ring);
+}
+
+/*
+ * Return a list of requests, which ends at @end, to the driver; needs the queue's lock.  They
+ * become @free.  Returns the interrupt to send after the lock.
+ */
+static __always_inline struct vdpa_blk_interrupt
+vdpa_blk_return_requests(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq,
+			 struct vdpa_blk_request **end, struct vdpa_blk_request **free)
+{
+	struct vdpa_blk_interrupt interrupt = { };
+	bool signal;
+
+	signal = likely(!q->ring.packed) ? vdpa_blk_return_split(q, rq) :
+					   vdpa_blk_return_packed(q, rq);
+	*end = *free;
+	*free = rq;
+	if (!signal) {
 		q->used_stats.suppressed++;
 		return interrupt;
 	}
@@ -150,7 +168,7 @@ noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_re
 	unsigned long flags;
 
 	spin_lock_irqsave(&q->lock, flags);
-	interrupt = vdpa_blk_return_requests(q, rq, &q->returned);
+	interrupt = vdpa_blk_return_requests(q, rq, &rq->next, &q->returned);
 	spin_unlock_irqrestore(&q->lock, flags);
 
 	vdpa_blk_signal(interrupt, in_task() && !irqs_disabled());
@@ -183,7 +201,7 @@ void vdpa_blk_flush_completions(struct vdpa_blk_queue *q)
 	if (!done)
 		return;
 	spin_lock_irq(&q->lock);
-	interrupt = vdpa_blk_return_requests(q, q->done, &q->free);
+	interrupt = vdpa_blk_return_requests(q, q->done, q->done_end, &q->free);
 	spin_unlock_irq(&q->lock);
 	q->done = NULL;
 	q->done_end = &q->done;

@@ -165,11 +165,13 @@ void vdpa_blk_unmap_ring(struct vdpa_blk_queue *q)
 /* Used */
 
 /**
- * vdpa_blk_add_used_packed() - vdpa_blk_add_used() for a packed ring
+ * vdpa_blk_add_used_packed() - return a chain to the driver of a packed ring
  * @ring: the ring, its queue's lock held
  * @id: the chain's id
  * @descs: entries of the ring that it takes
  * @len: bytes that the device has written
+ *
+ * The driver can see it at once.
  */
 void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len)
 {
@@ -184,6 +186,7 @@ void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32
 		flags |= VRING_DESC_F_WRITE;
 	/* The driver reads the rest after the flags. */
 	smp_store_release(&desc->flags, cpu_to_le16(flags));
+	ring->unsignalled += descs;
 	ring->next_used += descs;
 	if (ring->next_used >= ring->num) {
 		ring->next_used -= ring->num;
@@ -192,18 +195,21 @@ void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32
 }
 
 /**
- * vdpa_blk_packed_needs_signal() - does the driver of a packed ring want an interrupt?
- * @ring: the ring, its queue's lock held
- * @old: where the used entries begin, for which it is asked
+ * vdpa_blk_publish_packed() - does the driver of a packed ring want an interrupt?
+ * @ring: the ring, its queue's lock held, with chains by vdpa_blk_add_used_packed()
  *
  * Return: true if it does.
  */
-bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old)
+bool vdpa_blk_publish_packed(struct vdpa_blk_ring *ring)
 {
 	struct vring_packed_desc_event *event = ring->driver.addr;
-	u16 flags = le16_to_cpu(READ_ONCE(event->flags)) & 3, off_wrap, off;
+	u16 old = ring->next_used - ring->unsignalled, flags, off_wrap, off;
 	bool wrap;
 
+	/* Either the driver sees them, or the device sees that it wants to know. */
+	smp_mb();
+	ring->unsignalled = 0;
+	flags = le16_to_cpu(READ_ONCE(event->flags)) & 3;
 	if (flags != VRING_PACKED_EVENT_FLAG_DESC || !ring->event_idx)
 		return flags != VRING_PACKED_EVENT_FLAG_DISABLE;
 	/* The driver writes the index before the flags. */

@@ -32,7 +32,8 @@ struct vdpa_blk_queue;
  * @avail_wrap: the driver's wrap counter, of a packed ring
  * @next_used: index of the next used entry
  * @used_wrap: the device's wrap counter, of a packed ring
- * @unsignalled: used entries since the device last decided whether to signal
+ * @unsignalled: used entries of a packed ring since the device last decided whether to
+ *	signal
  *
  * The worker alone changes @next_avail, @left and @avail_wrap; the queue's lock protects
  * @next_used and those after it.  The others change while the workers are parked and
@@ -217,62 +218,37 @@ static inline void vdpa_blk_put_back(struct vdpa_blk_ring *ring, u16 descs)
 /* Used */
 
 void vdpa_blk_add_used_packed(struct vdpa_blk_ring *ring, u16 id, u16 descs, u32 len);
-bool vdpa_blk_packed_needs_signal(const struct vdpa_blk_ring *ring, u16 old);
+bool vdpa_blk_publish_packed(struct vdpa_blk_ring *ring);
 
-/* Fill in entry @at of the used ring of a split ring. */
-static inline void vdpa_blk_set_used(const struct vdpa_blk_ring *ring, u16 at, u16 id,
-				     u32 len)
+/* Fill in an entry of the used ring of a split ring. */
+static inline void vdpa_blk_set_used(struct vring_used_elem *used, u16 id, u32 len)
 {
-	struct vring_used_elem *used = &vdpa_blk_used(ring)->ring[at & (ring->num - 1)];
-
 	used->id = (__force __virtio32)cpu_to_le32(id);
 	used->len = (__force __virtio32)cpu_to_le32(len);
 }
 
 /**
- * vdpa_blk_add_used() - return a chain to the driver
+ * vdpa_blk_publish_split() - let the driver of a split ring see chains that were returned
  * @ring: the ring, its queue's lock held
- * @id: the chain's id
- * @descs: entries of a packed ring that it takes
- * @len: bytes that the device has written
- *
- * The driver of a split ring sees it after vdpa_blk_publish_used().
- */
-static inline void vdpa_blk_add_used(struct vdpa_blk_ring *ring, u16 id, u16 descs,
-				     u32 len)
-{
-	ring->unsignalled += descs;
-	if (unlikely(ring->packed)) {
-		vdpa_blk_add_used_packed(ring, id, descs, len);
-		return;
-	}
-	vdpa_blk_set_used(ring, ring->next_used++, id, len);
-}
-
-/**
- * vdpa_blk_publish_used() - let the driver see all chains that were returned
- * @ring: the ring, its queue's lock held
+ * @next: index after the entries that are filled in, which begin at @ring->next_used
  *
  * Return: true if the driver wants an interrupt for them.
  */
-static inline bool vdpa_blk_publish_used(struct vdpa_blk_ring *ring)
+static inline bool vdpa_blk_publish_split(struct vdpa_blk_ring *ring, u16 next)
 {
-	u16 old = ring->next_used - ring->unsignalled, event;
+	u16 old = ring->next_used, event;
 
-	if (!ring->packed)
-		/* The entries are there before the index. */
-		smp_store_release(&vdpa_blk_used(ring)->idx, (__force __virtio16)
-				  cpu_to_le16(ring->next_used));
+	ring->next_used = next;
+	/* The entries are there before the index. */
+	smp_store_release(&vdpa_blk_used(ring)->idx,
+			  (__force __virtio16)cpu_to_le16(next));
 	/* Either the driver sees them, or the device sees that it wants to know. */
 	smp_mb();
-	ring->unsignalled = 0;
-	if (ring->packed)
-		return vdpa_blk_packed_needs_signal(ring, old);
-	if (!ring->event_idx)
+	if (unlikely(!ring->event_idx))
 		return !(virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->flags)) &
 			 VRING_AVAIL_F_NO_INTERRUPT);
 	event = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));
-	return vring_need_event(event, ring->next_used, old);
+	return vring_need_event(event, next, old);
 }
 
 #endif /* VDPA_BLK_RING_H */

@@ -93,11 +93,11 @@ FAULTS = {
         "if (in_table || flags & VRING_DESC_F_NEXT ||\n"
         "\t\t\t    (FAULT && seg != q->chain.segs))"),
     "SIGNAL_WITHOUT_INDEX": (
-        "ring.h", "\tif (!ring->event_idx)\n\t\treturn !(virtio16",
+        "ring.h", "\tif (unlikely(!ring->event_idx))\n\t\treturn !(virtio16",
         "\tif (!ring->event_idx && !FAULT)\n\t\treturn !(virtio16"),
     "SIGNAL_INDEX": (
-        "ring.h", "return vring_need_event(event, ring->next_used, old);",
-        "return vring_need_event(event + FAULT, ring->next_used, old);"),
+        "ring.h", "return vring_need_event(event, next, old);",
+        "return vring_need_event(event + FAULT, next, old);"),
     "SIGNAL_FLAG_IGNORED": (
         "ring.h", "\tevent = le16_to_cpu(READ_ONCE(*vdpa_blk_used_event(ring)));\n",
         "\tif (FAULT && vdpa_blk_avail(ring)->flags)\n\t\treturn false;\n"

@@ -124,7 +124,7 @@ static void random_publish(struct kunit *test, struct random_test *r)
 	due = !t->q->ring.event_idx ||
 	      vdpa_blk_test_passes(t, r->from, r->from_wrap, r->since, r->event,
 				   r->event_wrap);
-	KUNIT_ASSERT_EQ(test, vdpa_blk_publish_used(&t->q->ring), due);
+	KUNIT_ASSERT_EQ(test, vdpa_blk_test_publish(t), due);
 	r->signals[due]++;
 	vdpa_blk_test_next(t, &r->from, &r->from_wrap, r->since);
 	r->since = 0;
@@ -145,7 +145,7 @@ static void random_return(struct kunit *test, struct random_test *r)
 	/* A lap without a decision cannot be: the driver waits for it. */
 	if (r->since + used > t->num)
 		random_publish(test, r);
-	vdpa_blk_add_used(&t->q->ring, chain.id, used, chain.len);
+	vdpa_blk_test_return(t, chain.id, used, chain.len);
 	r->since += used;
 	random_push(&r->returned, chain);
 	if (t->packed)

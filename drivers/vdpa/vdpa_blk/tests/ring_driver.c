@@ -118,6 +118,7 @@ void vdpa_blk_test_prepare(struct vdpa_blk_test *t, u16 num, u64 features, u16 a
 	t->avail_wrap = wrap;
 	t->used = at;
 	t->used_wrap = wrap;
+	t->filled = 0;
 	memset(&q->state, 0, sizeof(q->state));
 	q->has_state = true;
 	if (t->packed) {

@@ -38,6 +38,7 @@
  * @avail_wrap: wrap counter of a packed ring
  * @used: the next used index or descriptor
  * @used_wrap: wrap counter of a packed ring
+ * @filled: entries of a split ring that the device has filled in, and not published
  */
 struct vdpa_blk_test {
 	struct vdpa_blk *vb;
@@ -53,6 +54,7 @@ struct vdpa_blk_test {
 	bool avail_wrap;
 	u16 used;
 	bool used_wrap;
+	u16 filled;
 };
 
 /* A descriptor; its address follows from its place. */
@@ -90,6 +92,30 @@ static inline int vdpa_blk_next_chain(struct vdpa_blk_queue *q)
 	int found = vdpa_blk_find_chains(&q->ring);
 
 	return found > 0 ? vdpa_blk_take_chain(q) : found;
+}
+
+/* Return a chain to the driver, as a completion does.  A split ring does not show it yet. */
+static inline void vdpa_blk_test_return(struct vdpa_blk_test *t, u16 id, u16 descs, u32 len)
+{
+	struct vdpa_blk_ring *ring = &t->q->ring;
+	u16 at = ring->next_used + t->filled;
+
+	if (t->packed) {
+		vdpa_blk_add_used_packed(ring, id, descs, len);
+		return;
+	}
+	vdpa_blk_set_used(&vdpa_blk_used(ring)->ring[at & (ring->num - 1)], id, len);
+	t->filled++;
+}
+
+/* Publish the chains that were returned; true if the driver wants an interrupt. */
+static inline bool vdpa_blk_test_publish(struct vdpa_blk_test *t)
+{
+	u16 next = t->q->ring.next_used + t->filled;
+
+	t->filled = 0;
+	return t->packed ? vdpa_blk_publish_packed(&t->q->ring) :
+			   vdpa_blk_publish_split(&t->q->ring, next);
 }
 
 int vdpa_blk_test_init(struct kunit *test);

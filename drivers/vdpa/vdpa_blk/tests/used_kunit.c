@@ -32,25 +32,24 @@ static void used_test_take(struct kunit *test, u16 id, unsigned int nr)
 static void used_test_order(struct kunit *test)
 {
 	struct vdpa_blk_test *t = test->priv;
-	struct vdpa_blk_ring *ring;
 	u32 id, len;
 	u16 lap;
 
 	/* Three chains take six of seven or eight descriptors. */
-	ring = vdpa_blk_test_map(test, vdpa_blk_test_features(test) & PACKED ? 7 : 8,
-				 vdpa_blk_test_features(test),
-				 vdpa_blk_test_features(test) & PACKED ? 5 : 0xfffb, false);
+	vdpa_blk_test_map(test, vdpa_blk_test_features(test) & PACKED ? 7 : 8,
+			  vdpa_blk_test_features(test),
+			  vdpa_blk_test_features(test) & PACKED ? 5 : 0xfffb, false);
 	for (lap = 0; lap < 20; lap++) {
 		used_test_take(test, 0, 1);
 		used_test_take(test, 1, 2);
 		used_test_take(test, 3, 3);
 		KUNIT_EXPECT_FALSE(test, vdpa_blk_test_take_used(t, 1, &id, &len));
-		vdpa_blk_add_used(ring, 3, t->packed ? 3 : 1, 513);
-		vdpa_blk_add_used(ring, 0, 1, 0);
+		vdpa_blk_test_return(t, 3, t->packed ? 3 : 1, 513);
+		vdpa_blk_test_return(t, 0, 1, 0);
 		/* A split ring shows them when they are published. */
 		if (!t->packed)
 			KUNIT_EXPECT_FALSE(test, vdpa_blk_test_take_used(t, 3, &id, &len));
-		vdpa_blk_publish_used(ring);
+		vdpa_blk_test_publish(t);
 		KUNIT_ASSERT_TRUE(test, vdpa_blk_test_take_used(t, 3, &id, &len));
 		KUNIT_EXPECT_EQ(test, id, 3);
 		KUNIT_EXPECT_EQ(test, len, 513);
@@ -58,8 +57,8 @@ static void used_test_order(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, id, 0);
 		KUNIT_EXPECT_EQ(test, len, 0);
 		KUNIT_EXPECT_FALSE(test, vdpa_blk_test_take_used(t, 2, &id, &len));
-		vdpa_blk_add_used(ring, 1, t->packed ? 2 : 1, U32_MAX);
-		vdpa_blk_publish_used(ring);
+		vdpa_blk_test_return(t, 1, t->packed ? 2 : 1, U32_MAX);
+		vdpa_blk_test_publish(t);
 		KUNIT_ASSERT_TRUE(test, vdpa_blk_test_take_used(t, 2, &id, &len));
 		KUNIT_EXPECT_EQ(test, id, 1);
 		KUNIT_EXPECT_EQ(test, len, U32_MAX);
@@ -69,15 +68,15 @@ static void used_test_order(struct kunit *test)
 /* Interrupts */
 
 /* What the device decides for @count entries that it returns as one chain or as many. */
-static bool used_test_signals(struct vdpa_blk_ring *ring, u16 count, bool as_one)
+static bool used_test_signals(struct vdpa_blk_test *t, u16 count, bool as_one)
 {
 	unsigned int i;
 
 	if (as_one)
-		vdpa_blk_add_used(ring, 0, count, 0);
+		vdpa_blk_test_return(t, 0, count, 0);
 	for (i = 0; !as_one && i < count; i++)
-		vdpa_blk_add_used(ring, 0, 1, 0);
-	return vdpa_blk_publish_used(ring);
+		vdpa_blk_test_return(t, 0, 1, 0);
+	return vdpa_blk_test_publish(t);
 }
 
 /* Split rings: each event near a batch, at the edges of the index. */
@@ -98,8 +97,7 @@ static void used_test_split_event(struct kunit *test)
 				want = vdpa_blk_test_passes(t, starts[i], false, count,
 							    event, false);
 				KUNIT_EXPECT_EQ_MSG(test, want,
-						    used_test_signals(&t->q->ring, count,
-								      false),
+						    used_test_signals(t, count, false),
 						    "%u from %#x on, event %#x",
 						    count, starts[i], (u16)event);
 			}
@@ -121,7 +119,7 @@ static void used_test_packed_batch(struct kunit *test, u16 num, u16 at, bool wra
 		vdpa_blk_test_set_event(t, event, event_wrap);
 		want = vdpa_blk_test_passes(t, at, wrap, count, event, event_wrap);
 		KUNIT_EXPECT_EQ_MSG(test, want,
-				    used_test_signals(&t->q->ring, count, i & 2),
+				    used_test_signals(t, count, i & 2),
 				    "%u of %u from %u/%d on, event %u/%d",
 				    count, num, at, wrap, event, event_wrap);
 	}
@@ -171,7 +169,7 @@ static void used_test_suppression(struct kunit *test)
 		vdpa_blk_test_map(test, 4, cases[i].features, 0, false);
 		vdpa_blk_test_set_event(t, cases[i].event, false);
 		put16(t->packed ? t->driver + 2 : t->driver, cases[i].flags);
-		KUNIT_EXPECT_EQ_MSG(test, used_test_signals(&t->q->ring, 1, true),
+		KUNIT_EXPECT_EQ_MSG(test, used_test_signals(t, 1, true),
 				    cases[i].signals, "case %u", i);
 	}
 }
@@ -191,8 +189,8 @@ static void used_test_state(struct kunit *test)
 	used_test_take(test, 0, 1);
 	used_test_take(test, 1, 1);
 	vdpa_blk_test_post(t, used_test_descs + 2, 1, 2, 0);
-	vdpa_blk_add_used(ring, 1, 1, 1);
-	vdpa_blk_publish_used(ring);
+	vdpa_blk_test_return(t, 1, 1, 1);
+	vdpa_blk_test_publish(t);
 
 	/* Two of three chains are taken, one of them is returned. */
 	vdpa_blk_save_state(t->q);
@@ -205,8 +203,8 @@ static void used_test_state(struct kunit *test)
 	} else {
 		KUNIT_EXPECT_EQ(test, state->split.avail_index, 1);
 	}
-	vdpa_blk_add_used(ring, 0, 1, 1);
-	vdpa_blk_publish_used(ring);
+	vdpa_blk_test_return(t, 0, 1, 1);
+	vdpa_blk_test_publish(t);
 	vdpa_blk_unmap_ring(t->q);
 	KUNIT_EXPECT_NULL(test, ring->desc.addr);
 	KUNIT_EXPECT_NULL(test, ring->driver.addr);
@@ -217,8 +215,8 @@ static void used_test_state(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, vdpa_blk_next_chain(t->q), 1);
 	KUNIT_EXPECT_EQ(test, t->q->chain.id, 2);
 	KUNIT_EXPECT_EQ(test, vdpa_blk_next_chain(t->q), 0);
-	vdpa_blk_add_used(ring, 2, 1, 1);
-	vdpa_blk_publish_used(ring);
+	vdpa_blk_test_return(t, 2, 1, 1);
+	vdpa_blk_test_publish(t);
 	KUNIT_ASSERT_TRUE(test, vdpa_blk_test_take_used(t, 1, &id, &len));
 	KUNIT_EXPECT_EQ(test, id, 1);
 	KUNIT_ASSERT_TRUE(test, vdpa_blk_test_take_used(t, 1, &id, &len));
