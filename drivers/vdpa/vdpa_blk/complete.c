@@ -116,7 +116,7 @@ void vdpa_blk_restart_stalled(struct vdpa_blk *vb)
  *
  * Context: any.
  */
-noinline void vdpa_blk_free_table(struct vdpa_blk_request *rq)
+void vdpa_blk_free_table(struct vdpa_blk_request *rq)
 {
 	struct vdpa_blk *vb = rq->q->vb;
 
@@ -153,16 +153,8 @@ static void vdpa_blk_drop_in_flight(struct vdpa_blk_queue *q)
 	rcu_read_unlock();
 }
 
-/**
- * vdpa_blk_complete_now() - complete a request that the worker does not collect
- * @q: the queue
- * @rq: the request
- *
- * A function of its own, so that vdpa_blk_collect() saves few registers.
- *
- * Context: any.
- */
-noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq)
+/* Complete a request that the worker does not collect. */
+static void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_request *rq)
 {
 	struct vdpa_blk_interrupt interrupt;
 	unsigned long flags;
@@ -175,6 +167,30 @@ noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_re
 	vdpa_blk_drop_in_flight(q);
 }
 
+/* Whether what completes here completes in the queue's worker, while it submits a batch. */
+static __always_inline bool vdpa_blk_in_batch(const struct vdpa_blk_queue *q)
+{
+	return READ_ONCE(q->batching) == current && in_task();
+}
+
+/* Write the status of a request, whose length is known. */
+static __always_inline void vdpa_blk_set_status(struct vdpa_blk_request *rq, u8 status)
+{
+	trace_vdpa_blk_end(rq->q, rq->id, status, rq->len);
+	WRITE_ONCE(*rq->status, status);
+	rq->result = status;
+	rq->next = NULL;
+}
+
+/* Completed while the worker submits: it publishes several at once. */
+static __always_inline void vdpa_blk_collect(struct vdpa_blk_queue *q,
+					     struct vdpa_blk_request *rq)
+{
+	*q->done_end = rq;
+	q->done_end = &rq->next;
+	q->nr_done++;
+}
+
 /**
  * vdpa_blk_complete() - return a request to the driver
  * @rq: the request, which the device must not use any more
@@ -184,7 +200,17 @@ noinline void vdpa_blk_complete_now(struct vdpa_blk_queue *q, struct vdpa_blk_re
  */
 void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
 {
-	vdpa_blk_collect(rq, status);
+	struct vdpa_blk_queue *q = rq->q;
+
+	/* The length counts from the first byte, and only the status is sure. */
+	if (status != VIRTIO_BLK_S_OK)
+		rq->len = rq->status_only;
+	vdpa_blk_free_table(rq);
+	vdpa_blk_set_status(rq, status);
+	if (vdpa_blk_in_batch(q))
+		vdpa_blk_collect(q, rq);
+	else
+		vdpa_blk_complete_now(q, rq);
 }
 
 /**
@@ -233,9 +259,25 @@ static bool vdpa_blk_must_defer(const struct vdpa_blk_request *rq)
 	       rq->q->vb->memory->identity;
 }
 
+/* The end of any bio, after bio_uninit(). */
+static noinline void vdpa_blk_end_any_bio(struct vdpa_blk_request *rq)
+{
+	u8 status = vdpa_blk_to_status(rq->bio.bi_status);
+
+	if (!vdpa_blk_must_defer(rq)) {
+		vdpa_blk_complete(rq, status);
+		return;
+	}
+	rq->result = status;
+	INIT_WORK(&rq->end_work, vdpa_blk_end_work);
+	queue_work(rq->q->vb->wq, &rq->end_work);
+}
+
 /**
  * vdpa_blk_end_bio() - end a bio, and complete its request
  * @bio: the bio
+ *
+ * Most bios of a backing device that completes at once end well, in the batch.
  *
  * Context: any.
  */
@@ -243,16 +285,15 @@ void vdpa_blk_end_bio(struct bio *bio)
 {
 	struct vdpa_blk_request *rq = container_of(bio, struct vdpa_blk_request,
 						   bio);
-	u8 status = likely(!bio->bi_status) ? VIRTIO_BLK_S_OK :
-					      vdpa_blk_to_status(bio->bi_status);
-	bool defer = vdpa_blk_must_defer(rq);
+	struct vdpa_blk_queue *q = rq->q;
 
 	bio_uninit(bio);
-	if (unlikely(defer)) {
-		rq->result = status;
-		INIT_WORK(&rq->end_work, vdpa_blk_end_work);
-		queue_work(rq->q->vb->wq, &rq->end_work);
+	if (unlikely(!vdpa_blk_in_batch(q) || bio->bi_status ||
+		     bio->bi_opf & (REQ_PREFLUSH | REQ_FUA) ||
+		     rq->vecs != rq->inline_vecs)) {
+		vdpa_blk_end_any_bio(rq);
 		return;
 	}
-	vdpa_blk_collect(rq, status);
+	vdpa_blk_set_status(rq, VIRTIO_BLK_S_OK);
+	vdpa_blk_collect(q, rq);
 }
