@@ -215,7 +215,7 @@ void vdpa_blk_complete(struct vdpa_blk_request *rq, u8 status)
 
 /**
  * vdpa_blk_flush_completions() - publish completions that the worker has collected
- * @q: the queue
+ * @q: the queue, with @nr_done of them, at least 1
  *
  * Context: the queue's worker, in a batch or after it.
  */
@@ -224,8 +224,6 @@ void vdpa_blk_flush_completions(struct vdpa_blk_queue *q)
 	struct vdpa_blk_interrupt interrupt;
 	unsigned int done = q->nr_done;
 
-	if (!done)
-		return;
 	spin_lock_irq(&q->lock);
 	interrupt = vdpa_blk_return_requests(q, q->done, q->done_end, &q->free);
 	spin_unlock_irq(&q->lock);

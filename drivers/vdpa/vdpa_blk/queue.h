@@ -97,6 +97,7 @@ enum vdpa_blk_kind {
  * @ring: the ring
  * @hint: the extent in which the worker's last address was, since the ring was mapped
  * @must_copy: the next read or write waits to be copied
+ * @may_stall: the worker has set the queue's bit in @vb->stalled, and has not cleared it
  * @free: free requests
  * @done: requests that have completed while the worker submits a batch
  * @done_end: where the next of them goes
@@ -144,6 +145,7 @@ struct vdpa_blk_queue {
 	struct vdpa_blk_ring ring;
 	const struct vdpa_blk_extent *hint;
 	bool must_copy;
+	bool may_stall;
 	struct vdpa_blk_request *free;
 	struct vdpa_blk_request *done;
 	struct vdpa_blk_request **done_end;
@@ -171,15 +173,17 @@ struct vdpa_blk_queue {
  * @vb: the device
  * @task: the thread
  * @index: its index
+ * @words: how many of @pending have a bit for a queue of the device
  * @plug: collects the bios of a batch
  * @pending: a bit for each queue that the driver has kicked, which any context can set
  *
- * @vb, @task and @index do not change.  @plug is the worker's alone.
+ * @vb, @task, @index and @words do not change.  @plug is the worker's alone.
  */
 struct vdpa_blk_worker {
 	struct vdpa_blk *vb;
 	struct task_struct *task;
 	unsigned int index;
+	unsigned int words;
 	struct blk_plug plug;
 	DECLARE_BITMAP(pending, VDPA_BLK_MAX_QUEUES);
 };

@@ -60,20 +60,65 @@ static bool vdpa_blk_must_publish(const struct vdpa_blk_queue *q)
 	       atomic_read(&q->in_flight) > q->nr_done;
 }
 
+/* Let a queue take chains again that had to wait. */
+static void vdpa_blk_unstall(struct vdpa_blk_queue *q)
+{
+	q->may_stall = false;
+	clear_bit(q->index, q->vb->stalled);
+}
+
 /*
  * Put back a chain that has to wait, and take it again when a request has freed memory.  The
- * first time, the worker takes it again at once, in case one did so before the bit was set.
- * Returns true if the worker must leave the chain.
+ * worker takes it again at once, in case one did so before the bit was set.  Returns what
+ * vdpa_blk_handle_chain() does then.
  */
-static __always_inline bool vdpa_blk_stall_queue(struct vdpa_blk_queue *q, bool again)
+static noinline int vdpa_blk_stall(struct vdpa_blk_queue *q)
 {
+	int err;
+
 	vdpa_blk_put_back(&q->ring, q->chain.descs);
-	if (again)
-		return true;
+	q->may_stall = true;
 	set_bit(q->index, q->vb->stalled);
 	/* The bit is set before memory is asked for again. */
 	smp_mb__after_atomic();
-	return false;
+	err = vdpa_blk_handle_chain(q);
+	if (err == -EAGAIN)
+		vdpa_blk_put_back(&q->ring, q->chain.descs);
+	else
+		vdpa_blk_unstall(q);
+	return err;
+}
+
+/*
+ * Serve up to @nr chains, which the ring has, and count them down in @budget.  Returns 0
+ * if there may be more for this batch, else what vdpa_blk_serve_batch() returns.
+ */
+static __always_inline int vdpa_blk_serve_chains(struct vdpa_blk_queue *q, unsigned int nr,
+						 unsigned int *budget)
+{
+	int err;
+
+	do {
+		err = vdpa_blk_handle_chain(q);
+		if (unlikely(err == -EAGAIN))
+			err = vdpa_blk_stall(q);
+		/* A chain that is not there any more may come back. */
+		if (unlikely(err <= 0))
+			return err ?: 1;
+		if (unlikely(!--*budget))
+			return 1;
+		if (likely(!q->nr_done) || !vdpa_blk_must_publish(q))
+			continue;
+		vdpa_blk_flush_completions(q);
+		/*
+		 * A backing device that completes at once may compute in submit_bio().
+		 * Looking here, once in VDPA_BLK_MAX_COLLECTED chains, costs the others
+		 * nothing.
+		 */
+		if (need_resched())
+			return 1;
+	} while (--nr && !READ_ONCE(q->vb->paused));
+	return 0;
 }
 
 /*
@@ -85,61 +130,35 @@ static int vdpa_blk_serve_batch(struct vdpa_blk_queue *q)
 {
 	struct blk_plug *plug = &q->worker->plug;
 	unsigned int budget = VDPA_BLK_BUDGET;
-	bool stalled = false, plugged = false;
-	int err;
+	struct vdpa_blk *vb = q->vb;
+	bool plugged = false;
+	int err = 0;
 
 	/* An earlier batch may have left it set. */
-	if (unlikely(test_bit(q->index, q->vb->stalled)))
-		clear_bit(q->index, q->vb->stalled);
+	if (unlikely(q->may_stall))
+		vdpa_blk_unstall(q);
 	WRITE_ONCE(q->batching, current);
 	/* A pause ends the batch; unparking the worker serves the queue again. */
-	for (;;) {
-		err = 0;
-		if (unlikely(!budget || READ_ONCE(q->vb->paused)))
-			break;
+	while (!err && likely(!READ_ONCE(vb->paused))) {
 		err = vdpa_blk_find_chains(&q->ring);
-		if (unlikely(err <= 0))
+		if (err <= 0)
 			break;
 		/* A plug costs more than it saves for a request that is alone. */
 		if (!plugged && (err > 1 || q->ring.packed || budget < VDPA_BLK_BUDGET)) {
 			blk_start_plug(plug);
 			plugged = true;
 		}
-		err = vdpa_blk_handle_chain(q);
-		if (unlikely(err == -EAGAIN)) {
-			if (vdpa_blk_stall_queue(q, stalled))
-				break;
-			stalled = true;
-			continue;
-		}
-		if (unlikely(err <= 0))
-			break;
-		if (unlikely(stalled)) {
-			stalled = false;
-			clear_bit(q->index, q->vb->stalled);
-		}
-		budget--;
-		if (likely(!q->nr_done) || !vdpa_blk_must_publish(q))
-			continue;
-		vdpa_blk_flush_completions(q);
-		/*
-		 * A backing device that completes at once may compute in submit_bio().
-		 * Looking here, once in VDPA_BLK_MAX_COLLECTED chains, costs the others
-		 * nothing.
-		 */
-		if (need_resched()) {
-			err = 1;
-			break;
-		}
+		err = vdpa_blk_serve_chains(q, err, &budget);
 	}
 	if (plugged)
 		blk_finish_plug(plug);
 	WRITE_ONCE(q->batching, NULL);
-	vdpa_blk_flush_completions(q);
+	if (likely(q->nr_done))
+		vdpa_blk_flush_completions(q);
 
-	if (unlikely(budget == VDPA_BLK_BUDGET && !READ_ONCE(q->vb->paused)))
+	if (unlikely(budget == VDPA_BLK_BUDGET && !READ_ONCE(vb->paused)))
 		q->stats.empty++;
-	return err ?: !budget;
+	return err;
 }
 
 /* Returns true if it must be called again. */
@@ -163,34 +182,38 @@ static noinline bool vdpa_blk_serve(struct vdpa_blk_queue *q)
 
 static bool vdpa_blk_has_pending(const struct vdpa_blk_worker *worker)
 {
-	unsigned int i, words = BITS_TO_LONGS(worker->vb->settings.queues);
+	unsigned int i = 0;
 
-	for (i = 0; i < words; i++)
+	do {
 		if (READ_ONCE(worker->pending[i]))
 			return true;
+	} while (++i < worker->words);
 	return false;
 }
 
 static void vdpa_blk_serve_pending(struct vdpa_blk_worker *worker)
 {
 	struct vdpa_blk *vb = worker->vb;
-	unsigned int i, j, words = BITS_TO_LONGS(vb->settings.queues);
+	unsigned int i = 0, j;
 	unsigned long bits;
 
-	for (i = 0; i < words; i++) {
+	do {
 		if (!READ_ONCE(worker->pending[i]))
 			continue;
 		/* A kick that comes after the ring is read sets its bit again. */
-		for (bits = xchg(&worker->pending[i], 0); bits; bits &= bits - 1) {
+		for (bits = xchg(&worker->pending[i], 0); bits; ) {
 			j = i * BITS_PER_LONG + __ffs(bits);
+			bits &= bits - 1;
 			if (vdpa_blk_serve(vb->queues[j]))
 				set_bit(j, worker->pending);
-			cond_resched();
+			/* After the last one the worker sleeps, or lets others run. */
+			if (bits)
+				cond_resched();
 			/* All queues are served when the workers go on. */
 			if (unlikely(READ_ONCE(vb->paused)))
 				return;
 		}
-	}
+	} while (++i < worker->words);
 }
 
 /* Set the bits of the worker's queues that have chains, with kicks allowed or not. */
@@ -262,9 +285,12 @@ static int vdpa_blk_worker_fn(void *data)
 				vdpa_blk_poll(worker);
 		}
 		set_current_state(TASK_IDLE);
-		if (vdpa_blk_may_sleep(worker))
+		if (likely(vdpa_blk_may_sleep(worker))) {
 			schedule();
+			continue;
+		}
 		__set_current_state(TASK_RUNNING);
+		cond_resched();
 	}
 }
 
@@ -358,6 +384,7 @@ int vdpa_blk_start_workers(struct vdpa_blk *vb)
 		worker = &vb->workers[i];
 		worker->vb = vb;
 		worker->index = i;
+		worker->words = BITS_TO_LONGS(vb->settings.queues);
 		task = kthread_create(vdpa_blk_worker_fn, worker, "vdpa_blk/%s:%u",
 				      dev_name(&vb->vdpa.dev), i);
 		if (IS_ERR(task)) {
