@@ -95,7 +95,9 @@ enum vdpa_blk_kind {
  * @state: where the ring begins
  * @has_state: @state is set; without it a ring begins where VIRTIO says
  * @ring: the ring
- * @hint: the extent in which the worker's last address was, since the ring was mapped
+ * @hint: the extent in which the worker's last table, header or status was, since the ring
+ *	was mapped
+ * @data_hint: the extent in which its last data was
  * @must_copy: the next read or write waits to be copied
  * @may_stall: the worker has set the queue's bit in @vb->stalled, and has not cleared it
  * @free: free requests
@@ -144,6 +146,7 @@ struct vdpa_blk_queue {
 	bool has_state;
 	struct vdpa_blk_ring ring;
 	const struct vdpa_blk_extent *hint;
+	const struct vdpa_blk_extent *data_hint;
 	bool must_copy;
 	bool may_stall;
 	struct vdpa_blk_request *free;

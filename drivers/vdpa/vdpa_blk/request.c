@@ -206,7 +206,7 @@ static noinline int vdpa_blk_map_pieces(struct vdpa_blk_queue *q,
 	for (; nr; segs++, nr--) {
 		addr = segs->addr;
 		for (len = segs->len; len; len -= run) {
-			run = vdpa_blk_translate(q->vb->memory, &q->hint, addr, len,
+			run = vdpa_blk_translate(q->vb->memory, &q->data_hint, addr, len,
 						 write, &phys);
 			if (unlikely(!run))
 				return -EFAULT;
@@ -243,7 +243,7 @@ static int vdpa_blk_map_data(struct vdpa_blk_queue *q,
 	u64 phys;
 
 	/* Small requests are of one piece, which needs no loop. */
-	if (nr > 1 || vdpa_blk_translate(q->vb->memory, &q->hint, segs->addr, len,
+	if (nr > 1 || vdpa_blk_translate(q->vb->memory, &q->data_hint, segs->addr, len,
 					 write, &phys) < len)
 		return vdpa_blk_map_pieces(q, rq, segs, nr, write);
 	bvec_set_page(rq->inline_vecs, pfn_to_page(PHYS_PFN(phys)), len,

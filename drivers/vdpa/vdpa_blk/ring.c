@@ -96,6 +96,7 @@ int vdpa_blk_map_ring(struct vdpa_blk_queue *q)
 	vdpa_blk_init_ring(q);
 	/* Without memory nothing can be mapped, and nothing runs. */
 	q->hint = memory ? memory->extents : NULL;
+	q->data_hint = q->hint;
 	/* Indexes of a split ring wrap without a division. */
 	if (!ring->packed && !is_power_of_2(ring->num))
 		return -EINVAL;
