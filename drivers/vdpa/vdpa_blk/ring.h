@@ -5,6 +5,7 @@
 #ifndef VDPA_BLK_RING_H
 #define VDPA_BLK_RING_H
 
+#include <linux/cache.h>
 #include <linux/virtio_ring.h>
 
 #include "memory.h"
@@ -36,8 +37,8 @@ struct vdpa_blk_queue;
  *	signal
  *
  * The worker alone changes @next_avail, @left and @avail_wrap; the queue's lock protects
- * @next_used and those after it.  The others change while the workers are parked and
- * nothing is in flight, and completions read them as well.
+ * @next_used and those after it, which have a cache line of their own.  The others change
+ * while the workers are parked and nothing is in flight, and completions read them as well.
  */
 struct vdpa_blk_ring {
 	u16 num;
@@ -51,7 +52,7 @@ struct vdpa_blk_ring {
 	u16 left;
 	bool avail_wrap;
 
-	u16 next_used;
+	u16 next_used ____cacheline_aligned_in_smp;
 	bool used_wrap;
 	u16 unsignalled;
 };
