@@ -68,20 +68,31 @@ vdpa_blk_take_table(struct vdpa_blk_queue *q, u64 addr, u32 len)
 	return false;
 }
 
+/* Read the index of the next chain's first descriptor; NULL if that is not in the ring. */
+static __always_inline const struct vring_desc *
+vdpa_blk_find_head(const struct vdpa_blk_ring *ring, u16 *head)
+{
+	const struct vring_desc *desc = ring->desc.addr;
+
+	*head = virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->ring[ring->next_avail &
+									(ring->num - 1)]));
+	if (unlikely(*head >= ring->num))
+		return NULL;
+	/* Also a CPU that speculates stays in the ring. */
+	return desc + array_index_nospec(*head, ring->num);
+}
+
 static __always_inline int vdpa_blk_take_split(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_ring *ring = &q->ring;
-	const struct vring_desc *desc = ring->desc.addr;
+	const struct vring_desc *desc;
 	u16 head, flags;
 
-	head = virtio16_to_cpu_le(READ_ONCE(vdpa_blk_avail(ring)->ring[ring->next_avail &
-								       (ring->num - 1)]));
-	if (unlikely(head >= ring->num))
+	desc = vdpa_blk_find_head(ring, &head);
+	if (unlikely(!desc))
 		return -EINVAL;
 	q->chain.id = head;
 	q->chain.descs = 1;
-	/* Also a CPU that speculates stays in the ring. */
-	desc += array_index_nospec(head, ring->num);
 	flags = virtio16_to_cpu_le(READ_ONCE(desc->flags));
 	/* What is not such a table, or changes meanwhile, is parsed from the beginning. */
 	if (((flags & (VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT)) !=

@@ -418,17 +418,14 @@ static int vdpa_blk_execute(struct vdpa_blk_queue *q,
 }
 
 /**
- * vdpa_blk_handle_chain() - take the next chain off the ring, and serve it
- * @q: the queue, with a chain by vdpa_blk_find_chains()
+ * vdpa_blk_handle_any() - vdpa_blk_handle_chain() for all chains, usual or not
+ * @q: the queue
  *
- * Context: the queue's worker, in a batch.
+ * A function of its own, so that vdpa_blk_handle_chain() saves few registers.
  *
- * Return: 1; 0 if the chain is not there any more; -EAGAIN if it has to wait for memory, or
- * for a write that is copied, and the caller must put it back; -EINVAL if the ring or the
- * chain is broken or has no status byte, or there are more in flight than a ring has entries
- * at most, and the queue must not be used any more.
+ * Return: see there.
  */
-int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
+noinline int vdpa_blk_handle_any(struct vdpa_blk_queue *q)
 {
 	struct vdpa_blk_request *rq;
 	int status, err;
@@ -461,5 +458,113 @@ int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
 		/* The next chain's bio may make the worker sleep. */
 		vdpa_blk_flush_completions(q);
 	}
+	return 1;
+}
+
+/*
+ * The usual chain of a split ring: a table of three descriptors, for the header, data in one
+ * piece and the status byte.  It takes no loop.
+ *
+ * The worker copies the table and the header once, checks the copies, and uses them.  It
+ * changes nothing before all checks have passed.  vdpa_blk_handle_any() serves all other
+ * chains, good or bad, and reads them again from the beginning.
+ */
+
+/* Whether the next chain looks so; its table is in @q->table and its header in @q->header. */
+static __always_inline bool vdpa_blk_read_usual(struct vdpa_blk_queue *q, u16 *head)
+{
+	const struct vring_desc *desc = vdpa_blk_find_head(&q->ring, head);
+	struct vring_desc *table = q->table.split;
+	const u32 size = 3 * sizeof(*table);
+
+	if (unlikely(!desc ||
+		     virtio16_to_cpu_le(READ_ONCE(desc->flags)) != VRING_DESC_F_INDIRECT ||
+		     virtio32_to_cpu_le(READ_ONCE(desc->len)) != size))
+		return false;
+	if (unlikely(!vdpa_blk_read_table(q, table, virtio64_to_cpu_le(READ_ONCE(desc->addr)),
+					  size)))
+		return false;
+	if (unlikely(virtio32_to_cpu_le(table[0].len) != sizeof(q->header) ||
+		     virtio16_to_cpu_le(table[0].flags) != VRING_DESC_F_NEXT ||
+		     virtio16_to_cpu_le(table[0].next) != 1 ||
+		     (virtio16_to_cpu_le(table[1].flags) | VRING_DESC_F_WRITE) !=
+		     (VRING_DESC_F_NEXT | VRING_DESC_F_WRITE) ||
+		     virtio16_to_cpu_le(table[1].next) != 2 ||
+		     virtio16_to_cpu_le(table[2].flags) != VRING_DESC_F_WRITE ||
+		     virtio32_to_cpu_le(table[2].len) != 1))
+		return false;
+	return !vdpa_blk_read(q->vb->memory, &q->hint, &q->header,
+			      virtio64_to_cpu_le(table[0].addr), sizeof(q->header));
+}
+
+/* Take the usual chain, and make its bio.  NULL if it is another one, or has to wait. */
+static __always_inline struct vdpa_blk_request *
+vdpa_blk_take_usual(struct vdpa_blk_queue *q)
+{
+	const struct vring_desc *data = &q->table.split[1], *last = &q->table.split[2];
+	struct vdpa_blk_request *rq = q->free;
+	struct vdpa_blk *vb = q->vb;
+	u64 addr, sector, status, phys;
+	u32 type, bytes;
+	bool read;
+	u16 head;
+
+	if (unlikely(!rq || q->ring.packed || q->must_copy || vdpa_blk_is_zoned(vb) ||
+		     !vdpa_blk_read_usual(q, &head)))
+		return NULL;
+	type = le32_to_cpu((__force __le32)q->header.type);
+	sector = le64_to_cpu((__force __le64)q->header.sector);
+	addr = virtio64_to_cpu_le(data->addr);
+	bytes = virtio32_to_cpu_le(data->len);
+	read = virtio16_to_cpu_le(data->flags) & VRING_DESC_F_WRITE;
+	if (unlikely(type != (read ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT) ||
+		     (!read && vb->settings.readonly)))
+		return NULL;
+	/* As in vdpa_blk_execute_data(): data that fits is of whole blocks. */
+	if (unlikely((addr | bytes) & READ_ONCE(vb->align_mask) ||
+		     bytes - 1 >= VDPA_BLK_MAX_DIRECT ||
+		     !vdpa_blk_in_capacity(vb, sector, bytes >> SECTOR_SHIFT)))
+		return NULL;
+	if (unlikely(!vdpa_blk_translate(vb->memory, &q->hint, virtio64_to_cpu_le(last->addr),
+					 1, true, &status) ||
+		     vdpa_blk_translate(vb->memory, &q->data_hint, addr, bytes, read,
+					&phys) < bytes))
+		return NULL;
+
+	q->ring.next_avail++;
+	q->ring.left--;
+	q->free = rq->next;
+	rq->id = head;
+	rq->descs = 1;
+	rq->status = phys_to_virt(status);
+	rq->status_only = !read;
+	rq->len = read ? bytes + 1 : 1;
+	atomic_inc(&q->in_flight);
+	trace_vdpa_blk_begin(q, head, type, sector);
+	bvec_set_page(rq->inline_vecs, pfn_to_page(PHYS_PFN(phys)), bytes,
+		      offset_in_page(phys));
+	vdpa_blk_init_bio(rq, type, sector, 1, bytes);
+	vdpa_blk_count_data(q, type, bytes);
+	return rq;
+}
+
+/**
+ * vdpa_blk_handle_chain() - take the next chain off the ring, and serve it
+ * @q: the queue, with a chain by vdpa_blk_find_chains()
+ *
+ * Context: the queue's worker, in a batch.
+ *
+ * Return: 1; 0 if the chain is not there any more; -EAGAIN if it has to wait for memory, or
+ * for a write that is copied, and the caller must put it back; -EINVAL if the ring or the
+ * chain is broken or has no status byte, or there are more in flight than a ring has entries
+ * at most, and the queue must not be used any more.
+ */
+int vdpa_blk_handle_chain(struct vdpa_blk_queue *q)
+{
+	struct vdpa_blk_request *rq = vdpa_blk_take_usual(q);
+
+	if (unlikely(!rq))
+		return vdpa_blk_handle_any(q);
+	submit_bio(&rq->bio);
 	return 1;
 }

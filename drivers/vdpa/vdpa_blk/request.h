@@ -147,6 +147,7 @@ int vdpa_blk_execute_nodata(struct vdpa_blk_queue *q, struct vdpa_blk_request *r
 
 /* request.c */
 void vdpa_blk_end_zoned_bio(struct bio *bio);
+int vdpa_blk_handle_any(struct vdpa_blk_queue *q);
 int vdpa_blk_handle_chain(struct vdpa_blk_queue *q);
 
 #endif /* VDPA_BLK_REQUEST_H */

@@ -2,8 +2,8 @@
 """Run the KUnit suites of the driver and of vdpa_blk in the debug kernel, with no disk.
 
 The driver's are built in: config_kunit.c, affinity_kunit.c, latency_kunit.c,
-ring_kunit.c and device_kunit.c.  Those of vdpa_blk are part of its module: ring_kunit.c, used_kunit.c and
-random_kunit.c.
+ring_kunit.c and device_kunit.c.  Those of vdpa_blk are part of its module: ring_kunit.c, used_kunit.c,
+random_kunit.c and usual_kunit.c.
 """
 
 import re
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.kernels("7.3-debug")
 SUITES = "/sys/kernel/debug/kunit"
 FEWEST_ROWS = 150
 # The suites of vdpa_blk, and how many results each has at least: rows and kinds of rings.
-OF_VDPA_BLK = {"vdpa_blk_ring": 35, "vdpa_blk_used": 20, "vdpa_blk_random": 4}
+OF_VDPA_BLK = {"vdpa_blk_ring": 35, "vdpa_blk_used": 20, "vdpa_blk_random": 4,
+               "vdpa_blk_usual": 90}
 
 
 @pytest.fixture(scope="module")
