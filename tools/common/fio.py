@@ -86,7 +86,7 @@ class Run:
         if report is None:
             raise FioError(f"fio ended with status {result.status} and without "
                            f"a report:\n{messages}", result.output)
-        failed = sorted({job["error"] for job in report["jobs"]} - {0})
+        failed = sorted(errors(report))
         if result.status or failed:
             raise FioError(f"fio ended with status {result.status}, errors "
                            f"{failed}:\n{messages}", result.output, report)
@@ -94,6 +94,11 @@ class Run:
                    for way in ("read", "write", "trim", "sync")):
             raise FioError(f"fio did no I/O:\n{messages}", result.output, report)
         return report
+
+
+def errors(report: Report | None) -> set[int]:
+    """Return the numbers of errno of a report's jobs that failed."""
+    return {job["error"] for job in report["jobs"]} - {0} if report else set()
 
 
 def start(guest: Guest, filename: str | list[str], timeout: float = 240,

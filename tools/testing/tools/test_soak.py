@@ -4,6 +4,7 @@
 The scenarios here need no guest: the tests check how rounds are run and counted.
 """
 
+import errno
 import fcntl
 import itertools
 import json
@@ -17,8 +18,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from common import fio
 from host.ui import UserError
-from soak import fuzz, fuzz_device, soak
+from soak import fuzz, fuzz_device, loads, soak
 from soak.scenario import Scenario
 
 TOP = Path(__file__).resolve().parents[3]
@@ -475,3 +477,30 @@ def test_fuzzers_print_their_rates(hostile, monkeypatch, capsys):
         "second, without a splat" in output
     assert "PASS: 1,000 life cycles and 80,000 malformed requests in 5 s, 200.00 and " \
         "16000.0 a second, without a splat" in output
+
+
+@pytest.mark.parametrize("errors,canceled", (
+    ((errno.ECANCELED, 0), 1), ((errno.EIO, errno.ECANCELED), None), ((0,), None)),
+    ids=("canceled", "an I/O error as well", "no I/O"))
+def test_load_that_io_uring_canceled(monkeypatch, errors, canceled):
+    """A load fails a round, unless all errors of its jobs are io_uring's own.
+
+    fio's report is a stand-in, because no guest lacks memory at that moment on demand.
+    """
+    def wait():
+        raise fio.FioError("fio ended", "", {
+            "jobs": [{"error": error} for error in errors]})
+
+    counts = {}
+    guest = SimpleNamespace(dev=lambda id: id, clock=lambda: time.monotonic,
+                            pump=lambda: None, log=lambda: "")
+    monkeypatch.setattr(loads.fio, "start", lambda *words, **options: SimpleNamespace(
+        running=False, wait=wait))
+    load = loads.Verified(guest, "disk", SimpleNamespace(add=counts.__setitem__))
+    if canceled:
+        load.stop()
+        assert counts == {"loads that io_uring canceled": canceled}
+    else:
+        with pytest.raises(fio.FioError):
+            load.stop()
+        assert not counts
