@@ -58,7 +58,7 @@ VHOST_KERNELS = {"usual": DEFAULT, "full": ("6.1", "7.3-debug")}
 _GUEST_CPUS = 4
 _GUEST_BYTES = 2 << 30
 # Files with few tests that take minutes.
-_LONG = ("test_recovery_mix.py", "test_recovery_overlap.py", "test_module_init.py")
+_LONG = ("test_recovery_mix.py", "test_recovery_overlap.py")
 # What tells the workers when the time of MINUTES is up, in seconds since 1970.
 _END = "VBLK_TESTS_END"
 _LATE = "not begun: MINUTES={} were up"

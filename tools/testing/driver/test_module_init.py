@@ -86,6 +86,7 @@ def aim_at_init(guest):
         echo N > failslab/ignore-gfp-wait""")
 
 
+@pytest.mark.full
 def test_allocations_of_init_fail(guest):
     """Without memory the module does not load, or works, and leaves nothing behind."""
     aim_at_init(guest)

@@ -18,8 +18,8 @@ def test_acknowledged_data_after_power_cut(kernel):
     """All acknowledged data is on the disk after QEMU is killed or a log is cut off."""
     if not kernel.has("CONFIG_XFS_FS"):
         pytest.skip("this kernel has no xfs")
-    counts = Round(power.SCENARIO, kernel, wanted={"cuts": 2, "replays": 4}).play()
-    assert counts["cuts"] == 2
+    counts = Round(power.SCENARIO, kernel, wanted={"cuts": 1, "replays": 4}).play()
+    assert counts["cuts"] >= 1
     assert counts["replays"] >= 4
     assert counts["prefixes"] > 100
     assert counts["acknowledged bytes"] > 1 << 20

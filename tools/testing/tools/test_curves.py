@@ -193,6 +193,7 @@ def test_pictures_of_a_record():
         assert drawn(faster, False)[name] != ratios[name]
 
 
+@pytest.mark.full
 @pytest.mark.kernels("6.12")
 def test_sweep_end_to_end(kernel, monkeypatch, tmp_path):
     """All devices are measured in one boot, and fio's reports and pictures are there.
