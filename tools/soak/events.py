@@ -6,12 +6,12 @@ does what the loop asks for: it presses the power button of a suspended guest, r
 a disk, unplugs it and plugs it in.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
 from vm.guest import Guest
+from vm.kernels import version_of
 
 from .watchdog import SECONDS
 
@@ -21,10 +21,6 @@ PLACE = "/run/overlap"
 _AGAIN_SECONDS = 5
 _PRESS_SECONDS = 1
 _PLUG_SECONDS = 0.5
-
-
-def _version(release: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", release)[:2]))
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Event:
 
     def possible(self, release: str) -> bool:
         """Return whether a kernel has it; release: such as "6.12" or "7.3.4-debug"."""
-        return _version(release) >= self.since and (
+        return version_of(release) >= self.since and (
             not self.faults or release.endswith(("-debug", "-gcov")))
 
 
@@ -98,7 +94,7 @@ def pairs(release: str, part: int = 0, parts: int = 1) -> list[tuple[Event, Even
            if all(event.possible(release) for event in pair)
            and frozenset(event.name for event in pair) not in APART]
     return [pair for pair in met[part::parts]
-            if _version(release) >= HANG.get(frozenset(event.name for event in pair), ())]
+            if version_of(release) >= HANG.get(frozenset(event.name for event in pair), ())]
 
 
 def title(pair: tuple[Event, Event]) -> str:

@@ -187,7 +187,7 @@ def stop_building(builder: subprocess.Popen[bytes]) -> None:
     process.end(builder)
 
 
-def _version(release: str) -> tuple[int, int]:
+def version_of(release: str) -> tuple[int, int]:
     """Return the version of a release as numbers, (0, 0) if it has none."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
@@ -195,7 +195,7 @@ def _version(release: str) -> tuple[int, int]:
 
 def _supported(release: str, origin: str) -> None:
     """Raise UserError if the driver does not support the release."""
-    version = _version(release)
+    version = version_of(release)
     if not OLDEST <= version <= NEWEST or version in UNSUPPORTED:
         raise UserError(
             f"{origin} is Linux {release}; the driver supports "
@@ -708,7 +708,7 @@ def vdpa(kernel: Kernel) -> Path:
 
 def can_have_vdpa(kernel: Kernel) -> bool:
     """Return whether vdpa_blk can be built for a kernel: 6.12 or later, with vDPA."""
-    return _version(kernel.release) >= OLDEST_VDPA and kernel.has("CONFIG_VDPA")
+    return version_of(kernel.release) >= OLDEST_VDPA and kernel.has("CONFIG_VDPA")
 
 
 def build_vdpa(kernel: Kernel, kunit: bool = False) -> Path:
