@@ -193,7 +193,7 @@ def crash(guest: Guest, directory: Path) -> None:
     The crash kernel has an initramfs only, as kdump-tools makes one.
     """
     ours, stock = (None, None) if guest.kernel.builtin else \
-        (kernels.build_modules(guest.kernel), kernels.stock_module(guest.kernel))
+        (kernels.driver(guest.kernel), kernels.stock_module(guest.kernel))
     initramfs = directory / "crash-initramfs"
     image.initramfs(initramfs, guest.kernel, ours=ours, stock=stock, tools=True)
     words = [word for word in guest.sysfs("/proc/cmdline").split()
